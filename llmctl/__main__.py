@@ -1,0 +1,6 @@
+"""`python -m llmctl` is `llmctl`."""
+
+from llmctl.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Every built-in name, by kind, a line each: name, where the part lives, what it is. Nothing here imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+
+class Row(NamedTuple):
+    """`target` is `module:attribute`."""
+
+    name: str
+    target: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+
+
+_MODELS: Final = "llmctl.models.spec"
+_METRICS: Final = "llmctl.metrics.spec"
+_SETS: Final = "llmctl.data.sets.spec"
+
+ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
+    "models": (
+        Row("rnn", f"{_MODELS}:RNN", "Elman recurrence h_t = σ(W x_t + U h_{t-1} + b), softmax over the vocabulary"),
+        Row("lstm", f"{_MODELS}:LSTM", "embedding, stacked LSTM, softmax over the vocabulary"),
+        Row(
+            "attention", f"{_MODELS}:ATTENTION", "multi-head scaled dot-product self-attention, written out to be read"
+        ),
+        Row("gpt2", f"{_MODELS}:GPT2", "GPT-2, the transformers library's own"),
+        Row(
+            "llama", f"{_MODELS}:LLAMA", "Llama (rotary positions, RMS norm, gated MLP), the transformers library's own"
+        ),
+        Row("lstm-seq2seq", f"{_MODELS}:LSTM_SEQ2SEQ", "LSTM encoder, LSTM decoder with attention over the source"),
+        Row("lstm-classifier", f"{_MODELS}:LSTM_CLASSIFIER", "embedding, LSTM, linear over the labels"),
+        Row("bert", f"{_MODELS}:BERT", "BERT, the transformers library's own; classification"),
+    ),
+    "tasks": (
+        Row(
+            "language-modeling",
+            "llmctl.tasks.language_modeling:LanguageModeling",
+            "learn a text: {text}",
+            ("lm",),
+        ),
+        Row("translation", "llmctl.tasks.translation:Translation", "turn a text into another: {source, target}"),
+        Row("classification", "llmctl.tasks.classification:Classification", "name a text's label: {text, label}"),
+        Row("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
+    ),
+    "metrics": (
+        Row("bleu", f"{_METRICS}:BLEU", "n-gram precision with brevity penalty, by sacrebleu, 0-100"),
+        Row("chrf", f"{_METRICS}:CHRF", "character n-gram F-score, by sacrebleu, 0-100"),
+        Row("ter", f"{_METRICS}:TER", "translation edit rate, by sacrebleu, lower is better"),
+        Row("rouge", f"{_METRICS}:ROUGE", "ROUGE-1, -2, -L, -Lsum F-measure, by rouge-score, 0-1"),
+        Row("perplexity", f"{_METRICS}:PERPLEXITY", "exp of the mean negative log-likelihood a token, lower is better"),
+        Row("bits_per_byte", f"{_METRICS}:BITS_PER_BYTE", "negative log2-likelihood a UTF-8 byte, lower is better"),
+        Row("accuracy", f"{_METRICS}:ACCURACY", "share of labels named right, 0-1"),
+        Row("macro_f1", f"{_METRICS}:MACRO_F1", "mean over the labels of each one's F1, 0-1"),
+        Row("exact_match", f"{_METRICS}:EXACT_MATCH", "share of answers equal to a reference after normalisation, 0-1"),
+        Row("f1", f"{_METRICS}:F1", "token overlap with the best reference (SQuAD), 0-1"),
+    ),
+    "datasets": (
+        Row("sonnets", f"{_SETS}:SONNETS", "Shakespeare's 154 sonnets, language modelling, English"),
+        Row("tang-poems", f"{_SETS}:TANG_POEMS", "Tang poems, language modelling, Chinese"),
+        Row("dates-en-zh", f"{_SETS}:DATES_EN_ZH", "dates and times written out, translation, English to Chinese"),
+        Row(
+            "udhr-en-zh",
+            f"{_SETS}:UDHR_EN_ZH",
+            "Universal Declaration of Human Rights, translation, English to Chinese",
+        ),
+        Row("reviews", f"{_SETS}:REVIEWS", "3,000 review sentences, classification (sentiment), English"),
+    ),
+    "engines": (
+        Row("torch", "llmctl.engines.spec:TORCH", "runs a model folder with torch and transformers"),
+        Row(
+            "echo",
+            "llmctl.engines.spec:ECHO",
+            "answers with the prompt: a model's place taken by a known answer, for tests",
+        ),
+    ),
+}

@@ -1,0 +1,108 @@
+"""`llmctl list` and `llmctl show`: the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from llmctl.cli import options
+from llmctl.cli.main import VerbRow
+from llmctl.cli.render import number, plain, table
+from llmctl.cli.session import Session
+from llmctl.config import Spec
+from llmctl.errors import UsageError
+from llmctl.registry import KINDS
+from llmctl.workflows import describe
+
+KIND = options.Argument("kind", f"one of {', '.join(KINDS)}", choices=KINDS)
+
+
+def add(app: typer.Typer, row: VerbRow) -> None:
+    options.add(app, list_verb(row.summary) if row.name == "list" else show_verb(row.summary))
+
+
+def list_verb(summary: str) -> options.Verb:
+    kind = options.Argument("kind", f"{KIND.help}; all when not given", required=False, choices=KINDS)
+    return options.Verb("list", Spec, run_list, summary, arguments=(kind,), shared=options.OUTPUT)
+
+
+def show_verb(summary: str) -> options.Verb:
+    name = options.Argument("name", "its name; a model's may end in a size: gpt2:tiny", required=False, kind="*")
+    return options.Verb("show", Spec, run_show, summary, arguments=(KIND, name), shared=options.OUTPUT)
+
+
+def run_list(session: Session) -> None:
+    document = describe.listing(session.extra["kind"])
+
+    def show() -> None:
+        rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
+        table(("kind", "name", "what it is", "owner"), rows)
+
+    session.finish(document, show)
+
+
+def run_show(session: Session) -> None:
+    kind, name = session.extra["kind"], session.extra["name"]
+    if name is None:
+        raise _nameless(kind)
+    document = describe.describe(kind, name)
+    session.finish(document, lambda: _show(document))
+
+
+def _nameless(word: str) -> UsageError:
+    """`llmctl show gpt2`: what was meant can be told."""
+    if kinds := describe.kinds_with(word):
+        return UsageError("show takes a kind and a name", hint=f"did you mean: llmctl show {kinds[0]} {word}")
+    return UsageError("show takes a kind and a name", hint=f"see: llmctl list {describe.kind_named(word)}")
+
+
+_TABLES = ("sizes", "columns", "options")
+
+
+def _show(document: Mapping[str, Any]) -> None:
+    """Facts first, one a line; then what has rows of its own."""
+    print(f"{document['name']}  {plain(document['summary'])}\n")
+    facts = {
+        name: value
+        for name, value in document.items()
+        if name not in ("name", "summary", "vocabulary", *_TABLES) and value not in (None, [], "")
+    }
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<{width}}  {plain(_fact(value))}")
+    if sizes := document.get("sizes"):
+        print()
+        table(
+            ("size", f"weights at vocabulary {document['vocabulary']:,}", "settings"),
+            [[each["size"], number(each["parameters"]), _settings(each["settings"])] for each in sizes],
+            right=(1,),
+        )
+    if columns := document.get("columns"):
+        print()
+        table(
+            ("field", "type", "needed"),
+            [[each["name"], each["type"], "yes" if each["required"] else "no"] for each in columns],
+        )
+    if settings := document.get("options"):
+        print()
+        table(
+            ("option", "type", "default", "what it is"),
+            [[each["name"], each["type"], _fact(each["default"]), each["description"]] for each in settings],
+        )
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_fact(value)}" for name, value in settings.items())
+
+
+def _fact(value: Any) -> str:
+    """A value as one writes it in YAML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_fact, value))
+    if isinstance(value, Mapping):
+        return _settings(value)
+    return "-" if value is None else str(value)

@@ -1,0 +1,44 @@
+"""`llmctl doctor`: what this machine and installation can do."""
+
+from __future__ import annotations
+
+import typer
+
+from llmctl.cli import options
+from llmctl.cli.main import VerbRow
+from llmctl.cli.render import plain
+from llmctl.cli.session import Session
+from llmctl.config import Spec
+from llmctl.errors import EnvironmentFault
+
+QUIET = options.Option("--quiet", "show only warnings and problems", options.OUTPUT_PANEL)
+
+
+def add(app: typer.Typer, row: VerbRow) -> None:
+    options.add(app, verb(row.summary))
+
+
+def verb(summary: str) -> options.Verb:
+    return options.Verb("doctor", Spec, run, summary, shared=(QUIET, *options.OUTPUT))
+
+
+def run(session: Session) -> None:
+    from llmctl.workflows import doctor as workflow
+
+    findings = workflow.examine()
+
+    def show() -> None:
+        shown = [finding for finding in findings if not session.quiet or finding.status != "ok"]
+        width = max((len(finding.check) for finding in shown), default=0)
+        for finding in shown:
+            print(f"{finding.status:<7}  {finding.check:<{width}}  {plain(finding.message)}")
+            if finding.cure:
+                print(f"{'':<7}  {'':<{width}}  -> {plain(finding.cure)}")
+
+    problems = [finding for finding in findings if finding.status == "problem"]
+    if not problems:
+        session.finish(workflow.document(findings), show)
+        return
+    named = ", ".join(finding.check for finding in problems)
+    fault = EnvironmentFault(f"problems found: {named}", hint="each is listed with its cure")
+    session.fail(fault, workflow.document(findings), show)

@@ -1,0 +1,256 @@
+"""The front door: the verbs, and the one place that catches errors and ends the process.
+
+Only the module of the verb asked for is imported, so that `--help` costs little more than the language itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import typer
+
+from llmctl import __version__
+from llmctl.errors import LlmctlError
+from llmctl.registry import near
+
+
+class VerbRow(NamedTuple):
+    """A verb: its name, the module that has it, a line about it."""
+
+    name: str
+    module: str
+    summary: str
+    panel: str
+
+
+WORK, SEE, HOUSE = "The lifecycle", "What there is", "This installation"
+VERBS: Final = (
+    VerbRow("quickstart", "quickstart", "The whole lifecycle in a minute, on data that ships with llmctl.", WORK),
+    VerbRow("preprocess", "preprocess", "Read, clean, split, train or load a tokenizer, encode.", WORK),
+    VerbRow("train", "train", "Learn from prepared data, from random weights or given ones.", WORK),
+    VerbRow("generate", "generate", "Text from a model.", WORK),
+    VerbRow("eval", "evaluate", "Score a model or a file of predictions; gate on the score.", WORK),
+    VerbRow("run", "run", "The stages of a recipe in order; unchanged ones are skipped.", WORK),
+    VerbRow("list", "catalog", "The registry: models, tasks, metrics, datasets, engines.", SEE),
+    VerbRow("show", "catalog", "One entry of the registry, whole.", SEE),
+    VerbRow("runs", "runs", "Runs under a folder: what made a model, what it scored, what differs.", SEE),
+    VerbRow("doctor", "doctor", "What this machine and installation can do, every finding with its cure.", HOUSE),
+    VerbRow("completions", "completions", "The completion script of a shell.", HOUSE),
+)
+
+EXIT_CODES: Final = (
+    (0, "done"),
+    (1, "a bug in llmctl"),
+    (2, "usage or config: unknown option, name, path or key"),
+    (3, "input data is bad"),
+    (4, "environment: missing package, disk, memory, permission"),
+    (5, "integrity or security refusal"),
+    (6, "training diverged (not finite); last good checkpoint kept"),
+    (7, "busy: another process owns that folder or port"),
+    (10, "a gate was not met (--require), or rows failed"),
+    (75, "stopped on request, resumable (SIGTERM or SIGINT while training)"),
+    (130, "interrupted where there was nothing to resume (143 by SIGTERM)"),
+    (141, "the reader of our output went away: silent (or 0)"),
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the program stands, so that what is half made is cleaned up."""
+
+
+def build(words: Sequence[str]) -> typer.Typer:
+    """The Typer application, holding whole only the verb that `words` names."""
+    fancy = sys.stdout.isatty()
+    codes = "\n".join(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES)
+    # Plain help rewraps a paragraph unless it begins with a backspace; rich shows the character.
+    epilog = f"Exit codes:\n{codes}" if fancy else f"\b\nExit codes:\n{codes}"
+    app = typer.Typer(
+        name="llmctl",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich" if fancy else None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+
+    @app.callback(invoke_without_command=True, epilog=epilog)
+    def root(
+        context: typer.Context,
+        version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+    ) -> None:
+        """The whole life of a language model: preprocess, train, generate, eval on one contract.
+
+        Start with: llmctl quickstart
+        """
+        if version:
+            print(f"llmctl {__version__}")
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            print(context.get_help())
+            raise typer.Exit
+
+    wanted = next((word for word in words if not word.startswith("-")), None)
+    for row in VERBS:
+        if row.name == wanted:
+            importlib.import_module(f"llmctl.cli.{row.module}").add(app, row)
+        else:
+            # As `short_help` too: typer cuts a short help that it makes itself.
+            app.command(row.name, help=row.summary, short_help=row.summary, rich_help_panel=row.panel)(_elsewhere)
+    return app
+
+
+def _elsewhere() -> None:
+    """Stands for the verbs that were not asked for."""
+
+
+def main() -> None:
+    """Run and end the process with the contract's exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; returns the exit code. Standard output is flushed, so a full disk is no success."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the same bytes out whatever the locale
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    code = _guarded(words)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        return 141
+    except OSError as error:
+        _drop_stdout()
+        if code:
+            return code  # told already
+        _tell_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
+        return 4
+    return code
+
+
+def _guarded(words: Sequence[str]) -> int:
+    """Every ending has its code; nothing else in the program catches what it does not understand."""
+    debug = "--debug" in words
+    previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    try:
+        done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
+        return done if isinstance(done, int) else 0
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Terminated:
+        return 143
+    except (BrokenPipeError, SystemExit) as ended:
+        # typer turns a broken pipe into its own exit.
+        if isinstance(ended, SystemExit) and not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        _drop_stdout()
+        return 141
+    except LlmctlError as error:
+        if debug:
+            traceback.print_exc()
+        _tell_error(words, error.kind, str(error), error.hint, error.exit_code, error.document)
+        return error.exit_code
+    except typer.TyperException as error:
+        message, hint = _usage(words, error)
+        _tell_error(words, "usage", message, hint, 2)
+        return 2
+    except Exception as error:
+        return _foreign(words, error, debug=debug)
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
+    """An error that no border translated: the machine's, or a bug."""
+    if debug:
+        traceback.print_exc()
+    machine = {
+        errno.ENOSPC: "free some disk; a rerun continues",
+        errno.EDQUOT: "free some disk; a rerun continues",
+        errno.EACCES: "change the permissions, or name another place",
+        errno.EPERM: "change the permissions, or name another place",
+        errno.EROFS: "name a place that can be written",
+        errno.EMFILE: "raise the limit of open files: ulimit -n",
+    }
+    if isinstance(error, OSError) and error.errno in machine:
+        place = f": {error.filename}" if error.filename else ""
+        _tell_error(words, "environment", f"{error.strerror}{place}", machine[error.errno], 4)
+        return 4
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        _tell_error(words, "environment", "not enough memory", "a smaller batch or model, or shorter blocks", 4)
+        return 4
+    hint = None if debug else "this is a bug in llmctl; --debug shows where"
+    _tell_error(words, "bug", f"{type(error).__name__}: {error}", hint, 1)
+    return 1
+
+
+def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:
+    """Message and hint of an error of the command line itself."""
+    verb = next((word for word in words if word in {row.name for row in VERBS}), None)
+    hint = f"see: llmctl {verb} --help" if verb else "see: llmctl --help"
+    mistyped, known = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if mistyped:
+        # Without the dashes, which make all options look alike.
+        bare = {option.lstrip("-"): option for option in known or ()}
+        close = [each for each in bare if near(mistyped.lstrip("-"), [each])]
+        message = str(getattr(error, "message", error))
+        hint = near(mistyped, [bare[each] for each in close]) or hint
+    else:
+        formatted = getattr(error, "format_message", None)
+        message = str(formatted() if formatted else error).strip()
+        message, _, meant = message.partition(" Did you mean ")
+        hint = f"did you mean {meant}" if meant else hint
+    message = message.rstrip(".")
+    return message[:1].lower() + message[1:], hint
+
+
+def _tell_error(
+    words: Sequence[str],
+    kind: str,
+    message: str,
+    hint: str | None,
+    code: int,
+    document: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """An error on standard error; with `--json` also as the one document, beside what was done all the same."""
+    from llmctl.cli.render import error_lines
+
+    if "--json" in words:
+        from llmctl.cli.session import write_document
+
+        verb = next((word for word in words if not word.startswith("-")), "llmctl")
+        error = {"kind": kind, "message": message, "hint": hint, "exit_code": code}
+        try:
+            write_document(verb, "error", {"error": error, **document})
+        except OSError:
+            _drop_stdout()
+    print(error_lines(kind, message, hint), file=sys.stderr)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
+def _in_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _drop_stdout() -> None:
+    """Nobody reads: let the interpreter's own last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,177 @@
+"""The one place that knows the terminal: colour, bars, tables. Elsewhere plain lines, one of progress every 10 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, Final
+
+from llmctl.types import Event
+
+SECONDS_BETWEEN_LINES: Final = 10.0
+_KEPT: Final = frozenset("\n\t")
+
+
+def plain(text: str) -> str:
+    """Text from data made safe to show: control, bidirectional and zero-width characters are escaped."""
+    return "".join(
+        char
+        if char in _KEPT or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+        else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def fancy(stream: IO[str]) -> bool:
+    """Whether bars and colour may be shown on this stream."""
+    dull = os.environ.get("CI") == "true" or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not dull
+
+
+def width(stream: IO[str]) -> int:
+    """Columns of the terminal; 100 where there is none."""
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[int] = ()) -> None:
+    """A table on standard output: rich on a terminal, aligned columns elsewhere. `right`: columns of numbers."""
+    cells = [[plain(str(cell)) for cell in row] for row in rows]
+    if fancy(sys.stdout):
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, heading in enumerate(headings):
+            drawn.add_column(heading, justify="right" if number in right else "left", no_wrap=number == 0)
+        for row in cells:
+            drawn.add_row(*row)
+        Console(highlight=False, markup=False).print(drawn)
+        return
+    lines = [list(headings), *cells]
+    widths = [max(columns(line[number]) for line in lines) for number in range(len(headings))]
+    for line in lines:
+        padded = [
+            " " * (widths[number] - columns(cell)) + cell
+            if number in right
+            else cell + " " * (widths[number] - columns(cell))
+            for number, cell in enumerate(line)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def columns(text: str) -> int:
+    """How many columns text takes: Chinese characters take two."""
+    return sum(
+        2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text
+    )
+
+
+def error_lines(kind: str, message: str, hint: str | None) -> str:
+    """An error in its lines: what and where, then what to do next."""
+    head = f"error: {plain(message)}"
+    return f"{head}\n  {plain(hint)}" if hint else head
+
+
+class Teller:
+    """Shows events on standard error and writes them to `--events`."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, events: str | None = None) -> None:
+        self.quiet, self.verbose = quiet, verbose
+        self._events: IO[str] | None = None
+        if events:
+            self._events = sys.stderr if events == "-" else open(events, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._fancy = fancy(sys.stderr) and not quiet and events != "-"
+        self._bar: Any = None
+        self._task: Any = None
+        self._last_line = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        if self._events is not None:
+            self._events.write(
+                json.dumps({"event": event.name, **event.fields}, ensure_ascii=False, default=str) + "\n"
+            )
+            self._events.flush()
+            if self._events is sys.stderr:
+                return
+        if event.name == "warning":
+            self._line(f"warning: {event.fields['text']}")
+        elif self.quiet or (event.name == "detail" and not self.verbose):
+            return
+        elif event.name in ("progress", "train"):
+            self._progress(event)
+        elif event.name in ("note", "detail", "evaluation"):
+            self._line(event.fields["text"])
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._events is not None and self._events is not sys.stderr:
+            self._events.close()
+            self._events = None
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(plain(text), markup=False, highlight=False)
+        else:
+            print(plain(text), file=sys.stderr, flush=True)
+
+    def _progress(self, event: Event) -> None:
+        text = progress_text(event.fields)
+        done, total = event.fields.get("done"), event.fields.get("total")
+        if self._fancy:
+            self._draw(text, done, total)
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            share = f" {done / total:4.0%}" if isinstance(done, int | float) and total else ""
+            print(f"{plain(text)}{share}", file=sys.stderr, flush=True)
+
+    def _draw(self, text: str, done: Any, total: Any) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None)
+        self._bar.update(self._task, description=plain(text), completed=done or 0, total=total)
+
+
+def progress_text(fields: Mapping[str, Any]) -> str:
+    """`stage  name value  name value` of a progress event."""
+    shown = [str(fields.get("stage", ""))]
+    for name, value in fields.items():
+        if name in ("stage", "done", "total"):
+            continue
+        shown.append(f"{name.replace('_', ' ')} {number(value)}")
+    return "  ".join(filter(None, shown))
+
+
+def number(value: Any) -> str:
+    """A number as a person reads it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value == 0 or 0.001 <= abs(value) < 1e6:
+        return f"{value:,.4g}" if abs(value) < 10000 else f"{value:,.0f}"
+    return f"{value:.3g}"

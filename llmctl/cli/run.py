@@ -1,0 +1,82 @@
+"""`llmctl run`: the stages of a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from llmctl import config
+from llmctl.cli import options
+from llmctl.cli.main import VerbRow
+from llmctl.cli.render import number, plain, table
+from llmctl.cli.session import Session
+from llmctl.config import Spec
+from llmctl.errors import LlmctlError, UsageError
+from llmctl.workflows import run as workflow
+
+RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
+SEED = options.Option("--seed", "of every stage; fixes everything that is drawn", "Main", "N")
+FORCE = options.Option("--force", "run every stage again, whatever is in the way", options.CONFIG_PANEL)
+
+
+def add(app: typer.Typer, row: VerbRow) -> None:
+    options.add(app, verb(row.summary))
+
+
+def verb(summary: str) -> options.Verb:
+    shared = tuple(FORCE if option.name == FORCE.name else option for option in options.SHARED)
+    return options.Verb("run", Spec, run, summary, arguments=(RECIPE,), extra=(SEED,), shared=shared)
+
+
+def run(session: Session) -> None:
+    recipes = [Path(session.extra["recipe"]), *session.recipes]
+    stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]))
+    if session.dry_run:
+        decisions = workflow.plan(stages, force=session.force)
+        rows = [(stage.verb, decision.status, decision.why) for stage, decision in zip(stages, decisions, strict=True)]
+        keys = ("verb", "status", "why")
+        document = {"dry_run": True, "stages": [dict(zip(keys, row, strict=True)) for row in rows]}
+        session.finish(document, lambda: table(keys, rows))
+        return
+    try:
+        outcomes = workflow.run(stages, session.tell, force=session.force, offline=session.offline)
+    except LlmctlError as error:
+        session.fail(error, error.document, lambda: _show(error.document.get("stages", ())))
+    document = workflow.document_of(outcomes)
+    session.finish(document, lambda: _show(document["stages"]))
+
+
+def _show(rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        took = f"{number(round(row['seconds'], 1))} s" if row["status"] == "ran" else row["why"]
+        print(f"{row['verb']:<10}  {row['status']:<7}  {plain(took)}")
+        if row["document"]:
+            for line in _lines(row["verb"], row["document"]):
+                print(f"  {plain(line)}")
+
+
+def _seed(text: str | None) -> int | None:
+    if text is None:
+        return None
+    value = config.parse_yaml(text, "--seed")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UsageError(f"--seed takes a whole number, not {text!r}")
+    return value
+
+
+def _lines(verb: str, document: Mapping[str, Any]) -> list[str]:
+    """What a stage came to, in a line or a few."""
+    if verb == "preprocess":
+        return [
+            f"{number(document['records']['kept'])} of {number(document['records']['read'])} records: {document['out']}"
+        ]
+    if verb == "train":
+        scores = ", ".join(f"{name} {number(value)}" for name, value in (document.get("validation") or {}).items())
+        return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
+    if verb == "eval":
+        return [f"{score['metric']} {number(score['value'])}  ({score['signature']})" for score in document["scores"]]
+    return [json.dumps(row, ensure_ascii=False) for row in document["completions"]]

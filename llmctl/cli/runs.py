@@ -1,0 +1,108 @@
+"""`llmctl runs`: what made a model, what it scored, what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from llmctl.cli import options
+from llmctl.cli.main import VerbRow
+from llmctl.cli.render import number, plain, table
+from llmctl.cli.session import Session, to_yaml
+from llmctl.config import Spec
+from llmctl.errors import UsageError
+from llmctl.types import Event
+from llmctl.workflows import runs as workflow
+
+WORDS = options.Argument(
+    "words",
+    "list [FOLDER], show RUN or compare RUN RUN…; list when not given",
+    required=False,
+    repeatable=True,
+    choices=workflow.ACTIONS,
+    is_path=True,
+)
+
+
+def add(app: typer.Typer, row: VerbRow) -> None:
+    options.add(app, verb(row.summary))
+
+
+def verb(summary: str) -> options.Verb:
+    return options.Verb("runs", Spec, run, summary, arguments=(WORDS,), shared=options.OUTPUT)
+
+
+def run(session: Session) -> None:
+    words = list(session.extra["words"] or ())
+    action = words.pop(0) if words and words[0] in workflow.ACTIONS else "list"
+    folders = [Path(word) for word in words]
+    if action == "compare":
+        document = workflow.compare(folders)
+        session.finish(document, lambda: _show_comparison(document))
+    elif action == "show":
+        if len(folders) != 1:
+            raise UsageError("runs show takes one run", hint="see: llmctl runs list")
+        document = workflow.describe(folders[0])
+        session.finish(document, lambda: print(to_yaml(_short(document)), end=""))
+    else:
+        if len(folders) > 1:
+            raise UsageError(
+                "runs list takes one folder", hint="to see two runs beside each other: llmctl runs compare"
+            )
+        document = workflow.listing(folders[0] if folders else Path("."))
+        if not document["runs"]:
+            session.tell(Event("note", {"text": f"no runs under {document['folder']}"}))
+        session.finish(document, lambda: _show_list(document))
+
+
+def _show_list(document: Mapping[str, Any]) -> None:
+    if not document["runs"]:
+        return
+    rows = []
+    for each in document["runs"]:
+        best = each.get("best")
+        rows.append(
+            [
+                each["run"],
+                each["status"],
+                each.get("model") or "-",
+                each.get("task") or "-",
+                "-" if each.get("steps") is None else number(each["steps"]),
+                f"{best['metric']} {number(best['value'])}" if best else "-",
+                each.get("ended") or each.get("started") or "-",
+            ]
+        )
+    table(("run", "status", "model", "task", "steps", "best", "when"), rows, right=(4,))
+
+
+def _short(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person wants to read of a run: what is not there is left out."""
+    return {name: _listed(value) for name, value in document.items() if value not in (None, "", [], {}, ())}
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, text made safe to show: what YAML writes."""
+    if isinstance(value, Mapping):
+        return {name: _listed(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(inner) for inner in value]
+    return plain(value) if isinstance(value, str) else value
+
+
+def _show_comparison(document: Mapping[str, Any]) -> None:
+    names = [f"{path} ({status})" for path, status in zip(document["runs"], document["status"], strict=True)]
+    for title in ("config", "origin", "scores"):
+        rows = [[name, *map(_cell, values)] for name, values in document[title].items()]
+        if rows:
+            print(f"{title}:")
+            table(("", *names), rows)
+            print()
+    if not document["config"] and not document["origin"]:
+        print("same configuration, same origin")
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else number(value)

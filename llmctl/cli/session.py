@@ -1,0 +1,111 @@
+"""One invocation of a verb: what was asked of the process itself, where the talk goes, how the result leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from llmctl import config
+from llmctl.cli.render import Teller
+from llmctl.config import Spec
+from llmctl.errors import EnvironmentFault, LlmctlError
+from llmctl.types import Tell
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Session:
+    """stdout is the result, stderr is the talk."""
+
+    verb: str
+    spec: type[Spec] = Spec
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    recipes: tuple[Path, ...] = ()
+    sets: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+    force: bool = False
+    offline: bool = False
+    json: bool = False
+    events: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if self.offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+
+    def config(self, spec: type[S]) -> S:
+        """The verb's configuration, validated."""
+        return config.load(self.verb, spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
+
+    def block(self) -> dict[str, Any]:
+        """The settings given, laid upon each other, not validated yet."""
+        return config.gather(self.verb, self.spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
+
+    @cached_property
+    def teller(self) -> Teller:
+        return Teller(quiet=self.quiet, verbose=self.verbose, events=self.events)
+
+    @property
+    def tell(self) -> Tell:
+        return self.teller
+
+    def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
+        """Give the result: the one JSON document, or what `show` prints."""
+        self.teller.close()
+        with _to_stdout():
+            if self.json:
+                write_document(self.verb, "ok", document)
+            elif show is not None:
+                show()
+            sys.stdout.flush()
+
+    def fail(self, error: LlmctlError, document: Mapping[str, Any], show: Callable[[], None]) -> NoReturn:
+        """End with an error after giving the result all the same."""
+        self.teller.close()
+        error.document = document
+        if not self.json:
+            with _to_stdout():
+                show()
+                sys.stdout.flush()
+        raise error
+
+    def plan(self, settings: Spec, facts: Mapping[str, Any]) -> None:
+        """The answer to `--dry-run`: the resolved settings and what was found, as YAML (JSON with `--json`)."""
+        document = {self.verb: json_module.loads(settings.model_dump_json()), "plan": dict(facts)}
+        self.finish({"dry_run": True, **document}, lambda: print(to_yaml(document), end=""))
+
+
+@contextlib.contextmanager
+def _to_stdout() -> Iterator[None]:
+    """What goes wrong inside is standard output's fault: a full disk under it is no success."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write to standard output: {error.strerror}") from error
+
+
+def write_document(verb: str, status: str, fields: Mapping[str, Any]) -> None:
+    """Exactly one JSON document on standard output."""
+    document = {"schema": f"llmctl.{verb}/1", "status": status, **fields}
+    sys.stdout.write(json_module.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def to_yaml(value: Mapping[str, Any]) -> str:
+    """YAML as a person writes it: no sorting, Unicode as it is."""
+    import yaml
+
+    return yaml.safe_dump(dict(value), allow_unicode=True, sort_keys=False, default_flow_style=None, width=100)

@@ -1,0 +1,63 @@
+"""`llmctl train`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from llmctl import config as configuration
+from llmctl.cli import options
+from llmctl.cli.main import VerbRow
+from llmctl.cli.render import number
+from llmctl.cli.session import Session
+from llmctl.workflows.spec import TrainConfig
+
+RESUME = options.Option("--resume", "go on with the run: llmctl train --resume RUN, or the same command again", "Main")
+
+
+def add(app: typer.Typer, row: VerbRow) -> None:
+    options.add(app, verb(row.summary))
+
+
+def verb(summary: str) -> options.Verb:
+    return options.Verb("train", TrainConfig, run, summary, positional="out", extra=(RESUME,))
+
+
+def run(session: Session) -> None:
+    resume = bool(session.extra["resume"])
+    if resume:
+        session = _with_recorded_settings(session)
+    config = session.config(TrainConfig)
+    from llmctl.workflows import train as workflow
+
+    checked = workflow.preflight(config, force=session.force, offline=session.offline, resume=resume)
+    if session.dry_run:
+        return session.plan(checked.resolved, checked.facts())
+    result = workflow.train(config, checked, session.tell, force=session.force)
+    session.finish(result.document(), lambda: _show(result.document()))
+    return None
+
+
+def _with_recorded_settings(session: Session) -> Session:
+    """The settings that the run was begun with lie under what is asked now."""
+    block = session.block()
+    recorded = Path(block["out"]) / "config.yaml" if isinstance(block.get("out"), str) else None
+    if recorded is None or not recorded.is_file():
+        return session
+    from llmctl.workflows.train_checks import check_same
+
+    check_same(configuration.read_recipe(recorded).get("train") or {}, block)
+    return replace(session, recipes=(recorded, *session.recipes))
+
+
+def _show(document: dict[str, object]) -> None:
+    scores = document["validation"]
+    shown = ", ".join(f"{name} {number(value)}" for name, value in scores.items()) if isinstance(scores, dict) else ""
+    print(
+        f"{number(document['steps'])} steps, {number(document['tokens'])} tokens in {number(document['seconds'])} s "
+        f"({number(document['tokens_per_second'])} tokens/s), {number(document['parameters'])} parameters"
+    )
+    print(f"training loss {number(document['train_loss'])}" + (f", validation {shown}" if shown else ""))
+    print(f"model: {document['model']}")

@@ -1,0 +1,166 @@
+"""Which records make a batch, and how they become arrays.
+
+A batch is a pure function of (seed, epoch, step) over the global batch; processes then cut it. So resuming is
+arithmetic, and the order does not depend on how many processes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmctl.data.layout import Layout, Sample
+from llmctl.data.tokens import TokenStore
+from llmctl.types import Family
+
+Arrays = dict[str, NDArray[np.int64]]
+IGNORED: Final = -100
+"""The label of a position on which no loss is taken."""
+
+
+class Source(Protocol):
+    """A split as numbered examples: something that has a length and gives the arrays of some of them."""
+
+    def __len__(self) -> int: ...
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every example in tokens, to sort by."""
+        ...
+
+    def arrays(self, indices: Sequence[int]) -> Arrays:
+        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding."""
+        ...
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Language modelling: the stream of a split cut into blocks of `size`, a plain slice each.
+
+    Example i has tokens [i·size, i·size + size] (one more than `size`: inputs and their successors).
+    """
+
+    store: TokenStore
+    size: int
+
+    def __len__(self) -> int:
+        return max(0, -(-(len(self.store.values) - 1) // self.size))
+
+    def lengths(self) -> NDArray[np.int64]:
+        found = np.full(len(self), self.size, np.int64)
+        if len(self):
+            found[-1] = (len(self.store.values) - 1) - (len(self) - 1) * self.size
+        return found
+
+    def arrays(self, indices: Sequence[int]) -> Arrays:
+        """`input_ids` (B, T) and `labels` (B, T), the successors: already shifted, every one learned."""
+        rows = [self.store.values[index * self.size : (index + 1) * self.size + 1] for index in indices]
+        longest = max(len(row) for row in rows) - 1
+        inputs = np.zeros((len(rows), longest), np.int64)
+        labels = np.full((len(rows), longest), IGNORED, np.int64)
+        for number, row in enumerate(rows):
+            inputs[number, : len(row) - 1] = row[:-1]
+            labels[number, : len(row) - 1] = row[1:]
+        return {"input_ids": inputs, "labels": labels}
+
+
+@dataclass(frozen=True)
+class Records:
+    """Every other task: one record an example, padded to the longest of its batch."""
+
+    store: TokenStore
+    layout: Layout
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def lengths(self) -> NDArray[np.int64]:
+        tokens = self.store.segments[self.store.records]
+        return np.diff(tokens).astype(np.int64)
+
+    def arrays(self, indices: Sequence[int]) -> Arrays:
+        samples = [self.layout.sample(self.store.record(index), self.store.label(index)) for index in indices]
+        return collate(samples, self.layout.family, self.pad)
+
+
+def collate(samples: Sequence[Sample], family: Family, pad: int) -> Arrays:
+    """Samples as right-padded arrays. Labels are already shifted for decoders: position t predicts labels[t]."""
+    arrays: Arrays = {}
+    inputs = [sample.input_ids for sample in samples]
+    if family == "decoder":
+        arrays["input_ids"] = _padded([each[:-1] for each in inputs], pad)
+        arrays["labels"] = _padded(
+            [np.where(sample.learned[1:], sample.input_ids[1:], IGNORED) for sample in samples], IGNORED
+        )
+        arrays["attention_mask"] = _mask([len(each) - 1 for each in inputs])
+        return arrays
+    arrays["input_ids"] = _padded(inputs, pad)
+    arrays["attention_mask"] = _mask([len(each) for each in inputs])
+    if family == "encoder-decoder":
+        arrays["labels"] = _padded([sample.target_ids for sample in samples], IGNORED)
+    else:
+        arrays["labels"] = np.array([sample.label for sample in samples], np.int64)
+    return arrays
+
+
+def _padded(rows: Sequence[NDArray[np.int64]], filler: int) -> NDArray[np.int64]:
+    out = np.full((len(rows), max(len(row) for row in rows)), filler, np.int64)
+    for number, row in enumerate(rows):
+        out[number, : len(row)] = row
+    return out
+
+
+def _mask(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return (np.arange(max(lengths))[None, :] < np.asarray(lengths)[:, None]).astype(np.int64)
+
+
+WINDOW: Final = 50
+"""Batches whose examples are sorted by length together, so that little is padded."""
+
+
+def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """The global batches of an epoch: every example once, by (seed, epoch) alone; the last one may be smaller.
+
+    Examples are shuffled, sorted by length within windows of `WINDOW` batches, cut, and the batches shuffled.
+    """
+    chance = np.random.Generator(np.random.PCG64([seed, epoch, 0x11C]))
+    shuffled = chance.permutation(len(lengths))
+    if len(lengths) and lengths.min() == lengths.max():
+        return [shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size)]
+    batches: list[NDArray[np.int64]] = []
+    window = WINDOW * batch_size
+    for start in range(0, len(shuffled), window):
+        part = shuffled[start : start + window]
+        part = part[np.argsort(-lengths[part], kind="stable")]
+        batches += [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
+    return [batches[number] for number in chance.permutation(len(batches))]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Optimizer steps that see every example once."""
+    return -(-count // batch_size)
+
+
+class Batches:
+    """The global batch of any optimizer step, from 0 on, as arithmetic: nothing to save, nothing to skip through."""
+
+    def __init__(self, lengths: NDArray[np.int64], *, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.per_epoch = steps_per_epoch(len(lengths), batch_size)
+        self._epoch, self._batches = -1, list[NDArray[np.int64]]()
+
+    def __call__(self, step: int) -> NDArray[np.int64]:
+        """Indices of the examples of that step, over all processes."""
+        epoch, within = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, epoch_batches(self.seed, epoch, self.lengths, self.batch_size)
+        return self._batches[within]
+
+
+def share(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
+    """This process's part of a global batch: sizes differ by at most one, possibly empty."""
+    return batch[rank::world]

@@ -1,0 +1,208 @@
+"""Bytes to lines: compression undone, characters decoded, lines cut, all in bounded memory.
+
+A line ends at LF, CR or CR LF and nowhere else: U+2028, U+0085 and the vertical tab stay inside it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.errors import DataError, EnvironmentFault
+
+BLOCK_BYTES: Final = 1 << 20
+RECORD_LIMIT: Final = 32 << 20
+"""Most characters of one line or document: what has to be in memory at once."""
+BOMB_RATIO: Final = 500
+"""gzip reaches 1,030 on zeros; prose 2 to 4, repetitive logs about 100."""
+BOMB_FLOOR: Final = 64 << 20
+"""Below so many unpacked bytes no ratio is a danger."""
+
+_ESCAPED: Final = re.compile("[\udc80-\udcff]")
+_ENDED_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
+
+
+def compression_of(name: str) -> str:
+    """`gz`, `zst` or nothing, by the name's ending."""
+    ending = name.lower().rpartition(".")[2]
+    return ending if ending in ("gz", "zst") else ""
+
+
+def blocks(path: Path | None, name: str) -> Iterator[bytes]:
+    """The unpacked bytes of a file, or of standard input for None, about a MiB at a time.
+
+    Raises `DataError` for damaged or cut-off compression, `EnvironmentFault` for a file that unpacks without measure.
+    """
+    if path is None:
+        yield from iter(lambda: sys.stdin.buffer.read(BLOCK_BYTES), b"")
+        return
+    try:
+        with path.open("rb") as file:
+            yield from _unpacked(file, path, name)
+    except PermissionError as error:
+        raise EnvironmentFault(f"cannot read {name}: {error.strerror}", hint="change its permissions") from error
+
+
+def _unpacked(file: io.BufferedReader, path: Path, name: str) -> Iterator[bytes]:
+    compression = compression_of(path.name)
+    read: Callable[[int], bytes] = file.read
+    failures: tuple[type[Exception], ...] = ()
+    if compression == "gz":
+        import gzip
+
+        read = gzip.GzipFile(fileobj=file).read
+        failures = (EOFError, gzip.BadGzipFile, zlib.error)
+    elif compression == "zst":
+        import pyarrow as pa
+
+        read = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd").read
+        failures = (OSError,)
+    packed, unpacked = path.stat().st_size, 0
+    while True:
+        try:
+            block = read(BLOCK_BYTES)
+        except failures as error:
+            cut = isinstance(error, EOFError) or "runcated" in str(error)
+            problem = "the compressed data is cut off" if cut else f"is no sound .{compression} file: {error}"
+            raise DataError(problem, where=name, hint="copy or download the file again") from error
+        if not block:
+            return
+        unpacked += len(block)
+        if compression and unpacked > BOMB_FLOOR and unpacked > BOMB_RATIO * packed:
+            raise EnvironmentFault(
+                f"{packed:,} bytes unpack to more than {BOMB_RATIO} times their size",
+                where=name,
+                hint="unpack the file yourself if you trust it",
+            )
+        yield block
+
+
+class Text:
+    """The characters of one input, decoded strictly; a byte that cannot be decoded makes its line a fault."""
+
+    def __init__(self, source: Iterator[bytes], name: str, encoding: str = "utf-8") -> None:
+        self.name = name
+        self.encoding = encoding
+        self.faulty = False
+        """Whether any byte so far could not be decoded: only then lines have to be looked at."""
+        self.had_bom = False
+        self._source = source
+
+    def characters(self) -> Iterator[str]:
+        """Decoded blocks. A byte that is none of the encoding's stands as a lone surrogate (PEP 383)."""
+        decoder: Any = codecs.getincrementaldecoder(self.encoding)("strict")
+        first = True
+        for block in self._source:
+            if first:
+                self._refuse_utf16(block)
+            text = self._decode(decoder, block, final=False)
+            if first and text:
+                first = False
+                if text[0] == "\ufeff":
+                    self.had_bom = True
+                    text = text[1:]
+            yield text
+        yield self._decode(decoder, b"", final=True)
+
+    def lines(self, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
+        """(line number from 1, line). Raises `EnvironmentFault` for a line longer than `RECORD_LIMIT`."""
+        newlines: Any = io.IncrementalNewlineDecoder(None, translate=not keep_ends)
+        number, pending, size = 1, [""], 0
+        for block in self.characters():
+            whole, rest = _cut(newlines.decode(block), keep_ends)
+            if whole:
+                whole[0] = "".join((*pending, whole[0]))
+                pending, size = [], 0
+                for line in whole:
+                    yield number, line
+                    number += 1
+            pending.append(rest)
+            size += len(rest)
+            if size > RECORD_LIMIT:
+                raise too_long(f"{self.name}:{number}", "line")
+        whole, rest = _cut(newlines.decode("", final=True), keep_ends)
+        if whole:
+            yield number, "".join((*pending, whole[0]))
+            pending = []
+        if last := "".join((*pending, rest)):
+            yield number + len(whole), last
+
+    def all(self) -> str:
+        """Everything, with newlines as LF. Raises `EnvironmentFault` above `RECORD_LIMIT` characters."""
+        newlines: Any = io.IncrementalNewlineDecoder(None, translate=True)
+        pieces, size = [], 0
+        for block in self.characters():
+            pieces.append(newlines.decode(block))
+            size += len(pieces[-1])
+            if size > RECORD_LIMIT:
+                raise too_long(self.name, "document")
+        return "".join((*pieces, newlines.decode("", final=True)))
+
+    def fault(self, number: int, text: str) -> DataError | None:
+        """What is wrong with text that begins at line `number`, if a byte of it could not be decoded."""
+        found = _ESCAPED.search(text) if self.faulty else None
+        if found is None:
+            return None
+        before = text[: found.start()]
+        line, column = number + before.count("\n"), found.start() - before.rfind("\n")
+        return DataError(
+            f"the byte \\x{ord(found[0]) - 0xDC00:02x} is not {self.encoding}",
+            where=f"{self.name}:{line}:{column}",
+            hint="name the file's encoding: --encoding latin-1, cp1252, gb18030, utf-16, …",
+        )
+
+    def _decode(self, decoder: Any, block: bytes, *, final: bool) -> str:
+        state = decoder.getstate()
+        try:
+            return str(decoder.decode(block, final))
+        except UnicodeError:
+            self.faulty = True
+        lenient: Any = codecs.getincrementaldecoder(self.encoding)("surrogateescape")
+        lenient.setstate(state)
+        try:
+            text = str(lenient.decode(block, final))
+        except UnicodeError as error:
+            raise DataError(
+                f"is not {self.encoding}: {getattr(error, 'reason', error)}",
+                where=self.name,
+                hint="name the file's encoding: --encoding utf-8, latin-1, gb18030, …",
+            ) from error
+        decoder.setstate(lenient.getstate())
+        return text
+
+    def _refuse_utf16(self, block: bytes) -> None:
+        """UTF-16 read as UTF-8 is not one bad line but no text at all."""
+        if codecs.lookup(self.encoding).name != "utf-8":
+            return
+        marked = block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        if marked or block[:4096].count(0) * 3 > len(block[:4096]) > 8:
+            column = 1 if marked else block.index(0) + 1
+            byte = block[column - 1]
+            raise DataError(
+                f"the byte \\x{byte:02x} is not utf-8 text; the file looks like UTF-16",
+                where=f"{self.name}:1:{column}",
+                hint="name the file's encoding: --encoding utf-16",
+            )
+
+
+def too_long(where: str, noun: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the {noun} is longer than {RECORD_LIMIT:,} characters, which would not be read in bounded memory",
+        where=where,
+        hint="cut it into smaller records; for plain text: --document paragraph or line",
+    )
+
+
+def _cut(text: str, keep_ends: bool) -> tuple[list[str], str]:
+    """Whole lines, and what is left of the last."""
+    if keep_ends:
+        whole = _ENDED_LINE.findall(text)
+        return whole, text[sum(map(len, whole)) :]
+    *lines, rest = text.split("\n")
+    return lines, rest

@@ -1,0 +1,337 @@
+"""Text to token ids: by the fastest way that gives exactly what the tokenizer gives, in several processes if it pays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
+from llmctl.data.text import read_group, row_groups
+from llmctl.data.tokens import LEARNED, ROLES, Piece, write_store
+from llmctl.errors import DataError
+from llmctl.types import Record, Role, Segment
+
+BATCH_CHARACTERS: Final = 4 << 20
+"""Text given to the tokenizer at once where its pre-tokens cannot be remembered."""
+SMALL_CHARACTERS: Final = 24 << 20
+"""Below so much text starting processes costs more than it gains."""
+
+
+class Segmenting(Protocol):
+    """What a task must say of itself here."""
+
+    packed: ClassVar[bool]
+    labelled: ClassVar[bool]
+    answer_role: ClassVar[Role]
+
+    def segments(self, record: Record) -> list[Segment]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A tokenizer as encoding needs it. `bos` and `eos` are token ids, `bos` None where there is none."""
+
+    tokenizer: Any
+    """`tokenizers.Tokenizer`, which encodes names of control tokens in text as plain text."""
+    bos: int | None
+    eos: int
+    size: int
+    """One more than the largest id."""
+
+    @property
+    def kind(self) -> Any:
+        return np.uint16 if self.size < 65536 else np.uint32
+
+    @property
+    def lead(self) -> int | None:
+        """In packed tasks, the token before the first document where documents share theirs."""
+        return self.eos if self.bos is None or self.bos == self.eos else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What else encoding must know."""
+
+    labels: Mapping[str, int]
+    """Label -> its number, for labelled tasks."""
+    max_length: int | None = None
+    """Records with a longer segment are left out."""
+
+
+class Encoder:
+    """Ids of texts, equal to `encode_batch_fast` without control tokens. Remembers pre-tokens: keep it for more text."""
+
+    def __init__(self, codes: Codes) -> None:
+        self.codes = codes
+        self._tokenizer = tokenizer = codes.tokenizer
+        facts = json.loads(tokenizer.to_str())
+        self._table = _one_id_a_character(tokenizer, facts)
+        self._bytes = _one_id_a_byte(tokenizer, facts)
+        self._words = Words(tokenizer) if _cuts_like_gpt2(facts) else None
+
+    def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
+        """(N,) ids of all texts together, (T,) how many each text has."""
+        if self._bytes is not None:
+            return _looked_up(self._bytes, [np.frombuffer(text.encode(), np.uint8) for text in texts])
+        if self._table is not None:
+            points = [np.frombuffer(text.encode("utf-32-le"), np.uint32) for text in texts]
+            return _looked_up(self._table, points)
+        ids: list[Ids] = []
+        owners: list[int] = []
+        lengths: list[Lengths] = []
+        for batch in self._batches(texts):
+            found, each = self._some([text for _, text in batch])
+            ids.append(found)
+            lengths.append(each)
+            owners += [owner for owner, _ in batch]
+        if not ids:
+            return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+        totals = np.bincount(np.array(owners), np.concatenate(lengths), len(texts)).astype(np.int64)
+        return np.concatenate(ids), totals
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        """Texts in bounded batches, each with its number; long ones in pieces where the cuts are known."""
+        batch: list[tuple[int, str]] = []
+        size = 0
+        for number, text in enumerate(texts):
+            for piece in pieces(text) if self._words else (text,):
+                batch.append((number, piece))
+                size += len(piece)
+                if size >= (CHUNK_CHARACTERS if self._words and self._words.pays else BATCH_CHARACTERS):
+                    yield batch
+                    batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _some(self, texts: list[str]) -> tuple[Ids, Lengths]:
+        if self._words is not None and self._words.pays:
+            return self._words.encode(texts)
+        encoded = [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        lengths = np.array([len(ids) for ids in encoded], np.int64)
+        return np.fromiter(chain.from_iterable(encoded), np.uint32, int(lengths.sum())), lengths
+
+
+def _plain(facts: Mapping[str, Any]) -> bool:
+    """Nothing touches the text before the pre-tokenizer, and no token but control tokens is cut out of it."""
+    return facts["normalizer"] is None and all(token["special"] for token in facts["added_tokens"])
+
+
+def _byte_level(facts: Mapping[str, Any], *, use_regex: bool) -> bool:
+    cut = facts["pre_tokenizer"] or {}
+    found = cut.get("type") == "ByteLevel" and cut.get("use_regex") is use_regex and not cut.get("add_prefix_space")
+    return bool(found and _plain(facts))
+
+
+def _cuts_like_gpt2(facts: Mapping[str, Any]) -> bool:
+    return _byte_level(facts, use_regex=True) and not facts["model"].get("dropout")
+
+
+def _one_id_a_byte(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
+    """(256,) the id of each byte, for a byte-level BPE without merges."""
+    if not _byte_level(facts, use_regex=False) or facts["model"]["type"] != "BPE" or facts["model"]["merges"]:
+        return None
+    from llmctl.data.alphabet import BYTES
+
+    ids = [tokenizer.token_to_id(character) for character in BYTES]
+    return None if None in ids else np.array(ids, np.uint32)
+
+
+def _one_id_a_character(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
+    """(0x110000,) the id of each code point, for a vocabulary of characters."""
+    from llmctl.data.alphabet import EVERY_CHARACTER
+
+    cut = facts["pre_tokenizer"] or {}
+    single = cut.get("type") == "Split" and cut.get("pattern") == {"Regex": EVERY_CHARACTER}
+    if not (single and facts["model"]["type"] == "WordLevel" and _plain(facts)):
+        return None
+    table = np.full(0x110000, facts["model"]["vocab"][facts["model"]["unk_token"]], np.uint32)
+    for token, number in facts["model"]["vocab"].items():
+        if len(token) == 1:
+            table[ord(token)] = number
+    return table
+
+
+def _looked_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]:
+    lengths = np.array([len(text) for text in texts], np.int64)
+    return (table[np.concatenate(texts)] if len(texts) else np.zeros(0, np.uint32)), lengths
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Records
+
+
+def encode_records(records: Sequence[Record], task: Segmenting, encoder: Encoder, rules: Rules) -> Piece:
+    """Records as arrays. Raises `DataError` for a label that is not in `labels`."""
+    segments = [task.segments(record) for record in records]
+    flat = list(chain.from_iterable(segments))
+    ids, lengths = encoder.encode([segment.text for segment in flat])
+    if rules.max_length is not None and len(lengths) and lengths.max() > rules.max_length:
+        firsts = np.cumsum([0, *(len(each) for each in segments[:-1])])
+        kept = np.maximum.reduceat(lengths, firsts) <= rules.max_length
+        fitting = [record for record, fits in zip(records, kept, strict=True) if fits]
+        return replace(encode_records(fitting, task, encoder, rules), kept=kept)
+    values: NDArray[Any] = ids.astype(encoder.codes.kind)
+    if task.packed:
+        values, lengths = _with_control_tokens(values, lengths, encoder.codes)
+    roles = [ROLES.index(segment.role) | (LEARNED if segment.learned else 0) for segment in flat]
+    return Piece(
+        values,
+        lengths,
+        np.array(roles, np.uint8),
+        np.array([len(each) for each in segments], np.int64),
+        _labels(records, segments, task, rules.labels) if task.labelled else None,
+        np.ones(len(records), bool),
+    )
+
+
+def _with_control_tokens(values: NDArray[Any], lengths: Lengths, codes: Codes) -> tuple[NDArray[Any], Lengths]:
+    """Every document with <bos> before and <eos> after it; with <eos> after it alone where documents share theirs."""
+    before = codes.lead is None
+    longer = lengths + 1 + before
+    ends = np.cumsum(longer)
+    text = np.ones(int(longer.sum()), bool)
+    text[ends - 1] = False
+    out = np.full(len(text), codes.eos, values.dtype)
+    if before:
+        text[ends - longer] = False
+        out[ends - longer] = codes.bos
+    out[text] = values
+    return out, longer
+
+
+def _labels(
+    records: Sequence[Record], segments: Sequence[Sequence[Segment]], task: Segmenting, labels: Mapping[str, int]
+) -> NDArray[np.int32]:
+    found = np.empty(len(records), np.int32)
+    for number, (record, parts) in enumerate(zip(records, segments, strict=True)):
+        label = next(part.text for part in parts if part.role == task.answer_role)
+        if label not in labels:
+            raise DataError(
+                f"no record of the train split has the label {label!r}",
+                where=f"{record.origin}:label",
+                hint="give more records of that label, or smaller --set splits.validation and splits.test",
+            )
+        found[number] = labels[label]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Splits, in one process or several
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of a split."""
+
+    tokens: int
+    kept: NDArray[np.bool_]
+    """(R,) False for a record of the text that was left out for its length"""
+
+
+def encode_split(
+    task: Segmenting,
+    text: Path,
+    encoder: Encoder,
+    out: Path,
+    split: str,
+    *,
+    labels: Sequence[str] = (),
+    max_length: int | None = None,
+    workers: Workers | None = None,
+    done: Callable[[int], None] = lambda records: None,
+) -> Encoded:
+    """Encode a split's Parquet file into `out`/`split`.*.npy.
+
+    The same bytes whatever the number of workers: pieces are the file's row groups, written in their order.
+    Raises `DataError` for a label that is not in `labels`.
+    """
+    rules = Rules({label: number for number, label in enumerate(labels)}, max_length)
+    kept: list[NDArray[np.bool_]] = [np.zeros(0, bool)]
+
+    def counted(found: Iterator[Piece]) -> Iterator[Piece]:
+        for piece in found:
+            yield piece
+            kept.append(piece.kept)
+            done(len(piece.kept))
+
+    groups = row_groups(text)
+    found: Iterator[Piece]
+    if workers is None or groups < 2:
+        found = (encode_records(read_group(text, group), task, encoder, rules) for group in range(groups))
+    else:
+        found = workers.pieces(task, text, rules, groups)
+    lead = encoder.codes.lead if task.packed else None
+    tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled)
+    return Encoded(tokens, np.concatenate(kept))
+
+
+class Workers:
+    """Processes that encode row groups; a `with` block ends them."""
+
+    def __init__(self, codes: Codes, count: int) -> None:
+        import multiprocessing
+
+        self._count = count
+        # Never `fork`: pyarrow and tokenizers hold threads.
+        self._pool = ProcessPoolExecutor(
+            count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(codes.tokenizer.to_str(), codes.bos, codes.eos, codes.size),
+        )
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def pieces(self, task: Segmenting, text: Path, rules: Rules, groups: int) -> Iterator[Piece]:
+        """The pieces of a file in order; a few are worked on ahead."""
+        waiting: list[Future[Piece]] = []
+        numbers = iter(range(groups))
+        for group in numbers:
+            waiting.append(self._pool.submit(_work, task, text, rules, group))
+            if len(waiting) > 2 * self._count:
+                break
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [self._pool.submit(_work, task, text, rules, group) for group in islice(numbers, 1)]
+
+
+def worker_count(asked: int, characters: int) -> int:
+    """Processes to encode so much text in: as asked, or one a core where it pays. 1 means this process alone."""
+    if asked:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if characters > SMALL_CHARACTERS else 1
+
+
+_STATE: dict[str, Any] = {}
+"""What a worker process holds."""
+
+
+def _start(tokenizer: str, bos: int | None, eos: int, size: int) -> None:
+    import signal
+
+    from tokenizers import Tokenizer
+
+    # The terminal sends Ctrl-C to every process of the group; the parent ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    opened = Tokenizer.from_str(tokenizer)
+    opened.encode_special_tokens = True
+    _STATE["encoder"] = Encoder(Codes(opened, bos, eos, size))
+
+
+def _work(task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
+    return encode_records(read_group(text, group), task, _STATE["encoder"], rules)

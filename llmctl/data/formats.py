@@ -1,0 +1,329 @@
+"""Rows of each file format, streaming. A row that is bad is given as `Bad`, so that the caller may go on; a file that is
+bad raises."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from llmctl.config import Document
+from llmctl.data.decode import RECORD_LIMIT, Text, too_long
+from llmctl.errors import DataError
+
+_WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+CUT_OFF: Final = "looks cut off: "
+
+
+class Row(NamedTuple):
+    """`origin` is `file:line`."""
+
+    origin: str
+    fields: Mapping[str, Any]
+
+
+class Bad(NamedTuple):
+    """A row that is refused: why, and what stood there."""
+
+    error: DataError
+    raw: Any
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# JSON
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+def parse_json(text: str, where: str, *, last: bool = False) -> Any:
+    """The value of JSON text. Raises `DataError`; `last` says that nothing follows, so that an early end is a cut."""
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise _json_fault(error, text, where, last=last) from error
+    _refuse_surrogates(value, text, where)
+    return value
+
+
+def _json_fault(error: Exception, text: str, where: str, *, last: bool) -> DataError:
+    if isinstance(error, RecursionError):
+        return DataError("not valid JSON here: nested too deep", where=where)
+    if isinstance(error, json.JSONDecodeError):
+        early = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        problem = f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.pos + 1}"
+        if last and early:
+            return DataError(f"{CUT_OFF}{problem}", where=where, hint="copy or download the file again")
+        return DataError(f"not valid JSON: {problem}", where=where)
+    if "int_max_str_digits" in str(error) or "digits" in str(error):
+        return DataError("not read: a number of more than 4,300 digits", where=where)
+    return DataError(f"not valid JSON here: {error}", where=where)
+
+
+def _refuse_surrogates(value: Any, text: str, where: str) -> None:
+    """Half of a surrogate pair is no character and cannot be written as UTF-8."""
+    if not _SURROGATE_ESCAPE.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        raise DataError(f"a lone surrogate \\u{code:04x}, half of a character", where=where) from error
+
+
+def _row(value: Any, where: str) -> Row | Bad:
+    if isinstance(value, dict):
+        return Row(where, value)
+    return Bad(DataError(f"a record is {type(value).__name__}, expected a JSON object", where=where), value)
+
+
+def jsonl(text: Text) -> Iterator[Row | Bad]:
+    """One object a line; blank lines are no rows."""
+    for number, line, last in _last_marked(text.lines()):
+        where = f"{text.name}:{number}"
+        if fault := text.fault(number, line):
+            yield Bad(fault, line)
+            continue
+        try:
+            value = parse_json(line, where, last=last)
+        except DataError as error:
+            yield Bad(error, line)
+        else:
+            yield _row(value, where)
+
+
+def _last_marked(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, bool]]:
+    """The lines that are not blank, and whether each is the last."""
+    held: tuple[int, str] | None = None
+    for number, line in lines:
+        if line and not line.isspace():
+            if held is not None:
+                yield *held, False
+            held = number, line
+    if held is not None:
+        yield *held, True
+
+
+def json_file(text: Text) -> Iterator[Row | Bad]:
+    """An array of objects, or objects one after another. Elements are read one at a time."""
+    values = _JsonValues(text)
+    listed = values.skip("[")
+    while not values.at_end():
+        if listed and values.skip("]"):
+            if not values.at_end():
+                raise DataError("not valid JSON: something follows the list", where=values.where)
+            return
+        where, value = values.value()
+        yield _row(value, where)
+        if listed and not values.skip(",") and not values.at("]"):
+            problem = CUT_OFF + "the list has no end" if values.at_end() else "not valid JSON: expected , or ]"
+            raise DataError(problem, where=values.where)
+    if listed:
+        raise DataError(CUT_OFF + "the list has no end", where=values.where, hint="copy or download the file again")
+
+
+class _JsonValues:
+    """A window on JSON text that grows as far as one value needs."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+        self._blocks = text.characters()
+        self._buffer = ""
+        self._position = 0
+        self._line = 1
+        self._counted = 0
+        """Up to where `_line` is counted."""
+
+    @property
+    def where(self) -> str:
+        self._line += self._buffer.count("\n", self._counted, self._position)
+        self._counted = self._position
+        return f"{self._text.name}:{self._line}"
+
+    def _more(self, wanted: int) -> bool:
+        """Let the window grow by `wanted` characters, dropping what was read."""
+        self._line += self._buffer.count("\n", self._counted, self._position)
+        pieces, grown = [self._buffer[self._position :]], 0
+        self._position = self._counted = 0
+        for block in self._blocks:
+            pieces.append(block)
+            grown += len(block)
+            if grown >= wanted:
+                break
+        self._buffer = "".join(pieces)
+        if fault := self._text.fault(self._line, self._buffer):
+            raise fault
+        return grown > 0
+
+    def at_end(self) -> bool:
+        while True:
+            match = _WHITESPACE.match(self._buffer, self._position)
+            self._position = match.end() if match else self._position
+            if self._position < len(self._buffer):
+                return False
+            if not self._more(1):
+                return True
+
+    def at(self, mark: str) -> bool:
+        return not self.at_end() and self._buffer[self._position] == mark
+
+    def skip(self, mark: str) -> bool:
+        found = self.at(mark)
+        self._position += found
+        return found
+
+    def value(self) -> tuple[str, Any]:
+        while True:
+            where = self.where
+            try:
+                value, end = _DECODER.raw_decode(self._buffer, self._position)
+            except (ValueError, RecursionError) as error:
+                # Only text that ends too soon can be cured by reading on.
+                held = len(self._buffer) - self._position
+                if not isinstance(error, json.JSONDecodeError) or (held > RECORD_LIMIT and error.pos < held // 2):
+                    raise _json_fault(error, self._buffer, where, last=False) from error
+                if held > RECORD_LIMIT:
+                    raise too_long(where, "value") from error
+                if not self._more(max(held, 1)):
+                    line = f"{self._text.name}:{error.lineno + self._line - 1}"
+                    raise _json_fault(error, self._buffer, line, last=True) from error
+                continue
+            _refuse_surrogates(value, self._buffer[self._position : end], where)
+            self._position = end
+            return where, value
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def table(text: Text, delimiter: str) -> Iterator[Row | Bad]:
+    """CSV or TSV with a header. Every cell is text as it stands: `NA`, `null` and `001` mean themselves."""
+    csv.field_size_limit(RECORD_LIMIT)
+    faults: list[DataError] = []
+    read: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for number, line in text.lines(keep_ends=True):
+            if fault := text.fault(number, line):
+                faults.append(fault)
+            read.append(line)
+            yield line
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        where = f"{text.name}:{reader.line_num + 1}"
+        read.clear()
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise DataError(f"{CUT_OFF}a quote is opened and never closed", where=where) from error
+            yield Bad(DataError(f"not valid CSV: {error}", where=where), "".join(read))
+            continue
+        if cells is None:
+            return
+        if faults:
+            yield Bad(faults[0], "".join(read))
+            faults.clear()
+        elif header is None:
+            header = cells
+            if twice := sorted({name for name in header if header.count(name) > 1}):
+                raise DataError(f"the column {twice[0]!r} stands twice in the header", where=where)
+        elif len(cells) == len(header):
+            yield Row(where, dict(zip(header, cells, strict=True)))
+        elif cells:
+            problem = f"the row has {len(cells)} cells, the header {len(header)}"
+            yield Bad(DataError(problem, where=where), "".join(read))
+
+
+def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad]:
+    """Rows of a Parquet file; of `wanted` columns alone where it has them all. Raises `DataError` for a damaged file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            columns = [each for each in names if each in wanted or each == "id"] if wanted.issubset(names) else None
+            number = 0
+            for batch in file.iter_batches(batch_size=1024, columns=columns):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{name}:{number}", fields)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"is no sound Parquet file: {str(error).splitlines()[0]}",
+            where=name,
+            hint="copy or download the file again; it is perhaps cut off",
+        ) from error
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Plain text
+
+
+def plain(text: Text, document: Document, fields_of: Callable[[str], Mapping[str, Any]]) -> Iterator[Row | Bad]:
+    """Documents of a plain text file: the file, its paragraphs (cut at blank lines) or its lines (blank ones are none)."""
+    documents: Iterator[tuple[int, str]]
+    if document == "file":
+        whole = text.all()
+        documents = iter([(1, whole)] if whole.strip() else [])
+    elif document == "line":
+        documents = ((number, line) for number, line in text.lines() if line and not line.isspace())
+    else:
+        documents = _paragraphs(text)
+    for number, each in documents:
+        fault = text.fault(number, each)
+        yield Bad(fault, each) if fault else Row(f"{text.name}:{number}", fields_of(each))
+
+
+def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
+    begin, size = 1, 0
+    held: list[str] = []
+    for number, line in text.lines():
+        if line and not line.isspace():
+            begin = begin if held else number
+            held.append(line)
+            size += len(line)
+            if size > RECORD_LIMIT:
+                raise too_long(f"{text.name}:{begin}", "paragraph")
+        elif held:
+            yield begin, "\n".join(held)
+            held, size = [], 0
+    if held:
+        yield begin, "\n".join(held)
+
+
+def aligned(source: Text, target: Text) -> Iterator[Row | Bad]:
+    """Line n of one file beside line n of the other. Raises `DataError` with both counts where they differ."""
+    sources, targets = source.lines(), target.lines()
+    for both, (left, right) in enumerate(itertools.zip_longest(sources, targets)):
+        if left is None or right is None:
+            more = 1 + sum(1 for _ in (targets if left is None else sources))
+            counts = (both, both + more) if left is None else (both + more, both)
+            raise DataError(
+                f"{source.name} has {counts[0]:,} lines, {target.name} has {counts[1]:,}: they are not aligned",
+                where=f"{(source if left is None else target).name}:{both + 1}",
+            )
+        fault = source.fault(*left) or target.fault(*right)
+        fields = {"source": left[1], "target": right[1]}
+        yield Bad(fault, fields) if fault else Row(f"{source.name}:{left[0]}", fields)

@@ -1,0 +1,130 @@
+"""A tokenizer that was given: found, looked at before it is opened, copied."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.errors import IntegrityError, UsageError
+from llmctl.store import whole
+
+FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+    "target.spm",
+)
+"""The files a tokenizer may be made of; nothing else of its folder is copied."""
+
+
+def find_tokenizer(path: Path) -> Path:
+    """The folder that holds the tokenizer of a tokenizer's, model's, run's or prepared folder.
+
+    Raises `UsageError` where there is none, `IntegrityError` where opening it would run code.
+    """
+    if not path.is_dir():
+        problem = "is no folder" if path.exists() else "does not exist"
+        raise UsageError(
+            f"the tokenizer {path} {problem}", hint="name a tokenizer's, model's, run's or prepared folder"
+        )
+    for folder in (path / "tokenizer", path / "model", path):
+        if any((folder / name).is_file() for name in FILES):
+            check_folder(folder)
+            return folder
+    raise UsageError(f"{path} holds no tokenizer", hint="a tokenizer's folder has a tokenizer.json")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `IntegrityError` for Python files, `auto_map` and links out of the folder; `UsageError` for no tokenizer."""
+    present = [name for name in FILES if (folder / name).is_file()]
+    if not present:
+        raise UsageError(f"{folder} holds no tokenizer", hint="a tokenizer's folder has a tokenizer.json")
+    root = folder.resolve()
+    for each in sorted(folder.iterdir()):
+        if each.suffix == ".py":
+            raise IntegrityError(
+                "a Python file beside a tokenizer is never run", where=str(each), hint="remove it if it is not needed"
+            )
+    for name in present:
+        outside = not (folder / name).resolve().is_relative_to(root)
+        if outside and not (root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir()):
+            raise IntegrityError(
+                "leads out of the folder", where=str(folder / name), hint="copy the file into the folder"
+            )
+    for name in ("tokenizer_config.json", "config.json"):
+        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+            raise IntegrityError(
+                "auto_map asks for code of its own to be run; llmctl never does", where=f"{folder / name}:auto_map"
+            )
+
+
+def copy_tokenizer(folder: Path, out: Path) -> None:
+    """Copy a checked tokenizer so that it opens by its tokenizer.json alone, its settings completed."""
+    out.mkdir(parents=True, exist_ok=True)
+    if (folder / "tokenizer.json").is_file():
+        for name in FILES:
+            if (folder / name).is_file() and not name.endswith((".model", ".spm")):
+                shutil.copyfile(folder / name, out / name)
+    else:
+        # Only older forms (merges, sentencepiece): transformers knows how to make a tokenizer.json of them.
+        from llmctl.data.tokenizers import load_tokenizer
+
+        load_tokenizer(folder).save_pretrained(str(out))
+    settings, _ = settings_of(out)
+    whole.write_json(out / "tokenizer_config.json", settings)
+
+
+def settings_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """`tokenizer_config.json` with every control token that is used, wherever the folder names it; and what was decided.
+
+    Raises `UsageError` where no token ends a text.
+    """
+    path, older = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
+    settings = read_json(path) if path.is_file() else {}
+    for name, token in (read_json(older) if older.is_file() else {}).items():
+        if name.endswith("_token"):
+            settings.setdefault(name, token)
+    notes = []
+    if not settings.get("eos_token"):
+        if not settings.get("sep_token"):
+            raise UsageError(
+                f"the tokenizer of {folder} has no token that ends a text (eos_token or sep_token)",
+                hint="name one in its tokenizer_config.json, or train a tokenizer: --tokenizer bpe",
+            )
+        settings["eos_token"] = settings["sep_token"]
+        notes.append(f"the tokenizer has no eos_token: its sep_token {_spelt(settings['sep_token'])} ends a text")
+    if not settings.get("bos_token") and settings.get("cls_token"):
+        settings["bos_token"] = settings["cls_token"]
+    if not settings.get("pad_token"):
+        settings["pad_token"] = settings["eos_token"]
+        notes.append(
+            f"the tokenizer has no pad_token: its eos_token {_spelt(settings['eos_token'])} pads, always masked"
+        )
+    settings.setdefault("tokenizer_class", "TokenizersBackend")
+    return settings, notes
+
+
+def _spelt(token: Any) -> str:
+    return str(token.get("content") if isinstance(token, dict) else token)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `IntegrityError` for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"cannot be read as JSON: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise IntegrityError("is no JSON object", where=str(path))
+    return value

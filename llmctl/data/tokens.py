@@ -1,0 +1,174 @@
+"""The token store: what `preprocess` encoded, memory-mapped, the same for every family of models.
+
+    tokens/SPLIT.values.npy     uint16 or uint32 (V,)    token ids of all records, one after another
+    tokens/SPLIT.segments.npy   int64 (S + 1,)           where each segment begins in `values`, and where the last ends
+    tokens/SPLIT.records.npy    int64 (R + 1,)           where each record begins among the segments, and where the last ends
+    tokens/SPLIT.roles.npy      uint8 (S,)               index into `ROLES`; bit 7 where the segment is learned
+    tokens/SPLIT.labels.npy     int32 (R,)               labelled tasks only
+
+In a packed task every document is a segment of its own: <bos> text <eos>. Where a tokenizer has one token for both,
+or no <bos>, documents share it: the stream begins with one <eos> that belongs to no document, and each ends with one.
+Either way `values` is the stream that training cuts into blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmctl.errors import IntegrityError
+from llmctl.types import Role, Tokens
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+LEARNED: Final = 0x80
+PARTS: Final = ("values", "segments", "records", "roles", "labels")
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """One split of a prepared folder. Arrays are memory maps, opened for reading."""
+
+    values: NDArray[Any]
+    segments: NDArray[np.int64]
+    records: NDArray[np.int64]
+    roles: NDArray[np.uint8]
+    labels: NDArray[np.int32] | None
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> Self:
+        """Open `folder`/`split`.*.npy. Raises `IntegrityError` where a file is missing, cut or does not fit the others."""
+        arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part == "labels") for part in PARTS}
+        store = cls(**arrays)  # type: ignore[arg-type]
+        sound = (
+            len(store.segments) == len(store.roles) + 1
+            and len(store.records) > 0
+            and store.segments[-1] == len(store.values)
+            and store.records[-1] == len(store.roles)
+            and (store.labels is None or len(store.labels) == len(store))
+        )
+        if not sound:
+            raise IntegrityError(
+                "the arrays do not fit each other", where=str(folder / split), hint="preprocess again, with --force"
+            )
+        return store
+
+    def __len__(self) -> int:
+        return len(self.records) - 1
+
+    @property
+    def total_tokens(self) -> int:
+        return len(self.values)
+
+    def record(self, index: int) -> list[Tokens]:
+        """The segments of a record: role, token ids (n,), whether they are learned."""
+        first, last = int(self.records[index]), int(self.records[index + 1])
+        return [
+            Tokens(
+                ROLES[int(self.roles[each]) & ~LEARNED],
+                self.values[self.segments[each] : self.segments[each + 1]],
+                bool(int(self.roles[each]) & LEARNED),
+            )
+            for each in range(first, last)
+        ]
+
+    def label(self, index: int) -> int:
+        """The number of the record's label; -1 where the task has none."""
+        return -1 if self.labels is None else int(self.labels[index])
+
+
+def _open(path: Path, *, optional: bool) -> NDArray[Any] | None:
+    if optional and not path.exists():
+        return None
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise IntegrityError(
+            f"cannot be opened as an array: {error}", where=str(path), hint="preprocess again, with --force"
+        ) from error
+    return array
+
+
+class ArrayFile:
+    """A one-dimensional .npy file that grows at its end. The header is written again, in place, with the final length."""
+
+    def __init__(self, path: Path, kind: Any) -> None:
+        self._kind = np.dtype(kind)
+        self._file: IO[bytes] = path.open("xb")
+        self.length = 0
+        self._write_header()
+
+    def append(self, values: NDArray[Any]) -> None:
+        self._file.write(np.ascontiguousarray(values, self._kind).data)
+        self.length += len(values)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy leaves room in a header for its length to grow to 21 digits (numpy.lib.format, since 1.23).
+        self._file.seek(0)
+        header = {"descr": np.lib.format.dtype_to_descr(self._kind), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        if self.length == 0:
+            self._begin = self._file.tell()
+        elif self._file.tell() != self._begin:
+            raise AssertionError("the header of an array file grew")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some encoded records, in order. L values, S segments, R records."""
+
+    values: NDArray[Any]
+    """(L,)"""
+    segment_lengths: NDArray[np.int64]
+    """(S,) in tokens"""
+    roles: NDArray[np.uint8]
+    """(S,)"""
+    record_lengths: NDArray[np.int64]
+    """(R,) in segments"""
+    labels: NDArray[np.int32] | None
+    """(R,)"""
+    kept: NDArray[np.bool_]
+    """(records asked for,) False where one was left out for its length"""
+
+
+def write_store(
+    folder: Path, split: str, pieces: Iterable[Piece], *, kind: Any, lead: int | None, labelled: bool
+) -> int:
+    """Write a split's arrays from its pieces; returns the number of tokens. `lead` is a token before the first record."""
+    folder.mkdir(exist_ok=True)
+    kinds = {"values": kind, "segments": np.int64, "records": np.int64, "roles": np.uint8, "labels": np.int32}
+    with contextlib.ExitStack() as stack:
+        files = {
+            part: stack.enter_context(ArrayFile(folder / f"{split}.{part}.npy", kinds[part]))
+            for part in PARTS
+            if labelled or part != "labels"
+        }
+        values, roles = files["values"], files["roles"]
+        if lead is not None:
+            values.append(np.array([lead]))
+        files["segments"].append(np.array([values.length]))
+        files["records"].append(np.array([0]))
+        for piece in pieces:
+            files["segments"].append(values.length + np.cumsum(piece.segment_lengths))
+            files["records"].append(roles.length + np.cumsum(piece.record_lengths))
+            values.append(piece.values)
+            roles.append(piece.roles)
+            if piece.labels is not None:
+                files["labels"].append(piece.labels)
+        return values.length

@@ -1,0 +1,74 @@
+"""How the next token is chosen from the scores: penalties, narrowing, and chance that does not know the batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from llmctl.engines.spec import Sampling
+
+_SMALLEST: Final = 2.0**-25
+"""Half the step between two float32 draws from [0, 1): stands for a draw of zero."""
+
+
+def processors(sampling: Sampling, *, padding: Tensor | None, draws: Sequence[int]) -> LogitsProcessorList:
+    """What is done to the scores (B, V) of the next token, in order, before the largest is taken.
+
+    `padding` (B,): columns of padding before each row's prompt, which are no tokens to penalise; None: no padding.
+    `draws`: a seed for each row, where the sampling draws.
+    """
+    chain = LogitsProcessorList()
+    if sampling.repetition_penalty != 1.0:
+        chain.append(RepetitionPenaltyLogitsProcessor(float(sampling.repetition_penalty), padding))
+    if not sampling.samples:
+        return chain
+    if sampling.temperature is not None and sampling.temperature != 1.0:
+        chain.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k is not None:
+        chain.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p is not None and sampling.top_p < 1.0:
+        chain.append(TopPLogitsWarper(float(sampling.top_p)))
+    if sampling.min_p is not None:
+        chain.append(MinPLogitsWarper(float(sampling.min_p)))
+    chain.append(Draw(draws))
+    return chain
+
+
+class Draw(LogitsProcessor):  # type: ignore[misc]
+    """Adds Gumbel noise, so that the largest score is an exact draw from the softmax of the scores.
+
+        argmax_i (s_i - log E_i),  E_i ~ Exponential(1)  is i with probability softmax(s)_i
+
+    (the Gumbel-max trick; Maddison, Tarlow and Minka 2014, arXiv:1411.0030). Each row has a generator of its own, so
+    that what is drawn for a request does not depend on which others stand in its batch, nor on how large that is.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.chances = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, T), (B, V) -> (B, V)."""
+        noise = torch.empty(scores.shape, dtype=torch.float32)
+        for row, chance in zip(noise, self.chances, strict=True):
+            torch.rand(row.shape, generator=chance, out=row)
+        exponential = noise.neg_().log1p_().neg_().clamp_min_(_SMALLEST)
+        return scores - exponential.log_().to(scores.device)
+
+
+def seed_of(*key: Any) -> int:
+    """A seed for `torch.Generator` that is a function of the key alone."""
+    text = "/".join(map(str, key)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1

@@ -1,0 +1,57 @@
+"""An engine that answers with the prompt: the real interface with a known answer, for tests and dry tries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llmctl.engines.spec import Sampling
+from llmctl.types import Completion, Family, Likelihood, Request
+
+
+class EchoEngine:
+    """Every answer is the text of the prompt, cut to `max_new_tokens`; an encoder names its first label.
+
+    Every token is as likely as any other: log p = -tokens · log V.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        family: Family,
+        *,
+        layout_context: int | None = None,
+        labels: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> None:
+        """`model` and `settings` are what another engine would need; nothing of them is read."""
+        self.tokenizer, self.family, self.context, self.labels = tokenizer, family, layout_context, labels
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
+    ) -> Iterator[Completion]:
+        sampling.check()
+        for request in requests:
+            for sample in range(sampling.num_samples):
+                completion = self._answer(request, sampling, sample)
+                if stream is not None:
+                    stream(completion.text)
+                yield completion
+
+    def _answer(self, request: Request, sampling: Sampling, sample: int) -> Completion:
+        if self.family == "encoder":
+            return Completion(request.id, self.labels[0] if self.labels else "", "label", 0, sample)
+        special = set(self.tokenizer.all_special_ids)
+        said = [token for token in request.input_ids if token not in special]
+        kept = said[: sampling.max_new_tokens]
+        text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+        place = min((place for place in map(text.find, sampling.stop) if place >= 0), default=None)
+        ended = place is not None or len(kept) == len(said)
+        return Completion(request.id, text[:place], "stop" if ended else "length", len(kept), sample)
+
+    def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
+        surprise = math.log(len(self.tokenizer))
+        for request in requests:
+            yield Likelihood(request.id, -len(request.answer_ids) * surprise, len(request.answer_ids))

@@ -1,0 +1,113 @@
+"""Every error a user can meet, and the exit code each one ends the process with.
+
+    LlmctlError                1   a bug in llmctl, when nothing more exact is known
+    ├── UsageError             2   unknown option, name, path or key
+    │   └── ConfigError        2   every fault of a configuration at once
+    ├── DataError              3   the input data is bad
+    ├── EnvironmentFault       4   missing package, disk, memory, permission
+    │   └── MissingPackage     4   … with the line that installs it
+    ├── IntegrityError         5   a file is not what it says, or opening it would run code
+    ├── DivergedError          6   training is not finite
+    ├── BusyError              7   another process owns that folder
+    ├── GateError             10   a requirement on a score was not met, or rows failed
+    └── Stopped               75   stopped on request, resumable
+
+A message says what is wrong, `where` says where (`file:line:field`), `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class LlmctlError(Exception):
+    """Base of all errors that are told to the user in one to three lines."""
+
+    kind: ClassVar[str] = "bug"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+        self.document: Mapping[str, Any] = {}
+        """What was done all the same, for `--json`: the scores of a gate that was not met."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class UsageError(LlmctlError):
+    kind = "usage"
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a configuration: `path` is the full dotted key."""
+
+    path: str
+    problem: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        line = f"{self.path}: {self.problem}" if self.path else self.problem
+        return f"{line}; {self.hint}" if self.hint else line
+
+
+class ConfigError(UsageError):
+    """All faults of one configuration, told together."""
+
+    kind = "config"
+
+    def __init__(self, faults: Sequence[Fault], *, where: str | None = None, hint: str | None = None) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in faults), where=where, hint=hint)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DataError(LlmctlError):
+    kind = "data"
+    exit_code = 3
+
+
+class EnvironmentFault(LlmctlError):
+    kind = "environment"
+    exit_code = 4
+
+
+class MissingPackage(EnvironmentFault):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, *, needed_for: str, install: str) -> None:
+        super().__init__(f"{needed_for} needs the package {package!r}, which is not installed", hint=install)
+
+
+class IntegrityError(LlmctlError):
+    kind = "integrity"
+    exit_code = 5
+
+
+class DivergedError(LlmctlError):
+    kind = "diverged"
+    exit_code = 6
+
+
+class BusyError(LlmctlError):
+    kind = "busy"
+    exit_code = 7
+
+
+class GateError(LlmctlError):
+    kind = "gate"
+    exit_code = 10
+
+
+class Stopped(LlmctlError):
+    kind = "stopped"
+    exit_code = 75

@@ -1,0 +1,95 @@
+"""Exact match and token F1 of short answers, after SQuAD: Rajpurkar et al. 2016, arXiv:1606.05250.
+
+Definitions are those of SQuAD's evaluation script, version 2.0: the best reference counts, references that are nothing
+after normalisation are left out while another remains, and where either side is nothing both must be.
+Text in Chinese, Japanese or Korean is parted into characters (where SQuAD's words are parted by blanks) and loses all of
+Unicode's punctuation, full-width too; the signature says which.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+from llmctl.metrics.references import count_references, reference_script, signed
+from llmctl.metrics.script import EAST_ASIAN, part_characters
+from llmctl.metrics.spec import AnswerOptions, Row
+from llmctl.types import Answer
+
+_ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
+_ASCII_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+
+
+class _Answers(ABC):
+    """A share of answers: a row is [value, 1]."""
+
+    name: ClassVar[str]
+
+    def __init__(self, options: AnswerOptions) -> None:
+        self.options = options
+        self._count = 0
+        self._by_character = False
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Settle the tokens by the script of the references. Raises `DataError` where an answer has none."""
+        self._count = count_references(answers)
+        self._by_character = reference_script(answers) in EAST_ASIAN
+
+    def measure(self, answer: Answer) -> Row:
+        predicted = self.tokens(answer.prediction)
+        right = [self.tokens(reference) for reference in answer.references]
+        right = [tokens for tokens in right if tokens] or [[]]
+        return [max(self.compare(tokens, predicted) for tokens in right), 1.0]
+
+    @abstractmethod
+    def compare(self, right: Sequence[str], predicted: Sequence[str]) -> float:
+        """How much of one right answer is in the predicted one, 0 to 1."""
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        value, count = total
+        return {self.name: value / count}
+
+    def signature(self) -> str:
+        folded = "lc|punct:removed|articles:removed" if self.options.normalize else "mixed|punct:kept|articles:kept"
+        if self._by_character:
+            folded = folded.replace("punct:removed", "punct:removed-unicode")
+        return f"{signed(self._count)}|case:{folded}|tok:{'char' if self._by_character else 'blank'}|def:squad-2.0"
+
+    def tokens(self, text: str) -> list[str]:
+        """The words, or characters, that are compared."""
+        if self.options.normalize:
+            text = text.lower()
+            text = _without_punctuation(text) if self._by_character else text.translate(_ASCII_PUNCTUATION)
+            text = _ARTICLES.sub(" ", text)
+        return (part_characters(text) if self._by_character else text).split()
+
+
+class ExactMatch(_Answers):
+    """Share of predictions whose tokens are a reference's."""
+
+    name = "exact_match"
+
+    def compare(self, right: Sequence[str], predicted: Sequence[str]) -> float:
+        return float(right == predicted)
+
+
+class TokenF1(_Answers):
+    """Mean over answers of the F1 of the tokens that prediction and best reference share."""
+
+    name = "f1"
+
+    def compare(self, right: Sequence[str], predicted: Sequence[str]) -> float:
+        if not right or not predicted:
+            return float(right == predicted)
+        shared = (Counter(right) & Counter(predicted)).total()
+        return 2 * shared / (len(right) + len(predicted))
+
+
+def _without_punctuation(text: str) -> str:
+    """Without ASCII's punctuation and everything that Unicode calls so (categories P)."""
+    return "".join(each for each in text.translate(_ASCII_PUNCTUATION) if unicodedata.category(each)[0] != "P")

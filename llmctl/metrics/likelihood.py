@@ -1,0 +1,54 @@
+"""Perplexity and bits per byte: how well a model foresees the text itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from llmctl.metrics.spec import NoOptions, Row
+from llmctl.types import Answer
+
+
+class Perplexity:
+    """exp(-log p / tokens). A row is [-log p in nats, tokens]. Comparable only under one tokenizer and window."""
+
+    def __init__(self, options: NoOptions) -> None:
+        self.options = options
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Nothing depends on the whole set."""
+
+    def measure(self, answer: Answer) -> Row:
+        return [-answer.logprob, float(answer.tokens)]
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        nats, tokens = total
+        if not tokens:
+            return {"perplexity": math.nan}
+        try:
+            return {"perplexity": math.exp(nats / tokens)}
+        except OverflowError:
+            return {"perplexity": math.inf}
+
+    def signature(self) -> str:
+        return "per:token"
+
+
+class BitsPerByte:
+    """-log2 p / UTF-8 bytes of the text: comparable across tokenizers. A row is [-log p in nats, bytes]."""
+
+    def __init__(self, options: NoOptions) -> None:
+        self.options = options
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Nothing depends on the whole set."""
+
+    def measure(self, answer: Answer) -> Row:
+        return [-answer.logprob, float(answer.bytes)]
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        nats, count = total
+        return {"bits_per_byte": nats / math.log(2) / count if count else math.nan}
+
+    def signature(self) -> str:
+        return "per:byte|encoding:utf-8"

@@ -1,0 +1,109 @@
+"""Scores and gates for the tools of others: JUnit XML, a Markdown table, GitHub's annotations. Pure: text out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+from xml.etree import ElementTree
+
+from llmctl.metrics.parse import GateResult
+from llmctl.types import Score
+
+SUITE: Final = "llmctl eval"
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, even escaped."""
+
+
+def junit(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
+    """JUnit XML: a test case for each score and each gate; a gate that is not met is a failure."""
+    failures = str(sum(not gate.met for gate in gates))
+    counts = {"name": SUITE, "tests": str(len(scores) + len(gates)), "failures": failures, "errors": "0"}
+    root = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(root, "testsuite", counts | {"skipped": "0"})
+    for score in scores:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "llmctl.score", "name": _xml(score.metric)})
+        ElementTree.SubElement(case, "system-out").text = _xml(
+            f"value: {score.value!r}\nscale: {score.scale}\nsignature: {score.signature}\nn: {score.n}\n"
+            f"interval: {_bounds(score, exact=True) or 'none'}"
+        )
+    for gate in gates:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "llmctl.gate", "name": _xml(gate.require)})
+        if not gate.met:
+            ElementTree.SubElement(case, "failure", {"type": "GateNotMet", "message": _xml(gate.why)})
+        else:
+            ElementTree.SubElement(case, "system-out").text = _xml(gate.why)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def markdown(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
+    """One table of scores and, where there are any, one of gates."""
+    lines = ["| metric | value | interval | n | scale | signature |", "|---|---:|---|---:|---|---|"]
+    lines += [
+        f"| {_cell(score.metric)} | {shown(score)} | {_bounds(score)} | {score.n} | {_cell(score.scale)} "
+        f"| {_code(score.signature)} |"
+        for score in scores
+    ]
+    if gates:
+        lines += ["", "| gate | met | why |", "|---|---|---|"]
+        lines += [
+            f"| {_code(gate.require)} | {'yes' if gate.met else '**no**'} | {_cell(gate.why)} |" for gate in gates
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def github_annotations(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
+    """GitHub's workflow commands: an error for each gate that is not met, and one notice with all scores.
+
+    https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+    """
+    return "".join(f"{line}\n" for line in _commands(scores, gates))
+
+
+def _commands(scores: Sequence[Score], gates: Sequence[GateResult]) -> Iterator[str]:
+    for gate in gates:
+        if not gate.met:
+            yield f"::error title={_property(f'gate not met: {gate.require}')}::{_message(gate.why)}"
+    if scores:
+        # One, because GitHub shows ten notices of a step and drops the rest.
+        values = ", ".join(f"{score.metric} {shown(score)}" for score in scores)
+        yield f"::notice title={_property(SUITE)}::{_message(values)}"
+
+
+def shown(score: Score) -> str:
+    """A value as papers print it: two digits after the point on scales of 100, four on smaller ones."""
+    return _rounded(score.value, score.scale)
+
+
+def _rounded(value: float, scale: str) -> str:
+    return f"{value:.2f}" if scale.startswith("0-100") or scale == "perplexity" else f"{value:.4f}"
+
+
+def _bounds(score: Score, *, exact: bool = False) -> str:
+    if not (ci := score.ci):
+        return ""
+    low, high = (repr(each) if exact else _rounded(each, score.scale) for each in (ci.low, ci.high))
+    drawn = f", {ci.method}, {ci.resamples} resamples, seed {ci.seed}" if exact else ""
+    return f"{low} to {high} ({100 * ci.level:g}%{drawn})"
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _code(text: str) -> str:
+    """A code span of a table: only the bar must be escaped, even there (GitHub Flavored Markdown, 4.10)."""
+    return "`" + text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
+
+
+def _message(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,64 @@
+"""ROUGE by rouge-score: F-measures of each answer, averaged over answers. Lin 2004.
+
+rouge-score keeps a-z and 0-9 alone, so that identical Chinese or Russian texts score 0 with it. Where the references
+are not written in Latin letters, its tokenizer is replaced through its own hook, and the signature says so.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
+
+from llmctl.metrics.references import count_references, reference_script, signed
+from llmctl.metrics.script import part_characters
+from llmctl.metrics.spec import ROUGE, RougeOptions, Row
+from llmctl.types import Answer
+
+_WORD: Final = frozenset("LMN")
+"""Unicode's general categories that make words: letters, marks, numbers."""
+
+
+class CharacterTokenizer:
+    """One token a Chinese, Japanese or Korean character; other words whole, those of a-z and 0-9 as rouge-score does."""
+
+    def __init__(self, words: Any) -> None:
+        self._words = words
+
+    def tokenize(self, text: str) -> list[str]:
+        parted = part_characters(text.lower())
+        kept = "".join(each if unicodedata.category(each)[0] in _WORD else " " for each in parted)
+        return [token for word in kept.split() for token in (self._words.tokenize(word) if word.isascii() else (word,))]
+
+
+class Rouge:
+    """A row is [rouge1, rouge2, rougeL, rougeLsum, 1]: F-measures with the best reference of each, and a count."""
+
+    def __init__(self, options: RougeOptions) -> None:
+        self.options = options
+        self._signature = ""
+        self._scorer: Any = None
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Settle the tokenizer by the script of the references. Raises `DataError` where an answer has none."""
+        count = count_references(answers)
+        choice = self.options.tokenize or ("default" if reference_script(answers) == "latin" else "char")
+        words = DefaultTokenizer(use_stemmer=self.options.stemmer)
+        tokenizer = words if choice == "default" else CharacterTokenizer(words)
+        self._scorer = RougeScorer(list(ROUGE.scores), tokenizer=tokenizer)
+        stem = "yes" if self.options.stemmer else "no"
+        self._signature = f"{signed(count)}|tok:{choice}|stem:{stem}|mean:f|version:{version('rouge-score')}"
+
+    def measure(self, answer: Answer) -> Row:
+        best = self._scorer.score_multi(answer.references, answer.prediction)
+        return [*(float(best[name].fmeasure) for name in ROUGE.scores), 1.0]
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        return {name: value / total[-1] for name, value in zip(ROUGE.scores, total, strict=False)}
+
+    def signature(self) -> str:
+        return self._signature

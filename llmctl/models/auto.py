@@ -1,0 +1,26 @@
+"""Importing this makes our architectures known to transformers' Auto classes, as any other there."""
+
+from __future__ import annotations
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
+
+from llmctl.models.attention import AttentionConfig, AttentionForCausalLM
+from llmctl.models.lstm import LSTMConfig, LSTMForCausalLM
+from llmctl.models.lstm_classifier import LSTMClassifierConfig, LSTMForSequenceClassification
+from llmctl.models.lstm_seq2seq import LSTMForConditionalGeneration, LSTMSeq2SeqConfig
+from llmctl.models.rnn import RNNConfig, RNNForCausalLM
+
+for auto, config, model in (
+    (AutoModelForCausalLM, RNNConfig, RNNForCausalLM),
+    (AutoModelForCausalLM, LSTMConfig, LSTMForCausalLM),
+    (AutoModelForCausalLM, AttentionConfig, AttentionForCausalLM),
+    (AutoModelForSeq2SeqLM, LSTMSeq2SeqConfig, LSTMForConditionalGeneration),
+    (AutoModelForSequenceClassification, LSTMClassifierConfig, LSTMForSequenceClassification),
+):
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    auto.register(config, model, exist_ok=True)

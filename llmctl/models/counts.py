@@ -1,0 +1,87 @@
+"""How many weights a shape makes, by arithmetic alone; a test holds each against the model built.
+
+Letters: V vocabulary, C labels or, in a transformer, its context; E width of token vectors, H hidden width, I width
+inside the MLP, R width of a reader in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Count = Callable[[Any, int, int], int]
+"""(shape, vocabulary size, number of labels) -> number of weights, tied ones counted once."""
+
+
+def rnn(s: Any, vocabulary: int, labels: int) -> int:
+    """Token vectors, recurrences, the way back to the token vectors, the head's bias."""
+    e, h = s.embedding, s.hidden
+    return vocabulary * e + sum(_linear(i, h) + h * h for i in _inputs(e, h, s.layers)) + _linear(h, e) + vocabulary
+
+
+def lstm(s: Any, vocabulary: int, labels: int) -> int:
+    """As `rnn`, with LSTM layers."""
+    e, h = s.embedding, s.hidden
+    return vocabulary * e + sum(_lstm(i, h) for i in _inputs(e, h, s.layers)) + _linear(h, e) + vocabulary
+
+
+def attention(s: Any, vocabulary: int, labels: int) -> int:
+    """Token and position vectors, layers, the last norm; the head is the token vectors."""
+    h = s.hidden
+    return (vocabulary + s.context) * h + s.layers * _block(h, s.inner) + 2 * h
+
+
+gpt2 = attention
+"""The shape of `attention` is that of GPT-2."""
+
+
+def llama(s: Any, vocabulary: int, labels: int) -> int:
+    """Layers of four square projections, a gated MLP of three, two norms; no bias anywhere; tied head."""
+    h = s.hidden
+    return vocabulary * h + s.layers * (4 * h * h + 3 * h * s.inner + 2 * h) + h
+
+
+def bert(s: Any, vocabulary: int, labels: int) -> int:
+    """Token, position and two segment vectors with a norm, layers, pooler, classifier."""
+    h = s.hidden
+    vectors = (vocabulary + s.context + 2) * h + 2 * h
+    return vectors + s.layers * _block(h, s.inner) + _linear(h, h) + _linear(h, labels)
+
+
+def lstm_seq2seq(s: Any, vocabulary: int, labels: int) -> int:
+    """Encoder in both directions with its two ways to the decoder, decoder, attention, the way to the head, its bias."""
+    e, h = s.embedding, s.hidden
+    encoder = _reader(e, h, s.layers, directions=2) + _linear(2 * h, h) + _linear(2 * h, s.layers * h)
+    decoder = sum(_lstm(i, h) for i in _inputs(e, h, s.layers))
+    score = h * h + (h * h + h if s.score == "additive" else 0)
+    return vocabulary * e + encoder + decoder + score + _linear(2 * h, e) + vocabulary
+
+
+def lstm_classifier(s: Any, vocabulary: int, labels: int) -> int:
+    """Token vectors, reader, classifier."""
+    directions = 2 if s.bidirectional else 1
+    reader = _reader(s.embedding, s.hidden, s.layers, directions)
+    return vocabulary * s.embedding + reader + _linear(directions * s.hidden, labels)
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _lstm(inputs: int, hidden: int) -> int:
+    """Four gates, each with torch's two biases."""
+    return 4 * (inputs * hidden + hidden * hidden + 2 * hidden)
+
+
+def _inputs(embedding: int, hidden: int, layers: int) -> list[int]:
+    """What each layer of a stack reads."""
+    return [embedding] + [hidden] * (layers - 1)
+
+
+def _reader(embedding: int, hidden: int, layers: int, directions: int) -> int:
+    return directions * sum(_lstm(i, hidden) for i in _inputs(embedding, directions * hidden, layers))
+
+
+def _block(hidden: int, inner: int) -> int:
+    """A transformer layer with biases: q, k, v and output projections, MLP, two norms."""
+    return 4 * _linear(hidden, hidden) + _linear(hidden, inner) + _linear(inner, hidden) + 4 * hidden

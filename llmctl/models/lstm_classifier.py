@@ -1,0 +1,105 @@
+"""Naming a text's label with an LSTM.
+
+    y = LSTM→ and LSTM← over √E W_token[ids]
+    z = max over t of y_t                  each feature where the text shows it most
+    log p(label) = log softmax(W z + b)
+
+Papers: Hochreiter and Schmidhuber 1997 for the LSTM; Conneau et al. 2017 (arXiv:1705.02364) for the maximum over time.
+
+Letters: B rows of a batch, S tokens of a row, E width of token vectors, R width of the reader, C labels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from llmctl.errors import UsageError
+from llmctl.models.lstm import init_lstm
+from llmctl.models.reader import Reader
+from llmctl.models.recurrent import config_fields
+from llmctl.models.spec import Shape, Vocabulary
+
+
+class LSTMClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
+    """The shape; the labels are in `id2label`."""
+
+    model_type = "llmctl-lstm-classifier"
+
+    vocab_size: int = 256
+    embedding_size: int = 128
+    hidden_size: int = 128
+    num_hidden_layers: int = 1
+    bidirectional: bool = True
+    dropout: float = 0.0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+
+class LSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+    """Reads a text whole, says how likely each label is."""
+
+    config_class = LSTMClassifierConfig
+    config: LSTMClassifierConfig
+    _input_embed_layer = "tokens"
+
+    def __init__(self, config: LSTMClassifierConfig) -> None:
+        super().__init__(config)
+        self.tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.scale = math.sqrt(config.embedding_size)
+        self.reader = Reader(
+            config.embedding_size,
+            config.hidden_size,
+            config.num_hidden_layers,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout,
+        )
+        self.classifier = nn.Linear(self.reader.width, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> SequenceClassifierOutput:
+        """(B, S), mask 1 on tokens and 0 on padding -> logits (B, C), and the mean cross-entropy.
+
+        `labels` (B,) are numbers of labels, -100 where a row is not learned.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        x = F.dropout(self.scale * self.tokens(input_ids), self.config.dropout, self.training)  # (B, S, E)
+        y, _ = self.reader(x, mask)  # (B, S, R)
+        z = y.masked_fill(mask[:, :, None] == 0, torch.finfo(y.dtype).min).amax(1)  # (B, R)
+        logits = self.classifier(F.dropout(z, self.config.dropout, self.training))  # (B, C)
+        loss = F.cross_entropy(logits.float(), labels) if labels is not None else None
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.LSTM):
+            init_lstm(module)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+
+
+def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> LSTMForSequenceClassification:
+    """A model of that shape with random weights, from torch's current seed."""
+    if not labels:
+        raise UsageError(
+            "lstm-classifier names labels, and there are none", hint="give it data of the task classification"
+        )
+    config = LSTMClassifierConfig(
+        bidirectional=shape.bidirectional,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        **config_fields(shape, vocabulary),
+    )
+    return LSTMForSequenceClassification(config)

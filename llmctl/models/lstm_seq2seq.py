@@ -1,0 +1,251 @@
+"""LSTM encoder, LSTM decoder with attention over the source.
+
+    h→, h← = LSTM→, LSTM← over √E W_token[source]
+    m_s = W_m [h→_s ; h←_s]                          what the encoder says of source position s
+    h_t = LSTM(√E W_token[y_{t-1}], h_{t-1}),    h_0 = tanh(W_0 [h→_S ; h←_1])
+    e_ts = (W_q h_t) · m_s / √H                      score `dot`: Luong's "general", scaled
+    e_ts = v · tanh(W_q h_t + W_k m_s)               score `additive`: Bahdanau's
+    a_t = softmax(e_t over s),    c_t = Σ_s a_ts m_s
+    log p(y_t) = log softmax(W_token tanh(W_c [c_t ; h_t]) + b)
+
+As in Luong et al. the decoder attends after its LSTM, not before as in Bahdanau et al.: then h_t depends on no
+attention, and in training the LSTM reads the whole target at once and all T queries attend at once.
+
+Papers: Sutskever, Vinyals and Le 2014 (arXiv:1409.3215); Bahdanau, Cho and Bengio 2015 (arXiv:1409.0473); Luong, Pham
+and Manning 2015 (arXiv:1508.04025); Press and Wolf 2017 (arXiv:1608.05859) for the token vectors shared by
+source, target and head; Vaswani et al. 2017 (arXiv:1706.03762, section 3.4) for their factor √E.
+
+Letters: B rows of a batch, S source tokens, T target tokens, E width of token vectors, H width of the states,
+L layers of the encoder and of the decoder each, V vocabulary (one for both languages).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from llmctl.models.lstm import init_lstm
+from llmctl.models.reader import Reader
+from llmctl.models.recurrent import State, config_fields
+from llmctl.models.spec import Shape, Vocabulary
+
+
+class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
+    """The shape, under the names transformers gives its parts."""
+
+    model_type = "llmctl-lstm-seq2seq"
+
+    vocab_size: int = 256
+    embedding_size: int = 128
+    hidden_size: int = 192
+    num_hidden_layers: int = 1
+    score: str = "dot"
+    dropout: float = 0.0
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+
+
+@dataclass
+class Encoded(ModelOutput):  # type: ignore[misc]
+    """The source as the decoder sees it: m (B, S, H), and h_0 of every decoder layer (B, L, H)."""
+
+    last_hidden_state: Tensor | None = None
+    start: Tensor | None = None
+
+
+@dataclass
+class Seq2SeqOutput(ModelOutput):  # type: ignore[misc]
+    """`cross_attentions` holds a_ts of the one attention with its one head: a tuple of one tensor (B, 1, T, S)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    cache_params: State | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+
+
+class Encoder(nn.Module):
+    """Source ids -> what the decoder sees of them."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: LSTMSeq2SeqConfig) -> None:
+        super().__init__()
+        self.layers, self.dropout = config.num_hidden_layers, config.dropout
+        self.tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.reader = Reader(
+            config.embedding_size, config.hidden_size, self.layers, bidirectional=True, dropout=config.dropout
+        )
+        self.memory = nn.Linear(self.reader.width, config.hidden_size)  # W_m
+        self.start = nn.Linear(self.reader.width, self.layers * config.hidden_size)  # W_0
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Encoded:
+        """(B, S), mask 1 on tokens and 0 on padding -> m (B, S, H), h_0 (B, L, H)."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        x = F.dropout(self.embed(input_ids), self.dropout, self.training)  # (B, S, E)
+        y, ends = self.reader(x, mask)  # (B, S, 2H), (B, 2H)
+        memory = self.memory(F.dropout(y, self.dropout, self.training))  # (B, S, H)
+        start = torch.tanh(self.start(ends)).view(len(ends), self.layers, -1)  # (B, L, H)
+        return Encoded(memory, start)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, S) -> √E W_token[ids] (B, S, E)."""
+        return math.sqrt(self.tokens.embedding_dim) * cast(Tensor, self.tokens(ids))
+
+
+class CrossAttention(nn.Module):
+    """How much each target position looks at each source position."""
+
+    def __init__(self, hidden: int, score: str) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden, hidden, bias=False)  # W_q
+        self.key = nn.Linear(hidden, hidden, bias=False) if score == "additive" else None  # W_k
+        self.v = nn.Linear(hidden, 1, bias=False) if score == "additive" else None
+
+    def forward(self, h: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """h (B, T, H), m (B, S, H), mask (B, S) -> c (B, T, H), a (B, T, S). Padding of the source gets weight 0."""
+        q = self.query(h)  # (B, T, H)
+        if self.key is not None and self.v is not None:
+            e = self.v(torch.tanh(q[:, :, None] + self.key(memory)[:, None])).squeeze(-1)  # (B, T, S, H) -> (B, T, S)
+        else:
+            e = q @ memory.transpose(1, 2) / math.sqrt(q.shape[-1])  # (B, T, S)
+        if mask is not None:
+            e = e.masked_fill(mask[:, None] == 0, torch.finfo(e.dtype).min)
+        a = e.softmax(-1)  # (B, T, S)
+        return a.to(memory.dtype) @ memory, a
+
+
+class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """Reads a source, says how likely each token of the vocabulary is next in the target."""
+
+    config_class = LSTMSeq2SeqConfig
+    config: LSTMSeq2SeqConfig
+    _tied_weights_keys = {"lm_head.weight": "encoder.tokens.weight"}
+    _is_stateful = True
+
+    def __init__(self, config: LSTMSeq2SeqConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.lstm = nn.LSTM(
+            config.embedding_size,
+            config.hidden_size,
+            config.num_hidden_layers,
+            batch_first=True,
+            dropout=config.dropout if config.num_hidden_layers > 1 else 0.0,
+        )
+        self.attention = CrossAttention(config.hidden_size, config.score)
+        self.combine = nn.Linear(2 * config.hidden_size, config.embedding_size)  # W_c
+        self.lm_head = nn.Linear(config.embedding_size, config.vocab_size)
+        self.post_init()
+
+    def decode(
+        self, decoder_input_ids: Tensor, encoded: Encoded, mask: Tensor | None, state: State | None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Target so far (B, T) -> what the head reads (B, T, E), attention (B, T, S), the LSTM's last state."""
+        memory, start = encoded.last_hidden_state, encoded.start
+        assert memory is not None
+        assert start is not None
+        if state is None:
+            h = start.transpose(0, 1).contiguous()  # (L, B, H)
+            state = State((h, torch.zeros_like(h)))
+        x = self.encoder.embed(decoder_input_ids)  # (B, T, E)
+        h, last = self.lstm(self._drop(x), state.tensors)  # (B, T, H)
+        context, weights = self.attention(h, memory, mask)  # (B, T, H), (B, T, S)
+        y = torch.tanh(self.combine(self._drop(torch.cat([context, h], -1))))  # (B, T, E)
+        return self._drop(y), weights, State(last)
+
+    def features(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, decoder_input_ids: Tensor) -> Tensor:
+        """What the head reads: source (B, S), its mask, target so far (B, T) -> (B, T, E)."""
+        return self.decode(decoder_input_ids, self.encoder(input_ids, attention_mask), attention_mask, None)[0]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        encoder_outputs: Encoded | None = None,
+        cache_params: State | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqOutput:
+        """Logits (B, T, V), and the mean cross-entropy where `labels` (B, T) are not -100.
+
+        `labels` are the target; without `decoder_input_ids` the decoder reads them one place later, behind
+        `decoder_start_token_id`. Raises `ValueError` where there is nothing to encode or to decode.
+        """
+        if encoder_outputs is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or encoder_outputs")
+            encoder_outputs = self.encoder(input_ids, attention_mask)
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ValueError("give decoder_input_ids or labels")
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
+        x, weights, state = self.decode(decoder_input_ids, encoder_outputs, attention_mask, cache_params)
+        logits = self.lm_head(x)  # (B, T, V)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(  # labels stand under their logits: nothing to shift
+                logits=logits, labels=labels, shift_labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
+        return Seq2SeqOutput(
+            loss=loss,
+            logits=logits,
+            cache_params=state if use_cache else None,
+            cross_attentions=(weights.unsqueeze(1),) if output_attentions else None,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """(B, T) target -> (B, T) what the decoder reads: the start token, then the target but its last token."""
+        start = torch.full_like(labels[:, :1], cast(int, self.config.decoder_start_token_id))
+        ids = torch.cat([start, labels[:, :-1]], 1)
+        return ids.masked_fill(ids == -100, cast(int, self.config.pad_token_id))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token vectors, shared by source, target and head."""
+        return self.encoder.tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Other token vectors for all three."""
+        self.encoder.tokens = value
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False  # else `generate` makes a key/value cache
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.LSTM):
+            init_lstm(module)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+
+def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> LSTMForConditionalGeneration:
+    """A model of that shape with random weights, from torch's current seed."""
+    fields = config_fields(shape, vocabulary)
+    config = LSTMSeq2SeqConfig(score=shape.score, decoder_start_token_id=vocabulary.bos, **fields)
+    return LSTMForConditionalGeneration(config)

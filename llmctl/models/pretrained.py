@@ -1,0 +1,207 @@
+"""Opening and writing model folders in the Hugging Face layout: safetensors only, and every weight accounted for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
+from llmctl.errors import EnvironmentFault, IntegrityError, UsageError
+from llmctl.types import Family
+
+SHARD_BYTES: Final = 2 * 10**9
+"""A model smaller than this is one file."""
+_PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_AUTO: Final[dict[Family, Any]] = {
+    "decoder": AutoModelForCausalLM,
+    "encoder-decoder": AutoModelForSeq2SeqLM,
+    "encoder": AutoModelForSequenceClassification,
+}
+_HEADS: Final = ("cls.", "lm_head.", "pooler.", "classifier.", "score.", "qa_outputs.", "vocab_", "predictions.")
+"""What an encoder's checkpoint may hold beside the encoder, for another purpose than naming labels."""
+
+
+def load(
+    folder: Path, family: Family, *, dtype: torch.dtype = torch.float32, labels: tuple[str, ...] | None = None
+) -> PreTrainedModel:
+    """The model in `folder`, from its safetensors alone; nothing in the folder is run and the network is not asked.
+
+    `labels` are the names that an encoder shall tell apart. An encoder that was trained for something else (plain
+    BERT, masked language modelling) then gets a new classifier, random from torch's current seed, with the pooler
+    before it if the architecture has one and the checkpoint not; heads of its former purpose are left unread.
+
+    Raises `IntegrityError` for weights that are missing, unexpected, of another shape, not finite, not safetensors, or
+    that would need code from the folder; `UsageError` where the model names other labels than `labels`.
+    """
+    config = _checked(folder)
+    if labels is not None:
+        _set_labels(config, labels, folder)
+    with _quiet(), _told(folder):
+        model, info = _AUTO[family].from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # so that they are listed and refused below, with the rest
+            output_loading_info=True,
+        )
+    new_head = labels is not None and not _names_labels(config)
+    _account(model, info, folder, new_head=new_head)
+    if model.loss_type is None:
+        model.loss_type = "ForCausalLM"  # as transformers would choose itself, with a warning
+    return model
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json, model.safetensors (in shards only beyond 2 GB) and generation_config.json into `folder`."""
+    with _quiet():
+        model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+
+
+def _checked(folder: Path) -> PreTrainedConfig:
+    """The folder's config, after making sure that opening the folder reads it alone and runs nothing of it."""
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no model in {folder}: it has no config.json", where=str(folder)) from None
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"not valid JSON: {error}", where=str(path)) from error
+    if not isinstance(raw, dict):
+        raise IntegrityError("not a JSON object", where=str(path))
+    scripts = sorted(each.name for each in folder.glob("*.py"))
+    if "auto_map" in raw or scripts:
+        raise IntegrityError(
+            f"the model brings its own code ({', '.join(scripts) or 'auto_map in config.json'}), which is not run",
+            where=str(path),
+            hint="save it with an architecture that transformers or llmctl has, without auto_map and Python files",
+        )
+    _check_files(folder)
+    with _quiet(), _told(folder):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return config
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse pickled weights, and weights that lie outside of the folder."""
+    # The hub's cache keeps `snapshots/REVISION/NAME` as links to `blobs/`: those two folders belong together.
+    home = folder.resolve()
+    home = home.parent.parent if home.parent.name == "snapshots" else home
+    weights = [*folder.glob("*.safetensors")]
+    index = folder / "model.safetensors.index.json"
+    if not weights and not index.exists():
+        pickles = sorted(each.name for pattern in _PICKLES for each in folder.glob(pattern))
+        raise IntegrityError(
+            f"weights are pickled ({', '.join(pickles)}) and opening them could run code" if pickles else "no weights",
+            where=str(folder),
+            hint="convert to model.safetensors where you trust the file: load with transformers, then save_pretrained",
+        )
+    if index.exists():
+        names = _shards(index)
+        if outside := [name for name in names if Path(name).name != name]:
+            raise IntegrityError(f"the index points outside of the folder: {outside[0]!r}", where=str(index))
+        weights = [folder / name for name in names]
+    for file in (*weights, index, folder / "config.json", folder / "generation_config.json"):
+        if file.is_symlink() and not file.resolve().is_relative_to(home):
+            raise IntegrityError("a symbolic link that leads out of the model's folder", where=str(file))
+    if absent := [file.name for file in weights if not file.exists()]:
+        raise IntegrityError(
+            f"{len(absent)} of {len(weights)} weight files are missing: {_first(absent)}", where=str(folder)
+        )
+
+
+def _shards(index: Path) -> list[str]:
+    """The file names in an index of shards."""
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"not an index of weights: {error}", where=str(index)) from error
+
+
+def _names_labels(config: PreTrainedConfig) -> bool:
+    return any(str(each).endswith("ForSequenceClassification") for each in config.architectures or ())
+
+
+def _set_labels(config: PreTrainedConfig, labels: tuple[str, ...], folder: Path) -> None:
+    """Write the labels into the config, unless the model's classifier names others already."""
+    own = [str(label) for _, label in sorted(config.id2label.items())]
+    unnamed = own == [f"LABEL_{number}" for number in range(len(labels))]
+    if _names_labels(config) and not unnamed and own != list(labels):
+        raise UsageError(
+            f"the model names {len(own)} labels ({_first(own)}), not the {len(labels)} wanted ({_first(labels)})",
+            where=str(folder / "config.json"),
+            hint="start from a model that names no labels yet, or use data with the model's labels",
+        )
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+
+
+def _account(model: PreTrainedModel, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
+    """Raise unless every weight came from the files and every one in the files was used."""
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    mismatched = sorted(each[0] for each in info["mismatched_keys"])
+    if new_head:
+        base = f"{model.base_model_prefix}."
+        missing = [key for key in missing if key.startswith(base) and not key.startswith(f"{base}pooler.")]
+        unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(_HEADS)]
+    faults = [
+        f"{len(keys)} {kind}: {_first(keys)}"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+        if keys
+    ]
+    broken = [name for name, weight in model.state_dict().items() if not bool(torch.isfinite(weight).all())]
+    if broken and not missing and not mismatched:
+        faults.append(f"{len(broken)} not finite: {_first(broken)}")
+    if faults or info["error_msgs"]:
+        raise IntegrityError(
+            f"the weights do not fit the model {type(model).__name__}: {'; '.join([*faults, *info['error_msgs'][:1]])}",
+            where=str(folder),
+            hint="copy the folder again, or open a model of the kind that these weights were saved from",
+        )
+
+
+def _first(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What transformers and safetensors raise at a folder that is not what it says, as our error."""
+    try:
+        yield
+    except PermissionError as error:
+        raise EnvironmentFault(f"not allowed to read the model: {error.strerror}", where=str(error.filename)) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise IntegrityError(f"the model cannot be opened: {first}", where=str(folder)) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers without its bars and notes: what they tell is checked here and raised."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

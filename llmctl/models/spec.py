@@ -1,0 +1,228 @@
+"""Every built-in architecture described: its family, its sizes, which settings it has, how many weights that makes.
+
+A setting means the same in every architecture: `layers`, `hidden` (width of the state or residual stream), `heads`,
+`context` (longest sequence in tokens), `embedding` (width of token vectors where it differs from `hidden`), `inner`
+(width inside the MLP), `dropout`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from llmctl.config import Real, Spec, Switch, Whole, key
+from llmctl.errors import ConfigError, Fault
+from llmctl.models import counts
+from llmctl.types import Family
+
+
+class Vocabulary(NamedTuple):
+    """What an architecture needs to know of a tokenizer: its size and the ids of its control tokens."""
+
+    size: int
+    pad: int
+    bos: int
+    eos: int
+
+
+class Shape(Spec):
+    """The settings of an architecture. None: the architecture has no such setting, or derives it."""
+
+    layers: Whole | None = key(None, "layers (of the encoder and of the decoder each)", ge=1)
+    hidden: Whole | None = key(None, "width of the hidden state", ge=1)
+    heads: Whole | None = key(None, "attention heads", ge=1)
+    context: Whole | None = key(None, "longest sequence in tokens", ge=2)
+    embedding: Whole | None = key(None, "width of the token vectors, hidden if not given", ge=1)
+    inner: Whole | None = key(None, "width inside the MLP", ge=1)
+    dropout: Real | None = key(None, "share of activations dropped while training", ge=0, lt=1)
+    activation: Literal["tanh", "sigmoid"] | None = key(None, "σ of the recurrence")
+    score: Literal["additive", "dot"] | None = key(None, "how attention scores a source position: Bahdanau or dot")
+    bidirectional: Switch | None = key(None, "read the text in both directions")
+    tied: Switch | None = key(None, "the output layer shares the token vectors")
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are set."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One architecture. `sizes["nano"]` is complete: it names every setting the architecture has.
+
+    `implementation` is `module:function`, called as `build(shape, vocabulary, labels)`; it returns a
+    `PreTrainedModel` with fresh random weights (from torch's current seed).
+    """
+
+    name: str
+    family: Family
+    summary: str
+    reference: str
+    sizes: Mapping[str, Shape]
+    implementation: str
+    weights: counts.Count
+    learning_rate: float = 1e-3
+    head_multiple: int = 1
+    """What the width of a head must be a multiple of: rotary positions turn pairs."""
+
+    default_size: ClassVar[str] = "nano"
+
+    def settings(self) -> tuple[str, ...]:
+        """The settings this architecture has."""
+        return tuple(self.sizes[self.default_size].given())
+
+    def shape(self, size: str, overrides: Shape) -> Shape:
+        """The shape of a size with settings changed. Raises `ConfigError` where the heads do not share the width."""
+        shape = Shape.model_validate(self.sizes[size].given() | overrides.given())
+        if shape.heads and shape.hidden and shape.hidden % (shape.heads * self.head_multiple):
+            whole = (
+                "heads" if self.head_multiple == 1 else f"heads of a width that is a multiple of {self.head_multiple}"
+            )
+            raise ConfigError(
+                [Fault("model.heads", f"hidden, {shape.hidden}, cannot be cut into {shape.heads} {whole}")]
+            )
+        return shape
+
+    def parameters(self, shape: Shape, vocabulary_size: int, labels: int = 2) -> int:
+        """Number of weights, by arithmetic alone."""
+        return self.weights(shape, vocabulary_size, labels)
+
+    def build(self, shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> Any:
+        """A model of that shape with random weights."""
+        module, _, attribute = self.implementation.partition(":")
+        return getattr(importlib.import_module(module), attribute)(shape, vocabulary, labels)
+
+
+def _transformer(layers: int, hidden: int, heads: int, context: int, **more: Any) -> Shape:
+    return Shape(layers=layers, hidden=hidden, heads=heads, context=context, dropout=0.0, **more)
+
+
+def _decoder_sizes(inner: Mapping[str, int]) -> dict[str, Shape]:
+    """The same layers, width, heads and context under the same size in every decoder, so that they compare."""
+    return {
+        "nano": _transformer(3, 128, 4, 256, inner=inner["nano"]),
+        "tiny": _transformer(4, 256, 4, 512, inner=inner["tiny"]),
+        "small": _transformer(6, 320, 5, 512, inner=inner["small"]),
+        "base": _transformer(12, 768, 12, 1024, inner=inner["base"]),
+    }
+
+
+_FOUR_TIMES = {"nano": 512, "tiny": 1024, "small": 1280, "base": 3072}
+_EIGHT_THIRDS = {"nano": 344, "tiny": 688, "small": 856, "base": 2048}
+
+
+def _recurrent(layers: int, hidden: int, embedding: int, **more: Any) -> Shape:
+    return Shape(layers=layers, hidden=hidden, embedding=embedding, dropout=0.0, **more)
+
+
+RNN = ModelSpec(
+    name="rnn",
+    family="decoder",
+    summary="Elman recurrence h_t = σ(W x_t + U h_{t-1} + b), softmax over the vocabulary",
+    reference="Elman, Finding Structure in Time, Cognitive Science 14 (1990)",
+    sizes={
+        "nano": _recurrent(1, 256, 128, activation="tanh"),
+        "tiny": _recurrent(2, 384, 256, activation="tanh"),
+        "small": _recurrent(2, 768, 320, activation="tanh"),
+        "base": _recurrent(3, 1536, 768, activation="tanh"),
+    },
+    implementation="llmctl.models.rnn:build",
+    weights=counts.rnn,
+    learning_rate=6e-3,
+)
+
+LSTM = ModelSpec(
+    name="lstm",
+    family="decoder",
+    summary="embedding, stacked LSTM, softmax over the vocabulary",
+    reference="Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 9 (1997)",
+    sizes={
+        "nano": _recurrent(1, 256, 128),
+        "tiny": _recurrent(2, 384, 256),
+        "small": _recurrent(2, 768, 320),
+        "base": _recurrent(3, 1536, 768),
+    },
+    implementation="llmctl.models.lstm:build",
+    weights=counts.lstm,
+    learning_rate=6e-3,
+)
+
+ATTENTION = ModelSpec(
+    name="attention",
+    family="decoder",
+    summary="multi-head scaled dot-product self-attention, written out to be read",
+    reference="Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762",
+    sizes=_decoder_sizes(_FOUR_TIMES),
+    implementation="llmctl.models.attention:build",
+    weights=counts.attention,
+)
+
+GPT2 = ModelSpec(
+    name="gpt2",
+    family="decoder",
+    summary="GPT-2, the transformers library's own",
+    reference="Radford et al., Language Models are Unsupervised Multitask Learners, OpenAI 2019",
+    sizes=_decoder_sizes(_FOUR_TIMES),
+    implementation="llmctl.models.library:gpt2",
+    weights=counts.gpt2,
+)
+
+LLAMA = ModelSpec(
+    name="llama",
+    family="decoder",
+    summary="Llama (rotary positions, RMS norm, gated MLP), the transformers library's own",
+    reference="Touvron et al., LLaMA, 2023, arXiv:2302.13971",
+    sizes=_decoder_sizes(_EIGHT_THIRDS),
+    implementation="llmctl.models.library:llama",
+    weights=counts.llama,
+    head_multiple=2,
+)
+
+LSTM_SEQ2SEQ = ModelSpec(
+    name="lstm-seq2seq",
+    family="encoder-decoder",
+    summary="LSTM encoder, LSTM decoder with attention over the source",
+    reference="Bahdanau, Cho and Bengio, 2015, arXiv:1409.0473; Luong, Pham and Manning, 2015, arXiv:1508.04025",
+    sizes={
+        "nano": _recurrent(1, 192, 128, score="dot"),
+        "tiny": _recurrent(2, 384, 256, score="dot"),
+        "small": _recurrent(2, 768, 320, score="dot"),
+        "base": _recurrent(4, 1024, 768, score="dot"),
+    },
+    implementation="llmctl.models.lstm_seq2seq:build",
+    weights=counts.lstm_seq2seq,
+    learning_rate=6e-3,
+)
+
+LSTM_CLASSIFIER = ModelSpec(
+    name="lstm-classifier",
+    family="encoder",
+    summary="embedding, LSTM, linear over the labels",
+    reference="Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 9 (1997)",
+    sizes={
+        "nano": _recurrent(1, 128, 128, bidirectional=True),
+        "tiny": _recurrent(1, 256, 256, bidirectional=True),
+        "small": _recurrent(2, 384, 320, bidirectional=True),
+        "base": _recurrent(2, 768, 512, bidirectional=True),
+    },
+    implementation="llmctl.models.lstm_classifier:build",
+    weights=counts.lstm_classifier,
+    learning_rate=3e-3,
+)
+
+BERT = ModelSpec(
+    name="bert",
+    family="encoder",
+    summary="BERT, the transformers library's own; classification",
+    reference="Devlin et al., BERT, NAACL 2019, arXiv:1810.04805; small shapes after Turc et al., arXiv:1908.08962",
+    sizes={
+        "nano": _transformer(2, 128, 2, 512, inner=512),
+        "tiny": _transformer(4, 256, 4, 512, inner=1024),
+        "small": _transformer(4, 512, 8, 512, inner=2048),
+        "base": _transformer(12, 768, 12, 512, inner=3072),
+    },
+    implementation="llmctl.models.library:bert",
+    weights=counts.bert,
+    learning_rate=5e-4,
+)

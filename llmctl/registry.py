@@ -1,0 +1,114 @@
+"""One mechanism that finds every part by its kind and name.
+
+A row is a name, the string `module:attribute` that leads to the part, and one line about it. Reading rows imports
+nothing; `load` imports the one module asked for. Packages add rows through entry points in the group
+`llmctl.KIND`; two owners of one name are refused, naming both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from llmctl import catalog
+from llmctl.errors import EnvironmentFault, UsageError
+
+KINDS: Final = tuple(catalog.ROWS)
+OWNER: Final = "llmctl"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the registry."""
+
+    kind: str
+    name: str
+    target: str
+    summary: str
+    owner: str
+    aliases: tuple[str, ...] = ()
+
+
+class Table(NamedTuple):
+    """All entries of one kind: by name, and by name or alias."""
+
+    entries: Mapping[str, Entry]
+    lookup: Mapping[str, Entry]
+
+
+@functools.cache
+def _plugins() -> Mapping[str, tuple[Entry, ...]]:
+    """Rows that installed packages add, by kind. Reads package metadata only."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, list[Entry]] = {}
+    points = entry_points()
+    for kind in KINDS:
+        for point in points.select(group=f"llmctl.{kind}"):
+            owner = point.dist.name if point.dist else "an unnamed package"
+            summary = (point.dist.metadata["Summary"] if point.dist else None) or ""
+            found.setdefault(kind, []).append(Entry(kind, point.name, point.value, summary, owner))
+    return {kind: tuple(rows) for kind, rows in found.items()}
+
+
+@functools.cache
+def table(kind: str) -> Table:
+    """Every entry of `kind`, built in and added. Raises `UsageError` where two owners claim a name."""
+    if kind not in KINDS:
+        raise UsageError(f"no such kind {kind!r}", hint=near(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
+    built_in = (Entry(kind, row.name, row.target, row.summary, OWNER, row.aliases) for row in catalog.ROWS[kind])
+    entries: dict[str, Entry] = {}
+    lookup: dict[str, Entry] = {}
+    for entry in (*built_in, *_plugins().get(kind, ())):
+        for name in (entry.name, *entry.aliases):
+            if name in lookup:
+                raise EnvironmentFault(
+                    f"{kind} {name!r} is claimed by both {lookup[name].owner} and {entry.owner}",
+                    hint=f"uninstall one of them: pip uninstall {entry.owner}",
+                )
+            lookup[name] = entry
+        entries[entry.name] = entry
+    return Table(entries, lookup)
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """All entries, or those of one kind, in the catalog's order."""
+    return [entry for each in ([kind] if kind else KINDS) for entry in table(each).entries.values()]
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry of that name or alias. Raises `UsageError` with the nearest names."""
+    rows = table(kind)
+    if name in rows.lookup:
+        return rows.lookup[name]
+    raise UsageError(f"no {singular(kind)} named {name!r}", hint=near(name, rows.lookup) or f"see: llmctl list {kind}")
+
+
+def load(kind: str, name: str) -> Any:
+    """Import and return the part of that name."""
+    entry = find(kind, name)
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if entry.owner == OWNER:
+            raise
+        raise EnvironmentFault(
+            f"{singular(kind)} {name!r} of the package {entry.owner} cannot be loaded from {entry.target}: {error}",
+            hint=f"pip install --upgrade {entry.owner}",
+        ) from error
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'x'?` where something is near enough, else nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(each) for each in close)}?" if close else None
+
+
+def singular(kind: str) -> str:
+    """The word for one of that kind: `models` -> `model`, `datasets` -> `data set`."""
+    return {"datasets": "data set"}.get(kind, kind.removesuffix("s"))

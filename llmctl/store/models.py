@@ -1,0 +1,147 @@
+"""A model folder in the Hugging Face layout, looked at by its file names and JSON alone, before weights are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.config import Spec
+from llmctl.errors import IntegrityError, UsageError
+from llmctl.store import whole
+
+CARD: Final = "llmctl.json"
+CARD_VERSION: Final = 1
+PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
+"""Endings of weights that run code or that we do not read."""
+
+
+class Card(Spec):
+    """`llmctl.json`: how this model was taught to be asked, so that every later verb asks the same way."""
+
+    version: int = CARD_VERSION
+    task: str
+    task_version: int = 1
+    family: str
+    style: str
+    """How segments become tokens: see `data/layout.py`."""
+    labels: tuple[str, ...] = ()
+    parents: dict[str, str] = {}
+    """Where it came from: `data` and `model`, by content hash or name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model folder found sound: `card` is None where llmctl did not make it."""
+
+    path: Path
+    config: dict[str, Any]
+    card: Card | None
+    has_tokenizer: bool
+    has_chat_template: bool
+
+
+def model_path(path: Path) -> Path:
+    """The model folder of a run, or the folder itself. Raises `UsageError` where there is no model."""
+    if not path.exists():
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        from llmctl.registry import near
+
+        raise UsageError(f"no such model folder: {path}", hint=near(path.name, beside) or "see: llmctl runs list")
+    for candidate in (path, path / "model"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if (path / "run.json").is_file():
+        raise UsageError(f"the run {path} has no model yet", hint=f"finish it: llmctl train --resume {path}")
+    raise UsageError(f"{path} is no model folder: it has no config.json", hint="name a run or a Hugging Face folder")
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Look at a run's or a plain model folder and refuse what would run code or lead outside.
+
+    Raises `UsageError` (2) where there is none, `IntegrityError` (5) for pickled weights without safetensors beside,
+    Python files, `auto_map`, links out of the folder, index files that point outside.
+    """
+    folder = model_path(path)
+    root = folder.resolve()
+    names = sorted(each.name for each in folder.iterdir())
+    for name in names:
+        if not (folder / name).resolve().is_relative_to(root) and not _hub_snapshot(root):
+            raise IntegrityError("leads out of the folder", where=str(folder / name), hint="copy the file into it")
+        if name.endswith(".py"):
+            raise IntegrityError(
+                "a Python file in a model folder is never run", where=str(folder / name), hint="remove it if not needed"
+            )
+    config = _json(folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _json(folder / name):
+            raise IntegrityError(
+                "auto_map asks for code of its own to be run; llmctl never does", where=f"{folder / name}:auto_map"
+            )
+    pickled = [name for name in names if name.endswith(PICKLED)]
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if pickled and not weights:
+        raise IntegrityError(
+            f"the weights are pickled ({', '.join(pickled)}), opening them could run code",
+            where=str(folder),
+            hint="convert them where you trust them: save_pretrained of transformers 5 writes safetensors",
+        )
+    if not weights:
+        raise IntegrityError("no *.safetensors in the folder", where=str(folder), hint="copy the weights into it")
+    for name in names:
+        if name.endswith(".safetensors.index.json"):
+            _check_index(folder / name)
+    return ModelFolder(
+        path=folder,
+        config=config,
+        card=_card(folder),
+        has_tokenizer="tokenizer.json" in names or "tokenizer_config.json" in names,
+        has_chat_template="chat_template.jinja" in names
+        or ("tokenizer_config.json" in names and "chat_template" in _json(folder / "tokenizer_config.json")),
+    )
+
+
+def write_card(folder: Path, card: Card) -> None:
+    whole.write_json(folder / CARD, card.model_dump())
+
+
+def _card(folder: Path) -> Card | None:
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    value = _json(path)
+    if value.get("version") != CARD_VERSION:
+        raise IntegrityError(
+            f"version {value.get('version')!r} is not known, this llmctl reads {CARD_VERSION}",
+            where=f"{path}:version",
+            hint="pip install --upgrade llmctl",
+        )
+    try:
+        return Card.model_validate(value)
+    except ValueError as error:
+        raise IntegrityError("not what llmctl wrote", where=str(path)) from error
+
+
+def _check_index(path: Path) -> None:
+    """An index of shards names files of its own folder only."""
+    shards = _json(path).get("weight_map", {})
+    for name in sorted(set(shards.values())) if isinstance(shards, dict) else []:
+        if os.sep in name or name in ("", ".", "..") or not (path.parent / name).is_file():
+            raise IntegrityError(f"the index names {name!r}, no file of this folder", where=str(path))
+
+
+def _hub_snapshot(root: Path) -> bool:
+    """Files of the hub's cache are links into its own blobs folder."""
+    return root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"cannot be read as JSON: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise IntegrityError("is no JSON object", where=str(path))
+    return value

@@ -1,0 +1,109 @@
+"""A prepared folder: what `preprocess` makes and every later verb reads. Names and manifest only, no tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ConfigDict, ValidationError
+
+from llmctl.config import Spec
+from llmctl.errors import IntegrityError, UsageError
+
+VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+
+
+class Counts(Spec):
+    """read = kept + dropped + rejected, always."""
+
+    read: int
+    kept: int
+    dropped: dict[str, int] = {}
+    rejected: int = 0
+
+
+class InputFile(Spec):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class TokenizerFacts(Spec):
+    kind: str
+    vocab_size: int
+    sha256: str
+
+
+class Manifest(Spec):
+    """Accounts for every record read. Keys may be added by a newer version, which then raises `version`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: int = VERSION
+    llmctl: str
+    task: str
+    task_version: int
+    records: Counts
+    splits: dict[str, int]
+    tokens: dict[str, int]
+    tokenizer: TokenizerFacts
+    inputs: tuple[InputFile, ...]
+    labels: tuple[str, ...] = ()
+    block_size: int | None = None
+    text_sha256: dict[str, str]
+    config: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared folder that was opened."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def tokens(self) -> Path:
+        return self.path / "tokens"
+
+    def text(self, split: str) -> Path:
+        """The Parquet file of a split's records."""
+        return self.path / "text" / f"{split}-00000.parquet"
+
+
+def is_prepared(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def open_prepared(path: Path) -> Prepared:
+    """Open by the manifest. Raises `UsageError` if it is no prepared folder, `IntegrityError` if it was edited."""
+    if not path.exists():
+        raise UsageError(f"no such prepared folder: {path}", hint=f"make it: llmctl preprocess INPUT --out {path}")
+    if not is_prepared(path):
+        raise UsageError(f"{path} is no prepared folder: it has no {MANIFEST}", hint="make one: llmctl preprocess")
+    where = str(path / MANIFEST)
+    try:
+        value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("version") != VERSION:
+            raise IntegrityError(
+                f"version {value.get('version')!r} is not known, this llmctl reads {VERSION}",
+                where=f"{where}:version",
+                hint="pip install --upgrade llmctl, or preprocess again",
+            )
+        manifest = Manifest.model_validate(value)
+    except (ValueError, ValidationError) as error:
+        field = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else ""
+        raise IntegrityError(
+            "the manifest is not what preprocess wrote", where=f"{where}:{field}", hint="preprocess again"
+        ) from error
+    counts = manifest.records
+    if counts.read != counts.kept + sum(counts.dropped.values()) + counts.rejected:
+        raise IntegrityError("read is not kept + dropped + rejected", where=f"{where}:records", hint="preprocess again")
+    return Prepared(path, manifest)

@@ -1,0 +1,51 @@
+"""Chat: a conversation in turns; what the assistant says is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from llmctl.errors import DataError
+from llmctl.tasks.spec import Column, Task
+from llmctl.types import Record, Role, Segment
+
+ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
+
+
+class Chat(Task):
+    """`{messages: [{role, content}]}`: the assistant's turns are learned, given all before them."""
+
+    name = "chat"
+    columns = (Column("messages", list),)
+    families = ("decoder",)
+    metrics = ("perplexity",)
+    answer_role = "assistant"
+
+    def segments(self, record: Record) -> list[Segment]:
+        found: list[Segment] = []
+        for number, message in enumerate(record.fields["messages"]):
+            where = f"{record.origin}:messages[{number}]"
+            role = message.get("role") if isinstance(message, Mapping) else None
+            content = message.get("content") if isinstance(message, Mapping) else None
+            if role not in ROLES:
+                raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
+            if not isinstance(content, str):
+                raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
+            found.append(Segment(role, content, learned=role == "assistant"))
+        if not found:
+            raise DataError("a conversation of no messages", where=f"{record.origin}:messages")
+        return found
+
+    def prompt(self, record: Record) -> list[Segment]:
+        """Everything up to the last user turn: an assistant's answer at the end is what is asked for."""
+        turns = self.segments(record)
+        while turns and turns[-1].role == "assistant":
+            turns.pop()
+        return [Segment(turn.role, turn.text) for turn in turns]
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        turns = self.segments(record)
+        return (turns[-1].text,) if turns[-1].role == "assistant" else ()
+
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        return {"messages": [{"role": "user", "content": prompt}]}

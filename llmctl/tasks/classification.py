@@ -1,0 +1,32 @@
+"""Classification: a text and the one label that is right for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmctl.tasks.spec import Column, Task
+from llmctl.types import Record, Segment
+
+
+class Classification(Task):
+    """`{text, label}`: labels are strings, the closed set of those seen in training."""
+
+    name = "classification"
+    columns = (Column("text"), Column("label"))
+    families = ("encoder",)
+    metrics = ("accuracy", "macro_f1")
+    labelled = True
+    answer_role = "label"
+
+    def segments(self, record: Record) -> list[Segment]:
+        return [Segment("source", record.fields["text"]), Segment("label", record.fields["label"], learned=True)]
+
+    def prompt(self, record: Record) -> list[Segment]:
+        return [Segment("source", record.fields["text"])]
+
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        return {"text": prompt}
+
+    def prompt_columns(self) -> tuple[Column, ...]:
+        return (self.columns[0],)

@@ -1,0 +1,32 @@
+"""Language modelling: learn a text as it stands; a prompt is continued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmctl.tasks.spec import Column, Task
+from llmctl.types import Record, Segment
+
+
+class LanguageModeling(Task):
+    """`{text}`: every token of the text is learned from those before it."""
+
+    name = "language-modeling"
+    columns = (Column("text"),)
+    families = ("decoder",)
+    metrics = ("perplexity", "bits_per_byte")
+    packed = True
+    answer_role = "text"
+
+    def segments(self, record: Record) -> list[Segment]:
+        return [Segment("text", record.fields["text"], learned=True)]
+
+    def prompt(self, record: Record) -> list[Segment]:
+        return [Segment("text", record.fields["text"])]
+
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        return {"text": prompt}
+
+    def read(self, answer: str) -> str:
+        return answer

@@ -1,0 +1,81 @@
+"""What a task is: the one definition of an example that every verb and every model family shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmctl.errors import DataError
+from llmctl.types import Family, Record, Role, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field of a record."""
+
+    name: str
+    kind: type = str
+    required: bool = True
+
+
+class Task(ABC):
+    """Record -> segments to learn or prompt to answer; answer -> prediction; how it is scored.
+
+    A task knows text only: token ids and control tokens are the layout's, and no task knows a model by name.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]]
+    families: ClassVar[tuple[Family, ...]]
+    metrics: ClassVar[tuple[str, ...]]
+    """Default metrics, by registry name."""
+    packed: ClassVar[bool] = False
+    """Documents are joined and cut into blocks of one length."""
+    labelled: ClassVar[bool] = False
+    """Answers are one of a closed set of labels."""
+    answer_role: ClassVar[Role] = "target"
+    """The role in which a model answers."""
+
+    @abstractmethod
+    def segments(self, record: Record) -> list[Segment]:
+        """All that a model sees of the record in training, in order, with what is learned marked."""
+
+    @abstractmethod
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        """The fields of a record that asks `prompt`, the bare text of `generate --prompt`."""
+
+    def prompt(self, record: Record) -> list[Segment]:
+        """What a model is asked: the segments before the answer."""
+        return [segment for segment in self.segments(record) if not segment.learned]
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        """Every right answer."""
+        return tuple(segment.text for segment in self.segments(record) if segment.learned)
+
+    def read(self, answer: str) -> str:
+        """The prediction in a model's answer."""
+        return answer.strip()
+
+    def prompt_columns(self) -> tuple[Column, ...]:
+        """The fields that a record needs to be asked (not learned or scored)."""
+        return tuple(column for column in self.columns if column.required)
+
+    def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
+        """Raise `DataError` naming the first field that is missing or of the wrong type."""
+        for column in self.columns if columns is None else columns:
+            value = record.fields.get(column.name)
+            where = f"{record.origin}:{column.name}" if record.origin else column.name
+            if value is None:
+                if column.required:
+                    raise DataError(
+                        f"the field {column.name!r} is missing; the record has {', '.join(record.fields) or 'none'}",
+                        where=where,
+                        hint=f"name the columns: --columns {column.name}=YOUR_COLUMN",
+                    )
+            elif not isinstance(value, column.kind):
+                raise DataError(
+                    f"the field {column.name!r} is {type(value).__name__}, expected {column.kind.__name__}", where=where
+                )

@@ -1,0 +1,30 @@
+"""Translation: a source text, its translation as target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmctl.tasks.spec import Column, Task
+from llmctl.types import Record, Segment
+
+
+class Translation(Task):
+    """`{source, target}`: the target is learned given the source."""
+
+    name = "translation"
+    columns = (Column("source"), Column("target"))
+    families = ("decoder", "encoder-decoder")
+    metrics = ("bleu", "chrf")
+
+    def segments(self, record: Record) -> list[Segment]:
+        return [Segment("source", record.fields["source"]), Segment("target", record.fields["target"], learned=True)]
+
+    def prompt(self, record: Record) -> list[Segment]:
+        return [Segment("source", record.fields["source"])]
+
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        return {"source": prompt}
+
+    def prompt_columns(self) -> tuple[Column, ...]:
+        return (self.columns[0],)

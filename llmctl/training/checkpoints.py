@@ -1,0 +1,137 @@
+"""Checkpoints: all state of a run at a step, whole or absent, every file with its hash.
+
+    checkpoints/step-00000200/
+      model.safetensors       weights
+      optimizer.safetensors   the optimizer's memory, `parameter|slot`
+      state.json              position, best, patience
+      MANIFEST.json           sha256 of the others, written last
+
+Batches and dropout are functions of (seed, step), so nothing else is needed to go on bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+from llmctl.errors import IntegrityError
+from llmctl.store import whole
+from llmctl.training import optimizers
+from llmctl.training.loop import Position
+
+MANIFEST: Final = "MANIFEST.json"
+_NAME: Final = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best evaluation so far."""
+
+    step: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a checkpoint knows beside tensors."""
+
+    position: Position
+    best: Best | None = None
+    waited: int = 0
+    """Evaluations since the best one."""
+    train_loss: float = float("nan")
+
+
+def folder_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save(run: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    """Write the checkpoint of a step."""
+    path = folder_of(run, state.position.step)
+    with whole.whole_folder(path, force=True) as folder:
+        save_model(model, str(folder / "model.safetensors"))
+        save_file(optimizers.state_tensors(optimizer, model), str(folder / "optimizer.safetensors"))
+        whole.write_text(folder / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+        names = sorted(each.name for each in folder.iterdir())
+        whole.write_json(folder / MANIFEST, {"sha256": {name: whole.sha256(folder / name) for name in names}})
+    return path
+
+
+def all_of(run: Path) -> list[Path]:
+    """Checkpoint folders of a run, newest first."""
+    folder = run / "checkpoints"
+    found = [each for each in folder.iterdir() if _NAME.fullmatch(each.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda each: int(each.name.removeprefix("step-")), reverse=True)
+
+
+def fault(path: Path) -> str | None:
+    """Why a checkpoint is not whole, or None. Every file is hashed."""
+    try:
+        hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is missing or broken"
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        file = path / name
+        if name not in hashes or not file.is_file():
+            return f"{name} is missing"
+        if whole.sha256(file) != hashes[name]:
+            return f"{name} is not what was written (its hash differs)"
+    return None
+
+
+def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint and what was wrong with newer ones. Raises `IntegrityError` if none is whole."""
+    refused: list[str] = []
+    for path in all_of(run):
+        problem = fault(path)
+        if problem is None:
+            return path, refused
+        refused.append(f"{path.name}: {problem}")
+    if refused:
+        raise IntegrityError(
+            f"no checkpoint of {run} is whole: {'; '.join(refused[:5])}", hint="start anew: --force, or another --out"
+        )
+    return None, refused
+
+
+def read_state(path: Path) -> State:
+    value: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    best = Best(**value.pop("best")) if value.get("best") else None
+    value.pop("best", None)
+    return State(position=Position(**value.pop("position")), best=best, **value)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Weights of a checkpoint into a model. Raises `IntegrityError` where they do not fit."""
+    try:
+        load_model(model, str(path / "model.safetensors"))
+    except (RuntimeError, OSError) as error:
+        raise IntegrityError(f"the weights do not fit the model: {error}", where=str(path)) from error
+
+
+def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizers.load_state(optimizer, model, load_file(str(path / "optimizer.safetensors")))
+
+
+def prune(run: Path, *, keep: int, best: Best | None) -> None:
+    """Remove all but the `keep` newest checkpoints and the best one."""
+    for path in _spare(run, keep, best):
+        shutil.rmtree(path)
+
+
+def _spare(run: Path, keep: int, best: Best | None) -> Iterator[Path]:
+    kept = folder_of(run, best.step).name if best else None
+    for path in all_of(run)[keep:]:
+        if path.name != kept:
+            yield path

@@ -1,0 +1,48 @@
+"""Where a run computes: device, precision, number of processes, through accelerate."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from llmctl.errors import EnvironmentFault, UsageError
+from llmctl.training import machine
+from llmctl.training.machine import Precision
+
+
+def has_accelerator() -> bool:
+    return torch.accelerator.is_available()
+
+
+def resolve_precision(asked: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
+    """`auto` is bf16 where the device multiplies it in hardware, else fp32; never fp16.
+
+    Raises `UsageError` for fp16 on a processor, where it is some forty times slower than fp32.
+    """
+    if asked == "fp16" and not has_accelerator():
+        raise UsageError("fp16 on a processor is some 40 times slower than fp32", hint="--precision bf16 or fp32")
+    if asked != "auto":
+        return asked
+    if has_accelerator():
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if machine.has_bf16() else "fp32"
+
+
+def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator:
+    """The accelerator of this process, checked to know of all the others."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    on_cpu = not has_accelerator()
+    if world > 1 and on_cpu:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, processes_here)))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    made = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision])
+    if made.num_processes != world:
+        raise EnvironmentFault(
+            f"{world} processes were started but accelerate sees {made.num_processes}: each would train alone",
+            hint="unset ACCELERATE_* in the environment",
+        )
+    return made

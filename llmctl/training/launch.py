@@ -1,0 +1,142 @@
+"""Many processes from one command, through torch's elastic launcher.
+
+The parent starts workers and shows what the main one tells; events travel as JSON over a local socket. Workers ask
+`accelerate` for CPU explicitly where there is no accelerator: else each would train alone without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl import errors
+from llmctl.errors import EnvironmentFault, LlmctlError
+from llmctl.types import Event, Tell
+
+DEFAULT_PORT: Final = 29500
+SOCKET: Final = "LLMCTL_EVENTS_SOCKET"
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """How many there are, and which machine this is."""
+
+    here: int = 1
+    machines: int = 1
+    machine_rank: int = 0
+    main_address: str = "127.0.0.1"
+
+    @property
+    def world(self) -> int:
+        return self.here * self.machines
+
+
+def run(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], processes: Processes, tell: Tell) -> dict[str, Any] | None:
+    """Run `worker(*arguments)` in every process; returns what the first one here returned, None if it was stopped.
+
+    Raises the worker's own `LlmctlError` where there is one, `EnvironmentFault` where a process died.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    with _listening(tell) as heard:
+        try:
+            results = elastic_launch(_config(processes), worker)(*arguments)
+            return dict(results[min(results)])
+        except SignalException:
+            return None
+        except ChildFailedError as error:
+            if heard:
+                raise heard[0] from error
+            rank, failure = error.get_first_failure()
+            raise EnvironmentFault(
+                f"process {rank} ended with {failure.exitcode}: {failure.message}".strip(),
+                hint="--processes 1 shows more; out of memory kills without a word",
+            ) from error
+
+
+def _config(processes: Processes) -> Any:
+    from torch.distributed.launcher.api import LaunchConfig
+
+    host, _, port = processes.main_address.partition(":")
+    several = processes.machines > 1
+    return LaunchConfig(
+        min_nodes=processes.machines,
+        max_nodes=processes.machines,
+        nproc_per_node=processes.here,
+        run_id="llmctl",
+        rdzv_backend="static" if several else "c10d",
+        rdzv_endpoint=f"{host}:{port or DEFAULT_PORT}" if several else "localhost:0",
+        rdzv_configs={"rank": processes.machine_rank, "timeout": 900} if several else {},
+        local_addr=None if several else "127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
+    )
+
+
+@contextlib.contextmanager
+def _listening(tell: Tell) -> Iterator[list[LlmctlError]]:
+    """Show the workers' events; yields the list that errors they told are put into."""
+    heard: list[LlmctlError] = []
+    with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
+        address = str(Path(folder) / "events")
+        with Listener(address, family="AF_UNIX") as listener:
+            os.environ[SOCKET] = address
+            threading.Thread(target=_accept, args=(listener, tell, heard), daemon=True).start()
+            try:
+                yield heard
+            finally:
+                del os.environ[SOCKET]
+
+
+def _accept(listener: Listener, tell: Tell, heard: list[LlmctlError]) -> None:
+    while True:
+        try:
+            connection = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_hear, args=(connection, tell, heard), daemon=True).start()
+
+
+def _hear(connection: Connection, tell: Tell, heard: list[LlmctlError]) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            message = json.loads(connection.recv_bytes())
+            if message["event"] == "error":
+                kind = getattr(errors, message["class"], LlmctlError)
+                error = LlmctlError.__new__(kind)
+                LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
+                heard.append(error)
+            else:
+                tell(Event(message.pop("event"), message))
+
+
+class Voice:
+    """A worker's way to tell its parent: a `Tell` whose events travel as JSON."""
+
+    def __init__(self) -> None:
+        self._connection = Client(os.environ[SOCKET], family="AF_UNIX") if SOCKET in os.environ else None
+
+    def __call__(self, event: Event) -> None:
+        self._send({"event": event.name, **event.fields})
+
+    def error(self, error: LlmctlError) -> None:
+        """Tell the parent what ended this worker, so that the user is told that and not a stack of processes."""
+        self._send(
+            {"event": "error", "class": type(error).__name__, "message": error.message, "where": error.where, "hint": error.hint}
+        )
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.send_bytes(json.dumps(message, default=str).encode())

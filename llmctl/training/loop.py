@@ -1,0 +1,197 @@
+"""The training loop, visible: a generator that yields once an optimizer step.
+
+Evaluation, saving, stopping are ordinary code of whoever iterates it. The loss of a step is a sum over the learned
+tokens of all its micro-batches on all processes, divided once by their number; so (batch 16), (4 x 4 accumulated)
+and (2 processes x 8) are the same step, also where the last batch of an epoch is smaller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from llmctl.errors import DivergedError
+from llmctl.training import objectives, optimizers
+from llmctl.training.plan import Plan
+from llmctl.types import Family
+
+
+class Examples(Protocol):
+    """A split as numbered examples, as `data/batches.py` makes it."""
+
+    def __len__(self) -> int: ...
+
+    def lengths(self) -> NDArray[np.int64]: ...
+
+    def arrays(self, indices: Sequence[int]) -> dict[str, NDArray[np.int64]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: optimizer steps done, tokens seen, seconds spent."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One optimizer step, as the whole run over all processes sees it. `loss` in nats a learned token."""
+
+    position: Position
+    loss: float
+    lr: float
+    grad_norm: float
+    progress_before: float
+    progress: float
+
+
+def fit(
+    model: nn.Module,
+    family: Family,
+    examples: Examples,
+    batch_of: Callable[[int], NDArray[np.int64]],
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    accelerator: Accelerator,
+    *,
+    clip_norm: float,
+    seed: int,
+    start: Position,
+    stop: Callable[[], bool],
+) -> Iterator[Report]:
+    """Train from `start` until the budget is used up or any process wants to `stop`.
+
+    `batch_of(step)` gives the global batch's example indices. Raises `DivergedError` before a step that is not finite
+    is applied; the weights then are those of the last good step.
+    """
+    position, clock = start, time.monotonic() - start.seconds
+    lengths = examples.lengths()
+    while True:
+        indices = batch_of(position.step)
+        micro = _micro_batches(indices, lengths, plan.micro_batch_size, accelerator)
+        arrays = [examples.arrays(part) for part in micro]
+        learned = sum(map(objectives.learned_count, arrays))
+        tokens = sum(objectives.token_count(each, family) for each in arrays)
+        learned, tokens, stops, seconds = _agree(accelerator, learned, tokens, stop(), time.monotonic() - clock)
+        before = plan.budget.progress(position.step, position.tokens, seconds)
+        if stops or before >= 1.0:
+            return
+        lr = plan.lr(position.step, before)
+        optimizers.set_lr(optimizer, lr)
+        # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
+        torch.manual_seed(hash((seed, position.step, accelerator.process_index)) & 0x7FFFFFFF)
+        loss = _accumulate(model, family, arrays, max(1, learned), accelerator)
+        norm = _reduce_and_clip(model, accelerator, clip_norm)
+        if not np.isfinite(loss) or not np.isfinite(norm):
+            what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
+            raise DivergedError(
+                f"{what} at step {position.step + 1}; the step is not applied",
+                where=f"examples {', '.join(map(str, indices[:8].tolist()))}",
+                hint="a smaller --lr, more warm-up, or precision fp32",
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        position = Position(position.step + 1, position.tokens + tokens, time.monotonic() - clock)
+        after = plan.budget.progress(position.step, position.tokens, position.seconds)
+        yield Report(position, loss, lr, norm, before, after)
+        # What the caller does between two steps (evaluating, saving) is not training time.
+        clock = time.monotonic() - position.seconds
+
+
+def _micro_batches(
+    indices: NDArray[np.int64], lengths: NDArray[np.int64], size: int, accelerator: Accelerator
+) -> list[list[int]]:
+    """This process's part of a global batch, sorted by length so that little is padded, cut into micro-batches."""
+    mine = indices[accelerator.process_index :: accelerator.num_processes]
+    mine = mine[np.argsort(-lengths[mine], kind="stable")]
+    return [mine[first : first + size].tolist() for first in range(0, len(mine), size)]
+
+
+def _agree(
+    accelerator: Accelerator, learned: int, tokens: int, stop: bool, seconds: float
+) -> tuple[int, int, bool, float]:
+    """Sums over all processes, whether any wants to stop, and the clock of the main one."""
+    if accelerator.num_processes == 1:
+        return learned, tokens, stop, seconds
+    mine = [learned, tokens, float(stop), seconds if accelerator.is_main_process else 0.0]
+    total = accelerator.reduce(torch.tensor(mine, dtype=torch.float64, device=accelerator.device), "sum").tolist()
+    return int(total[0]), int(total[1]), total[2] > 0, total[3]
+
+
+def _accumulate(
+    model: nn.Module,
+    family: Family,
+    arrays: Sequence[dict[str, NDArray[np.int64]]],
+    learned: int,
+    accelerator: Accelerator,
+) -> float:
+    """Gradients of all micro-batches; returns the loss of the step in nats a learned token, over all processes."""
+    total = torch.zeros((), dtype=torch.float64)
+    for each in arrays:
+        batch = to_tensors(each, accelerator.device)
+        with accelerator.autocast():
+            loss = objectives.loss_sum(model, family, batch) / learned
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach().double().cpu()
+    if accelerator.num_processes > 1:
+        total = accelerator.reduce(total.to(accelerator.device), "sum").cpu()
+    return float(total)
+
+
+def to_tensors(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def _reduce_and_clip(model: nn.Module, accelerator: Accelerator, clip_norm: float) -> float:
+    """Sum gradients over processes, clip their norm; returns the norm before clipping."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if accelerator.num_processes > 1:
+        _sum_gradients(weights, accelerator)
+    gradients = [weight for weight in weights if weight.grad is not None]
+    norm: Tensor = nn.utils.clip_grad_norm_(gradients, clip_norm if clip_norm > 0 else float("inf"))
+    return float(norm)
+
+
+def _sum_gradients(weights: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """One reduction of everything. A process whose share of a small last batch is empty adds zeros."""
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    flat = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+    flat = accelerator.reduce(flat, "sum")
+    for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+        assert weight.grad is not None
+        weight.grad.copy_(part.view_as(weight))
+
+
+@torch.no_grad()
+def validation_loss(
+    model: nn.Module, family: Family, examples: Examples, accelerator: Accelerator, *, batch_size: int
+) -> tuple[float, int]:
+    """Mean loss in nats a learned token over a split, and how many tokens that is. Sums first, divides once."""
+    model.eval()
+    order = np.argsort(-examples.lengths(), kind="stable")
+    total, learned = 0.0, 0
+    for first in range(0, len(order), batch_size * accelerator.num_processes):
+        block = order[first : first + batch_size * accelerator.num_processes]
+        mine = block[accelerator.process_index :: accelerator.num_processes].tolist()
+        if mine:
+            arrays = examples.arrays(mine)
+            with accelerator.autocast():
+                total += float(objectives.loss_sum(model, family, to_tensors(arrays, accelerator.device)))
+            learned += objectives.learned_count(arrays)
+    if accelerator.num_processes > 1:
+        sums = torch.tensor([total, learned], dtype=torch.float64, device=accelerator.device)
+        total, learned = (lambda both: (both[0], int(both[1])))(accelerator.reduce(sums, "sum").tolist())
+    model.train()
+    return (total / learned if learned else float("nan")), learned

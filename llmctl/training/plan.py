@@ -1,0 +1,107 @@
+"""Everything about a run that follows from its configuration and its data by arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llmctl.training.spec import Schedule
+
+TENTHS = 10
+"""Where `eval_every` is not given, a run is evaluated at every tenth of its budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a run is finished: as soon as any one of them is used up."""
+
+    max_steps: int | None
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+
+    def progress(self, steps: int, tokens: int, seconds: float) -> float:
+        """Share of the budget used, 0 to 1."""
+        shares = [0.0]
+        if self.max_steps is not None:
+            shares.append(steps / self.max_steps)
+        if self.max_tokens is not None:
+            shares.append(tokens / self.max_tokens)
+        if self.max_seconds is not None:
+            shares.append(seconds / self.max_seconds)
+        return min(1.0, max(shares))
+
+
+def budget(
+    *,
+    steps_per_epoch: int,
+    epochs: float | None,
+    max_steps: int | None,
+    max_tokens: int | None,
+    max_seconds: float | None,
+    default_epochs: float = 3.0,
+) -> Budget:
+    """The budget of a run; `default_epochs` where none was given."""
+    if epochs is None and max_steps is None and max_tokens is None and max_seconds is None:
+        epochs = default_epochs
+    limits = [max_steps] if max_steps is not None else []
+    if epochs is not None:
+        limits.append(max(1, math.ceil(epochs * steps_per_epoch)))
+    return Budget(min(limits) if limits else None, max_tokens, max_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Derived numbers of a run."""
+
+    budget: Budget
+    micro_batch_size: int
+    steps_per_epoch: int
+    learning_rate: float
+    schedule: Schedule
+    warmup_steps: int
+    eval_every: int | None
+    save_every: int | None
+
+    def lr(self, step: int, progress: float) -> float:
+        """Learning rate of step `step` (from 0), `progress` of the budget being used up before it."""
+        peak, low = self.learning_rate, self.schedule.min_lr
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule.name == "constant":
+            return peak * warm
+        left = 1.0 - progress if self.schedule.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+        return min(peak * warm, low + (peak - low) * left)
+
+    def is_due(self, every: int | None, step: int, before: float, after: float) -> bool:
+        """Whether something done every so many steps (or every tenth of the budget) is due after step `step`."""
+        if every is not None:
+            return step % every == 0
+        return math.floor(after * TENTHS) > math.floor(before * TENTHS)
+
+
+def plan(
+    *,
+    run_budget: Budget,
+    batch_size: int,
+    micro_batch_size: int | None,
+    world: int,
+    steps_per_epoch: int,
+    learning_rate: float,
+    schedule: Schedule,
+    eval_every: int | None,
+    save_every: int | None,
+) -> Plan:
+    """The plan of a run over `world` processes."""
+    share = -(-batch_size // world)
+    warmup = schedule.warmup_steps
+    if warmup is None:
+        warmup = min(200, max(1, run_budget.max_steps // 20)) if run_budget.max_steps else 100
+    return Plan(
+        budget=run_budget,
+        micro_batch_size=min(micro_batch_size or share, share),
+        steps_per_epoch=steps_per_epoch,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_steps=warmup,
+        eval_every=eval_every,
+        save_every=save_every if save_every is not None else eval_every,
+    )

@@ -1,0 +1,62 @@
+"""The picture of a run: loss over steps, learning rate beneath, other scores of the validation split beside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.store import whole
+
+TRAIN, VALIDATION, BEST, SCORE = "#9db4c8", "#c2453d", "#2b2b2b", "#3a7d6b"
+_INK: Final = "#444444"
+
+
+def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, best_step: int | None) -> None:
+    """Write `loss.svg` and `loss.png` from the lines of `metrics.jsonl`. The same rows give the same bytes."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "llmctl", "font.size": 9, "axes.edgecolor": _INK, "text.color": _INK})
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    learned = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    checked = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
+    axes.plot(*_columns(learned), color=TRAIN, linewidth=1.2, label="training")
+    if checked:
+        axes.plot(*_columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
+    if best_step is not None and (best := [value for step, value in checked if step == best_step]):
+        axes.scatter([best_step], best, s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best")
+    axes.set_ylabel("loss, nats a token")
+    axes.set_title(title, loc="left", fontsize=10)
+    _scores(axes, rows)
+    below.plot(*_columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
+    below.set_ylabel("lr")
+    below.set_xlabel("optimizer step")
+    for each in (axes, below):
+        each.grid(color="#e6e6e6", linewidth=0.6)
+        each.spines[["top", "right"]].set_visible(False)
+        each.set_axisbelow(True)
+    axes.legend(frameon=False, loc="upper right")
+    for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        with whole.whole_file(folder / f"loss.{ending}") as file:
+            figure.savefig(file, format=ending, dpi=150, metadata=metadata)
+
+
+def _scores(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The metric that the best checkpoint is chosen by, on an axis of its own."""
+    names = {name for row in rows for name in row if name.startswith("validation_")} - {"validation_loss", "validation_perplexity"}
+    for name in sorted(names):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        beside = axes.twinx()
+        beside.plot(*_columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
+        beside.set_ylabel(name.removeprefix("validation_"), color=SCORE)
+        beside.spines[["top"]].set_visible(False)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]

@@ -1,0 +1,341 @@
+"""`eval`: scores of a model on data, or of predictions against references; gates."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llmctl.config import Spec
+from llmctl.errors import ConfigError, DataError, Fault, UsageError
+from llmctl.metrics import parse
+from llmctl.metrics.parse import Gate, GateResult
+from llmctl.metrics.spec import MetricSpec
+from llmctl.store import runs, whole
+from llmctl.store.prepared import is_prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import Answer, Record, Score, Tell
+from llmctl.workflows import pairs
+from llmctl.workflows.given_model import GivenModel, find_model
+from llmctl.workflows.spec import EvalConfig
+
+Metrics = list[tuple[MetricSpec, Spec]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found sound before anything slow."""
+
+    metrics: Metrics
+    gates: tuple[Gate, ...]
+    given: GivenModel | None
+    out: Path | None
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "task": self.given.task.name if self.given else None,
+            "metrics": [parse.label(*each) for each in self.metrics],
+            "gates": [gate.require for gate in self.gates],
+            "out": str(self.out) if self.out else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Scores and whether the gates are met."""
+
+    scores: tuple[Score, ...]
+    gates: tuple[GateResult, ...]
+    comparison: tuple[Mapping[str, Any], ...]
+    predictions: str | None
+    seconds: float
+
+    @property
+    def met(self) -> bool:
+        return all(gate.met for gate in self.gates)
+
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "scores": [score_fields(score) for score in self.scores],
+            "gates": [
+                {"require": gate.require, "met": gate.met, "value": gate.value, "why": gate.why} for gate in self.gates
+            ],
+            "predictions": self.predictions,
+            "seconds": round(self.seconds, 3),
+        }
+        if self.comparison:
+            found["comparison"] = list(self.comparison)
+        cleaned: dict[str, Any] = runs.without_nan(found)
+        return cleaned
+
+
+def score_fields(score: Score) -> dict[str, Any]:
+    fields = asdict(score)
+    return {name: fields[name] for name in ("metric", "value", "scale", "signature", "n", "ci", "higher_is_better")}
+
+
+def preflight(config: EvalConfig, *, force: bool, offline: bool) -> Checked:
+    """Everything that can be checked without torch."""
+    _check_sides(config)
+    given = _asked(config, offline=offline)
+    task = given.task if given else None
+    metrics = _metrics(config, task)
+    gates = tuple(parse.parse_gate(each) for each in config.require)
+    parse.check_gates(gates, [spec for spec, _ in metrics], baseline=config.baseline is not None)
+    if config.predictions is not None:
+        for path, what in ((config.predictions, "predictions"), (config.baseline, "predictions")):
+            if path is not None:
+                pairs.check_file(path, what)
+        for path in config.references:
+            pairs.check_file(path, "references")
+    inputs = [
+        each for each in (config.predictions, config.baseline, config.data, *config.references) if each is not None
+    ]
+    for path in (config.junit, config.markdown):
+        if path is not None:
+            whole.refuse_same(path, inputs)
+            whole.check_writable(path)
+    out = config.out or _out(config)
+    if out is not None:
+        if config.out is not None:
+            whole.refuse_existing(out, force=force, marker="scores.json")
+            whole.refuse_same(out, inputs)
+        whole.check_writable(out)
+    return Checked(metrics, gates, given, out)
+
+
+def _check_sides(config: EvalConfig) -> None:
+    faults: list[Fault] = []
+    if (config.model is None) == (config.predictions is None):
+        faults.append(Fault("", "eval takes either --model with --data, or --predictions with --references"))
+    elif config.model is not None and config.data is None:
+        faults.append(Fault("data", "is required with --model", "a prepared folder or a file of records"))
+    elif config.predictions is not None and not config.references:
+        faults.append(Fault("references", "are required with --predictions"))
+    if config.baseline is not None and config.predictions is None:
+        faults.append(Fault("baseline", "is compared with --predictions"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _asked(config: EvalConfig, *, offline: bool) -> GivenModel | None:
+    """The model and the data that it is asked, found to belong together."""
+    if config.model is None:
+        return None
+    assert config.data is not None
+    if not is_prepared(config.data):
+        if not config.data.exists():
+            raise UsageError(f"no such data: {config.data}", hint="a prepared folder or a file of records")
+        return find_model(config.model, task=config.task, offline=offline)
+    prepared = open_prepared(config.data)
+    if not prepared.manifest.splits.get(config.split):
+        raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
+    given = find_model(config.model, offline=offline)
+    wanted = config.task or (given.task.name if given.folder.card else prepared.manifest.task)
+    if wanted != prepared.manifest.task:
+        raise UsageError(f"the model answers {wanted}, {config.data} was prepared for {prepared.manifest.task}")
+    return given if wanted == given.task.name else find_model(config.model, task=wanted, offline=offline)
+
+
+def _metrics(config: EvalConfig, task: Task | None) -> Metrics:
+    asked = config.metric or (task.metrics if task else ())
+    if not asked:
+        raise UsageError("eval of files needs a metric", hint="--metric bleu; see: llmctl list metrics")
+    found = [parse.parse_metric(each) for each in asked]
+    wrong = [spec.name for spec, _ in found if spec.reads == "likelihood"] if config.model is None else []
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} needs a model: likelihoods are not in a file of predictions")
+    if task is not None and task.packed and any(spec.reads == "text" for spec, _ in found):
+        names = ", ".join(spec.name for spec, _ in found if spec.reads == "text")
+        raise UsageError(
+            f"{names} compares answers, {task.name} has none", hint=f"metrics of the task: {', '.join(task.metrics)}"
+        )
+    if task is not None and task.labelled and any(spec.reads == "likelihood" for spec, _ in found):
+        raise UsageError(f"{task.name} answers with labels", hint=f"metrics of the task: {', '.join(task.metrics)}")
+    return found
+
+
+def _out(config: EvalConfig) -> Path | None:
+    """Scores of a run's model are kept in the run, a folder for each time."""
+    if config.model is None or not (Path(config.model) / runs.RUN).is_file():
+        return None
+    folder = Path(config.model) / "evals"
+    name = f"{config.split}-{runs.now().replace(':', '').replace('-', '')}"
+    numbers = ("", *(f"-{number}" for number in range(2, 10_000)))
+    return next(folder / (name + number) for number in numbers if not (folder / (name + number)).exists())
+
+
+def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = False) -> Result:
+    """Score. A gate that is not met is in the result, not an error: the caller ends with 10."""
+    started = time.monotonic()
+    from llmctl.metrics.scoring import score_answers
+
+    answers, facts = _answers(config, checked, tell)
+    scored = score_answers(checked.metrics, answers, config.interval, config.seed)
+    scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
+    baseline_scores, comparison = _compare(config, checked, answers, scored)
+    gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
+    result = Result(scores, gates, comparison, str(config.predictions) if config.predictions else None, 0.0)
+    if checked.out is not None:
+        result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
+        _keep(config, checked, result, answers, scored.rows, force=force)
+    result = replace(result, seconds=time.monotonic() - started)
+    _reports(config, result)
+    return result
+
+
+def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Answer], dict[str, str]]:
+    if config.model is None:
+        assert config.predictions is not None
+        predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
+        references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
+        if config.limit is not None:
+            predictions, references = predictions[: config.limit], [each[: config.limit] for each in references]
+        return pairs.pair(predictions, references), {}
+    assert checked.given is not None
+    return _answers_of_model(config, checked.given, checked.metrics, tell)
+
+
+def _answers_of_model(
+    config: EvalConfig, given: GivenModel, metrics: Metrics, tell: Tell
+) -> tuple[list[Answer], dict[str, str]]:
+    """What the model answers to the records, how likely it finds them, or both, as the metrics read; and what the
+    signature of a likelihood must say."""
+    from llmctl.engines.spec import Sampling
+    from llmctl.workflows.answering import answered, open_asker
+
+    asker = open_asker(given, precision=config.precision, engine=config.engine, tell=tell)
+    records = list(islice(_records(config, given.task), config.limit))
+    if not records:
+        raise DataError("no records to score", where=str(config.data))
+    reads = {spec.reads for spec, _ in metrics}
+    answers = [Answer(id=record.id) for record in records]
+    if "text" in reads:
+        sampling = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            num_beams=config.num_beams,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        answers = answered(asker, records, sampling)
+    if "likelihood" not in reads:
+        return answers, {}
+    likely = asker.likelihoods(records, batch_size=config.batch_size, window=config.window)
+    answers = [
+        replace(answer, logprob=each.logprob, tokens=each.tokens, bytes=each.bytes)
+        for answer, each in zip(answers, likely, strict=True)
+    ]
+    window, stride = asker.questions.window(config.window, None)
+    tokenizer = whole.sha256(given.folder.path / "tokenizer.json")[:8]
+    return answers, {"tok": tokenizer, "window": str(window), "stride": str(stride), "precision": config.precision}
+
+
+def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
+    assert config.data is not None
+    if is_prepared(config.data):
+        from llmctl.data.text import read_text
+
+        return read_text(open_prepared(config.data).text(config.split))
+    from llmctl.data.read import read_records
+
+    return read_records([str(config.data)], check=task.check, fields_of=task.record_of if task.packed else None)
+
+
+def _with_facts(score: Score, checked: Checked, facts: Mapping[str, str]) -> Score:
+    """A likelihood compares only between models of one tokenizer, window and precision: the signature says them."""
+    reads = {name: spec.reads for spec, _ in checked.metrics for name in spec.scores}
+    if reads[score.metric] != "likelihood":
+        return score
+    return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in facts.items())]))
+
+
+def _compare(
+    config: EvalConfig, checked: Checked, answers: Sequence[Answer], scored: Any
+) -> tuple[tuple[Score, ...] | None, tuple[Mapping[str, Any], ...]]:
+    """The baseline's scores and paired tests against them."""
+    if config.baseline is None:
+        return None, ()
+    from llmctl.metrics.paired import paired
+    from llmctl.metrics.scoring import score_answers
+
+    lines = pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS)
+    if config.limit is not None:
+        lines = lines[: config.limit]
+    references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS)[: config.limit] for path in config.references]
+    before = score_answers(
+        checked.metrics, pairs.pair(lines, references), config.interval.replace(resamples=0), config.seed
+    )
+    tests: list[Mapping[str, Any]] = []
+    for name, measured in scored.measured.items():
+        resamples = max(config.interval.resamples, 1)
+        found = paired(
+            measured.rows, before.measured[name].rows, measured.metric.score, resamples=resamples, seed=config.seed
+        )
+        tests += [{"metric": score, **asdict(each)} for score, each in found.items()]
+    return before.scores, tuple(tests)
+
+
+def replace_resamples(config: EvalConfig) -> Any:
+    """The baseline's own interval is not asked for."""
+    return config.interval.replace(resamples=0)
+
+
+def _keep(
+    config: EvalConfig,
+    checked: Checked,
+    result: Result,
+    answers: Sequence[Answer],
+    rows: Mapping[str, Any],
+    *,
+    force: bool,
+) -> None:
+    """`scores.json` and `predictions.jsonl`, each row with the metrics' additive statistics."""
+    assert checked.out is not None
+    with whole.whole_folder(checked.out, force=force, marker="scores.json") as folder:
+        whole.write_jsonl(
+            folder / "predictions.jsonl",
+            (
+                {
+                    "id": answer.id,
+                    "prediction": answer.prediction,
+                    "references": list(answer.references),
+                    **(
+                        {"logprob": answer.logprob, "tokens": answer.tokens, "bytes": answer.bytes}
+                        if answer.tokens
+                        else {}
+                    ),
+                    "rows": {name: each[number].tolist() for name, each in rows.items()},
+                }
+                for number, answer in enumerate(answers)
+            ),
+        )
+        whole.write_json(
+            folder / "scores.json",
+            {
+                "model": config.model,
+                "data": os.path.abspath(config.data) if config.data else None,
+                "split": config.split,
+                "at": runs.now(),
+                **result.document(),
+            },
+        )
+
+
+def _reports(config: EvalConfig, result: Result) -> None:
+    from llmctl.metrics import report
+
+    if config.junit is not None:
+        whole.write_text(config.junit, report.junit(result.scores, result.gates))
+    if config.markdown is not None:
+        whole.write_text(config.markdown, report.markdown(result.scores, result.gates))
+
+
+def github_lines(result: Result) -> str:
+    """GitHub's workflow commands, where the process runs under its actions."""
+    from llmctl.metrics import report
+
+    return report.github_annotations(result.scores, result.gates) if os.environ.get("GITHUB_ACTIONS") == "true" else ""

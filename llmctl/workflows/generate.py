@@ -1,0 +1,215 @@
+"""`generate`: text from a model, to one prompt or to every row of a file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from llmctl.data.sources import STDIN, find_sources
+from llmctl.engines.spec import Sampling
+from llmctl.errors import DataError, GateError, UsageError
+from llmctl.store import whole
+from llmctl.tasks.spec import Task
+from llmctl.types import Completion, Event, Record, Request, Tell
+from llmctl.workflows.given_model import GivenModel, find_model
+from llmctl.workflows.prompts import Row, given_prompts, input_rows
+from llmctl.workflows.spec import GenerateConfig
+
+if TYPE_CHECKING:
+    from llmctl.workflows.answering import Asker
+    from llmctl.workflows.questions import Questions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was found sound. `input` is None where the prompts stand in the command line."""
+
+    model: GivenModel
+    sampling: Sampling
+    prompts: tuple[Record, ...]
+    input: str | None
+
+    def facts(self) -> dict[str, Any]:
+        """What `--dry-run` tells."""
+        asked = f"{len(self.prompts)} prompts" if self.input is None else self.input
+        return {
+            "model": str(self.model.folder.path),
+            "task": self.model.task.name,
+            "family": self.model.family,
+            "asked": asked,
+            "chosen": "drawn" if self.sampling.samples else "greedy" if self.sampling.num_beams == 1 else "beam search",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateResult:
+    """The answers in the order of the rows."""
+
+    completions: tuple[dict[str, Any], ...]
+    seconds: float
+    continues: bool
+    """An answer goes on where its prompt ends (language modelling)."""
+    streamed: bool
+
+    def document(self) -> dict[str, Any]:
+        """The contract's fields."""
+        tokens = sum(each["tokens"] for each in self.completions)
+        return {
+            "completions": list(self.completions),
+            "tokens_per_second": round(tokens / self.seconds, 1) if self.seconds > 0 else 0.0,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """What plain output shows: a single answer as its text, the prompt before it where it goes on from that;
+        several ones as JSON, a row a line, the same on a terminal and in a pipe."""
+        if len(self.completions) == 1:
+            [row] = self.completions
+            yield row["prompt"] + row["text"] if self.continues else row["text"]
+            return
+        yield from (json.dumps(row, ensure_ascii=False) for row in self.completions)
+
+
+def preflight(config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True) -> Plan:
+    """Check all that can be checked before torch is imported. Raises `UsageError` and what `find_model` does."""
+    sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
+    sampling.check()
+    source = config.input
+    if config.prompt and source is not None:
+        raise UsageError("give prompts or an input, not both", hint="--prompt TEXT, or --input FILE")
+    if not config.prompt and source is None:
+        if stdin_is_tty:
+            raise UsageError(
+                "nothing is asked",
+                hint="--prompt TEXT (an empty one continues from nothing), or --input FILE, or a pipe",
+            )
+        source = STDIN
+    model = find_model(config.model, task=config.task, offline=offline)
+    if config.output is not None:
+        inputs = [path for each in find_sources([source]) for path in each.paths] if source is not None else []
+        whole.refuse_same(config.output, [*inputs, model.folder.path])
+        if config.output.is_dir():
+            raise UsageError(f"the output {config.output} is a folder", hint="name a .jsonl file")
+        whole.refuse_existing(config.output, force=force)
+        whole.check_writable(config.output)
+    elif source is not None:
+        find_sources([source])
+    return Plan(model, sampling, tuple(given_prompts(config.prompt, model.task)), source)
+
+
+def generate(
+    config: GenerateConfig, plan: Plan, tell: Tell, *, stream: Callable[[str], None] | None = None
+) -> GenerateResult:
+    """Answer every row. `stream` is called with the pieces of a single answer as they come.
+
+    Without an output file the first bad row raises its `DataError` before anything is generated. With one, every row
+    gets a row: a bad one `{"id", "error"}`, and `GateError` is raised when the file is whole.
+    """
+    from llmctl.workflows.answering import open_asker
+    from llmctl.workflows.questions import open_questions
+
+    rows: list[Row] = list(plan.prompts) if plan.input is None else list(input_rows(plan.input, plan.model.task))
+    if config.output is None:
+        _raise_first(rows)
+    questions = open_questions(plan.model, tell=tell)
+    asked = [_asked(questions, row) for row in rows]
+    if config.output is None:
+        _raise_first(asked)
+    asker = open_asker(plan.model, precision=config.precision, engine=config.engine, questions=questions, tell=tell)
+    single = stream is not None and config.output is None and len(rows) == 1 and config.num_samples == 1
+    if stream is not None and single and plan.model.task.packed:
+        stream(_prompt_text(plan.model.task, rows[0]))
+    started = time.monotonic()
+    found = _rows(asker, rows, asked, plan.sampling, tell, stream if single else None)
+    completions = _written(found, config.output, len(rows)) if config.output is not None else list(found)
+    return GenerateResult(
+        completions=tuple(completions),
+        seconds=time.monotonic() - started,
+        continues=plan.model.task.packed,
+        streamed=single,
+    )
+
+
+def _asked(questions: Questions, row: Row) -> Request | DataError:
+    if isinstance(row, DataError):
+        return row
+    try:
+        return questions.to_answer(row)
+    except DataError as error:
+        return error
+
+
+def _raise_first(rows: Sequence[object]) -> None:
+    for row in rows:
+        if isinstance(row, DataError):
+            raise row
+
+
+def _rows(
+    asker: Asker,
+    rows: Sequence[Row],
+    asked: Sequence[Request | DataError],
+    sampling: Sampling,
+    tell: Tell,
+    stream: Callable[[str], None] | None,
+) -> Iterator[dict[str, Any]]:
+    """The result's rows in the order of the input, failed ones in their places."""
+    requests = [each for each in asked if isinstance(each, Request)]
+    completions = asker.complete(requests, sampling, stream=stream)
+    tokens, started = 0, time.monotonic()
+    for done, (row, request) in enumerate(zip(rows, asked, strict=True), start=1):
+        if isinstance(row, DataError) or isinstance(request, DataError):
+            error = row if isinstance(row, DataError) else request
+            yield {"id": row.where if isinstance(row, DataError) else row.id, "error": str(error)}
+            continue
+        prompt = _prompt_text(asker.task, row)
+        for completion in itertools.islice(completions, sampling.num_samples):
+            tokens += completion.tokens
+            yield _completion_row(completion, prompt, sampling)
+        if stream is None:
+            speed = tokens / max(time.monotonic() - started, 1e-9)
+            shown = {"stage": "generate", "done": done, "total": len(rows), "tokens_per_second": speed}
+            tell(Event("progress", shown))
+
+
+def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": completion.id,
+        "prompt": prompt,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "tokens": completion.tokens,
+    }
+    return row | {"sample": completion.sample} if sampling.num_samples > 1 else row
+
+
+def _prompt_text(task: Task, row: Row) -> str:
+    """What was asked, as text."""
+    assert isinstance(row, Record)
+    return "\n".join(segment.text for segment in task.prompt(row))
+
+
+def _written(rows: Iterator[dict[str, Any]], output: Path, total: int) -> list[dict[str, Any]]:
+    """Write every row, whole; the answers among them. Raises `GateError` where rows failed."""
+    completions, failed = [], 0
+    with whole.whole_file(output) as file:
+        for row in rows:
+            _write(file, row)
+            if "error" in row:
+                failed += 1
+            else:
+                completions.append(row)
+    if failed:
+        raise GateError(
+            f"{failed:,} of {total:,} rows failed", where=str(output), hint='their rows hold an "error" with the reason'
+        )
+    return completions
+
+
+def _write(file: IO[bytes], row: Mapping[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,118 @@
+"""Predictions and references from files, put beside each other: by id where both have one, else by order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.errors import DataError, UsageError
+from llmctl.registry import near
+from llmctl.types import Answer
+
+PREDICTION_FIELDS: Final = ("text", "prediction", "target", "summary", "answer", "label")
+REFERENCE_FIELDS: Final = ("references", "reference", "answers", "target", "summary", "label", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a file: its id if it has one, its texts, where it stands."""
+
+    id: str | None
+    texts: tuple[str, ...]
+    origin: str
+
+
+def check_file(path: Path, what: str) -> None:
+    """Raise `UsageError` where the file is not there or of an unknown kind."""
+    if not path.is_file():
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"no such file of {what}: {path}", hint=near(path.name, beside))
+    if path.suffix not in (".txt", ".jsonl"):
+        raise UsageError(f"{path}: {what} are .txt (one a line) or .jsonl", hint="rename the file, or convert it")
+
+
+def read(path: Path, what: str, fields: Sequence[str]) -> list[Line]:
+    """The rows of a `.txt` or `.jsonl` file. Raises `DataError` with `file:line`."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", newline="")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"byte {error.object[error.start]:#04x} is not UTF-8", where=f"{path}:{line}") from error
+    # Only a line feed ends a line: U+2028, U+0085 and the like are text.
+    rows = text.split("\n")
+    if rows and not rows[-1]:
+        rows.pop()
+    rows = [row.removesuffix("\r") for row in rows]
+    if not rows:
+        raise DataError(f"no {what} in the file", where=str(path))
+    if path.suffix == ".txt":
+        return [Line(None, (row,), f"{path}:{number}") for number, row in enumerate(rows, 1)]
+    return [_record(row, f"{path}:{number}", what, fields) for number, row in enumerate(rows, 1) if row.strip()]
+
+
+def _record(row: str, origin: str, what: str, fields: Sequence[str]) -> Line:
+    try:
+        value = json.loads(row)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not valid JSON: {error}", where=origin) from error
+    if not isinstance(value, Mapping):
+        raise DataError("the row is no JSON object", where=origin)
+    if "error" in value and not any(name in value for name in fields):
+        raise DataError(f"the row is a failure: {value['error']}", where=origin, hint="generate again")
+    for name in fields:
+        if name in value:
+            return Line(_id(value), _texts(value[name], f"{origin}:{name}"), origin)
+    raise DataError(f"the row has none of {', '.join(fields)}", where=origin, hint=f"name the {what} one of them")
+
+
+def _id(value: Mapping[str, Any]) -> str | None:
+    return str(value["id"]) if value.get("id") is not None else None
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    for each in texts:
+        if not isinstance(each, str):
+            raise DataError(f"is {type(each).__name__}, expected str", where=where)
+    return tuple(texts)
+
+
+def pair(predictions: Sequence[Line], references: Sequence[Sequence[Line]]) -> list[Answer]:
+    """Each prediction beside its right answers. Raises `DataError` where rows or ids do not match: never a score
+    over the wrong pairs."""
+    for lines in references:
+        if len(lines) != len(predictions):
+            where = lines[0].origin.rsplit(":", 1)[0]
+            raise DataError(
+                f"{len(predictions):,} predictions but {len(lines):,} references",
+                where=where,
+                hint="one row for one row",
+            )
+    aligned = [_aligned(predictions, lines) for lines in references]
+    return [
+        Answer(
+            id=line.id or str(number),
+            prediction=line.texts[0] if line.texts else "",
+            references=tuple(text for lines in aligned for text in lines[number].texts),
+        )
+        for number, line in enumerate(predictions)
+    ]
+
+
+def _aligned(predictions: Sequence[Line], references: Sequence[Line]) -> Sequence[Line]:
+    """References in the order of the predictions."""
+    if any(line.id is None for line in (*predictions, *references)):
+        return references
+    by_id = {line.id: line for line in references}
+    if len(by_id) != len(references):
+        seen: set[str | None] = set()
+        twice = next(line for line in references if line.id in seen or seen.add(line.id))  # type: ignore[func-returns-value]
+        raise DataError(f"the id {twice.id!r} stands twice", where=twice.origin)
+    missing = [line for line in predictions if line.id not in by_id]
+    if missing:
+        names = ", ".join(repr(line.id) for line in missing[:5])
+        raise DataError(f"no reference has the ids {names}", where=missing[0].origin)
+    return [by_id[line.id] for line in predictions]

@@ -1,0 +1,479 @@
+"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Makes a prepared folder, whole or not at all."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from llmctl import __version__, registry
+from llmctl.data.admit import Admission, Dropped, SameId
+from llmctl.data.formats import Bad
+from llmctl.data.read import Reading, parse_columns, plain_fields, scan
+from llmctl.data.sources import Source, find_sources
+from llmctl.data.spec import SPLITS, TOKENIZERS
+from llmctl.errors import ConfigError, DataError, Fault, UsageError
+from llmctl.store import whole
+from llmctl.store.locks import locked
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, Prepared, TokenizerFacts
+from llmctl.tasks.spec import Task
+from llmctl.types import Event, Tell
+from llmctl.workflows import hub
+from llmctl.workflows.spec import HUB, PreprocessConfig
+
+SAME_IDS_TOLD: Final = 5
+TELL_EVERY_SECONDS: Final = 0.5
+PEEKED_SOURCES: Final = 64
+"""Inputs whose first record is looked at before anything slow starts."""
+UNPACKED: Final = 4
+"""How many times its size a compressed input takes, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was found before anything slow starts."""
+
+    task: Task
+    sources: tuple[Source, ...]
+    tokenizer: Path | None
+    """The folder of a given tokenizer; None where one is trained."""
+    notes: tuple[str, ...]
+    input_bytes: int
+
+    def facts(self) -> dict[str, Any]:
+        """For `--dry-run`."""
+        return {
+            "task": self.task.name,
+            "inputs": [{"path": source.name, "format": source.format} for source in self.sources],
+            "input_bytes": self.input_bytes,
+            "tokenizer": "trained here" if self.tokenizer is None else str(self.tokenizer),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessResult:
+    """A prepared folder was made."""
+
+    manifest: Manifest
+    out: Path
+
+    @property
+    def rejected(self) -> int:
+        """Records in `rejects.jsonl`: where there are any the verb ends with exit code 10."""
+        return self.manifest.records.rejected
+
+    def document(self) -> dict[str, Any]:
+        """The fields of the verb's JSON document."""
+        facts = self.manifest.model_dump(mode="json")
+        names = ("records", "splits", "tokens", "tokenizer", "inputs", "labels", "seconds")
+        return {**{name: facts[name] for name in names}, "task": facts["task"], "out": str(self.out)}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Before anything slow
+
+
+def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Plan:
+    """Check everything that can be checked without reading the data; no torch, nothing written.
+
+    Raises `UsageError` and `ConfigError` for what was asked, `DataError` for a first record that cannot be used,
+    `EnvironmentFault` for the place, `IntegrityError` for a given tokenizer that would run code.
+    """
+    _check_encoding(config.encoding)
+    _check_fractions(config)
+    sources = tuple(find_sources(config.inputs, config.source_file, config.target_file))
+    task = _task(config, sources)
+    for source in sources:
+        if source.format == "text":
+            plain_fields(source, task.record_of if task.packed else None)
+    if any(source.format == "pair" for source in sources) and {c.name for c in task.columns} != {"source", "target"}:
+        raise UsageError(f"--source-file and --target-file make records of translation, not of {task.name}")
+    whole.refuse_existing(config.out, force=force, marker=MANIFEST)
+    folders = [Path(word) for word in config.inputs if Path(word).is_dir()]
+    whole.refuse_same(config.out, [*folders, *(path for source in sources for path in source.paths)])
+    size = _unpacked_bytes(sources)
+    whole.check_writable(config.out, bytes_needed=2 * size)
+    tokenizer, notes = _tokenizer(config, offline=offline)
+    if config.on_bad_record == "fail":
+        _check_first_records(config, task, sources)
+    return Plan(task, sources, tokenizer, tuple(notes), size)
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        known = codecs.lookup(name)
+    except LookupError:
+        hint = "utf-8, utf-16, latin-1, cp1252, gb18030, big5, shift_jis, …"
+        raise ConfigError([Fault("encoding", f"no encoding is named {name!r}", hint)]) from None
+    if not known._is_text_encoding or known.incrementaldecoder is None:
+        raise ConfigError([Fault("encoding", f"{name!r} is no encoding of text")])
+
+
+def _check_fractions(config: PreprocessConfig) -> None:
+    held_out = config.splits.validation + config.splits.test
+    if held_out >= 1:
+        raise ConfigError([Fault("splits", f"validation + test is {held_out:g}, nothing is left to train on")])
+
+
+def _task(config: PreprocessConfig, sources: Iterable[Source]) -> Task:
+    known = {source.task for source in sources if source.task}
+    if config.task is None and len(known) != 1:
+        raise UsageError("--task is required", hint=f"tasks: {', '.join(registry.table('tasks').entries)}")
+    task: Task = registry.load("tasks", config.task or known.pop())()
+    return task
+
+
+def _unpacked_bytes(sources: Iterable[Source]) -> int:
+    """About how much text there is. Standard input counts nothing."""
+    return sum(
+        path.stat().st_size * (UNPACKED if path.suffix in (".gz", ".zst", ".parquet") else 1)
+        for source in sources
+        for path in source.paths
+    )
+
+
+def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None, list[str]]:
+    """The folder of a given tokenizer, with what had to be decided about it; None for one that is trained."""
+    if config.tokenizer in TOKENIZERS:
+        from llmctl.data.tokenizers import check_vocabulary
+
+        check_vocabulary(config.tokenizer, config.vocab_size)
+        return None, []
+    from llmctl.data.given import find_tokenizer, settings_of
+
+    if config.tokenizer.startswith(HUB):
+        place = hub.folder(config.tokenizer, offline=offline, patterns=hub.TOKENIZER_FILES)
+    else:
+        place = Path(config.tokenizer).expanduser()
+    folder = find_tokenizer(place)
+    return folder, settings_of(folder)[1]
+
+
+def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[Source, ...]) -> None:
+    """Names of columns are wrong in the first record already, or not at all."""
+    for source in sources[:PEEKED_SOURCES]:
+        if source.path is not None:
+            # By lines, so that no more than the beginning of a plain text is read.
+            reading = _reading(config, task)
+            reading.document = "line"
+            with contextlib.closing(scan([source], reading)) as items:
+                first = next(items, None)
+            if isinstance(first, Bad):
+                raise first.error
+
+
+def _reading(config: PreprocessConfig, task: Task) -> Reading:
+    return Reading(
+        check=task.check,
+        rename=parse_columns(config.columns),
+        wanted=[column.name for column in task.columns],
+        fields_of=task.record_of if task.packed else None,
+        document=config.document,
+        encoding=config.encoding,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The work
+
+
+def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool = False) -> PreprocessResult:
+    """Make the prepared folder. Raises `DataError` for bad data, `BusyError` where another process makes this folder."""
+    begin = time.monotonic()
+    for note in plan.notes:
+        tell(Event("note", {"text": note}))
+    _clear_leftovers(config.out, tell)
+    with whole.whole_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
+        taken = _take(config, plan, tell, folder)
+        inputs = _inputs(plan.sources, taken.reading)
+        kind = _make_tokenizer(config, plan, tell, folder, taken)
+        tokens = _encode(config, plan, tell, folder, taken)
+        _check_splits(config, taken, tell)
+        manifest = Manifest(
+            llmctl=__version__,
+            task=plan.task.name,
+            task_version=plan.task.version,
+            records=Counts(
+                read=taken.read, kept=sum(taken.splits.values()), dropped=dict(taken.dropped), rejected=taken.rejected
+            ),
+            splits=taken.splits,
+            tokens=tokens,
+            tokenizer=kind,
+            inputs=tuple(inputs),
+            labels=taken.labels,
+            block_size=config.block_size if plan.task.packed else None,
+            text_sha256={split: whole.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
+            config=config.model_dump(mode="json"),
+            seconds=round(time.monotonic() - begin, 3),
+            cleaned=taken.cleaned,
+        )
+        whole.write_text(folder / "README.md", data_card(manifest))
+        whole.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return PreprocessResult(manifest, config.out)
+
+
+def encode_prepared(prepared: Prepared, task: Task, tokenizer: Any, out: Path) -> dict[str, int]:
+    """Encode the text of a prepared folder anew, with an opened tokenizer, into `out`; tokens of each split."""
+    from llmctl.data.encode import Encoder, encode_split
+    from llmctl.data.tokenizers import codes_of
+
+    encoder, labels = Encoder(codes_of(tokenizer)), prepared.manifest.labels
+    return {
+        split: encode_split(task, prepared.text(split), encoder, out, split, labels=labels).tokens for split in SPLITS
+    }
+
+
+def _clear_leftovers(out: Path, tell: Tell) -> None:
+    """Remove what a killed process left; raise `BusyError` where a living one is making this folder."""
+    import shutil
+
+    for each in sorted(out.absolute().parent.glob(f"{whole.TEMPORARY}*")):
+        if each.name.startswith(f"{whole.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
+            with locked(each):
+                shutil.rmtree(each)
+            tell(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What reading found."""
+
+    reading: Reading
+    read: int = 0
+    rejected: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    splits: dict[str, int] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    cleaned: dict[str, int] = field(default_factory=dict)
+
+
+def _take(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path) -> _Taken:
+    """Read, clean, judge and write every record."""
+    from llmctl.data.text import TextWriter
+
+    task, columns = plan.task, {column.name: column.kind for column in plan.task.columns}
+    taken = _Taken(_reading(config, task))
+    admission = Admission(task, list(columns), config.clean, config.dedup, config.splits)
+    progress = _Progress(tell, "read")
+    labels: set[str] = set()
+    same_ids: list[DataError] = []
+    with TextWriter(folder / "text", columns) as text, _rejects(config, folder) as rejects:
+        for item in scan(plan.sources, taken.reading):
+            taken.read += 1
+            progress.add(1)
+            try:
+                if isinstance(item, Bad):
+                    raise item.error
+                found = admission.judge(item)
+            except DataError as error:
+                raw = item.raw if isinstance(item, Bad) else item.fields
+                if config.on_bad_record == "fail" and isinstance(error, SameId):
+                    same_ids.append(error)
+                    if len(same_ids) == SAME_IDS_TOLD:
+                        break
+                else:
+                    _refuse(error, raw, rejects, taken, config)
+                continue
+            if isinstance(found, Dropped):
+                taken.dropped[found.reason] += 1
+                continue
+            text.add(found.split, found.record, found.characters)
+            if task.labelled and found.label is not None and found.split == "train":
+                labels.add(found.label)
+        if same_ids:
+            places = "; ".join(f"{error.where} {error.message.split(' stood')[0]}" for error in same_ids)
+            raise DataError(f"one id for different content: {places}", hint=same_ids[0].hint)
+        progress.end()
+        taken.splits, taken.characters = dict(text.records), dict(text.characters)
+    taken.labels = tuple(sorted(labels))
+    taken.cleaned = {"byte_order_marks": taken.reading.boms, "nul_characters": admission.cleaner.nul}
+    if any(taken.cleaned.values()):
+        said = f"removed {taken.reading.boms:,} byte-order marks and {admission.cleaner.nul:,} NUL characters"
+        tell(Event("note", {"text": said}))
+    if not taken.read:
+        raise DataError("no records", where=", ".join(source.name for source in plan.sources))
+    _check_splits(config, taken, None)
+    return taken
+
+
+def _refuse(error: DataError, raw: Any, rejects: IO[str] | None, taken: _Taken, config: PreprocessConfig) -> None:
+    """A bad record: stop; drop it; or keep it beside the data."""
+    if config.on_bad_record == "fail":
+        raise error
+    if rejects is None:
+        taken.dropped["bad_record"] += 1
+        return
+    taken.rejected += 1
+    row = {"where": error.where, "reason": error.message, "record": raw}
+    rejects.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def _rejects(config: PreprocessConfig, folder: Path) -> Iterator[IO[str] | None]:
+    if config.on_bad_record != "reject":
+        yield None
+        return
+    # What could not be decoded is written as the escape of its byte.
+    with (folder / "rejects.jsonl").open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        yield file
+
+
+def _check_splits(config: PreprocessConfig, taken: _Taken, tell: Tell | None) -> None:
+    """Raise `DataError` where there is nothing to train on or nothing held out; warn where one split is empty."""
+    kept = sum(taken.splits.values())
+    if not kept:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
+        rejected = f", {taken.rejected:,} rejected" if taken.rejected else ""
+        raise DataError(f"no record is left of {taken.read:,}: {reasons or 'none dropped'}{rejected}")
+    asked = {"validation": config.splits.validation, "test": config.splits.test}
+    wanted = [split for split, fraction in asked.items() if fraction > 0]
+    empty = [split for split in wanted if not taken.splits[split]]
+    # Files that are one document each are few, and can be cut; other small data may well be meant so.
+    if not taken.splits["train"] or (wanted and empty == wanted and taken.reading.whole_files == taken.read):
+        count = "the only record" if kept == 1 else f"all {kept:,} records"
+        place = next(split for split in SPLITS if taken.splits[split])
+        raise DataError(
+            f"{count} fell into the split {place}: there are too few to split",
+            hint="give more records; for plain text --document paragraph or line; or hold nothing out: "
+            "--set splits.validation=0 --set splits.test=0",
+        )
+    for split in empty if tell else ():
+        assert tell is not None
+        tell(Event("warning", {"text": f"the {split} split is empty: {kept:,} records are too few for its fraction"}))
+
+
+def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
+    """What was read, with hashes."""
+    found = []
+    for source in sources:
+        if source.path is None:
+            found.append(InputFile(path=source.name, bytes=reading.stdin_bytes, sha256=reading.stdin_hash.hexdigest()))
+        for path in source.paths:
+            name = source.name if source.task else str(path)
+            found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=whole.sha256(path)))
+    return found
+
+
+def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> TokenizerFacts:
+    """Train a tokenizer on the train split, or copy the given one."""
+    from llmctl.data import given, tokenizers
+    from llmctl.data.text import read_text
+
+    out = folder / "tokenizer"
+    if plan.tokenizer is not None:
+        given.copy_tokenizer(plan.tokenizer, out)
+        known = tokenizers.open_codes(out)
+        kind = str(type(known.tokenizer.model).__name__).lower()
+    else:
+        kind, characters = config.tokenizer, taken.characters["train"]
+        limit = tokenizers.sample_size(kind, config.vocab_size)
+        tell(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
+        if characters > limit > 0:
+            said = f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
+            tell(Event("note", {"text": said}))
+
+        def texts() -> Iterator[str]:
+            for record in read_text(folder / "text" / "train-00000.parquet"):
+                for segment in plan.task.segments(record):
+                    yield segment.text
+
+        tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
+        known = tokenizers.open_codes(out)
+    size = known.tokenizer.get_vocab_size(with_added_tokens=True)
+    return TokenizerFacts(kind=kind, vocab_size=size, sha256=whole.sha256(out / "tokenizer.json"))
+
+
+def _encode(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> dict[str, int]:
+    """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    from llmctl.data.encode import Encoder, Workers, encode_split, worker_count
+    from llmctl.data.text import keep
+    from llmctl.data.tokenizers import open_codes
+
+    encoder = Encoder(open_codes(folder / "tokenizer"))
+    count = worker_count(config.workers, sum(taken.characters.values()))
+    progress = _Progress(tell, "encode", total=sum(taken.splits.values()))
+    tokens: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        workers = stack.enter_context(Workers(encoder.codes, count)) if count > 1 else None
+        for split in SPLITS:
+            path = folder / "text" / f"{split}-00000.parquet"
+            encoded = encode_split(
+                plan.task,
+                path,
+                encoder,
+                folder / "tokens",
+                split,
+                labels=taken.labels,
+                max_length=config.max_length,
+                workers=workers,
+                done=progress.add,
+            )
+            tokens[split] = encoded.tokens
+            if too_long := int((~encoded.kept).sum()):
+                keep(path, encoded.kept.tolist())
+                taken.dropped["too_long"] += too_long
+                taken.splits[split] -= too_long
+    progress.end()
+    return tokens
+
+
+class _Progress:
+    """Tells how many records are done, not too often."""
+
+    def __init__(self, tell: Tell, stage: str, total: int | None = None) -> None:
+        self._tell = tell
+        self._fields: dict[str, Any] = {"stage": stage} | ({} if total is None else {"total": total})
+        self._records = 0
+        self._told = time.monotonic()
+
+    def add(self, records: int) -> None:
+        self._records += records
+        if time.monotonic() - self._told >= TELL_EVERY_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        self._tell(Event("progress", {**self._fields, "records": self._records}))
+        self._told = time.monotonic()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The card
+
+
+def data_card(manifest: Manifest) -> str:
+    """README.md: a header by which `datasets.load_dataset` opens the splits, and what a person wants to know."""
+    splits = [split for split in SPLITS if manifest.splits[split]]
+    files = "".join(f"      - split: {split}\n        path: text/{split}-*.parquet\n" for split in splits)
+    counts: Mapping[str, int] = manifest.records.dropped
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items())) or "none"
+    rows = "".join(f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |\n" for split in SPLITS)
+    # A file's name may hold anything; spelt as JSON it stays one line.
+    sources = "".join(f"* {json.dumps(each.path)} ({each.bytes:,} bytes)\n" for each in manifest.inputs)
+    labels = f"\nLabels: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
+    return f"""---
+configs:
+  - config_name: default
+    data_files:
+{files}---
+
+# Prepared data for {manifest.task}
+
+Made by llmctl {manifest.llmctl}. `manifest.json` holds counts, hashes and the whole configuration.
+
+| split | records | tokens |
+|---|---:|---:|
+{rows}
+Read {manifest.records.read:,} records, kept {manifest.records.kept:,}, dropped: {dropped}, \
+rejected {manifest.records.rejected:,}.
+The tokenizer is `{manifest.tokenizer.kind}` with {manifest.tokenizer.vocab_size:,} entries.
+{labels}
+Inputs:
+
+{sources}"""

@@ -1,0 +1,125 @@
+"""How records are put to a model, before its weights are needed: requests to answer, and stretches to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoConfig
+
+import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
+from llmctl.data.layout import Layout, Style, style_for
+from llmctl.data.tokenizers import load_tokenizer
+from llmctl.errors import DataError, UsageError
+from llmctl.tasks.spec import Task
+from llmctl.types import Event, Record, Request, Tell, silent
+from llmctl.workflows.given_model import GivenModel
+
+WINDOW_WITHOUT_CONTEXT: Final = 2048
+"""Tokens that a model without a longest sequence reads at once when a document is scored."""
+
+
+class Questions:
+    """Lays records of a task out as training did."""
+
+    def __init__(self, task: Task, layout: Layout, *, tell: Tell = silent) -> None:
+        self.task, self.layout, self.tell = task, layout, tell
+        self._uncut = Layout(layout.tokenizer, layout.family, layout.style)
+        self._told_cut = False
+
+    def to_answer(self, record: Record) -> Request:
+        """The record as the model is asked. A text to be labelled is cut to the context, as in training.
+
+        Raises `DataError` for a record that lacks what is asked by, or whose prompt does not fit the context.
+        """
+        self.task.check(record, self.task.prompt_columns())
+        segments = self.task.prompt(record)
+        if not segments:
+            raise DataError("the record asks nothing", where=record.origin or record.id)
+        ids, context = self._uncut.prompt(segments), self.layout.context
+        if context is not None and len(ids) > context - (self.layout.family == "decoder"):
+            if self.layout.family != "encoder":
+                raise DataError(
+                    f"the prompt is {len(ids):,} tokens long, the model's context {context:,}",
+                    where=record.origin or record.id,
+                    hint="shorten it",
+                )
+            self._tell_cut(context)
+            ids = self.layout.prompt(segments)
+        return Request(record.id, ids)
+
+    def _tell_cut(self, context: int) -> None:
+        if not self._told_cut:
+            self._told_cut = True
+            self.tell(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
+
+    def to_score(self, record: Record, window: int, stride: int) -> list[Request]:
+        """What the record teaches, as requests that together score each token of it once: see `spans`.
+
+        Raises `DataError` for a record that lacks a field, or whose source or target does not fit the context.
+        """
+        self.task.check(record)
+        sample = self._uncut.sample(self._uncut.tokens(self.task.segments(record)))
+        ids = sample.input_ids.tolist()
+        if self.layout.family == "decoder":
+            return [
+                Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
+                for start, end in _runs(sample.learned)
+                for begin, first, last in spans(start, end, window, stride)
+            ]
+        target = sample.target_ids.tolist()
+        longest = max(len(ids), len(target))
+        if self.layout.context is not None and longest > self.layout.context:
+            raise DataError(
+                f"{longest:,} tokens are more than the model's context of {self.layout.context:,}",
+                where=record.origin or record.id,
+            )
+        return [Request(record.id, tuple(ids), tuple(target))]
+
+    def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
+        """Window and stride: the context and half the window unless given. Raises `UsageError` for impossible ones."""
+        context = self.layout.context
+        window = window or context or WINDOW_WITHOUT_CONTEXT
+        if context is not None and window > context:
+            raise UsageError(f"a window of {window:,} tokens is more than the model's context of {context:,}")
+        stride = stride or max(1, window // 2)
+        if stride > window:
+            raise UsageError(f"a stride of {stride:,} tokens skips some of a window of {window:,}")
+        return window, stride
+
+
+def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Cut the scoring of the tokens [start, end) of a sequence into passes that a window holds.
+
+    Yields (begin, first, last): given the tokens [begin, first), the tokens [first, last) are scored. Each pass reads at
+    most `window` tokens (its last one is only scored). The first pass scores all that the window holds, each later one
+    `stride` more, so that every token has at least `window - stride` tokens before it, or all there are.
+    """
+    first = max(start, 1)  # nothing stands before the first token
+    last = min(end, max(window + 1, first + stride))
+    while first < end:
+        yield max(0, last - window - 1), first, last
+        first, last = last, min(end, last + stride)
+
+
+def _runs(learned: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Stretches [start, end) of True."""
+    edges = np.flatnonzero(np.diff(learned, prepend=False, append=False))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def open_questions(given: GivenModel, *, tell: Tell = silent) -> Questions:
+    """The way a model folder is asked: its tokenizer, arrangement and context.
+
+    Raises `UsageError` with both numbers where tokenizer and model do not belong together.
+    """
+    tokenizer = load_tokenizer(given.folder.path)
+    given.check_vocabulary(len(tokenizer))
+    config = AutoConfig.from_pretrained(str(given.folder.path), local_files_only=True, trust_remote_code=False)
+    # No such setting: a recurrent model, or one with relative positions, which takes sequences of any length.
+    context = getattr(config, "max_position_embeddings", None)
+    # The card's arrangement, or the one that training would choose for this tokenizer.
+    style = cast(Style, given.style) if given.style else style_for(given.family, tokenizer, packed=given.task.packed)
+    return Questions(given.task, Layout(tokenizer, given.family, style, context=context), tell=tell)

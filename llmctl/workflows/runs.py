@@ -1,0 +1,147 @@
+"""Runs looked at: which there are under a folder, what made one, what differs between several. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmctl import config, registry
+from llmctl.errors import IntegrityError, UsageError
+from llmctl.store import runs
+from llmctl.store.locks import is_locked
+
+DIED = "died"
+"""The status of a run whose record says running and whose lock nobody holds."""
+
+
+def listing(folder: Path) -> dict[str, Any]:
+    """The document of `runs list`: every run under `folder`. Raises `UsageError` where there is no such folder."""
+    if not folder.is_dir():
+        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        hint = registry.near(folder.name, [*ACTIONS, *beside]) or "name a folder that holds runs"
+        raise UsageError(f"no such folder: {folder}", hint=hint)
+    return {"folder": str(folder), "runs": [_row(path) for path in runs.under(folder)]}
+
+
+def describe(run: Path) -> dict[str, Any]:
+    """The document of `runs show`: what made this model, what it scored."""
+    record = runs.read(run)
+    return {
+        "run": str(run),
+        **record.model_dump(),
+        "status": status(run, record),
+        "config": _config(run),
+        "scores": list(_scores(run)),
+        "last_metrics": last_metrics(run),
+    }
+
+
+def compare(folders: Sequence[Path]) -> dict[str, Any]:
+    """The document of `runs compare`: per key one value a run, in the order given, None where a run has none.
+
+    `config` and `origin` hold what differs, `scores` everything that was measured.
+    """
+    if len(folders) < 2:
+        raise UsageError("compare takes two runs or more", hint="llmctl runs compare RUN RUN")
+    described = [describe(folder) for folder in folders]
+    origins = [
+        {name: run[name] for name in ("model", "task", "git", "parents", "versions", "hardware")} for run in described
+    ]
+    return {
+        "runs": [run["run"] for run in described],
+        "status": [run["status"] for run in described],
+        "config": _differences([run["config"] for run in described]),
+        "origin": _differences(origins),
+        "scores": _side_by_side([_measured(run) for run in described]),
+    }
+
+
+ACTIONS = ("list", "show", "compare")
+
+
+def status(run: Path, record: runs.RunRecord) -> str:
+    """The status as it is now: a run that says running is running only while its lock is held."""
+    return DIED if record.status == "running" and not is_locked(run) else record.status
+
+
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The last whole line of `metrics.jsonl`; a killed run may have left a half one after it."""
+    path = run / "metrics.jsonl"
+    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _row(path: Path) -> dict[str, Any]:
+    try:
+        record = runs.read(path)
+    except IntegrityError as error:
+        return {"run": str(path), "status": "unreadable", "error": str(error)}
+    return {
+        "run": str(path),
+        "status": status(path, record),
+        "verb": record.verb,
+        "model": record.model,
+        "task": record.task,
+        "steps": record.result.get("steps", last_metrics(path).get("step")),
+        "best": record.result.get("best"),
+        "started": record.started,
+        "ended": record.ended,
+    }
+
+
+def _config(run: Path) -> dict[str, Any]:
+    """The resolved configuration of the run's own verb."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {}
+    recipe = config.parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _scores(run: Path) -> Iterator[dict[str, Any]]:
+    """Scores of `RUN/evals/*/scores.json`, each with the name of its evaluation."""
+    for path in sorted((run / "evals").glob("*/scores.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError("is not what llmctl eval wrote", where=str(path)) from error
+        for score in found:
+            yield {"evaluation": path.parent.name, **score}
+
+
+def _measured(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number that a run came to, by name."""
+    found = {
+        name: value
+        for name, value in flat(run["result"]).items()
+        if isinstance(value, int | float) and value is not True
+    }
+    for score in run["scores"]:
+        found[f"{score['evaluation']}.{score['metric']}"] = score["value"]
+    return found
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{a: {b: 1}}` -> `{"a.b": 1}`."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= flat(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
+    return found
+
+
+def _side_by_side(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _differences(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    together = _side_by_side([flat(row) for row in rows])
+    return {name: values for name, values in together.items() if any(value != values[0] for value in values)}

@@ -1,0 +1,210 @@
+"""What each verb can be asked: one `Spec` a verb. Flags, `--set` keys and recipe keys all come from here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import AfterValidator
+
+from llmctl import registry
+from llmctl.config import Document, Duration, Real, Size, Spec, Switch, UsageValueError, Whole, flag, key
+from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
+from llmctl.errors import UsageError
+from llmctl.metrics.spec import IntervalSpec
+from llmctl.models.spec import Shape
+from llmctl.training.spec import Optimizer, Schedule
+
+HUB: Final = "hf:"
+"""The prefix that asks the Hugging Face hub."""
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be, or is, a place on disk."""
+    return os.sep in name or name.startswith((".", "~")) or os.path.exists(name)
+
+
+def registered(kind: str) -> Callable[[str], str]:
+    """A validator: the canonical name of something in the registry."""
+
+    def check(name: str) -> str:
+        try:
+            return registry.find(kind, name).name
+        except UsageError as error:
+            raise UsageValueError(error.message, error.hint) from error
+
+    return check
+
+
+def _model_reference(name: str) -> str:
+    if looks_like_path(name) or name.startswith(HUB):
+        return name
+    architecture, colon, size = name.partition(":")
+    registered("models")(architecture)
+    sizes = registry.load("models", architecture).sizes
+    if colon and size not in sizes:
+        raise UsageValueError(f"{architecture} has no size {size!r}", f"sizes: {', '.join(sizes)}")
+    return name
+
+
+def _tokenizer_reference(name: str) -> str:
+    if name in TOKENIZERS or looks_like_path(name) or name.startswith(HUB):
+        return name
+    hint = registry.near(name, TOKENIZERS) or f"kinds: {', '.join(TOKENIZERS)}; or a folder"
+    raise UsageValueError(f"no tokenizer named {name!r}", hint)
+
+
+def _column_map(value: str) -> str:
+    for part in value.split(","):
+        name, equals, column = part.partition("=")
+        if not (equals and name.strip() and column.strip()):
+            raise UsageValueError(f"{part!r} is not NAME=COLUMN", "write text=body,label=stars")
+    return value
+
+
+TaskName = Annotated[str, AfterValidator(registered("tasks"))]
+EngineName = Annotated[str, AfterValidator(registered("engines"))]
+ModelReference = Annotated[str, AfterValidator(_model_reference)]
+TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference)]
+ColumnMap = Annotated[str, AfterValidator(_column_map)]
+
+
+class ModelSettings(Shape):
+    """Which model: `NAME[:SIZE]` for random weights, a folder for its own, `hf:ID` for the hub's."""
+
+    shorthand: ClassVar[str | None] = "name"
+    name: ModelReference = key(..., "NAME[:SIZE], a folder, or hf:ID")
+
+
+class PreprocessConfig(Spec):
+    """Read, clean, split, train or load a tokenizer, encode."""
+
+    inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets, or - for standard input")
+    task: TaskName | None = flag(None, "what the records are for; a built-in data set knows its own", panel="Main")
+    out: Path = flag(..., "the folder to make", panel="Main")
+    columns: ColumnMap | None = flag(None, "your names of the fields: text=body,label=stars", panel="Input")
+    document: Document = flag("file", "what one document of a plain text file is", panel="Input")
+    source_file: Path | None = flag(None, "source lines, aligned with --target-file", panel="Input")
+    target_file: Path | None = flag(None, "target lines, aligned with --source-file", panel="Input")
+    encoding: str = flag("utf-8", "encoding of the input files", panel="Input")
+    on_bad_record: Literal["fail", "skip", "reject"] = flag(
+        "fail", "a bad record: stop; drop it; or keep it in rejects.jsonl and exit 10", panel="Input"
+    )
+    tokenizer: TokenizerReference = flag(
+        "bpe", f"trained here: {', '.join(TOKENIZERS)}; or the folder of a tokenizer or model", panel="Tokens"
+    )
+    vocab_size: Size = flag(4096, "entries of a tokenizer trained here", panel="Tokens", ge=8)
+    max_length: Size | None = flag(None, "drop records with a longer segment, in tokens", panel="Tokens", ge=1)
+    block_size: Size = key(128, "tokens of a block in language modelling", ge=2)
+    splits: Splits = key(Splits(), "fractions held out")
+    clean: Clean = key(Clean(), "how text is cleaned")
+    dedup: Dedup = key(Dedup(), "which duplicates are dropped")
+    workers: Whole = flag(0, "processes that read and encode; 0 for one a core", panel="Run", ge=0)
+    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+class TrainConfig(Spec):
+    """Learn from prepared data."""
+
+    moved: ClassVar[Mapping[str, str]] = {"lr": "optimizer.lr"}
+
+    data: Path = flag(..., "a prepared folder", panel="Main")
+    model: ModelSettings = flag(
+        ..., "NAME[:SIZE] for random weights, a folder for its own, hf:ID for the hub's", panel="Main"
+    )
+    out: Path = flag(..., "the run folder to make", panel="Main")
+    epochs: Real | None = flag(None, "stop after so many passes; 3 when no budget is given", panel="Budget", gt=0)
+    max_steps: Size | None = flag(None, "stop after so many optimizer steps", panel="Budget", ge=1)
+    max_tokens: Size | None = flag(None, "stop after so many tokens", panel="Budget", ge=1)
+    max_time: Duration | None = flag(None, "stop after so long: 90s, 55m", panel="Budget", gt=0)
+    batch_size: Whole = flag(32, "records (blocks) of one optimizer step over all processes", panel="Learning", ge=1)
+    micro_batch_size: Whole | None = key(None, "records of one forward pass; all of a process's when not given", ge=1)
+    optimizer: Optimizer = key(Optimizer(), "how weights move")
+    schedule: Schedule = key(Schedule(), "how the learning rate moves")
+    clip_norm: Real = key(1.0, "largest norm of the gradient; 0 for no clipping", ge=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
+        "auto", "auto: bf16 autocast where the processor has it", panel="Learning"
+    )
+    best_by: str | None = flag(None, "loss, or a metric of the task, computed by generating", panel="Validation")
+    best_by_limit: Whole = key(200, "validation records that such a metric is computed on", ge=1)
+    patience: Whole | None = flag(None, "stop after so many evaluations without a better one", panel="Validation", ge=1)
+    eval_every: Size | None = key(None, "steps between evaluations; a tenth of the run when not given", ge=1)
+    save_every: Size | None = key(None, "steps between checkpoints; as eval_every when not given", ge=1)
+    keep_checkpoints: Whole = key(2, "newest checkpoints kept, beside the best", ge=1)
+    log_every: Whole = key(10, "steps between lines of metrics.jsonl", ge=1)
+    max_length: Size | None = key(None, "cut records to so many tokens; the model's context when not given", ge=2)
+    compile: Switch = key(False, "torch.compile the model: slower to start, 3 to 27 % faster after")
+    processes: Whole = flag(1, "processes on this machine", panel="Processes", ge=1)
+    machines: Whole = flag(1, "machines of the run, this one included", panel="Processes", ge=1)
+    machine_rank: Whole = flag(0, "which of them this one is, from 0", panel="Processes", ge=0)
+    main_address: str = flag("127.0.0.1", "host[:port] of machine 0", panel="Processes")
+    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+class GenerateConfig(Spec):
+    """Text from a model."""
+
+    model: ModelReference = flag(..., "a run, a model folder, or hf:ID", panel="Main")
+    task: TaskName | None = flag(None, "how to put the prompt; the model folder knows", panel="Main")
+    prompt: tuple[str, ...] = flag((), "what to answer or continue; repeatable", panel="Main")
+    input: str | None = flag(None, "a file of prompts or records, - for standard input", panel="Main")
+    output: Path | None = flag(None, "a JSONL file of answers, one row for every input row", panel="Main")
+    max_new_tokens: Size = flag(128, "longest answer in tokens", panel="Length", ge=1)
+    stop: tuple[str, ...] = flag((), "end an answer before this text; repeatable", panel="Length")
+    temperature: Real | None = flag(None, "sample with this temperature; 0 is greedy", panel="Choice", ge=0)
+    top_k: Whole | None = flag(None, "sample among the k likeliest tokens", panel="Choice", ge=1)
+    top_p: Real | None = flag(None, "sample among the likeliest tokens of this mass", panel="Choice", gt=0, le=1)
+    min_p: Real | None = key(None, "sample among tokens at least this share of the likeliest", ge=0, le=1)
+    repetition_penalty: Real = key(1.0, "divide the scores of tokens already there", gt=0)
+    num_beams: Whole = flag(1, "beams of a beam search", panel="Choice", ge=1)
+    length_penalty: Real = key(1.0, "exponent of the length a beam's score is divided by")
+    num_samples: Whole = flag(1, "answers to each prompt", panel="Choice", ge=1)
+    batch_size: Whole = flag(32, "prompts answered at once", panel="Run", ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation")
+    engine: EngineName = key("torch", "what runs the model")
+    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+class EvalConfig(Spec):
+    """Score a model on data, or predictions against references."""
+
+    model: ModelReference | None = flag(None, "a run or model folder", panel="A model")
+    data: Path | None = flag(None, "a prepared folder, or a file of records", panel="A model")
+    split: Literal["train", "validation", "test"] = flag("test", "of a prepared folder", panel="A model")
+    task: TaskName | None = key(None, "how to put the records; the model folder knows")
+    predictions: Path | None = flag(None, ".txt (one a line) or .jsonl", panel="Files")
+    references: tuple[Path, ...] = flag((), ".txt or .jsonl; repeat for several right answers", panel="Files")
+    metric: tuple[str, ...] = flag((), "bleu, or with options bleu:tokenize=zh; repeatable", panel="Score")
+    require: tuple[str, ...] = flag((), "a gate: 'bleu>=20'; not met is exit 10; repeatable", panel="Score")
+    baseline: Path | None = flag(None, "other predictions, compared in pairs: 'bleu>=baseline-0.5'", panel="Score")
+    junit: Path | None = flag(None, "write scores and gates as JUnit XML", panel="Report")
+    markdown: Path | None = flag(None, "write scores and gates as a Markdown table", panel="Report")
+    interval: IntervalSpec = key(IntervalSpec(), "confidence interval")
+    limit: Whole | None = flag(None, "score the first so many records", panel="Score", ge=1)
+    out: Path | None = flag(None, "folder for scores.json and predictions.jsonl", panel="Score")
+    max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
+    num_beams: Whole = key(1, "beams of a beam search", ge=1)
+    window: Size | None = key(None, "tokens seen at once in likelihoods; the model's context when not given", ge=2)
+    batch_size: Whole = flag(32, "records at once", panel="Run", ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation; published figures use fp32")
+    engine: EngineName = key("torch", "what runs the model")
+    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+class QuickstartConfig(Spec):
+    """The whole lifecycle on data that ships with the package."""
+
+    out: Path | None = flag(None, "the folder to make; quickstart, quickstart-2, … when not given", panel="Main")
+    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+SPECS: Final[Mapping[str, type[Spec]]] = {
+    "quickstart": QuickstartConfig,
+    "preprocess": PreprocessConfig,
+    "train": TrainConfig,
+    "generate": GenerateConfig,
+    "eval": EvalConfig,
+}
+"""The spec of each verb that reads a block of a recipe."""

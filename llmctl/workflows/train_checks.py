@@ -1,0 +1,246 @@
+"""All of `train` that can be checked before torch is imported: data, model, task, shape, budget, output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl import registry
+from llmctl.config import Spec, combine, validate
+from llmctl.errors import ConfigError, DataError, Fault, UsageError
+from llmctl.metrics import parse
+from llmctl.metrics.spec import MetricSpec
+from llmctl.models import families
+from llmctl.models.spec import ModelSpec, Shape
+from llmctl.store import runs, whole
+from llmctl.store.models import ModelFolder, open_model
+from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import Family
+from llmctl.workflows import hub
+from llmctl.workflows.spec import HUB, TrainConfig, looks_like_path
+
+GIVEN_LEARNING_RATE: Final = 5e-5
+"""Peak learning rate for given weights, after Devlin et al. 2019."""
+ADAM_COPIES: Final = 3
+"""Weights and two running means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found sound."""
+
+    resolved: TrainConfig
+    prepared: Prepared
+    task: Task
+    family: Family
+    architecture: ModelSpec | None
+    shape: Shape | None
+    given: ModelFolder | None
+    best_by: MetricSpec | None
+    best_score: str
+    """The name of the score that is best: `loss`, or one of the metric's."""
+    parents: Mapping[str, str]
+    resume: bool
+
+    def facts(self) -> dict[str, Any]:
+        """What `--dry-run` tells."""
+        found: dict[str, Any] = {"task": self.task.name, "family": self.family, "best_by": self.best_score}
+        if self.architecture and self.shape:
+            size = self.prepared.manifest.tokenizer.vocab_size
+            labels = len(self.prepared.manifest.labels)
+            found["parameters"] = self.architecture.parameters(self.shape, size, labels)
+            found["shape"] = self.shape.given()
+        found["records"] = dict(self.prepared.manifest.splits)
+        found["tokens"] = dict(self.prepared.manifest.tokens)
+        found["resume"] = self.resume
+        return found
+
+
+def preflight(
+    config: TrainConfig, *, force: bool, offline: bool, resume: bool = False, in_worker: bool = False
+) -> Checked:
+    """Raise the first kind of fault that there is, before anything slow; imports nothing heavy."""
+    prepared = open_prepared(config.data)
+    task: Task = registry.load("tasks", prepared.manifest.task)()
+    architecture, shape, given = _model(config, prepared, offline=offline)
+    family: Family = architecture.family if architecture else families.family_of(given.config if given else {})
+    _check_family(config, task, family)
+    if shape is not None:
+        _check_shape(config, prepared, shape)
+    if not prepared.manifest.splits.get("train"):
+        raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
+    best_by, best_score = _best_by(config, prepared)
+    resuming = resume and (config.out / runs.RUN).is_file()
+    if not resuming and not in_worker and config.machine_rank == 0:
+        whole.refuse_existing(config.out, force=force, marker=runs.RUN)
+    whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
+    whole.check_writable(config.out / "model", bytes_needed=_bytes_needed(config, prepared, architecture, shape, given))
+    return Checked(
+        resolved=_resolve(config, architecture, shape),
+        prepared=prepared,
+        task=task,
+        family=family,
+        architecture=architecture,
+        shape=shape,
+        given=given,
+        best_by=best_by,
+        best_score=best_score,
+        parents=_parents(config, prepared, given),
+        resume=resuming,
+    )
+
+
+CHANGEABLE: Final = frozenset(
+    "epochs max_steps max_tokens max_time patience eval_every save_every keep_checkpoints log_every micro_batch_size "
+    "processes machines machine_rank main_address out".split()
+)
+"""Settings that a resumed run may change."""
+
+
+def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a resumed run is asked for what would make it another run."""
+    before = validate(TrainConfig, combine(TrainConfig, [recorded]))
+    after = validate(TrainConfig, combine(TrainConfig, [recorded, asked]))
+    faults = []
+    for name in TrainConfig.model_fields:
+        if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):
+            continue
+        was, now = _comparable(name, before), _comparable(name, after)
+        faults.append(Fault(name, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _comparable(name: str, config: TrainConfig) -> Any:
+    if name == "data":
+        return os.path.abspath(config.data)
+    if name == "model" and looks_like_path(config.model.name):
+        return os.path.abspath(config.model.name)
+    value = getattr(config, name)
+    return value.model_dump(exclude_none=True) if isinstance(value, Spec) else value
+
+
+def _model(
+    config: TrainConfig, prepared: Prepared, *, offline: bool
+) -> tuple[ModelSpec | None, Shape | None, ModelFolder | None]:
+    name, overrides = config.model.name, Shape.model_validate(config.model.model_dump(exclude={"name"}))
+    if name.startswith(HUB) or looks_like_path(name):
+        if changed := overrides.given():
+            raise ConfigError(
+                [Fault(f"model.{each}", "given weights have their shape already") for each in changed],
+                hint="leave model.* out, or name an architecture for random weights",
+            )
+        folder = hub.folder(name, offline=offline) if name.startswith(HUB) else Path(name).expanduser()
+        return None, None, open_model(folder)
+    architecture, _, size = name.partition(":")
+    spec: ModelSpec = registry.load("models", architecture)
+    own = spec.settings()
+    faults = [
+        Fault(
+            f"model.{each}", f"{spec.name} has no such setting", registry.near(each, own) or f"it has {', '.join(own)}"
+        )
+        for each in overrides.given()
+        if each not in own
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return spec, spec.shape(size or spec.default_size, overrides), None
+
+
+def _check_family(config: TrainConfig, task: Task, family: Family) -> None:
+    if family in task.families:
+        return
+    able = [
+        entry.name
+        for entry in registry.entries("models")
+        if registry.load("models", entry.name).family in task.families
+    ]
+    kind = config.model.name
+    raise UsageError(
+        f"{kind} is of the family {family}, {task.name} needs {' or '.join(task.families)}",
+        hint=f"models that can: {', '.join(able)}",
+    )
+
+
+def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
+    block = prepared.manifest.block_size
+    faults: list[Fault] = []
+    if shape.context is not None and block is not None and block > shape.context:
+        faults.append(
+            Fault(
+                "model.context",
+                f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {shape.context}",
+                f"--set model.context={block}, or preprocess with --set block_size={shape.context}",
+            )
+        )
+    if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
+        faults.append(Fault("model.heads", f"hidden {shape.hidden} is no multiple of heads {shape.heads}"))
+    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
+        faults.append(
+            Fault("micro_batch_size", f"{config.micro_batch_size} is more than batch_size {config.batch_size}")
+        )
+    if config.machine_rank >= config.machines:
+        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _best_by(config: TrainConfig, prepared: Prepared) -> tuple[MetricSpec | None, str]:
+    """The metric and the score that the best checkpoint is chosen by; the loss when not given."""
+    if config.best_by is None or config.best_by == "loss":
+        return None, "loss"
+    if not prepared.manifest.splits.get("validation"):
+        raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
+    for entry in registry.entries("metrics"):
+        spec: MetricSpec = registry.load("metrics", entry.name)
+        if config.best_by in spec.scores and spec.reads == "text":
+            return spec, config.best_by
+    spec, _ = parse.parse_metric(config.best_by)
+    if spec.reads != "text":
+        raise UsageError(
+            f"--best-by {config.best_by}: likelihoods rank checkpoints as the loss does", hint="--best-by loss"
+        )
+    return spec, spec.scores[-2] if spec.name == "rouge" else spec.scores[0]
+
+
+def _resolve(config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None) -> TrainConfig:
+    """The configuration with what was left open filled in, and places made absolute: `RUN/config.yaml`."""
+    changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
+    model: dict[str, Any] = {"name": config.model.name}
+    if architecture and shape:
+        model |= shape.given()
+    elif not config.model.name.startswith(HUB):
+        model["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    rate = config.optimizer.lr or (architecture.learning_rate if architecture else GIVEN_LEARNING_RATE)
+    budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
+    if all(each is None for each in budgets):
+        changes["epochs"] = 3.0
+    return config.replace(**changes, model=model, optimizer=config.optimizer.model_dump() | {"lr": rate})
+
+
+def _parents(config: TrainConfig, prepared: Prepared, given: ModelFolder | None) -> dict[str, str]:
+    found = {"data": whole.sha256(prepared.path / MANIFEST), "data_path": os.path.abspath(prepared.path)}
+    if given is not None:
+        weights = sorted(given.path.glob("*.safetensors"))
+        found |= {"model": whole.sha256(weights[0]), "model_path": os.path.abspath(given.path)}
+    return found
+
+
+def _bytes_needed(
+    config: TrainConfig,
+    prepared: Prepared,
+    architecture: ModelSpec | None,
+    shape: Shape | None,
+    given: ModelFolder | None,
+) -> int:
+    """Disk for the checkpoints kept, the best one, one being written, and the model."""
+    if architecture and shape:
+        labels = len(prepared.manifest.labels)
+        weights = 4 * architecture.parameters(shape, prepared.manifest.tokenizer.vocab_size, labels)
+    else:
+        weights = sum(each.stat().st_size for each in given.path.glob("*.safetensors")) if given else 0
+    return weights * ADAM_COPIES * (config.keep_checkpoints + 2) + weights

@@ -1,0 +1,80 @@
+"""Settings and folders that tests share: one thread, no network, plain output; small prepared folders made once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+    NO_COLOR="1",
+)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def llmctl() -> Run:
+    """Run the command as a process of its own; returns it with exit code, stdout and stderr."""
+
+    def run(*words: str | Path, cwd: Path | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llmctl", *map(str, words)]
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 300, "stdin": subprocess.DEVNULL}
+        return subprocess.run(command, cwd=cwd, check=False, **options | more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def inside() -> Callable[..., dict[str, Any]]:
+    """Run the command in this process (torch is imported once) with `--json`; returns its document."""
+
+    def run(*words: str | Path, code: int = 0) -> dict[str, Any]:
+        import contextlib
+        import io
+
+        from llmctl.cli import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            ended = main.run([*map(str, words), "--json"])
+        assert ended == code, f"exit code {ended}\n{out.getvalue()}\n{err.getvalue()}"
+        document: dict[str, Any] = json.loads(out.getvalue())
+        return document
+
+    return run
+
+
+def _prepared(inside: Callable[..., dict[str, Any]], folder: Path, *words: str) -> Path:
+    inside("preprocess", *words, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sonnets(inside: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sonnets, packed in blocks of 32."""
+    words = ("sonnets", "--task", "lm", "--vocab-size", "400", "--set", "block_size=32")
+    return _prepared(inside, tmp_path_factory.mktemp("data") / "sonnets", *words)
+
+
+@pytest.fixture(scope="session")
+def dates(inside: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dates in English and Chinese."""
+    return _prepared(inside, tmp_path_factory.mktemp("data") / "dates", "dates-en-zh", "--vocab-size", "500")
+
+
+@pytest.fixture(scope="session")
+def reviews(inside: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Review sentences with their labels."""
+    words = ("reviews", "--tokenizer", "word", "--vocab-size", "1000")
+    return _prepared(inside, tmp_path_factory.mktemp("data") / "reviews", *words)

@@ -1,0 +1,78 @@
+"""The front door is quick: nothing heavy is imported for help, the registry, completion or a config error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from llmctl import registry
+from llmctl.cli.main import VERBS
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "pyarrow", "tokenizers", "sacrebleu")
+
+COMMANDS = [
+    [],
+    ["--version"],
+    ["--help"],
+    *([row.name, "--help"] for row in VERBS),
+    ["list"],
+    ["list", "--json"],
+    *(["list", kind] for kind in registry.KINDS),
+    *(["show", entry.kind, entry.name] for entry in registry.entries()),
+    ["runs"],
+    ["runs", "show", "."],
+    *(["completions", shell] for shell in ("bash", "zsh", "fish", "powershell")),
+    ["trian"],
+    ["train", "--modle", "x"],
+    ["preprocess", "sonnets", "--out", "o", "--set", "cleen.unicode=nfc"],
+    ["train", "--data", "d", "--model", "gpt2", "--out", "o", "--set", "model.layrs=3"],
+    ["train", "--data", "d", "--model", "gtp2", "--out", "o"],
+    ["generate", "--model", "./m", "--set", "topk=3"],
+    ["eval", "--set", "interval.levle=0.9"],
+    ["quickstart", "--set", "sead=1"],
+    ["run", "recipe.yaml"],
+]
+
+PROBE = f"""
+import contextlib, io, json, sys
+from llmctl.cli.main import run
+found = []
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = run(words)
+    found.append([words, code, [name for name in {HEAVY!r} if name in sys.modules]])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[str], int, list[str]]]:
+    """Every command with its exit code and the heavy packages that are there after it, all in one process."""
+    folder = tmp_path_factory.mktemp("light")
+    (folder / "recipe.yaml").write_text("train: {modle: gpt2}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        input=json.dumps(COMMANDS),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+    )
+    return [tuple(row) for row in json.loads(done.stdout)]
+
+
+def test_nothing_heavy_is_imported(answered: list[tuple[list[str], int, list[str]]]) -> None:
+    first = next(((words, heavy) for words, _, heavy in answered if heavy), None)
+    assert first is None, f"llmctl {' '.join(first[0])} imports {', '.join(first[1])}" if first else ""
+
+
+def test_they_all_answer(answered: list[tuple[list[str], int, list[str]]]) -> None:
+    mistakes = COMMANDS.index(["trian"])
+    wrong = [
+        (words, code) for words, code, _ in answered[:mistakes] if code != (2 if words[:2] == ["runs", "show"] else 0)
+    ]
+    assert wrong == []
+    assert [(words, code) for words, code, _ in answered[mistakes:] if code != 2] == []

@@ -1,0 +1,144 @@
+"""What each metric answers, checked by hand where no library is the judge."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llmctl.errors import DataError
+from llmctl.metrics.parse import parse_metric
+from llmctl.metrics.scoring import score_answers
+from llmctl.metrics.spec import IntervalSpec
+from llmctl.types import Answer, Score
+
+NO_INTERVAL = IntervalSpec(resamples=0)
+
+
+def scored(metric: str, *rows: tuple[str, str | tuple[str, ...]]) -> Score:
+    answers = [
+        Answer(str(n), prediction, (right,) if isinstance(right, str) else right)
+        for n, (prediction, right) in enumerate(rows)
+    ]
+    return score_answers([parse_metric(metric)], answers, NO_INTERVAL, 0).scores[0]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "exact", "f1"),
+    [
+        ("The Eiffel Tower!", ("eiffel  tower",), 1, 1),
+        ("in Paris, France", ("Paris",), 0, 0.5),
+        ("Paris", ("London", "paris."), 1, 1),
+        ("the", ("a",), 1, 1),
+        ("", ("Paris",), 0, 0),
+        ("Paris", ("",), 0, 0),
+        ("cat cat", ("cat",), 0, 2 / 3),
+        ("anthem", ("them",), 0, 0),
+        ("“Paris”", ("Paris",), 0, 0),  # SQuAD's script keeps typographic quotes
+        ("《人权宣言》。", ("人权宣言",), 1, 1),
+        ("人权　宣言", ("人权宣言",), 1, 1),
+        ("世界人权", ("人权宣言",), 0, 0.5),
+        ("一九四八年 Paris", ("一九四八年，paris！",), 1, 1),
+    ],
+)
+def test_answers(prediction: str, references: tuple[str, ...], exact: float, f1: float) -> None:
+    assert scored("exact_match", (prediction, references)).value == exact
+    assert scored("f1", (prediction, references)).value == pytest.approx(f1)
+
+
+def test_answers_compared_as_they_are() -> None:
+    assert scored("exact_match:normalize=false", ("Paris", "paris")).value == 0
+    assert scored("f1:normalize=false", ("the cat", "the dog")).value == 0.5
+
+
+def test_answer_signatures_tell_characters_from_words() -> None:
+    english, chinese = (scored("f1", (text, text)).signature for text in ("a cat", "一只猫"))
+    assert "tok:blank" in english
+    assert "tok:char" in chinese
+    assert scored("f1:normalize=false", ("x", "x")).signature != scored("f1", ("x", "x")).signature
+
+
+def test_blanks_around_a_label_do_not_matter_and_case_does() -> None:
+    assert scored("accuracy", (" positive\r", "positive"), ("Positive", "positive")).value == 0.5
+    assert scored("macro_f1", (" positive\r", "positive"), ("Positive", "positive")).value == pytest.approx(1 / 3)
+
+
+def test_macro_f1_refuses_what_is_no_single_label() -> None:
+    with pytest.raises(DataError, match="one label a row") as caught:
+        scored("macro_f1", ("a", "a"), ("a", ("a", "b")))
+    assert caught.value.where == "row 2 (id 1)"
+    with pytest.raises(DataError, match="no reference's label"):
+        scored("macro_f1", *((f"free text {n}", "label") for n in range(1001)))
+
+
+def likelihood(metric: str, *rows: tuple[float, int, int]) -> float:
+    answers = [Answer(str(n), logprob=nats, tokens=tokens, bytes=size) for n, (nats, tokens, size) in enumerate(rows)]
+    return score_answers([parse_metric(metric)], answers, NO_INTERVAL, 0).scores[0].value
+
+
+def test_likelihood_is_summed_first_and_divided_once() -> None:
+    rows = [(-3 * math.log(2), 3, 12), (-5 * math.log(2), 1, 4)]
+    assert likelihood("perplexity", *rows) == pytest.approx(4.0)  # 8 bits over 4 tokens
+    assert likelihood("bits_per_byte", *rows) == pytest.approx(0.5)  # 8 bits over 16 bytes
+
+
+def test_likelihood_that_is_not_finite_stays_so() -> None:
+    assert math.isnan(likelihood("perplexity", (0.0, 0, 0)))
+    assert math.isnan(likelihood("bits_per_byte", (0.0, 0, 0)))
+    assert math.isnan(likelihood("perplexity", (math.nan, 1, 1)))
+    assert likelihood("perplexity", (-math.inf, 1, 1)) == math.inf
+    assert likelihood("perplexity", (-1e6, 1, 1)) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("人人生而自由，在尊严和权利上一律平等。", "char"),
+        ("Все люди рождаются свободными", "char"),
+        ("सभी मनुष्यों को गौरव और अधिकार", "char"),
+        ("모든 인간은 태어날 때부터 자유롭다", "char"),
+        ("All human beings are born free", "default"),
+    ],
+)
+def test_rouge_of_a_text_with_itself_is_1_in_every_script(text: str, tokenizer: str) -> None:
+    answers = [Answer("0", text, (text,))]
+    scores = score_answers([parse_metric("rouge")], answers, NO_INTERVAL, 0).scores
+    assert {score.metric: score.value for score in scores} == dict.fromkeys(
+        ("rouge1", "rouge2", "rougeL", "rougeLsum"), 1
+    )
+    assert f"tok:{tokenizer}|" in scores[0].signature
+    assert scored("rouge:tokenize=default", (text, text)).value == (1 if tokenizer == "default" else 0)
+
+
+def test_rouge_keeps_the_words_of_other_scripts_whole() -> None:
+    # 用 Python 写 程 序 against 用 Java 写 程 序: four of five
+    assert scored("rouge", ("用Python写程序", "用Java写程序")).value == pytest.approx(0.8)
+
+
+def test_chinese_bleu_takes_the_chinese_tokenizer_and_says_so() -> None:
+    score = scored("bleu", ("人人生而自由。", "人人生而自由。"))
+    assert score.value == pytest.approx(100)
+    assert "tok:zh" in score.signature
+    assert "tok:13a" in scored("bleu:tokenize=13a", ("人人", "人人")).signature
+
+
+def test_chinese_ter_counts_characters() -> None:
+    assert scored("ter", ("人人自由", "人人平等")).value == pytest.approx(50)
+    assert "norm:yes|punct:yes|asian:yes" in scored("ter", ("人人自由", "人人平等")).signature
+    assert scored("ter:normalized=false", ("人人自由", "人人平等")).value == pytest.approx(100)
+
+
+def test_another_beta_of_chrf_is_in_the_signature() -> None:
+    assert "|beta:3|" in scored("chrf:beta=3", ("a", "a")).signature
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf", "ter", "rouge", "accuracy", "macro_f1", "exact_match", "f1"])
+def test_an_answer_without_reference_is_bad_data(metric: str) -> None:
+    with pytest.raises(DataError, match="no reference") as caught:
+        score_answers([parse_metric(metric)], [Answer("a", "x", ("x",)), Answer("b", "y")], NO_INTERVAL, 0)
+    assert caught.value.where == "row 2 (id b)"
+
+
+def test_no_rows_is_bad_data() -> None:
+    with pytest.raises(DataError, match="no rows to score"):
+        score_answers([parse_metric("perplexity")], [], NO_INTERVAL, 0)

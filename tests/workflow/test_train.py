@@ -1,0 +1,294 @@
+"""Training as its users see it: folders made, budgets, stopping, resuming bit for bit, many processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+Inside = Callable[..., dict[str, Any]]
+
+SMALL = {
+    "rnn": ("model.hidden=24", "model.embedding=16"),
+    "lstm": ("model.hidden=24", "model.embedding=16"),
+    "attention": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
+    "gpt2": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
+    "llama": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
+    "lstm-seq2seq": ("model.hidden=24", "model.embedding=16"),
+    "lstm-classifier": ("model.hidden=16", "model.embedding=16"),
+    "bert": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
+}
+DATA = {"lstm-seq2seq": "dates", "lstm-classifier": "reviews", "bert": "reviews"}
+
+
+def command(model: str, data: Path, out: Path, *more: str) -> list[str]:
+    sets = [f"--set={each}" for each in (*SMALL[model], *more)]
+    return ["train", "--data", str(data), "--model", model, "--out", str(out), "--precision", "fp32", *sets]
+
+
+def weights(run: Path) -> dict[str, Any]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    return (one / "model/model.safetensors").read_bytes() == (other / "model/model.safetensors").read_bytes()
+
+
+def test_a_run_folder_holds_what_the_contract_says(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    document = inside(*command("lstm", sonnets, run, "max_steps=20", "log_every=5"))
+    assert document["schema"] == "llmctl.train/1"
+    assert document["status"] == "ok"
+    assert document["steps"] == 20
+    assert set(document["validation"]) == {"loss", "perplexity"}
+    assert document["best"]["metric"] == "loss"
+    assert document["resumed_from"] is None
+    names = {"run.json", "config.yaml", "metrics.jsonl", "log.txt", "plots", "checkpoints", "model"}
+    assert names <= {each.name for each in run.iterdir()}
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("finished", 0)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    learned = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in learned] == [5, 10, 15, 20]
+    assert learned[0]["loss"] > learned[-1]["loss"]
+    assert (run / "plots/loss.svg").read_text().startswith("<?xml")
+    assert (run / "plots/loss.png").read_bytes().startswith(b"\x89PNG")
+    model = {each.name for each in (run / "model").iterdir()}
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "llmctl.json",
+        "README.md",
+    } <= model
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    assert newest.name == "step-00000020"
+    assert (newest / "MANIFEST.json").is_file()
+
+
+def test_config_yaml_repeats_the_run(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    inside(*command("gpt2", sonnets, tmp_path / "one", "max_steps=6"))
+    inside("train", "--config", tmp_path / "one/config.yaml", "--out", tmp_path / "two")
+    assert same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("model", list(SMALL))
+def test_stopped_by_a_budget_and_resumed_ends_with_the_same_bytes(
+    model: str, inside: Inside, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = request.getfixturevalue(DATA.get(model, "sonnets"))
+    schedule = ("schedule.name=constant", "save_every=4", "eval_every=4")
+    inside(*command(model, data, tmp_path / "whole", "max_steps=10", *schedule))
+    inside(*command(model, data, tmp_path / "parts", "max_steps=5", *schedule))
+    document = inside("train", "--resume", tmp_path / "parts", "--max-steps", "10")
+    assert document["resumed_from"].endswith("step-00000005")
+    assert same(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("model", ["lstm", "gpt2", "lstm-seq2seq"])
+def test_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(
+    model: str, inside: Inside, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = request.getfixturevalue(DATA.get(model, "sonnets"))
+    words = ["max_steps=40", "save_every=3", "model.dropout=0.1", "eval_every=10"]
+    inside(*command(model, data, tmp_path / "whole", *words))
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmctl", *command(model, data, killed, *words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait(lambda: len(list(killed.glob("checkpoints/step-*"))) >= 1, process)
+    time.sleep(0.05)
+    process.kill()
+    process.wait()
+    inside("train", "--resume", killed)
+    assert same(tmp_path / "whole", killed)
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def _wait(ready: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 120
+    while not ready() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_says_how_to_go_on_and_ends_with_75(
+    number: signal.Signals, inside: Inside, sonnets: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "llmctl",
+            *command("lstm", sonnets, run, "max_steps=100000", "save_every=50", "eval_every=1000"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait(lambda: len(list(run.glob("checkpoints/step-*"))) >= 1, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert f"llmctl train --resume {run}" in err
+    assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+    step = int(sorted(each.name for each in (run / "checkpoints").iterdir())[-1].removeprefix("step-"))
+    document = inside("train", "--resume", run, "--max-steps", str(step + 3))
+    assert document["steps"] == step + 3
+
+
+def test_two_processes_see_the_same_batches_as_one(inside: Inside, llmctl: Any, dates: Path, tmp_path: Path) -> None:
+    """Batches of 15, so that the processes have different shares."""
+    words = ("batch_size=15", "max_steps=12", "eval_every=6", "log_every=1")
+    inside(*command("lstm-seq2seq", dates, tmp_path / "one", *words))
+    done = llmctl(*command("lstm-seq2seq", dates, tmp_path / "two", *words), "--processes", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for one, two in zip(*rows, strict=True):
+        assert one["step"] == two["step"]
+        assert one["tokens"] == two["tokens"]
+        for name in {"loss", "validation_loss"} & set(one):
+            assert one[name] == pytest.approx(two[name], abs=1e-4)
+    assert document["steps"] == 12
+
+
+def test_a_flipped_bit_in_the_newest_checkpoint_is_found_and_the_one_before_used(
+    inside: Inside, llmctl: Any, sonnets: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    inside(*command("lstm", sonnets, run, "max_steps=8", "save_every=4", "eval_every=4"))
+    broken = run / "checkpoints/step-00000008/model.safetensors"
+    data = bytearray(broken.read_bytes())
+    data[-1] ^= 1
+    broken.write_bytes(data)
+    done = llmctl("train", "--resume", run, "--max-steps", "10", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "step-00000008" in done.stderr
+    assert json.loads(done.stdout)["resumed_from"].endswith("step-00000004")
+
+
+def test_no_whole_checkpoint_left_is_refused(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    inside(*command("lstm", sonnets, run, "max_steps=2"))
+    for each in (run / "checkpoints").iterdir():
+        (each / "optimizer.safetensors").unlink()
+    document = inside("train", "--resume", run, "--max-steps", "4", code=5)
+    assert "optimizer.safetensors is missing" in document["error"]["message"]
+
+
+def test_an_existing_run_is_not_overwritten_and_a_foreign_folder_never(
+    inside: Inside, sonnets: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    inside(*command("lstm", sonnets, run, "max_steps=2"))
+    before = (run / "run.json").read_bytes()
+    assert "exists" in inside(*command("lstm", sonnets, run, "max_steps=2"), code=2)["error"]["message"]
+    assert (run / "run.json").read_bytes() == before
+    inside(*command("lstm", sonnets, run, "max_steps=3"), "--force")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("keep me")
+    inside(*command("lstm", sonnets, home, "max_steps=2"), "--force", code=2)
+    assert (home / "letter.txt").read_text() == "keep me"
+
+
+def test_a_resumed_run_cannot_become_another(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    inside(*command("lstm", sonnets, run, "max_steps=2"))
+    document = inside("train", "--resume", run, "--seed", "5", "--batch-size", "7", code=2)
+    assert "seed" in document["error"]["message"]
+    assert "batch_size" in document["error"]["message"]
+
+
+def test_a_folder_in_use_is_busy(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    from llmctl.store import locks
+
+    run = tmp_path / "run"
+    inside(*command("lstm", sonnets, run, "max_steps=2"))
+    with locks.locked(run):
+        document = inside("train", "--resume", run, "--max-steps", "4", code=7)
+    assert str(os.getpid()) in document["error"]["message"]
+
+
+def test_a_loss_that_is_not_finite_ends_with_6_and_names_the_last_good_checkpoint(
+    inside: Inside, sonnets: Path, tmp_path: Path
+) -> None:
+    words = ("optimizer.name=sgd", "lr=1e30", "clip_norm=0", "max_steps=50", "save_every=1", "schedule.warmup_steps=0")
+    document = inside(*command("gpt2", sonnets, tmp_path / "run", *words), code=6)
+    assert "step-0000" in document["error"]["message"]
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_patience_ends_a_run_and_the_model_is_the_best_one(inside: Inside, reviews: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("max_steps=400", "eval_every=10", "patience=3", "lr=0.02", "keep_checkpoints=1", "best_by=accuracy")
+    document = inside(*command("lstm-classifier", reviews, run, *words))
+    assert document["steps"] < 400
+    assert document["best"]["metric"] == "accuracy"
+    assert document["best"]["step"] == document["steps"] - 30
+    best = run / f"checkpoints/step-{document['best']['step']:08d}/model.safetensors"
+    assert {name: value.tolist() for name, value in load_file(best).items()} == {
+        name: value.tolist() for name, value in weights(run).items()
+    }
+
+
+def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    document = inside(*command("lstm", sonnets, tmp_path / "run"), "--max-time", "2s")
+    assert 1.9 <= document["seconds"] < 4
+    again = inside("train", "--resume", tmp_path / "run", "--max-time", "3s")
+    assert again["steps"] > document["steps"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--set=model.layrs=3",), 2, "did you mean 'layers'"),
+        (("--set=schedule.nmae=cosine", "--batch-size=0"), 2, "batch_size"),
+        (("--model=gtp2",), 2, "did you mean 'gpt2'"),
+        (("--model=gpt2:nanno",), 2, "sizes: nano"),
+        (("--model=lstm", "--set=model.heads=2"), 2, "lstm has no such setting"),
+        (("--model=bert",), 2, "models that can: rnn"),
+        (("--set=model.context=8",), 2, "block"),
+        (("--precision=fp16",), 2, "bf16"),
+        (("--best-by=bleuu",), 2, "bleu"),
+        (("--data=nowhere",), 2, "no such prepared folder"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(
+    words: tuple[str, ...], code: int, said: str, inside: Inside, sonnets: Path, tmp_path: Path
+) -> None:
+    base = ["train", "--data", str(sonnets), "--model", "gpt2", "--out", str(tmp_path / "run")]
+    document = inside(*base, *words, code=code)
+    error = document["error"]
+    assert said in f"{error['message']} {error['hint']}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_manifest_edited_by_hand_is_refused(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(sonnets, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["records"]["kept"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    document = inside(*command("lstm", copy, tmp_path / "run"), code=5)
+    assert "records" in document["error"]["message"]
