@@ -36,6 +36,7 @@ def run(session: Session) -> None:
         return None
     missed = "; ".join(gate.why for gate in result.gates if not gate.met)
     session.fail(GateError(f"a gate is not met: {missed}"), result.document(), lambda: _show(result))
+    return None
 
 
 def _show(result: object) -> None:
@@ -44,10 +45,20 @@ def _show(result: object) -> None:
 
     assert isinstance(result, Result)
     rows = [
-        (score.metric, shown(score), f"{number(score.ci.low)} – {number(score.ci.high)}" if score.ci else "", score.n, score.signature)
+        (
+            score.metric,
+            shown(score),
+            f"{number(score.ci.low)} – {number(score.ci.high)}" if score.ci else "",
+            score.n,
+            score.signature,
+        )
         for score in result.scores
     ]
-    table(("metric", "value", "95 % interval" if _level(result) == 0.95 else "interval", "n", "signature"), rows, right=(1, 3))
+    table(
+        ("metric", "value", "95 % interval" if _level(result) == 0.95 else "interval", "n", "signature"),
+        rows,
+        right=(1, 3),
+    )
     for each in result.comparison:
         print(
             f"{each['metric']}: {number(each['difference'])} against the baseline, "

@@ -45,7 +45,8 @@ def run(session: Session) -> None:
     try:
         outcomes = workflow.run(stages, session.tell, force=session.force, offline=session.offline)
     except LlmctlError as error:
-        session.fail(error, error.document, lambda: _show(error.document.get("stages", ())))
+        told: Any = error.document.get("stages", ())
+        session.fail(error, error.document, lambda: _show(told))
     document = workflow.document_of(outcomes)
     session.finish(document, lambda: _show(document["stages"]))
 

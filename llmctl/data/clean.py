@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.data.spec import Clean
@@ -14,18 +13,6 @@ from llmctl.data.spec import Clean
 MARKS_TOGETHER: Final = 64
 """Longest run of combining marks that is normalised. Ordering a run is quadratic; Unicode's Stream-Safe format
 (UAX #15, section 13) takes 30 for more than any language needs."""
-
-
-def _characters(wanted: Callable[[str], bool]) -> str:
-    """Those characters as the inside of a character class, in ranges."""
-    ranges: list[list[int]] = []
-    for code in range(sys.maxunicode + 1):
-        if wanted(chr(code)):
-            if ranges and ranges[-1][1] == code - 1:
-                ranges[-1][1] = code
-            else:
-                ranges.append([code, code])
-    return "".join(f"{re.escape(chr(first))}-{re.escape(chr(last))}" for first, last in ranges)
 
 
 BLANKS: Final = "\t \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
@@ -76,19 +63,23 @@ class Cleaner:
         return value
 
     def _normalized(self, text: str) -> str:
-        if self._form is None or text.isascii() or unicodedata.is_normalized(self._form, text):
+        if self._form is None or text.isascii():
             return text
+        # Even asking whether text is normalised may normalise it, so long runs are taken out first.
         pieces = _long_runs().split(text)
         # Odd pieces are the runs of marks: they stay as they are.
         return "".join(
-            piece if number % 2 else unicodedata.normalize(self._form, piece) for number, piece in enumerate(pieces)
+            piece
+            if number % 2 or unicodedata.is_normalized(self._form, piece)
+            else unicodedata.normalize(self._form, piece)
+            for number, piece in enumerate(pieces)
         )
 
 
 @functools.cache
 def _long_runs() -> re.Pattern[str]:
-    """Made when first needed: it asks for the class of every character there is."""
-    marks = _characters(lambda character: unicodedata.combining(character) > 0)
+    """Made when first needed: it asks for the class of every character of the planes that have marks (0 and 1)."""
+    marks = "".join(re.escape(chr(code)) for code in range(0x20000) if unicodedata.combining(chr(code)))
     return re.compile(f"([{marks}]{{{MARKS_TOGETHER},}})")
 
 

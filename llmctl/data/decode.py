@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import itertools
 import re
 import sys
 import zlib
@@ -25,7 +26,7 @@ BOMB_FLOOR: Final = 64 << 20
 """Below so many unpacked bytes no ratio is a danger."""
 
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
-_ENDED_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
+_NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 
 
 def compression_of(name: str) -> str:
@@ -201,8 +202,8 @@ def too_long(where: str, noun: str) -> EnvironmentFault:
 
 def _cut(text: str, keep_ends: bool) -> tuple[list[str], str]:
     """Whole lines, and what is left of the last."""
-    if keep_ends:
-        whole = _ENDED_LINE.findall(text)
-        return whole, text[sum(map(len, whole)) :]
-    *lines, rest = text.split("\n")
-    return lines, rest
+    if not keep_ends:
+        *lines, rest = text.split("\n")
+        return lines, rest
+    ends = [0, *(found.end() for found in _NEWLINE.finditer(text))]
+    return [text[start:end] for start, end in itertools.pairwise(ends)], text[ends[-1] :]

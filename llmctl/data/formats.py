@@ -18,6 +18,8 @@ from llmctl.errors import DataError
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 CUT_OFF: Final = "looks cut off: "
+LONGEST_WORD: Final = 12
+"""Of JSON, in characters: an escaped surrogate pair."""
 
 
 class Row(NamedTuple):
@@ -58,23 +60,27 @@ def parse_json(text: str, where: str, *, last: bool = False) -> Any:
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        raise _json_fault(error, text, where, last=last) from error
+        raise _json_fault(error, where, last=last) from error
     _refuse_surrogates(value, text, where)
     return value
 
 
-def _json_fault(error: Exception, text: str, where: str, *, last: bool) -> DataError:
+def _json_fault(error: Exception, where: str, *, last: bool) -> DataError:
     if isinstance(error, RecursionError):
         return DataError("not valid JSON here: nested too deep", where=where)
     if isinstance(error, json.JSONDecodeError):
-        early = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        problem = f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.pos + 1}"
-        if last and early:
+        problem = f"{error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')} at column {error.colno}"
+        if last and _ends_early(error, margin=0):
             return DataError(f"{CUT_OFF}{problem}", where=where, hint="copy or download the file again")
         return DataError(f"not valid JSON: {problem}", where=where)
     if "int_max_str_digits" in str(error) or "digits" in str(error):
         return DataError("not read: a number of more than 4,300 digits", where=where)
     return DataError(f"not valid JSON here: {error}", where=where)
+
+
+def _ends_early(error: json.JSONDecodeError, *, margin: int) -> bool:
+    """Whether more text could have helped: `margin` characters at the end may be half a word."""
+    return error.pos >= len(error.doc.rstrip()) - margin or error.msg.startswith("Unterminated")
 
 
 def _refuse_surrogates(value: Any, text: str, where: str) -> None:
@@ -196,14 +202,14 @@ class _JsonValues:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
             except (ValueError, RecursionError) as error:
                 # Only text that ends too soon can be cured by reading on.
+                if not isinstance(error, json.JSONDecodeError) or not _ends_early(error, margin=LONGEST_WORD):
+                    raise _json_fault(error, where, last=False) from error
                 held = len(self._buffer) - self._position
-                if not isinstance(error, json.JSONDecodeError) or (held > RECORD_LIMIT and error.pos < held // 2):
-                    raise _json_fault(error, self._buffer, where, last=False) from error
                 if held > RECORD_LIMIT:
                     raise too_long(where, "value") from error
+                line = self._line + self._buffer.count("\n", self._position, error.pos)
                 if not self._more(max(held, 1)):
-                    line = f"{self._text.name}:{error.lineno + self._line - 1}"
-                    raise _json_fault(error, self._buffer, line, last=True) from error
+                    raise _json_fault(error, f"{self._text.name}:{line}", last=True) from error
                 continue
             _refuse_surrogates(value, self._buffer[self._position : end], where)
             self._position = end
@@ -263,7 +269,7 @@ def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            columns = [each for each in names if each in wanted or each == "id"] if wanted.issubset(names) else None
+            columns = [each for each in names if each in wanted or each == "id"] if wanted and wanted.issubset(names) else None
             number = 0
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 for fields in batch.to_pylist():

@@ -68,18 +68,19 @@ class TorchEngine:
         *,
         layout_context: int | None = None,
         labels: tuple[str, ...] = (),
-        device: str = "cpu",
+        device: str | None = None,
         precision: Precision = "fp32",
     ) -> None:
         """`layout_context`: longest sequence to give the model, where that is less than it takes. `labels`: an encoder's.
 
-        A model that says of no longest sequence (a recurrent one, or with relative positions) has none.
+        A model that says of no longest sequence (a recurrent one, or with relative positions) has none. `device`: where
+        to move the model, None to leave it where it is.
         """
-        self.model, self.tokenizer, self.family = model.to(device), tokenizer, family
-        self.labels, self.device = labels, device
+        self.model, self.tokenizer, self.family = model.to(device or model.device), tokenizer, family
+        self.labels, self.device = labels, str(self.model.device)
         limits = (layout_context, getattr(model.config, "max_position_embeddings", None))
         self.context = min((limit for limit in limits if limit is not None), default=None)
-        self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+        self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._ends = self._end_tokens()
         pad = tokenizer.pad_token_id

@@ -1,6 +1,11 @@
-"""Importing this makes our architectures known to transformers' Auto classes, as any other there."""
+"""Importing this makes our architectures known to transformers' Auto classes, as any other there.
+
+Those that packages add make themselves known: the module that builds one registers it, and is imported here.
+"""
 
 from __future__ import annotations
+
+import importlib
 
 from transformers import (
     AutoConfig,
@@ -9,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from llmctl import registry
 from llmctl.models.attention import AttentionConfig, AttentionForCausalLM
 from llmctl.models.lstm import LSTMConfig, LSTMForCausalLM
 from llmctl.models.lstm_classifier import LSTMClassifierConfig, LSTMForSequenceClassification
@@ -24,3 +30,7 @@ for auto, config, model in (
 ):
     AutoConfig.register(config.model_type, config, exist_ok=True)
     auto.register(config, model, exist_ok=True)
+
+for entry in registry.entries("models"):
+    if entry.owner != registry.OWNER:
+        importlib.import_module(registry.load("models", entry.name).implementation.partition(":")[0])

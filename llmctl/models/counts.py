@@ -7,25 +7,38 @@ inside the MLP, R width of a reader in both directions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Protocol
+
+
+class Sizes(Protocol):
+    """What of a `Shape` is counted; each architecture reads the settings it has."""
+
+    layers: int
+    hidden: int
+    context: int
+    embedding: int
+    inner: int
+    score: Literal["additive", "dot"]
+    bidirectional: bool
+
 
 Count = Callable[[Any, int, int], int]
 """(shape, vocabulary size, number of labels) -> number of weights, tied ones counted once."""
 
 
-def rnn(s: Any, vocabulary: int, labels: int) -> int:
+def rnn(s: Sizes, vocabulary: int, labels: int) -> int:
     """Token vectors, recurrences, the way back to the token vectors, the head's bias."""
     e, h = s.embedding, s.hidden
     return vocabulary * e + sum(_linear(i, h) + h * h for i in _inputs(e, h, s.layers)) + _linear(h, e) + vocabulary
 
 
-def lstm(s: Any, vocabulary: int, labels: int) -> int:
+def lstm(s: Sizes, vocabulary: int, labels: int) -> int:
     """As `rnn`, with LSTM layers."""
     e, h = s.embedding, s.hidden
     return vocabulary * e + sum(_lstm(i, h) for i in _inputs(e, h, s.layers)) + _linear(h, e) + vocabulary
 
 
-def attention(s: Any, vocabulary: int, labels: int) -> int:
+def attention(s: Sizes, vocabulary: int, labels: int) -> int:
     """Token and position vectors, layers, the last norm; the head is the token vectors."""
     h = s.hidden
     return (vocabulary + s.context) * h + s.layers * _block(h, s.inner) + 2 * h
@@ -35,20 +48,20 @@ gpt2 = attention
 """The shape of `attention` is that of GPT-2."""
 
 
-def llama(s: Any, vocabulary: int, labels: int) -> int:
+def llama(s: Sizes, vocabulary: int, labels: int) -> int:
     """Layers of four square projections, a gated MLP of three, two norms; no bias anywhere; tied head."""
     h = s.hidden
     return vocabulary * h + s.layers * (4 * h * h + 3 * h * s.inner + 2 * h) + h
 
 
-def bert(s: Any, vocabulary: int, labels: int) -> int:
+def bert(s: Sizes, vocabulary: int, labels: int) -> int:
     """Token, position and two segment vectors with a norm, layers, pooler, classifier."""
     h = s.hidden
     vectors = (vocabulary + s.context + 2) * h + 2 * h
     return vectors + s.layers * _block(h, s.inner) + _linear(h, h) + _linear(h, labels)
 
 
-def lstm_seq2seq(s: Any, vocabulary: int, labels: int) -> int:
+def lstm_seq2seq(s: Sizes, vocabulary: int, labels: int) -> int:
     """Encoder in both directions with its two ways to the decoder, decoder, attention, the way to the head, its bias."""
     e, h = s.embedding, s.hidden
     encoder = _reader(e, h, s.layers, directions=2) + _linear(2 * h, h) + _linear(2 * h, s.layers * h)
@@ -57,7 +70,7 @@ def lstm_seq2seq(s: Any, vocabulary: int, labels: int) -> int:
     return vocabulary * e + encoder + decoder + score + _linear(2 * h, e) + vocabulary
 
 
-def lstm_classifier(s: Any, vocabulary: int, labels: int) -> int:
+def lstm_classifier(s: Sizes, vocabulary: int, labels: int) -> int:
     """Token vectors, reader, classifier."""
     directions = 2 if s.bidirectional else 1
     reader = _reader(s.embedding, s.hidden, s.layers, directions)

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from llmctl.models.lstm import init_lstm
 from llmctl.models.reader import Reader
@@ -59,22 +59,18 @@ class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 @dataclass
-class Encoded(ModelOutput):  # type: ignore[misc]
-    """The source as the decoder sees it: m (B, S, H), and h_0 of every decoder layer (B, L, H)."""
+class Encoded(BaseModelOutput):  # type: ignore[misc]
+    """The source as the decoder sees it: `last_hidden_state` m (B, S, H), `start` h_0 of every decoder layer (B, L, H)."""
 
-    last_hidden_state: Tensor | None = None
     start: Tensor | None = None
 
 
 @dataclass
-class Seq2SeqOutput(ModelOutput):  # type: ignore[misc]
-    """`cross_attentions` holds a_ts of the one attention with its one head: a tuple of one tensor (B, 1, T, S)."""
+class Seq2SeqOutput(Seq2SeqLMOutput):  # type: ignore[misc]
+    """`cross_attentions` is a tuple with a_ts of the one attention and its one head, (B, 1, T, S); `cache_params` the
+    decoder's state under the name by which `generate` hands it from step to step."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
     cache_params: State | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-    encoder_last_hidden_state: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -99,7 +95,7 @@ class Encoder(nn.Module):
         y, ends = self.reader(x, mask)  # (B, S, 2H), (B, 2H)
         memory = self.memory(F.dropout(y, self.dropout, self.training))  # (B, S, H)
         start = torch.tanh(self.start(ends)).view(len(ends), self.layers, -1)  # (B, L, H)
-        return Encoded(memory, start)
+        return Encoded(last_hidden_state=memory, start=start)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, S) -> √E W_token[ids] (B, S, E)."""

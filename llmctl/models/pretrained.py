@@ -49,7 +49,8 @@ def load(
     that would need code from the folder; `UsageError` where the model names other labels than `labels`.
     """
     config = _checked(folder)
-    if labels is not None:
+    new_head = family == "encoder" and labels is not None and not _names_labels(config)
+    if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
     with _quiet(), _told(folder):
         model, info = _AUTO[family].from_pretrained(
@@ -62,7 +63,6 @@ def load(
             ignore_mismatched_sizes=True,  # so that they are listed and refused below, with the rest
             output_loading_info=True,
         )
-    new_head = labels is not None and not _names_labels(config)
     _account(model, info, folder, new_head=new_head)
     if model.loss_type is None:
         model.loss_type = "ForCausalLM"  # as transformers would choose itself, with a warning

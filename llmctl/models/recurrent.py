@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutput
 
 from llmctl.models.spec import Shape, Vocabulary
 
@@ -56,11 +56,9 @@ class State:
 
 
 @dataclass
-class RecurrentOutput(ModelOutput):  # type: ignore[misc]
-    """`cache_params` is the name under which `generate` hands a state from step to step."""
+class RecurrentOutput(CausalLMOutput):  # type: ignore[misc]
+    """`loss`, `logits`, and the state under the name by which `generate` hands it from step to step."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
     cache_params: State | None = None
 
 

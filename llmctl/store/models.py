@@ -28,8 +28,10 @@ class Card(Spec):
     style: str
     """How segments become tokens: see `data/layout.py`."""
     labels: tuple[str, ...] = ()
+    clean: dict[str, Any] | None = None
+    """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
     parents: dict[str, str] = {}
-    """Where it came from: `data` and `model`, by content hash or name."""
+    """Where it came from: `data` and `model`, by content hash."""
 
 
 @dataclass(frozen=True, slots=True)

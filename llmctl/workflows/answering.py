@@ -10,11 +10,9 @@ from typing import Any, Final, Literal
 import torch
 
 from llmctl import registry
-from llmctl.data.layout import Layout
 from llmctl.engines.local import has_bf16
 from llmctl.engines.spec import Engine, EngineSpec, Sampling
 from llmctl.models import pretrained
-from llmctl.tasks.spec import Task
 from llmctl.types import Answer, Completion, Record, Request, Tell, silent
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.questions import Questions, open_questions
@@ -28,9 +26,8 @@ RECORDS_AT_ONCE: Final = 256
 class Asker:
     """Puts a task's records to an engine as training did, and reads the answers back."""
 
-    def __init__(self, task: Task, layout: Layout, engine: Engine, *, tell: Tell = silent) -> None:
-        self.questions, self.engine = Questions(task, layout, tell=tell), engine
-        self.task, self.layout = task, layout
+    def __init__(self, questions: Questions, engine: Engine) -> None:
+        self.questions, self.engine, self.task = questions, engine, questions.task
 
     def answers(self, records: Iterable[Record], sampling: Sampling) -> Iterator[Completion]:
         """Answers to records, in their order. Raises `DataError` at the first bad one, before anything is generated."""
@@ -107,7 +104,7 @@ def open_asker(
         device=device,
         precision=precision,
     )
-    return Asker(given.task, questions.layout, built, tell=tell)
+    return Asker(questions, built)
 
 
 def _load(given: GivenModel, precision: Precision, device: str) -> Any:

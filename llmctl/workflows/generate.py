@@ -52,6 +52,8 @@ class GenerateResult:
 
     completions: tuple[dict[str, Any], ...]
     seconds: float
+    alone: bool
+    """One answer to one prompt of the command line."""
     continues: bool
     """An answer goes on where its prompt ends (language modelling)."""
     streamed: bool
@@ -66,9 +68,9 @@ class GenerateResult:
         }
 
     def lines(self) -> Iterator[str]:
-        """What plain output shows: a single answer as its text, the prompt before it where it goes on from that;
-        several ones as JSON, a row a line, the same on a terminal and in a pipe."""
-        if len(self.completions) == 1:
+        """What plain output shows, the same on a terminal and in a pipe: one answer to one `--prompt` as its text, after
+        its prompt where it goes on from that; else (several prompts or samples, an input) JSON, a row a line."""
+        if self.alone:
             [row] = self.completions
             yield row["prompt"] + row["text"] if self.continues else row["text"]
             return
@@ -105,7 +107,7 @@ def preflight(config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tt
 def generate(
     config: GenerateConfig, plan: Plan, tell: Tell, *, stream: Callable[[str], None] | None = None
 ) -> GenerateResult:
-    """Answer every row. `stream` is called with the pieces of a single answer as they come.
+    """Answer every row. `stream` is called with the pieces of the one answer to one prompt as they come.
 
     Without an output file the first bad row raises its `DataError` before anything is generated. With one, every row
     gets a row: a bad one `{"id", "error"}`, and `GateError` is raised when the file is whole.
@@ -121,17 +123,20 @@ def generate(
     if config.output is None:
         _raise_first(asked)
     asker = open_asker(plan.model, precision=config.precision, engine=config.engine, questions=questions, tell=tell)
-    single = stream is not None and config.output is None and len(rows) == 1 and config.num_samples == 1
-    if stream is not None and single and plan.model.task.packed:
+    alone = len(plan.prompts) == 1 and config.num_samples == 1
+    if not alone or config.output is not None:
+        stream = None
+    if stream is not None and plan.model.task.packed:
         stream(_prompt_text(plan.model.task, rows[0]))
     started = time.monotonic()
-    found = _rows(asker, rows, asked, plan.sampling, tell, stream if single else None)
+    found = _rows(asker, rows, asked, plan.sampling, tell, stream)
     completions = _written(found, config.output, len(rows)) if config.output is not None else list(found)
     return GenerateResult(
         completions=tuple(completions),
         seconds=time.monotonic() - started,
+        alone=alone,
         continues=plan.model.task.packed,
-        streamed=single,
+        streamed=stream is not None,
     )
 
 

@@ -49,7 +49,8 @@ def publish(
                 family=checked.family,
                 style=parts.layout.style,
                 labels=parts.labels,
-                parents=dict(checked.parents),
+                clean=checked.prepared.manifest.config.get("clean"),
+                parents={name: value for name, value in checked.parents.items() if not name.endswith("_path")},
             ),
         )
         whole.write_text(folder / "README.md", _readme(model, checked, config, facts))

@@ -37,7 +37,7 @@ def check_file(path: Path, what: str) -> None:
 def read(path: Path, what: str, fields: Sequence[str]) -> list[Line]:
     """The rows of a `.txt` or `.jsonl` file. Raises `DataError` with `file:line`."""
     try:
-        text = path.read_text(encoding="utf-8-sig", newline="")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"byte {error.object[error.start]:#04x} is not UTF-8", where=f"{path}:{line}") from error

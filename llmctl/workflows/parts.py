@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from llmctl.data.batches import Blocks, Records, Source
-from llmctl.data.encode import encode_split
 from llmctl.data.layout import Layout, style_for
 from llmctl.data.text import read_text
-from llmctl.data.tokenizers import load_tokenizer, open_codes
+from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.models import pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
 from llmctl.types import Event, Tell
+from llmctl.workflows.preprocess import encode_prepared
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
 
@@ -81,13 +81,8 @@ def _tokens(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> tu
         if folder.is_dir():
             return
         tell(Event("note", {"text": f"encoding the text again with the tokenizer of {given.path}"}))
-        codes = open_codes(given.path)
         with whole.whole_folder(folder) as made:
-            for split, count in prepared.manifest.splits.items():
-                if count:
-                    encode_split(
-                        checked.task, prepared.text(split), codes, made, split, labels=prepared.manifest.labels
-                    )
+            encode_prepared(prepared, checked.task, load_tokenizer(given.path), made)
 
     once(encode)
     return given.path, folder
@@ -147,12 +142,13 @@ def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> floa
     from llmctl.metrics.scoring import score_answers
     from llmctl.metrics.spec import IntervalSpec
     from llmctl.workflows.answering import Asker, answered
+    from llmctl.workflows.questions import Questions
 
     assert checked.best_by is not None
     options: Spec = checked.best_by.options()
     engine = TorchEngine(parts.model, parts.tokenizer, checked.family, labels=parts.labels)
     records = islice(read_text(checked.prepared.text("validation")), config.best_by_limit)
-    asker = Asker(checked.task, parts.layout, engine)
+    asker = Asker(Questions(checked.task, parts.layout), engine)
     was_training = parts.model.training
     parts.model.eval()
     answers = answered(asker, records, Sampling(max_new_tokens=256, batch_size=config.batch_size))

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
+from llmctl.data.clean import Cleaner
 from llmctl.data.layout import Layout, Style, style_for
+from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
@@ -24,8 +26,12 @@ WINDOW_WITHOUT_CONTEXT: Final = 2048
 class Questions:
     """Lays records of a task out as training did."""
 
-    def __init__(self, task: Task, layout: Layout, *, tell: Tell = silent) -> None:
+    def __init__(self, task: Task, layout: Layout, *, clean: Clean | None = None, tell: Tell = silent) -> None:
+        """`clean`: how text was cleaned before it was learned; None: not at all."""
         self.task, self.layout, self.tell = task, layout, tell
+        self._clean = Cleaner(clean) if clean else None
+        # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
+        self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
         self._uncut = Layout(layout.tokenizer, layout.family, layout.style)
         self._told_cut = False
 
@@ -35,7 +41,7 @@ class Questions:
         Raises `DataError` for a record that lacks what is asked by, or whose prompt does not fit the context.
         """
         self.task.check(record, self.task.prompt_columns())
-        segments = self.task.prompt(record)
+        segments = self.task.prompt(_cleaned(record, self._clean_prompt))
         if not segments:
             raise DataError("the record asks nothing", where=record.origin or record.id)
         ids, context = self._uncut.prompt(segments), self.layout.context
@@ -61,7 +67,8 @@ class Questions:
         Raises `DataError` for a record that lacks a field, or whose source or target does not fit the context.
         """
         self.task.check(record)
-        sample = self._uncut.sample(self._uncut.tokens(self.task.segments(record)))
+        segments = self.task.segments(_cleaned(record, self._clean))
+        sample = self._uncut.sample(self._uncut.tokens(segments))
         ids = sample.input_ids.tolist()
         if self.layout.family == "decoder":
             return [
@@ -88,6 +95,12 @@ class Questions:
         if stride > window:
             raise UsageError(f"a stride of {stride:,} tokens skips some of a window of {window:,}")
         return window, stride
+
+
+def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
+    if cleaner is None:
+        return record
+    return Record(record.id, {name: cleaner.value(value) for name, value in record.fields.items()}, record.origin)
 
 
 def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
@@ -122,4 +135,6 @@ def open_questions(given: GivenModel, *, tell: Tell = silent) -> Questions:
     context = getattr(config, "max_position_embeddings", None)
     # The card's arrangement, or the one that training would choose for this tokenizer.
     style = cast(Style, given.style) if given.style else style_for(given.family, tokenizer, packed=given.task.packed)
-    return Questions(given.task, Layout(tokenizer, given.family, style, context=context), tell=tell)
+    card = given.folder.card
+    clean = Clean.model_validate(card.clean) if card and card.clean else None
+    return Questions(given.task, Layout(tokenizer, given.family, style, context=context), clean=clean, tell=tell)

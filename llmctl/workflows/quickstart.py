@@ -144,12 +144,14 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     from llmctl.engines.spec import Sampling
     from llmctl.workflows import parts
     from llmctl.workflows.answering import Asker, answered
+    from llmctl.workflows.questions import Questions
 
     checked = train.preflight(config, force=False, offline=True)
     records = list(read_text(checked.prepared.text("test")))
     torch.manual_seed(config.seed)
     built = parts.assemble(checked, config, lambda event: None, lambda make: make())
-    asker = Asker(checked.task, built.layout, TorchEngine(built.model.eval(), built.tokenizer, checked.family))
+    engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
+    asker = Asker(Questions(checked.task, built.layout), engine)
     untrained = answered(asker, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))
     copied = [
         Answer(record.id, record.fields["source"], checked.task.references(record)) for record in records

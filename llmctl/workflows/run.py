@@ -39,9 +39,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with a stage, and why. `owned`: what is in the way was made by this stage before."""
+    """What is to be done with a stage, and why.
 
-    status: Literal["runs", "resumes", "skipped"]
+    `owned`: what is in the way of its output was made by a stage before. Refused: something else is.
+    """
+
+    status: Literal["runs", "resumes", "skipped", "refused"]
     why: str
     inputs: Mapping[str, str]
     owned: bool = False
@@ -203,27 +206,35 @@ def _decide(each: Stage, remade: Sequence[Stage], *, force: bool) -> Decision:
     place = stage.output(each.verb, each.config)
     record = stage.read_record(place) if place is not None else None
     intact = record is not None and place is not None and stage.fingerprint(place) == record.output
+    owned = place is not None and (intact or stage.is_claimed(place)) and not stage.holds_others(place)
+    in_the_way = place is not None and _is_there(place) and not owned and not force
     if made_before is not None:
-        return Decision("runs", f"{made_before.verb} makes its input anew", {}, owned=intact, pending=True)
+        status: Literal["runs", "refused"] = "refused" if in_the_way and not _interrupted(each) else "runs"
+        return Decision(status, f"{made_before.verb} makes its input anew", {}, owned=owned, pending=True)
     hashes = {str(path): stage.fingerprint(path) for path in read}
     if force:
-        return Decision("runs", "--force", hashes, owned=intact)
+        return Decision("runs", "--force", hashes, owned=owned)
     if place is None:
         return Decision("runs", "it has no output to keep", hashes)
-    if not place.exists():
+    if not _is_there(place):
         return Decision("runs", f"there is no {place} yet", hashes)
-    if record is None:
-        if each.verb == "train" and (why := _interrupted(each, hashes)):
+    if record is None or not intact:
+        if why := _interrupted(each):
             return Decision("resumes", why, hashes)
-        if stage.is_claimed(place):
+        if owned:
             return Decision("runs", f"the stage that made {place} did not end well", hashes, owned=True)
-        return Decision("runs", f"{place} was not made by run", hashes)
-    if not intact:
-        return Decision("runs", f"{place} was changed since", hashes)
+        return Decision("refused", f"{place} was {'changed since' if record else 'not made by run'}", hashes)
     why = "; ".join(_changes(each, record, hashes))
+    if why and not owned:
+        return Decision("refused", f"{why}; {place / 'evals'} holds scores that run did not make", hashes)
     if why:
         return Decision("runs", why, hashes, owned=True)
     return Decision("skipped", f"unchanged since {record.at}", hashes, owned=True, record=record)
+
+
+def _is_there(place: Path) -> bool:
+    """Whether something would be replaced: an empty folder is nothing."""
+    return place.exists() and not (place.is_dir() and not any(place.iterdir()))
 
 
 def _reads(path: Path, other: Stage) -> bool:
@@ -251,12 +262,11 @@ def _changes(each: Stage, record: stage.Record, hashes: Mapping[str, str]) -> It
             yield f"the input {path} changed"
 
 
-def _interrupted(each: Stage, hashes: Mapping[str, str]) -> str | None:
+def _interrupted(each: Stage) -> str | None:
     """Why a run that was begun can go on: it did not finish, and the data is what it was begun with."""
-    out: Path = each.config.out
-    if not (out / runs.RUN).is_file():
+    if each.verb != "train" or not (each.config.out / runs.RUN).is_file():
         return None
-    record = runs.read(out)
+    record = runs.read(each.config.out)
     if record.status == "finished" or record.verb != "train":
         return None
     manifest = Path(each.config.data) / MANIFEST
@@ -281,8 +291,7 @@ def _check(
             continue
         place = stage.output(each.verb, each.config)
         if place is not None:
-            resumable = each.verb == "train" and (place / runs.RUN).is_file() and runs.read(place).status != "finished"
-            whole.refuse_existing(place, force=asked.force or decision.owned or resumable)
+            whole.refuse_existing(place, force=decision.status != "refused")
             whole.check_writable(place)
 
 

@@ -242,6 +242,13 @@ def is_claimed(place: Path) -> bool:
     return _claim(place).is_file()
 
 
+def holds_others(place: Path) -> bool:
+    """Whether a run holds scores that no stage made: they would go with it."""
+    evals = place / "evals"
+    found = [each for each in evals.iterdir() if each.is_dir()] if evals.is_dir() else []
+    return any(not (each / RECORD).is_file() and not is_claimed(each) for each in found)
+
+
 def fingerprint(place: Path) -> str:
     """The content of a file or folder as one hash; empty where there is nothing.
 

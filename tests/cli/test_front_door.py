@@ -17,7 +17,9 @@ from llmctl.cli.main import EXIT_CODES, VERBS
 LLMCTL = [sys.executable, "-m", "llmctl"]
 
 
-def llmctl(*words: str, env: dict[str, str | None] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def llmctl(
+    *words: str, env: dict[str, str | None] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, **{name: value for name, value in (env or {}).items() if value is not None}}
     for name, value in (env or {}).items():
         if value is None:

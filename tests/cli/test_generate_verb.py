@@ -118,6 +118,13 @@ def test_several_answers_are_printed_as_json_lines(capsys: Any, folders: Any) ->
     assert [row["prompt"] for row in found] == ["Shall I", ""]
 
 
+def test_an_input_is_answered_in_json_lines_however_short_it_is(capsys: Any, folders: Any, tmp_path: Path) -> None:
+    source = tmp_path / "prompts.txt"
+    source.write_text("Shall I\n", encoding="utf-8")
+    _, out, _ = llmctl(capsys, "--model", folders["lm"], "--input", source, "--max-new-tokens", 3)
+    assert json.loads(out)["prompt"] == "Shall I"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -90,7 +90,7 @@ def test_perplexity_is_that_of_the_strided_recipe(folder: Path, model: Any) -> N
     text, window, stride = SONNET + POEM + SONNET, 32, 16
     asker = open_asker(str(folder))
     [answer] = asker.likelihoods([Record("0", {"text": text})], window=window, stride=stride)
-    ids = torch.tensor([[1, *asker.layout.encode(text), 2]])
+    ids = torch.tensor([[1, *asker.questions.layout.encode(text), 2]])
     total, done = 0.0, 1
     while done < ids.shape[1]:
         end = min(ids.shape[1], window + 1 if done == 1 else done + stride)

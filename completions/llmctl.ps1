@@ -1,0 +1,131 @@
+# Completion of llmctl for powershell, made by `llmctl completions powershell`.
+# Use it: llmctl completions powershell | Out-String | Invoke-Expression, in $PROFILE
+
+$llmctlVerbs = @('quickstart', 'preprocess', 'train', 'generate', 'eval', 'run', 'list', 'show', 'runs', 'doctor', 'completions')
+$llmctlOptions = @{
+    'quickstart' = @('--out', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'preprocess' = @('--task', '--out', '--columns', '--document', '--source-file', '--target-file', '--encoding', '--on-bad-record', '--tokenizer', '--vocab-size', '--max-length', '--workers', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'train' = @('--data', '--model', '--out', '--epochs', '--max-steps', '--max-tokens', '--max-time', '--batch-size', '--precision', '--best-by', '--patience', '--processes', '--machines', '--machine-rank', '--main-address', '--seed', '--lr', '--resume', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'generate' = @('--model', '--task', '--prompt', '--input', '--output', '--max-new-tokens', '--stop', '--temperature', '--top-k', '--top-p', '--num-beams', '--num-samples', '--batch-size', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'eval' = @('--model', '--data', '--split', '--predictions', '--references', '--metric', '--require', '--baseline', '--junit', '--markdown', '--limit', '--out', '--batch-size', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'run' = @('--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'list' = @('--json', '--debug', '--help')
+    'show' = @('--json', '--debug', '--help')
+    'runs' = @('--json', '--debug', '--help')
+    'doctor' = @('--quiet', '--json', '--debug', '--help')
+    'completions' = @('--json', '--debug', '--help')
+}
+$llmctlValues = @{
+    'quickstart --out' = @()
+    'quickstart --seed' = @()
+    'quickstart --config' = @()
+    'quickstart --set' = @('out=', 'seed=')
+    'quickstart --events' = @()
+    'preprocess' = @('sonnets', 'tang-poems', 'dates-en-zh', 'udhr-en-zh', 'reviews')
+    'preprocess --task' = @('language-modeling', 'translation', 'classification', 'chat')
+    'preprocess --out' = @()
+    'preprocess --columns' = @()
+    'preprocess --document' = @('line', 'paragraph', 'file')
+    'preprocess --source-file' = @()
+    'preprocess --target-file' = @()
+    'preprocess --encoding' = @()
+    'preprocess --on-bad-record' = @('fail', 'skip', 'reject')
+    'preprocess --tokenizer' = @('bpe', 'unigram', 'wordpiece', 'char', 'word', 'byte')
+    'preprocess --vocab-size' = @()
+    'preprocess --max-length' = @()
+    'preprocess --workers' = @()
+    'preprocess --seed' = @()
+    'preprocess --config' = @()
+    'preprocess --set' = @('inputs=', 'task=', 'out=', 'columns=', 'document=', 'source_file=', 'target_file=', 'encoding=', 'on_bad_record=', 'tokenizer=', 'vocab_size=', 'max_length=', 'block_size=', 'splits.validation=', 'splits.test=', 'clean.unicode=', 'clean.control=', 'clean.whitespace=', 'clean.lowercase=', 'clean.min_chars=', 'dedup.exact=', 'workers=', 'seed=')
+    'preprocess --events' = @()
+    'train' = @()
+    'train --data' = @()
+    'train --model' = @('rnn', 'rnn:nano', 'rnn:tiny', 'rnn:small', 'rnn:base', 'lstm', 'lstm:nano', 'lstm:tiny', 'lstm:small', 'lstm:base', 'attention', 'attention:nano', 'attention:tiny', 'attention:small', 'attention:base', 'gpt2', 'gpt2:nano', 'gpt2:tiny', 'gpt2:small', 'gpt2:base', 'llama', 'llama:nano', 'llama:tiny', 'llama:small', 'llama:base', 'lstm-seq2seq', 'lstm-seq2seq:nano', 'lstm-seq2seq:tiny', 'lstm-seq2seq:small', 'lstm-seq2seq:base', 'lstm-classifier', 'lstm-classifier:nano', 'lstm-classifier:tiny', 'lstm-classifier:small', 'lstm-classifier:base', 'bert', 'bert:nano', 'bert:tiny', 'bert:small', 'bert:base')
+    'train --out' = @()
+    'train --epochs' = @()
+    'train --max-steps' = @()
+    'train --max-tokens' = @()
+    'train --max-time' = @()
+    'train --batch-size' = @()
+    'train --precision' = @('auto', 'fp32', 'bf16', 'fp16')
+    'train --best-by' = @('bleu', 'chrf', 'ter', 'rouge', 'perplexity', 'bits_per_byte', 'accuracy', 'macro_f1', 'exact_match', 'f1')
+    'train --patience' = @()
+    'train --processes' = @()
+    'train --machines' = @()
+    'train --machine-rank' = @()
+    'train --main-address' = @()
+    'train --seed' = @()
+    'train --lr' = @()
+    'train --config' = @()
+    'train --set' = @('data=', 'model.layers=', 'model.hidden=', 'model.heads=', 'model.context=', 'model.embedding=', 'model.inner=', 'model.dropout=', 'model.activation=', 'model.score=', 'model.bidirectional=', 'model.tied=', 'model.name=', 'out=', 'epochs=', 'max_steps=', 'max_tokens=', 'max_time=', 'batch_size=', 'micro_batch_size=', 'optimizer.name=', 'optimizer.lr=', 'optimizer.weight_decay=', 'optimizer.betas=', 'optimizer.eps=', 'schedule.name=', 'schedule.warmup_steps=', 'schedule.min_lr=', 'clip_norm=', 'precision=', 'best_by=', 'best_by_limit=', 'patience=', 'eval_every=', 'save_every=', 'keep_checkpoints=', 'log_every=', 'max_length=', 'compile=', 'processes=', 'machines=', 'machine_rank=', 'main_address=', 'seed=')
+    'train --events' = @()
+    'generate --model' = @()
+    'generate --task' = @('language-modeling', 'translation', 'classification', 'chat')
+    'generate --prompt' = @()
+    'generate --input' = @()
+    'generate --output' = @()
+    'generate --max-new-tokens' = @()
+    'generate --stop' = @()
+    'generate --temperature' = @()
+    'generate --top-k' = @()
+    'generate --top-p' = @()
+    'generate --num-beams' = @()
+    'generate --num-samples' = @()
+    'generate --batch-size' = @()
+    'generate --seed' = @()
+    'generate --config' = @()
+    'generate --set' = @('model=', 'task=', 'prompt=', 'input=', 'output=', 'max_new_tokens=', 'stop=', 'temperature=', 'top_k=', 'top_p=', 'min_p=', 'repetition_penalty=', 'num_beams=', 'length_penalty=', 'num_samples=', 'batch_size=', 'precision=', 'engine=', 'seed=')
+    'generate --events' = @()
+    'eval --model' = @()
+    'eval --data' = @()
+    'eval --split' = @('train', 'validation', 'test')
+    'eval --predictions' = @()
+    'eval --references' = @()
+    'eval --metric' = @('bleu', 'chrf', 'ter', 'rouge', 'perplexity', 'bits_per_byte', 'accuracy', 'macro_f1', 'exact_match', 'f1')
+    'eval --require' = @()
+    'eval --baseline' = @()
+    'eval --junit' = @()
+    'eval --markdown' = @()
+    'eval --limit' = @()
+    'eval --out' = @()
+    'eval --batch-size' = @()
+    'eval --seed' = @()
+    'eval --config' = @()
+    'eval --set' = @('model=', 'data=', 'split=', 'task=', 'predictions=', 'references=', 'metric=', 'require=', 'baseline=', 'junit=', 'markdown=', 'interval.level=', 'interval.resamples=', 'limit=', 'out=', 'max_new_tokens=', 'num_beams=', 'window=', 'batch_size=', 'precision=', 'engine=', 'seed=')
+    'eval --events' = @()
+    'run' = @()
+    'run --seed' = @()
+    'run --config' = @()
+    'run --set' = @('preprocess.inputs=', 'preprocess.task=', 'preprocess.out=', 'preprocess.columns=', 'preprocess.document=', 'preprocess.source_file=', 'preprocess.target_file=', 'preprocess.encoding=', 'preprocess.on_bad_record=', 'preprocess.tokenizer=', 'preprocess.vocab_size=', 'preprocess.max_length=', 'preprocess.block_size=', 'preprocess.splits.validation=', 'preprocess.splits.test=', 'preprocess.clean.unicode=', 'preprocess.clean.control=', 'preprocess.clean.whitespace=', 'preprocess.clean.lowercase=', 'preprocess.clean.min_chars=', 'preprocess.dedup.exact=', 'preprocess.workers=', 'preprocess.seed=', 'train.data=', 'train.model.layers=', 'train.model.hidden=', 'train.model.heads=', 'train.model.context=', 'train.model.embedding=', 'train.model.inner=', 'train.model.dropout=', 'train.model.activation=', 'train.model.score=', 'train.model.bidirectional=', 'train.model.tied=', 'train.model.name=', 'train.out=', 'train.epochs=', 'train.max_steps=', 'train.max_tokens=', 'train.max_time=', 'train.batch_size=', 'train.micro_batch_size=', 'train.optimizer.name=', 'train.optimizer.lr=', 'train.optimizer.weight_decay=', 'train.optimizer.betas=', 'train.optimizer.eps=', 'train.schedule.name=', 'train.schedule.warmup_steps=', 'train.schedule.min_lr=', 'train.clip_norm=', 'train.precision=', 'train.best_by=', 'train.best_by_limit=', 'train.patience=', 'train.eval_every=', 'train.save_every=', 'train.keep_checkpoints=', 'train.log_every=', 'train.max_length=', 'train.compile=', 'train.processes=', 'train.machines=', 'train.machine_rank=', 'train.main_address=', 'train.seed=', 'generate.model=', 'generate.task=', 'generate.prompt=', 'generate.input=', 'generate.output=', 'generate.max_new_tokens=', 'generate.stop=', 'generate.temperature=', 'generate.top_k=', 'generate.top_p=', 'generate.min_p=', 'generate.repetition_penalty=', 'generate.num_beams=', 'generate.length_penalty=', 'generate.num_samples=', 'generate.batch_size=', 'generate.precision=', 'generate.engine=', 'generate.seed=', 'eval.model=', 'eval.data=', 'eval.split=', 'eval.task=', 'eval.predictions=', 'eval.references=', 'eval.metric=', 'eval.require=', 'eval.baseline=', 'eval.junit=', 'eval.markdown=', 'eval.interval.level=', 'eval.interval.resamples=', 'eval.limit=', 'eval.out=', 'eval.max_new_tokens=', 'eval.num_beams=', 'eval.window=', 'eval.batch_size=', 'eval.precision=', 'eval.engine=', 'eval.seed=')
+    'run --events' = @()
+    'list' = @('models', 'tasks', 'metrics', 'datasets', 'engines')
+    'show' = @('models', 'tasks', 'metrics', 'datasets', 'engines')
+    'show models' = @('rnn', 'rnn:nano', 'rnn:tiny', 'rnn:small', 'rnn:base', 'lstm', 'lstm:nano', 'lstm:tiny', 'lstm:small', 'lstm:base', 'attention', 'attention:nano', 'attention:tiny', 'attention:small', 'attention:base', 'gpt2', 'gpt2:nano', 'gpt2:tiny', 'gpt2:small', 'gpt2:base', 'llama', 'llama:nano', 'llama:tiny', 'llama:small', 'llama:base', 'lstm-seq2seq', 'lstm-seq2seq:nano', 'lstm-seq2seq:tiny', 'lstm-seq2seq:small', 'lstm-seq2seq:base', 'lstm-classifier', 'lstm-classifier:nano', 'lstm-classifier:tiny', 'lstm-classifier:small', 'lstm-classifier:base', 'bert', 'bert:nano', 'bert:tiny', 'bert:small', 'bert:base')
+    'show tasks' = @('language-modeling', 'translation', 'classification', 'chat')
+    'show metrics' = @('bleu', 'chrf', 'ter', 'rouge', 'perplexity', 'bits_per_byte', 'accuracy', 'macro_f1', 'exact_match', 'f1')
+    'show datasets' = @('sonnets', 'tang-poems', 'dates-en-zh', 'udhr-en-zh', 'reviews')
+    'show engines' = @('torch', 'echo')
+    'runs' = @('list', 'show', 'compare')
+    'completions' = @('bash', 'zsh', 'fish', 'powershell')
+}
+
+Register-ArgumentCompleter -Native -CommandName llmctl -ScriptBlock {
+    param($typed, $line, $cursor)
+    $words = @($line.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursor -or $_.Extent.Text -ne $typed } |
+        Select-Object -Skip 1 | ForEach-Object { $_.Extent.Text })
+    $verb = $words | Where-Object { $_ -notlike '-*' } | Select-Object -First 1
+    $previous = if ($words.Count) { $words[-1] } else { '' }
+    if (-not $verb) {
+        $offered = $llmctlVerbs
+    } elseif ($llmctlValues.ContainsKey("$verb $previous")) {
+        $offered = $llmctlValues["$verb $previous"]
+    } elseif ($typed -like '-*' -or -not $llmctlValues.ContainsKey($verb)) {
+        $offered = $llmctlOptions[$verb]
+    } else {
+        $offered = $llmctlValues[$verb]
+    }
+    # Nothing offered: PowerShell completes files itself.
+    $offered | Where-Object { $_ -like "$typed*" } | ForEach-Object {
+        [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)
+    }
+}

@@ -1,0 +1,1 @@
+"""Never loaded: the name it claims is another's."""

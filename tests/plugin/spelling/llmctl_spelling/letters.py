@@ -1,0 +1,31 @@
+"""Letters in their right place: an answer's row is [right letters, letters]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llmctl.metrics.spec import Row
+from llmctl.types import Answer
+from llmctl_spelling.spec import LettersOptions
+
+
+class Letters:
+    def __init__(self, options: LettersOptions) -> None:
+        self.options = options
+
+    def prepare(self, answers: Sequence[Answer]) -> None:
+        """Nothing depends on the whole set."""
+
+    def measure(self, answer: Answer) -> Row:
+        right, given = self._letters(answer.references[0]), self._letters(answer.prediction)
+        return [sum(a == b for a, b in zip(right, given, strict=False)), max(len(right), len(given))]
+
+    def _letters(self, text: str) -> str:
+        return text.lower() if self.options.lowercase else text
+
+    def score(self, total: Row) -> Mapping[str, float]:
+        right, count = total
+        return {"letters": right / count}
+
+    def signature(self) -> str:
+        return f"case:{'lc' if self.options.lowercase else 'mixed'}"

@@ -1,0 +1,103 @@
+"""A package that adds to the registry, installed as pip installs it, from `llmctl list` to a score of its own metric."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+WORDS = ["cat", "dog", "hen", "sun", "sky", "ice", "oak", "elm", "fox", "bee", "jug", "map", "pen", "wax", "zoo", "rib"]
+
+
+def install(package: str, to: Path) -> None:
+    source = to / "source"
+    shutil.copytree(HERE / package, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run(
+        [*pip, "--no-build-isolation", "--no-index", "--target", str(to / "site"), str(source)],
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spelling")
+    install("spelling", folder)
+    return folder
+
+
+def llmctl(folder: Path, *words: str, code: int = 0) -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    done = subprocess.run(
+        [sys.executable, "-m", "llmctl", *words, "--json"], capture_output=True, env=environment, cwd=folder
+    )
+    assert done.returncode == code, done.stderr.decode()
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def test_list_names_its_owner_and_summary(installed: Path) -> None:
+    entries = llmctl(installed, "list")["entries"]
+    added = [entry for entry in entries if entry["owner"] == "llmctl-spelling"]
+    assert [(entry["kind"], entry["name"]) for entry in added] == [
+        ("models", "window"),
+        ("tasks", "ending"),
+        ("metrics", "letters"),
+    ]
+    assert added[0]["summary"] == "letters of words: a task, a metric, and a model that sees four tokens"
+
+
+def test_show_describes_what_it_adds(installed: Path) -> None:
+    model = llmctl(installed, "show", "models", "window")
+    assert [size["size"] for size in model["sizes"]] == ["nano", "tiny"]
+    assert model["sizes"][0]["parameters"] == 4096 * 16 + 65 * 48 + 49 * 4096
+    assert llmctl(installed, "show", "tasks", "ending")["columns"][0]["name"] == "word"
+    assert llmctl(installed, "show", "metrics", "letters")["options"][0]["name"] == "lowercase"
+
+
+def test_its_names_are_near_misses_too(installed: Path) -> None:
+    error = llmctl(installed, "show", "tasks", "endng", code=2)["error"]
+    assert error["hint"] == "did you mean 'ending'?"
+
+
+def test_doctor_loads_it(installed: Path) -> None:
+    findings = {finding["check"]: finding for finding in llmctl(installed, "doctor")["findings"]}
+    assert findings["model window of llmctl-spelling"]["status"] == "ok"
+
+
+def test_the_whole_life_of_its_model_on_its_task_by_its_metric(installed: Path) -> None:
+    (installed / "words.jsonl").write_text("".join(json.dumps({"word": word}) + "\n" for word in WORDS))
+    (installed / "recipe.yaml").write_text(
+        """
+preprocess: {inputs: [words.jsonl], task: ending, out: prepared, tokenizer: char, splits: {validation: 0.1, test: 0.2}}
+train: {data: prepared, model: window, out: speller, max_steps: 60, batch_size: 8, lr: 0.02, best_by: letters}
+generate: {model: ./speller, prompt: [cat]}
+eval: {model: ./speller, data: prepared, split: train, metric: ["letters:lowercase=true"], require: ["letters>0.5"]}
+"""
+    )
+    stages = {stage["verb"]: stage["document"] for stage in llmctl(installed, "run", "recipe.yaml")["stages"]}
+    assert stages["preprocess"]["task"] == "ending"
+    assert stages["train"]["best"]["metric"] == "letters"
+    assert stages["generate"]["completions"][0]["prompt"] == "cat"
+    [score] = stages["eval"]["scores"]
+    assert score["metric"] == "letters"
+    assert score["signature"].startswith("case:lc")
+    assert 0.5 < score["value"] <= 1
+    assert json.loads((installed / "speller/model/config.json").read_text())["model_type"] == "llmctl-spelling-window"
+
+
+def test_two_owners_of_one_name_are_both_named(tmp_path: Path) -> None:
+    install("clashing", tmp_path)
+    error = llmctl(tmp_path, "list", code=4)["error"]
+    assert error["message"] == "metrics 'bleu' is claimed by both llmctl and llmctl-clashing"
+    assert error["hint"] == "uninstall one of them: pip uninstall llmctl-clashing"
+    findings = {finding["check"]: finding for finding in llmctl(tmp_path, "doctor", code=4)["findings"]}
+    assert findings["metrics"]["status"] == "problem"

@@ -1,0 +1,75 @@
+"""Cleaning: what it changes, what it leaves, and that it takes time in proportion to the text."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from llmctl.data.clean import Cleaner
+from llmctl.data.spec import Clean
+
+
+@pytest.mark.parametrize(
+    ("given", "cleaned"),
+    [
+        ("e\u0301", "é"),
+        ("a\r\nb\rc", "a\nb\nc"),
+        ("a\u2028b\x85c\vd\fe", "a\nb\nc\nd\ne"),
+        ("nul\x00 bell\x07 del\x7f", "nul bell del"),
+        ("e\x00\u0301", "é"),
+        ("a   b\t\tc", "a b\tc"),
+        ("a \t b", "a b"),
+        ("a  \nb", "a\nb"),
+        ("a\n\n\n\nb", "a\n\nb"),
+        ("a\n \n \nb", "a\n\nb"),
+        ("\n  a  \n", "a"),
+        ("\u3000\u3000床前明月光，\u3000\u3000疑是地上霜。\u3000", "床前明月光，\u3000疑是地上霜。"),
+        ("zero\u200bwidth and \u05e9\u05dc\u05d5\u05dd", "zero\u200bwidth and \u05e9\u05dc\u05d5\u05dd"),
+        ("ﬁne Ｆｕｌｌ", "ﬁne Ｆｕｌｌ"),
+    ],
+)
+def test_rules(given: str, cleaned: str) -> None:
+    cleaner = Cleaner(Clean())
+    assert cleaner.text(given) == cleaned
+    assert cleaner.text(cleaned) == cleaned
+
+
+def test_switches() -> None:
+    assert Cleaner(Clean(unicode="nfkc")).text("ﬁne Ｆｕｌｌ") == "fine Full"
+    assert Cleaner(Clean(unicode="none")).text("e\u0301") == "e\u0301"
+    assert Cleaner(Clean(whitespace=False)).text(" a  b\r\n") == " a  b\r\n".replace("\r", "")
+    assert Cleaner(Clean(whitespace=False, control=False)).text(" a\x00  b\r\n") == " a\x00  b\r\n"
+    assert Cleaner(Clean(lowercase=True)).text("ÀB") == "àb"
+
+
+def test_nul_is_counted() -> None:
+    cleaner = Cleaner(Clean())
+    cleaner.text("a\x00b\x00")
+    assert cleaner.nul == 2
+
+
+def test_turns_of_a_conversation_are_cleaned_and_roles_are_not() -> None:
+    cleaner = Cleaner(Clean(lowercase=True))
+    assert cleaner.value([{"role": "User", "content": "A  B"}]) == [{"role": "User", "content": "a b"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + "\u0301\u0316" * 100_000,
+        " " * 400_000 + "a",
+        ("\n" * 3 + " ") * 100_000,
+        "\r" * 400_000,
+        "\u3000 " * 200_000,
+        "é" * 400_000,
+    ],
+    ids=["marks", "blanks", "blank lines", "returns", "mixed blanks", "composed"],
+)
+def test_time_is_linear(text: str) -> None:
+    cleaner = Cleaner(Clean())
+    cleaner.text(text[:10] + "e\u0301" * 2)
+    begin = time.process_time()
+    cleaner.text(text)
+    # Quadratic rules take minutes here.
+    assert time.process_time() - begin < 2

@@ -1,0 +1,294 @@
+"""Records from every format, and every fault of a file with its place and its words."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from llmctl.data import decode
+from llmctl.data.formats import Bad
+from llmctl.data.read import Reading, read_records, scan
+from llmctl.data.sources import find_sources
+from llmctl.errors import DataError, EnvironmentFault, LlmctlError, UsageError
+from llmctl.tasks.classification import Classification
+from llmctl.tasks.language_modeling import LanguageModeling
+from llmctl.types import Record
+
+LM = LanguageModeling()
+
+
+def texts(*inputs: Path | str, **options: Any) -> list[str]:
+    options.setdefault("check", LM.check)
+    options.setdefault("fields_of", LM.record_of)
+    return [record.fields["text"] for record in read_records([str(each) for each in inputs], **options)]
+
+
+def put(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+ROWS = [{"text": "one"}, {"text": "zwei, ü"}, {"text": "三"}]
+JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+CSV = 'id,text\n7,one\n8,"zwei, ü"\n9,三\n'
+
+
+def as_parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", JSONL),
+        ("a.jsonl.gz", gzip.compress(JSONL.encode())),
+        ("a.jsonl.zst", zstandard.compress(JSONL.encode())),
+        ("a.jsonl.gz", gzip.compress(JSONL[:9].encode()) + gzip.compress(JSONL[9:].encode())),
+        ("no newline at the end.jsonl", JSONL.rstrip("\n")),
+        ("crlf.jsonl", JSONL.replace("\n", "\r\n")),
+        ("cr.jsonl", JSONL.replace("\n", "\r")),
+        ("bom.jsonl", "\ufeff" + JSONL),
+        ("blank lines.jsonl", "\n  \n" + JSONL.replace("\n", "\n\n")),
+        ("list.json", json.dumps(ROWS, indent=2)),
+        ("objects.json", JSONL),
+        ("一.csv", CSV),
+        ("a.tsv", 'text\tid\none\t1\n"zwei, ü"\t2\n三\t3\n'),
+        ("crlf.csv", CSV.replace("\n", "\r\n")),
+        ("cr.csv", CSV.replace("\n", "\r")),
+        ("a.parquet", as_parquet()),
+        ("-dash\n and newline.txt", "one\nzwei, ü\n\n三"),
+    ],
+)
+def test_every_format_gives_the_same_records(tmp_path: Path, name: str, content: str | bytes) -> None:
+    assert texts(put(tmp_path / name, content)) == ["one", "zwei, ü", "三"]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_where_blocks_end_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, name: str
+) -> None:
+    content = {"a.jsonl": JSONL.replace("\n", "\r\n"), "a.json": json.dumps(ROWS), "a.csv": CSV}[name]
+    monkeypatch.setattr(decode, "BLOCK_BYTES", block)
+    assert texts(put(tmp_path / name, content)) == ["one", "zwei, ü", "三"]
+
+
+def test_documents_of_plain_text(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.txt", "a\nb\n\n \nc\n")
+    assert texts(path, document="line") == ["a", "b", "c"]
+    assert texts(path, document="paragraph") == ["a\nb", "c"]
+    assert texts(path, document="file") == ["a\nb\n\n \nc\n"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c"])
+def test_only_newlines_split_records(tmp_path: Path, mark: str) -> None:
+    assert texts(put(tmp_path / "a.txt", f"a{mark}b\nc\n")) == [f"a{mark}b", "c"]
+    raw = json.dumps({"text": f"a{mark}b"}, ensure_ascii=mark < " ")
+    assert texts(put(tmp_path / "a.jsonl", f"{raw}\n{raw}\n")) == [f"a{mark}b"] * 2
+    assert texts(put(tmp_path / "a.csv", f"text,n\na{mark}b,1\n")) == [f"a{mark}b"]
+
+
+def test_cells_stay_text_byte_for_byte(tmp_path: Path) -> None:
+    cells = ["NA", "null", "001", "1e5", "", " a ", 'say "hi"', "two\r\nlines", "three\n\nlines", "NaN", "True"]
+    quoted = "".join('"' + cell.replace('"', '""') + '",1\n' for cell in cells)
+    assert texts(put(tmp_path / "a.csv", "text,n\n" + quoted)) == cells
+
+
+def test_origins_are_file_and_line(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", 'text\n"two\nlines"\nlast\n')
+    assert [record.origin for record in read_records([str(path)])] == [f"{path}:2", f"{path}:4"]
+    path = put(tmp_path / "a.json", '[{"text":\n"a"},\n\n {"text": "b"}]')
+    assert [record.origin for record in read_records([str(path)])] == [f"{path}:1", f"{path}:4"]
+
+
+def test_ids_are_kept_or_made_from_content(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", '{"id": 7, "text": "a"}\n{"text": "b"}\n{"text": "b"}\n')
+    ids = [record.id for record in read_records([str(path)])]
+    assert ids[0] == "7"
+    assert ids[1] == ids[2] != ""
+
+
+def test_columns_are_renamed(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", "body,stars\nfine,5\n")
+    [record] = read_records([str(path)], columns="text=body,label=stars", check=Classification().check)
+    assert (record.fields["text"], record.fields["label"]) == ("fine", "5")
+
+
+def test_big_integers_are_exact(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", '{"text": "a", "n": 123456789012345678901234567890}\n')
+    [record] = read_records([str(path)])
+    assert record.fields["n"] == 123456789012345678901234567890
+
+
+def test_folders_and_globs_are_sorted_and_skip_what_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    for name in ("z.txt", "b/a.txt", "b/c/a.jsonl.gz", ".hidden.txt", ".git/a.txt", "b/notes.md"):
+        row = gzip.compress(json.dumps({"text": name}).encode()) if name.endswith("gz") else name
+        put(tmp_path / name, row)
+    assert texts(tmp_path) == ["b/a.txt", "b/c/a.jsonl.gz", "z.txt"]
+    assert texts(str(tmp_path / "**" / "*.txt")) == ["b/a.txt", "z.txt"]
+
+
+@pytest.mark.parametrize(
+    ("piped", "expected"),
+    [('\n {"text": "a"}\n{"text": "b"}\n', ["a", "b"]), ("a\nb\n", ["a", "b"]), ('\ufeff{"text": "a"}', ["a"])],
+)
+def test_standard_input_is_json_lines_or_text(
+    monkeypatch: pytest.MonkeyPatch, piped: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
+    assert texts("-") == expected
+
+
+def test_a_path_wins_over_the_name_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(texts("sonnets")) == 154
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sonnets").mkdir()
+    put(tmp_path / "sonnets" / "a.txt", "mine")
+    assert texts("sonnets") == ["mine"]
+
+
+def gzip_bomb() -> bytes:
+    return gzip.compress(b"\n" * (decode.BOMB_FLOOR + (8 << 20)))
+
+
+FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
+    ("empty.jsonl", "", DataError, ["empty.jsonl", "no records"]),
+    ("blank.txt", "\n \n\r\n", DataError, ["no records"]),
+    ("zero.jsonl.gz", gzip.compress(b""), DataError, ["no records"]),
+    ("header.csv", "text,label\n", DataError, ["no records"]),
+    ("latin.txt", b"a\n" * 6 + b"caf\xe9\n", DataError, ["latin.txt:7:4", "\\xe9", "--encoding"]),
+    ("latin.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', DataError, ["latin.jsonl:2:11", "\\xe9", "--encoding"]),
+    ("latin.csv", b"text\na\n\xe9\n", DataError, ["latin.csv:3:1", "\\xe9"]),
+    ("latin.json", b'[\n{"text": "\xe9"}]', DataError, ["latin.json:2:11", "\\xe9"]),
+    ("wide.txt", "text".encode("utf-16"), DataError, ["wide.txt:1:1", "\\xff", "--encoding utf-16"]),
+    ("wide.txt", ("text" * 9).encode("utf-16-le"), DataError, ["wide.txt:1:2", "\\x00", "--encoding utf-16"]),
+    ("cut.jsonl", '{"text": "a"}\n{"text": "b', DataError, ["cut.jsonl:2", "looks cut off"]),
+    ("cut.jsonl", '{"text": "a"}\n{"text": "b"\n\n', DataError, ["cut.jsonl:2", "looks cut off"]),
+    ("cut.json", '[{"text": "a"},\n{"text": "b', DataError, ["cut.json:2", "looks cut off"]),
+    ("cut.json", '[{"text": "a"},', DataError, ["cut.json:1", "looks cut off"]),
+    ("cut.csv", 'text\n"a\nb\n', DataError, ["cut.csv:2", "looks cut off"]),
+    ("bad.jsonl", '{"text": }\n{"text": "b"}\n', DataError, ["bad.jsonl:1", "not valid JSON", "column 10"]),
+    ("bad.json", '[{"text": "a"}\n{"text": "b"}]', DataError, ["bad.json:2", "expected , or ]"]),
+    ("deep.jsonl", '{"text": ' + "[" * 100_000 + "\n", DataError, ["deep.jsonl:1", "nested too deep"]),
+    ("deep.json", "[" * 100_000, DataError, ["deep.json:1", "nested too deep"]),
+    ("nan.jsonl", '{"text": "a", "n": NaN}\n', DataError, ["nan.jsonl:1", "NaN"]),
+    ("twice.jsonl", '{"text": "a"}\n{"text": "a", "text": "b"}\n', DataError, ["twice.jsonl:2", "'text' stands twice"]),
+    ("huge.jsonl", '{"text": "a", "n": ' + "9" * 5000 + "}\n", DataError, ["huge.jsonl:1", "digits"]),
+    ("half.jsonl", '{"text": "ok"}\n{"text": "\\ud83d"}\n', DataError, ["half.jsonl:2", "lone surrogate", "ud83d"]),
+    ("list.jsonl", "[1]\n", DataError, ["list.jsonl:1", "list", "object"]),
+    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "--columns"]),
+    ("type.jsonl", '{"text": "a"}\n{"text": 5}\n', DataError, ["type.jsonl:2:text", "int", "expected str"]),
+    ("short.csv", "text,n\na,1\nb\n", DataError, ["short.csv:3", "1 cells", "2"]),
+    ("twice.csv", "text,text\na,b\n", DataError, ["'text' stands twice"]),
+    ("quote.csv", 'text\n"a"b\n', DataError, ["quote.csv:2", "not valid CSV"]),
+    ("cut.jsonl.gz", gzip.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.gz", "cut off"]),
+    ("cut.jsonl.zst", zstandard.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.zst", "cut off"]),
+    ("not.txt.gz", b"not gzip", DataError, ["not.txt.gz", ".gz"]),
+    ("not.txt.zst", b"not zstandard", DataError, ["not.txt.zst", ".zst"]),
+    ("bomb.txt.gz", gzip_bomb(), EnvironmentFault, ["bomb.txt.gz", "500"]),
+    ("cut.parquet", as_parquet()[:-20], DataError, ["cut.parquet", "Parquet"]),
+    ("not.parquet", b"PAR1", DataError, ["not.parquet", "Parquet"]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "kind", "words"), FAULTS, ids=lambda value: str(value)[:20])
+def test_faults_say_where_and_what(
+    tmp_path: Path, name: str, content: str | bytes, kind: type[LlmctlError], words: list[str]
+) -> None:
+    with pytest.raises(kind) as caught:
+        texts(put(tmp_path / name, content))
+    told = f"{caught.value} {caught.value.hint}"
+    assert [word for word in words if word not in told] == [], told
+
+
+def test_a_parquet_file_of_another_schema_names_file_and_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet:1:text.*'text' is missing; the record has body"):
+        texts(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
+def test_a_line_without_end_is_refused_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(decode, "RECORD_LIMIT", 1 << 20)
+    monkeypatch.setattr("llmctl.data.formats.RECORD_LIMIT", 1 << 20)
+    path = put(tmp_path / name, '[{"text": "' + "x" * (4 << 20))
+    with pytest.raises(EnvironmentFault, match="longer than"):
+        texts(path)
+
+
+def test_encodings(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "latin-1", "utf-8-sig"):
+        path = put(tmp_path / "a.txt", "café\nü\n".encode(encoding))
+        assert texts(path, encoding=encoding) == ["café", "ü"]
+    path = put(tmp_path / "zh.txt", "汉字\n".encode("gb18030"))
+    assert texts(path, encoding="gb18030") == ["汉字"]
+    with pytest.raises(DataError, match="zh.txt:1:1"):
+        texts(path)
+
+
+def test_a_bad_row_does_not_stop_the_scan(tmp_path: Path) -> None:
+    path = put(
+        tmp_path / "a.jsonl",
+        b'{"text": "a"}\nnot json\n{"text": 5}\n{"text": "\xe9"}\n{"text": "\\ud800"}\n{"text": "b"}\n{"text": "cut',
+    )
+    items = list(scan(find_sources([str(path)]), Reading(check=LM.check)))
+    assert [item.fields["text"] for item in items if isinstance(item, Record)] == ["a", "b"]
+    bad = [item for item in items if isinstance(item, Bad)]
+    assert [str(item.error.where).removeprefix(str(path)) for item in bad] == [":2", ":3:text", ":4:11", ":5", ":7"]
+    assert bad[0].raw == "not json"
+
+
+def test_aligned_files(tmp_path: Path) -> None:
+    left, right = put(tmp_path / "a.en", "a\n\nc\n"), put(tmp_path / "a.zh", "甲\n乙\n丙")
+    rows = list(scan(find_sources([], left, right), Reading()))
+    assert [(row.fields["source"], row.fields["target"]) for row in rows if isinstance(row, Record)] == [
+        ("a", "甲"),
+        ("", "乙"),
+        ("c", "丙"),
+    ]
+    put(right, "甲\n")
+    with pytest.raises(DataError, match=r"a\.en has 3 lines, .*a\.zh has 1: "):
+        list(scan(find_sources([], left, right), Reading()))
+    with pytest.raises(UsageError, match="--target-file is missing"):
+        find_sources([], left, None)
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("sonets", ["sonets", "did you mean 'sonnets'?"]),
+        ("nothing-like-it-at-all", ["llmctl list datasets"]),
+        ("*.nothing", ["nothing matches"]),
+        (".", ["holds no file", ".jsonl"]),
+    ],
+)
+def test_inputs_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        find_sources([word])
+    told = f"{caught.value} {caught.value.hint}"
+    assert [each for each in words if each not in told] == [], told
+
+
+def test_a_text_file_is_no_record_of_several_fields(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="plain text"):
+        texts(put(tmp_path / "a.txt", "a"), fields_of=None)
+    with pytest.raises(UsageError, match="not known by its ending"):
+        texts(put(tmp_path / "a.doc", "a"))

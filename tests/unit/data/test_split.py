@@ -1,0 +1,93 @@
+"""A record's split is its content's alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import pytest
+
+from llmctl.data.admit import Admission, Dropped, Kept, SameId
+from llmctl.data.spec import Clean, Dedup, Splits
+from llmctl.data.split import content_hash, split_of
+from llmctl.tasks.chat import Chat
+from llmctl.tasks.classification import Classification
+from llmctl.tasks.language_modeling import LanguageModeling
+from llmctl.types import Record
+
+
+def admission(**options: object) -> Admission:
+    settings = {"clean": Clean(), "dedup": Dedup(), "splits": Splits()} | options
+    return Admission(LanguageModeling(), ["text"], settings["clean"], settings["dedup"], settings["splits"])  # type: ignore[arg-type]
+
+
+def test_shares_are_near_the_fractions() -> None:
+    splits = Splits(validation=0.1, test=0.2)
+    found = Counter(split_of(hashlib.md5(str(n).encode()).digest(), splits) for n in range(20_000))
+    assert found["test"] == pytest.approx(4000, rel=0.05)
+    assert found["validation"] == pytest.approx(2000, rel=0.08)
+
+
+def test_another_validation_fraction_moves_nothing_into_or_out_of_test() -> None:
+    digests = [hashlib.md5(str(n).encode()).digest() for n in range(2_000)]
+    one, other = Splits(validation=0.1, test=0.1), Splits(validation=0.4, test=0.1)
+    assert [split_of(d, one) == "test" for d in digests] == [split_of(d, other) == "test" for d in digests]
+
+
+def test_the_hash_is_of_the_task_columns_alone() -> None:
+    assert content_hash({"text": "a", "id": 1}, ["text"]) == content_hash({"text": "a", "id": 2}, ["text"])
+    two = ["source", "target"]
+    assert content_hash({"source": "ab", "target": "c"}, two) != content_hash({"source": "a", "target": "bc"}, two)
+
+
+def test_the_split_does_not_depend_on_what_came_before() -> None:
+    alone = {}
+    for n in range(50):
+        found = admission().judge(Record("", {"text": f"text {n}"}, "f:1"))
+        assert isinstance(found, Kept)
+        alone[n] = found.split
+    judge = admission()
+    for n in reversed(range(50)):
+        found = judge.judge(Record(f"id {n}", {"text": f"text   {n} "}, "g:9"))
+        assert isinstance(found, Kept)
+        assert found.split == alone[n]
+
+
+def test_reasons() -> None:
+    judge = admission(clean=Clean(min_chars=3))
+    rows = ["\u200a\n", "ab", "abc", " abc\x00 ", "abd"]
+    found = [judge.judge(Record("", {"text": row}, "f:1")) for row in rows]
+    reasons = [each.reason if isinstance(each, Dropped) else "kept" for each in found]
+    assert reasons == ["empty", "too_short", "kept", "duplicate", "kept"]
+
+
+def test_duplicates_stay_when_asked() -> None:
+    judge = admission(dedup=Dedup(exact=False))
+    assert all(isinstance(judge.judge(Record("x", {"text": "a"}, "f:1")), Kept) for _ in range(2))
+
+
+def test_one_id_for_different_content() -> None:
+    judge = admission()
+    judge.judge(Record("x", {"text": "a"}, "f:1"))
+    assert judge.judge(Record("x", {"text": "a"}, "f:2")) == Dropped("duplicate")
+    with pytest.raises(SameId, match="f:3:id.*'x'"):
+        judge.judge(Record("x", {"text": "b"}, "f:3"))
+
+
+def test_labels_are_not_cleaned_as_text() -> None:
+    judge = Admission(Classification(), ["text", "label"], Clean(lowercase=True), Dedup(), Splits())
+    found = judge.judge(Record("", {"text": "Good", "label": " Very  GOOD "}, "f:1"))
+    assert isinstance(found, Kept)
+    assert found.record.fields == {"text": "good", "label": "Very  GOOD"}
+    assert found.label == "Very  GOOD"
+
+
+def test_a_conversation_keeps_role_and_content_alone() -> None:
+    judge = Admission(Chat(), ["messages"], Clean(), Dedup(), Splits())
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": "a  b", "name": "me"}]
+    found = judge.judge(Record("", {"messages": turns}, "f:1"))
+    assert isinstance(found, Kept)
+    assert found.record.fields["messages"] == [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": "a b"},
+    ]

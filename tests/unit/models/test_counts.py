@@ -1,0 +1,71 @@
+"""Weights counted by arithmetic against the models built."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmctl import registry
+from llmctl.errors import ConfigError
+from llmctl.models.spec import ModelSpec, Shape, Vocabulary
+
+NAMES = [entry.name for entry in registry.entries("models")]
+LABELS = ("bad", "good", "so-so")
+
+
+def spec_of(name: str) -> ModelSpec:
+    spec: ModelSpec = registry.load("models", name)
+    return spec
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", ["nano", "tiny"])
+@pytest.mark.parametrize("vocabulary", [96, 1003])
+def test_the_count_is_that_of_the_model_built(name: str, size: str, vocabulary: int) -> None:
+    spec = spec_of(name)
+    shape = spec.shape(size, Shape())
+    model = spec.build(shape, Vocabulary(vocabulary, 0, 1, 2), LABELS)
+    assert spec.parameters(shape, vocabulary, len(LABELS)) == sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("lstm-seq2seq", {"score": "additive", "layers": 2}),
+        ("lstm-classifier", {"bidirectional": False, "layers": 3}),
+        ("rnn", {"layers": 3, "activation": "sigmoid"}),
+        ("attention", {"heads": 8, "inner": 100}),
+    ],
+)
+def test_the_count_follows_changed_settings(name: str, change: dict[str, object]) -> None:
+    spec = spec_of(name)
+    shape = spec.shape("nano", Shape.model_validate(change))
+    model = spec.build(shape, Vocabulary(50, 0, 1, 2), LABELS)
+    assert spec.parameters(shape, 50, len(LABELS)) == sum(weight.numel() for weight in model.parameters())
+
+
+def test_gpt2_base_is_the_published_124m() -> None:
+    spec = spec_of("gpt2")
+    assert spec.parameters(spec.shape("base", Shape()), 50257) == 124_439_808  # Hugging Face's openai-community/gpt2
+
+
+def test_bert_base_is_the_published_110m() -> None:
+    spec = spec_of("bert")
+    # Hugging Face's google-bert/bert-base-uncased has 109,482,240 weights with its pooler; a classifier adds 768·2 + 2.
+    assert spec.parameters(spec.shape("base", Shape()), 30522) == 109_482_240 + 768 * 2 + 2
+
+
+def test_heads_that_do_not_share_the_width_are_refused_before_anything_is_built() -> None:
+    with pytest.raises(ConfigError, match=r"model.heads: hidden, 128, cannot be cut into 5 heads"):
+        spec_of("attention").shape("nano", Shape(heads=5))
+    assert spec_of("gpt2").shape("nano", Shape(hidden=15, heads=5)).hidden == 15
+    with pytest.raises(ConfigError, match="a width that is a multiple of 2"):  # rotary positions turn pairs
+        spec_of("llama").shape("nano", Shape(hidden=15, heads=5))
+
+
+@pytest.mark.parametrize("name", ["bert", "lstm-classifier"])
+def test_a_classifier_without_labels_is_refused(name: str) -> None:
+    from llmctl.errors import UsageError
+
+    spec = spec_of(name)
+    with pytest.raises(UsageError, match="there are none"):
+        spec.build(spec.shape("nano", Shape()), Vocabulary(50, 0, 1, 2))
