@@ -45,10 +45,10 @@ def run(session: Session) -> None:
     try:
         outcomes = workflow.run(stages, session.tell, force=session.force, offline=session.offline)
     except LlmctlError as error:
-        told: Any = error.document.get("stages", ())
+        told: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
         session.fail(error, error.document, lambda: _show(told))
-    document = workflow.document_of(outcomes)
-    session.finish(document, lambda: _show(document["stages"]))
+    done = workflow.document_of(outcomes)
+    session.finish(done, lambda: _show(done["stages"]))
 
 
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -269,7 +269,11 @@ def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            columns = [each for each in names if each in wanted or each == "id"] if wanted and wanted.issubset(names) else None
+            columns = (
+                [each for each in names if each in wanted or each == "id"]
+                if wanted and wanted.issubset(names)
+                else None
+            )
             number = 0
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 for fields in batch.to_pylist():

@@ -9,7 +9,7 @@ pre-tokenizer for every character met, so that two versions of Unicode cannot di
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -49,14 +49,17 @@ class Splitter:
         self._pre_tokenizer = pre_tokenizer
         self._classes: dict[str, list[str]] = {"letter": [], "number": [], "blank": []}
         self._known: set[str] = set()
-        self._meet({chr(code) for code in range(128)})
+        self.meet([chr(code) for code in range(128)])
 
     def split(self, text: str) -> list[str]:
-        if not text.isascii() and (new := set(text) - self._known):
-            self._meet(new)
+        """The pre-tokens of a text whose characters were met."""
         return self._pattern.findall(text)
 
-    def _meet(self, characters: set[str]) -> None:
+    def meet(self, texts: Iterable[str]) -> None:
+        """Learn what the characters of these texts are. Dear where any is new, so best for many texts at once."""
+        characters = set().union(*texts) - self._known
+        if not characters:
+            return
         for each in sorted(characters):
             kind = self._kind(each)
             if kind in self._classes:
@@ -119,6 +122,7 @@ class Words:
         """(N,) ids of all texts together, (T,) how many each text has."""
         if len(self._table) > LARGEST_TABLE or self._characters > LARGEST_TABLE_CHARACTERS:
             self._forget()
+        self._splitter.meet(text for text in texts if not text.isascii())
         words: list[str] = []
         ends = np.zeros(len(texts) + 1, np.int64)
         for number, text in enumerate(texts, start=1):

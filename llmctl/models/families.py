@@ -8,107 +8,25 @@ from typing import Any, Final
 from llmctl.errors import UsageError
 from llmctl.types import Family
 
-_ENCODER_DECODERS: Final = frozenset(
-    [
-        "bart",
-        "bigbird_pegasus",
-        "blenderbot",
-        "blenderbot-small",
-        "fsmt",
-        "led",
-        "llmctl-lstm-seq2seq",
-        "longt5",
-        "m2m_100",
-        "marian",
-        "mbart",
-        "mt5",
-        "mvp",
-        "pegasus",
-        "pegasus_x",
-        "plbart",
-        "prophetnet",
-        "switch_transformers",
-        "t5",
-        "umt5",
-    ]
-)
-_DECODERS: Final = frozenset(
-    [
-        "bloom",
-        "codegen",
-        "cohere",
-        "falcon",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neo",
-        "gpt_neox",
-        "gptj",
-        "granite",
-        "llama",
-        "llmctl-attention",
-        "llmctl-lstm",
-        "llmctl-rnn",
-        "mamba",
-        "mamba2",
-        "mistral",
-        "mixtral",
-        "mpt",
-        "olmo",
-        "olmo2",
-        "openai-gpt",
-        "opt",
-        "persimmon",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_moe",
-        "rwkv",
-        "smollm3",
-        "stablelm",
-        "starcoder2",
-        "xglm",
-    ]
-)
-_ENCODERS: Final = frozenset(
-    [
-        "albert",
-        "bert",
-        "big_bird",
-        "camembert",
-        "convbert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "ernie",
-        "flaubert",
-        "funnel",
-        "ibert",
-        "layoutlm",
-        "llmctl-lstm-classifier",
-        "longformer",
-        "mobilebert",
-        "modernbert",
-        "mpnet",
-        "nystromformer",
-        "rembert",
-        "roberta",
-        "roberta-prelayernorm",
-        "roformer",
-        "squeezebert",
-        "xlm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-    ]
-)
+_TYPES: Final[Mapping[Family, str]] = {
+    "encoder-decoder": (
+        "bart bigbird_pegasus blenderbot blenderbot-small fsmt led llmctl-lstm-seq2seq longt5 m2m_100 marian mbart mt5 "
+        "mvp pegasus pegasus_x plbart prophetnet switch_transformers t5 umt5"
+    ),
+    "decoder": (
+        "bloom codegen cohere falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo gpt_neox gptj granite llama "
+        "llmctl-attention llmctl-lstm llmctl-rnn mamba mamba2 mistral mixtral mpt olmo olmo2 openai-gpt opt persimmon "
+        "phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe rwkv smollm3 stablelm starcoder2 xglm"
+    ),
+    "encoder": (
+        "albert bert big_bird camembert convbert deberta deberta-v2 distilbert electra ernie flaubert funnel ibert "
+        "layoutlm llmctl-lstm-classifier longformer mobilebert modernbert mpnet nystromformer rembert roberta "
+        "roberta-prelayernorm roformer squeezebert xlm xlm-roberta xlm-roberta-xl"
+    ),
+}
+"""The `model_type`s of text models, for configs whose architecture does not say it."""
 
 _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (
-    ("ForSequenceClassification", "encoder"),  # before the rest: a Llama that classifies reads a text whole
     ("ForCausalLM", "decoder"),
     ("LMHeadModel", "decoder"),
     ("ForMaskedLM", "encoder"),
@@ -125,16 +43,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     model_type = str(config.get("model_type", ""))
     if architecture.endswith("ForSequenceClassification"):
-        return "encoder"
-    if config.get("is_encoder_decoder") is True or model_type in _ENCODER_DECODERS:
+        return "encoder"  # whatever it is made of, it reads a text whole
+    if config.get("is_encoder_decoder") is True or model_type in _TYPES["encoder-decoder"].split():
         return "encoder-decoder"
     for ending, family in _BY_ENDING:
         if architecture.endswith(ending):
             return family
-    if model_type in _DECODERS:
-        return "decoder"
-    if model_type in _ENCODERS:
-        return "encoder"
+    for family, types in _TYPES.items():
+        if model_type in types.split():
+            return family
     raise UsageError(
         f"a model of type {model_type or 'unknown'!r}"
         + (f" ({architecture})" if architecture else "")

@@ -5,7 +5,9 @@
     log p(next token) = log softmax(W_token (W_narrow s_t + b) + b')
 
 Token vectors are shared by both ends, as long as the head wants them (about 1), so the recurrence gets them times √E
-(Press and Wolf 2017, arXiv:1608.05859; Vaswani et al. 2017, arXiv:1706.03762, section 3.4). The step itself, the only place where the two differ, stands in their own files. Here stand the vectors before it, the
+(Press and Wolf 2017, arXiv:1608.05859; Vaswani et al. 2017, arXiv:1706.03762, section 3.4).
+
+The step itself, the only place where the two differ, stands in their own files. Here stand the vectors before it, the
 head after it, and what transformers' `generate` asks of a model that carries a state instead of a key/value cache.
 
 Letters: B rows of a batch, T tokens of a row, E width of token vectors, H width of the state, L layers, V vocabulary.

@@ -40,7 +40,6 @@ class Shape(Spec):
     activation: Literal["tanh", "sigmoid"] | None = key(None, "σ of the recurrence")
     score: Literal["additive", "dot"] | None = key(None, "how attention scores a source position: Bahdanau or dot")
     bidirectional: Switch | None = key(None, "read the text in both directions")
-    tied: Switch | None = key(None, "the output layer shares the token vectors")
 
     def given(self) -> dict[str, Any]:
         """The settings that are set."""
@@ -156,6 +155,7 @@ ATTENTION = ModelSpec(
     sizes=_decoder_sizes(_FOUR_TIMES),
     implementation="llmctl.models.attention:build",
     weights=counts.attention,
+    learning_rate=2e-3,
 )
 
 GPT2 = ModelSpec(
@@ -185,8 +185,8 @@ LSTM_SEQ2SEQ = ModelSpec(
     summary="LSTM encoder, LSTM decoder with attention over the source",
     reference="Bahdanau, Cho and Bengio, 2015, arXiv:1409.0473; Luong, Pham and Manning, 2015, arXiv:1508.04025",
     sizes={
-        "nano": _recurrent(1, 192, 128, score="dot"),
-        "tiny": _recurrent(2, 384, 256, score="dot"),
+        "nano": _recurrent(1, 192, 128, score="additive"),
+        "tiny": _recurrent(2, 384, 256, score="additive"),
         "small": _recurrent(2, 768, 320, score="dot"),
         "base": _recurrent(4, 1024, 768, score="dot"),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-WORDS = ["cat", "dog", "hen", "sun", "sky", "ice", "oak", "elm", "fox", "bee", "jug", "map", "pen", "wax", "zoo", "rib"]
+WORDS = ["".join(letters) for letters in itertools.product("aeiou", "dlnrst", "aeio")]
 
 
 def install(package: str, to: Path) -> None:

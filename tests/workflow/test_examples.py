@@ -152,16 +152,17 @@ def translator(inside: Inside, here: Path) -> tuple[str, str]:
 
 
 def test_the_gate_passes_fails_and_reports(translator: tuple[str, str], here: Path) -> None:
-    passed = gate(*translator, "0")
+    passed = gate(*translator, "0", "--limit", "8")
     assert passed.returncode == 0, passed.stderr
     suite = ElementTree.parse(here / "scores.xml").getroot()
     assert suite.findall(".//testcase")
     assert suite.findall(".//failure") == []
     assert "bleu" in (here / "scores.md").read_text(encoding="utf-8")
 
-    failed = gate(*translator, "99.9")
+    failed = gate(*translator, "99.9", "--limit", "8")
     assert failed.returncode == 10, failed.stderr
-    assert "bleu>=99.9" in failed.stderr
+    assert "a gate is not met: bleu is" in failed.stderr
+    assert "NOT MET: bleu>=99.9" in failed.stdout
     (failure,) = ElementTree.parse(here / "scores.xml").getroot().findall(".//failure")
     assert "bleu" in (failure.get("message") or "")
 

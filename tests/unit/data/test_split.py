@@ -70,7 +70,7 @@ def test_one_id_for_different_content() -> None:
     judge = admission()
     judge.judge(Record("x", {"text": "a"}, "f:1"))
     assert judge.judge(Record("x", {"text": "a"}, "f:2")) == Dropped("duplicate")
-    with pytest.raises(SameId, match="f:3:id.*'x'"):
+    with pytest.raises(SameId, match=r"f:3:id.*'x'"):
         judge.judge(Record("x", {"text": "b"}, "f:3"))
 
 

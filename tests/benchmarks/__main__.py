@@ -1,0 +1,146 @@
+"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [preprocess] [train] [start]`.
+
+Each measurement is a process of its own; ours and the peer's take turns, and the median of the ratios is printed.
+Nothing here is asserted in a test. Quiet machines only: the spread is printed beside each ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def measured(command: Sequence[str]) -> tuple[float, float]:
+    """Wall seconds and peak memory (MB) of a process."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, error = process.communicate()
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{error.decode()}")
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def printed(command: Sequence[str]) -> float:
+    """The number that a process prints last."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return float(done.stdout.split()[-1])
+
+
+def tell(name: str, ratios: Sequence[float], unit: str, bound: str) -> None:
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"{name:<52}{statistics.median(ratios):6.2f} x {unit:<14} ({spread}; wanted {bound})", flush=True)
+
+
+def start(runs: int) -> None:
+    """Time to answer, against a bare Typer program of two commands printing its help."""
+    bare = [sys.executable, str(HERE / "bare_typer.py"), "--help"]
+    llmctl = str(Path(sys.executable).with_name("llmctl"))
+    for words, bound in (
+        (("--help",), 1.6),
+        (("list",), 1.6),
+        (("show", "models", "gpt2"), 1.6),
+        (("train", "--set", "model.layrs=3", "--set", "schedule.nmae=x"), 2.5),
+    ):
+        ratios = []
+        for _ in range(runs):
+            ours = started([llmctl, *words])
+            ratios.append(ours / started(bare))
+        tell(f"llmctl {' '.join(words[:3])}", ratios, "bare typer", f"<= {bound}")
+
+
+def started(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=False)
+    return time.perf_counter() - began
+
+
+def preprocess(runs: int, corpus: Path | None) -> None:
+    """Whole processes: ours against the usual `datasets.map` and group script, same tokenizer kind and size."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = corpus or _repeated_sonnets(Path(folder))
+        ratios, peak = [], 0.0
+        for number in range(runs):
+            out = Path(folder) / f"ours-{number}"
+            ours, _ = measured(
+                [sys.executable, "-m", "llmctl", "preprocess", str(text), "--task", "lm", "--tokenizer", "bpe"]
+                + ["--vocab-size", "8000", "--out", str(out)]
+            )
+            peak = max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+            theirs, _ = measured(
+                [sys.executable, str(HERE / "peer_map.py"), str(text), str(Path(folder) / f"peer-{number}")]
+            )
+            ratios.append(theirs / ours)
+        tell(f"preprocess {text.name}", ratios, "datasets.map", ">= 3")
+        print(f"  peak memory of ours (first run): {peak:.0f} MB")
+
+
+def _repeated_sonnets(folder: Path) -> Path:
+    """Some 10 MB of text where no corpus is given: each copy marked, so that none is a duplicate."""
+    from llmctl.data.sets.spec import SONNETS
+
+    path = folder / "sonnets.jsonl"
+    with SONNETS.path() as source, gzip.open(source, "rt", encoding="utf-8") as file:
+        poems = [json.loads(line)["text"] for line in file]
+    with path.open("w", encoding="utf-8") as out:
+        for copy in range(110):
+            for number, poem in enumerate(poems):
+                out.write(json.dumps({"text": f"Copy {copy}, sonnet {number}.\n{poem}"}) + "\n")
+    return path
+
+
+def train(runs: int) -> None:
+    """Tokens a second of a training step loop, each in a process of its own, on the same random tokens."""
+    program = str(HERE / "train_speed.py")
+    for shape in ("nano", "10m"):
+        pairs = [
+            ("gpt2", "default", "gpt2", "default", ">= 1.8" if shape == "nano" else ">= 2.4"),
+            ("attention", "default", "gpt2", "default", ">= 2.5" if shape == "nano" else ">= 2.4"),
+            ("gpt2", "equal", "gpt2", "default", ">= 1.0"),
+        ]
+        peers: list[float] = []
+        ours: dict[tuple[str, str], list[float]] = {}
+        for _ in range(runs):
+            peers.append(printed([sys.executable, program, "trainer", "gpt2", shape, "default"]))
+            for model, settings, *_rest in pairs:
+                speed = printed([sys.executable, program, "llmctl", model, shape, settings])
+                ours.setdefault((model, settings), []).append(speed)
+        for model, settings, _, _, bound in pairs:
+            ratios = [mine / other for mine, other in zip(ours[model, settings], peers, strict=True)]
+            name = f"train {model}:{shape}, {'defaults' if settings == 'default' else 'equal settings (fp32, dropout 0.1)'}"
+            tell(name, ratios, "Trainer", bound)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("what", nargs="*", choices=["start", "preprocess", "train"], default=[])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--corpus", type=Path, help="a .jsonl[.gz] of {text}; sonnets, repeated, when not given")
+    chosen = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}, {chosen.runs} runs each")
+    what = chosen.what or ["start", "preprocess", "train"]
+    if "start" in what:
+        start(max(chosen.runs, 10))
+    if "preprocess" in what:
+        preprocess(chosen.runs, chosen.corpus)
+    if "train" in what:
+        train(chosen.runs)
+
+
+if __name__ == "__main__":
+    main()

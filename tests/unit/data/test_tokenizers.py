@@ -1,0 +1,174 @@
+"""Tokenizers trained here: round trip, ids of control tokens, the same every time, opened by transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmctl.data import given, tokenizers
+from llmctl.data.read import read_records
+from llmctl.data.spec import TOKENIZERS
+from llmctl.errors import ConfigError, IntegrityError, UsageError
+
+SONNETS = [record.fields["text"] for record in read_records(["sonnets"])]
+POEMS = [record.fields["text"] for record in read_records(["tang-poems"])]
+CORPUS = SONNETS + POEMS
+HARD = [
+    "",
+    " ",
+    "don't  stop\n\n\tnow ",
+    "héllo 世界 🎉👨\u200d👩 \U00020000",
+    "<|pad|><|eos|> is text",
+    "\u3000\u00a0\u2028\x85 x٣²Ⅷ  \n  ",
+    "##a ▁▁b ▁Ġ",
+    "x" * 500 + " " * 300,
+    "e\u0301\u0301\u0301",
+]
+
+
+def trained(kind: str, texts: list[str] = CORPUS, size: int = 6000) -> Any:
+    return tokenizers.train(kind, lambda: texts, sum(map(len, texts)), size)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_what_was_learned_from_decodes_to_itself(kind: str) -> None:
+    tokenizer = trained(kind, size=10_000)
+    for text in CORPUS[::20]:
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece", "byte"])
+def test_any_text_decodes_to_itself(kind: str) -> None:
+    tokenizer = trained(kind)
+    for text in HARD:
+        ids = tokenizer.encode(text).ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert all(each >= len(tokenizers.CONTROL) for each in ids)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_same_text_gives_the_same_tokenizer(kind: str) -> None:
+    assert trained(kind).to_str() == trained(kind).to_str()
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_transformers_opens_it(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = trained(kind)
+    tokenizers.save(tokenizer, tmp_path)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    assert [opened.convert_tokens_to_ids(token) for token in tokenizers.CONTROL] == list(range(9))
+    assert (opened.pad_token_id, opened.bos_token_id, opened.eos_token_id, opened.unk_token_id) == (0, 1, 2, 3)
+    assert (opened.sep_token_id, opened.mask_token_id) == (4, 5)
+    assert len(opened) == tokenizer.get_vocab_size(with_added_tokens=True)
+    for text in (SONNETS[0], POEMS[0]):
+        assert opened(text)["input_ids"] == tokenizer.encode(text).ids
+    ours = tokenizers.load_tokenizer(tmp_path)
+    assert ours("<|eos|> 'quoted' , .")["input_ids"] == tokenizer.encode("<|eos|> 'quoted' , .").ids
+    if kind in ("bpe", "byte"):
+        assert ours.decode(ours("<|eos|> 'quoted' , .")["input_ids"]) == "<|eos|> 'quoted' , ."
+
+
+def test_chinese_words_are_characters() -> None:
+    tokenizer = trained("word", size=20_000)
+    assert tokenizer.encode(POEMS[0][-8:]).tokens == list(POEMS[0][-8:])
+    assert tokenizer.encode("That thereby beauty's rose, die").tokens == [
+        "That",
+        " thereby",
+        " beauty's",
+        " rose",
+        ",",
+        " die",
+    ]
+
+
+def test_bytes_are_ids_in_order() -> None:
+    assert trained("byte").encode("A\x00ÿ").ids == [9 + byte for byte in "A\x00ÿ".encode()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "numbers"), [("bpe", 100, ("100", "265")), ("unigram", 264, ("264", "265")), ("char", 50, ("50",))]
+)
+def test_a_vocabulary_smaller_than_the_alphabet(kind: str, size: int, numbers: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trained(kind, size=size)
+    assert caught.value.exit_code == 2
+    assert all(number in str(caught.value) for number in ("vocab_size", *numbers))
+
+
+def test_the_sample_is_bounded_even_and_always_the_same() -> None:
+    texts = [f"{number} " * 50 for number in range(1000)]
+    total = sum(map(len, texts))
+    chosen = list(tokenizers.sample(texts, total, total // 10))
+    assert chosen == list(tokenizers.sample(texts, total, total // 10))
+    assert sum(map(len, chosen)) == pytest.approx(total / 10, rel=0.02)
+    assert texts.index(chosen[-1]) > 980
+    assert list(tokenizers.sample(texts, total, total)) == texts
+    assert list(tokenizers.sample(["x" * 1000], 1000, 10)) == ["x" * 10]
+
+
+def made(folder: Path, **settings: Any) -> Path:
+    """A given tokenizer's folder, its settings changed; None removes one."""
+    tokenizers.save(trained("bpe", SONNETS[:20], 400), folder)
+    path = folder / "tokenizer_config.json"
+    value = json.loads(path.read_text()) | settings
+    path.write_text(json.dumps({name: each for name, each in value.items() if each is not None}))
+    return folder
+
+
+def test_a_given_tokenizer_is_copied_and_opens(tmp_path: Path) -> None:
+    folder = made(tmp_path / "prepared" / "tokenizer")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "weights.bin").write_text("not a tokenizer's")
+    found = given.find_tokenizer(tmp_path / "prepared")
+    given.copy_tokenizer(found, tmp_path / "copy")
+    names = sorted(each.name for each in (tmp_path / "copy").iterdir())
+    assert names == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
+    assert tokenizers.open_codes(tmp_path / "copy").eos == 2
+    assert tokenizers.load_tokenizer(tmp_path / "copy").chat_template == "{{ messages }}"
+
+
+def test_a_missing_pad_token_is_the_end_of_text_and_said(tmp_path: Path) -> None:
+    folder = made(tmp_path / "t", pad_token=None)
+    assert given.settings_of(folder)[1] == ["the tokenizer has no pad_token: its eos_token <|eos|> pads, always masked"]
+    given.copy_tokenizer(folder, tmp_path / "copy")
+    assert tokenizers.load_tokenizer(tmp_path / "copy").pad_token_id == 2
+
+
+def test_a_tokenizer_of_an_encoder_ends_texts_with_its_separator(tmp_path: Path) -> None:
+    folder = made(tmp_path / "t", eos_token=None, bos_token=None, cls_token="<|bos|>")
+    given.copy_tokenizer(folder, tmp_path / "copy")
+    known = tokenizers.open_codes(tmp_path / "copy")
+    assert (known.bos, known.eos) == (1, 4)
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no token that ends a text"):
+        given.settings_of(made(tmp_path / "t", eos_token=None, sep_token=None))
+
+
+def test_a_tokenizer_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="auto_map"):
+        given.find_tokenizer(made(tmp_path / "a", auto_map={"AutoTokenizer": "x.Y"}))
+    (made(tmp_path / "b") / "tokenization_x.py").write_text("")
+    with pytest.raises(IntegrityError, match="never run"):
+        given.find_tokenizer(tmp_path / "b")
+    (tmp_path / "secret").write_text("{}")
+    (made(tmp_path / "c") / "added_tokens.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(IntegrityError, match="leads out"):
+        given.find_tokenizer(tmp_path / "c")
+
+
+def test_no_tokenizer_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        given.find_tokenizer(tmp_path / "no")
+    with pytest.raises(UsageError, match="holds no tokenizer"):
+        given.find_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')
+    with pytest.raises(IntegrityError, match="cannot be opened"):
+        tokenizers.open_codes(tmp_path)
