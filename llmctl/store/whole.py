@@ -113,7 +113,9 @@ def refuse_existing(path: Path, *, force: bool, marker: str | None = None) -> No
     if not force:
         raise UsageError(f"the output {path} exists", hint="name another, or --force to replace it")
     if marker is not None and not (path / marker).is_file():
-        raise UsageError(f"{path} holds no {marker}: llmctl did not make it and does not replace it", hint="name another output")
+        raise UsageError(
+            f"{path} holds no {marker}: llmctl did not make it and does not replace it", hint="name another output"
+        )
 
 
 def refuse_same(output: Path, inputs: Iterable[Path]) -> None:

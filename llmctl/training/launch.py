@@ -39,7 +39,9 @@ class Processes:
         return self.here * self.machines
 
 
-def run(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], processes: Processes, tell: Tell) -> dict[str, Any] | None:
+def run(
+    worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], processes: Processes, tell: Tell
+) -> dict[str, Any] | None:
     """Run `worker(*arguments)` in every process; returns what the first one here returned, None if it was stopped.
 
     Raises the worker's own `LlmctlError` where there is one, `EnvironmentFault` where a process died.
@@ -133,7 +135,13 @@ class Voice:
     def error(self, error: LlmctlError) -> None:
         """Tell the parent what ended this worker, so that the user is told that and not a stack of processes."""
         self._send(
-            {"event": "error", "class": type(error).__name__, "message": error.message, "where": error.where, "hint": error.hint}
+            {
+                "event": "error",
+                "class": type(error).__name__,
+                "message": error.message,
+                "where": error.where,
+                "hint": error.hint,
+            }
         )
 
     def _send(self, message: dict[str, Any]) -> None:

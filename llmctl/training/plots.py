@@ -30,7 +30,9 @@ def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, be
     if checked:
         axes.plot(*_columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
     if best_step is not None and (best := [value for step, value in checked if step == best_step]):
-        axes.scatter([best_step], best, s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best")
+        axes.scatter(
+            [best_step], best, s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
+        )
     axes.set_ylabel("loss, nats a token")
     axes.set_title(title, loc="left", fontsize=10)
     _scores(axes, rows)
@@ -49,7 +51,10 @@ def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, be
 
 def _scores(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """The metric that the best checkpoint is chosen by, on an axis of its own."""
-    names = {name for row in rows for name in row if name.startswith("validation_")} - {"validation_loss", "validation_perplexity"}
+    names = {name for row in rows for name in row if name.startswith("validation_")} - {
+        "validation_loss",
+        "validation_perplexity",
+    }
     for name in sorted(names):
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
         beside = axes.twinx()

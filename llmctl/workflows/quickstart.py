@@ -153,11 +153,13 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
     asker = Asker(Questions(checked.task, built.layout), engine)
     untrained = answered(asker, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))
-    copied = [
-        Answer(record.id, record.fields["source"], checked.task.references(record)) for record in records
-    ]
+    copied = [Answer(record.id, record.fields["source"], checked.task.references(record)) for record in records]
     return [
-        {"metric": "bleu", "value": _bleu(untrained), "what": f"the same model untrained, first {UNTRAINED} of the split"},
+        {
+            "metric": "bleu",
+            "value": _bleu(untrained),
+            "what": f"the same model untrained, first {UNTRAINED} of the split",
+        },
         {"metric": "bleu", "value": _bleu(copied), "what": "copying the source"},
     ]
 
@@ -204,7 +206,9 @@ def _poems(config: TrainConfig, seed: int, tell: Tell) -> list[dict[str, Any]]:
     asked = GenerateConfig(
         model=str(config.out), prompt=PROMPTS, max_new_tokens=60, temperature=0.7, top_p=0.9, seed=seed
     )
-    return [{"prompt": prompt, "text": row["text"]} for prompt, row in zip(PROMPTS, _generated(asked, tell), strict=True)]
+    return [
+        {"prompt": prompt, "text": row["text"]} for prompt, row in zip(PROMPTS, _generated(asked, tell), strict=True)
+    ]
 
 
 def _generated(config: GenerateConfig, tell: Tell) -> list[dict[str, Any]]:

@@ -97,7 +97,23 @@ def preflight(
 
 
 CHANGEABLE: Final = frozenset(
-    ["epochs", "max_steps", "max_tokens", "max_time", "patience", "eval_every", "save_every", "keep_checkpoints", "log_every", "micro_batch_size", "processes", "machines", "machine_rank", "main_address", "out"]
+    [
+        "epochs",
+        "max_steps",
+        "max_tokens",
+        "max_time",
+        "patience",
+        "eval_every",
+        "save_every",
+        "keep_checkpoints",
+        "log_every",
+        "micro_batch_size",
+        "processes",
+        "machines",
+        "machine_rank",
+        "main_address",
+        "out",
+    ]
 )
 """Settings that a resumed run may change."""
 

@@ -14,6 +14,7 @@ import torch
 
 from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
+from llmctl.models import short_attention
 from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import Best, State
@@ -36,6 +37,8 @@ class TrainingRun:
         torch.manual_seed(config.seed)
         self.parts = parts.assemble(checked, config, tell if self.main else lambda event: None, self._once)
         self.model = self.parts.model.to(self.accelerator.device)
+        if precision == "bf16":
+            short_attention.use(self.model)
         self.model.train()
         lr = checked.resolved.optimizer.lr
         assert lr is not None
@@ -262,6 +265,7 @@ class TrainingRun:
         best = self.state.best
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
+        short_attention.put_back(self.model)
         model_folder.publish(self.out, self.model, self.parts, self.checked, self.config, self._facts())
         rows = runs.metrics(self.out)
         title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"

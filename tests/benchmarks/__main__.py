@@ -77,8 +77,21 @@ def preprocess(runs: int, corpus: Path | None) -> None:
         for number in range(runs):
             out = Path(folder) / f"ours-{number}"
             ours, _ = measured(
-                [sys.executable, "-m", "llmctl", "preprocess", str(text), "--task", "lm", "--tokenizer", "bpe"]
-                + ["--vocab-size", "8000", "--out", str(out)]
+                [
+                    sys.executable,
+                    "-m",
+                    "llmctl",
+                    "preprocess",
+                    str(text),
+                    "--task",
+                    "lm",
+                    "--tokenizer",
+                    "bpe",
+                    "--vocab-size",
+                    "8000",
+                    "--out",
+                    str(out),
+                ]
             )
             peak = max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
             theirs, _ = measured(

@@ -30,7 +30,7 @@ def main(source: str, out: str) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|eos|>")
 
     def encode(rows: dict[str, Any]) -> dict[str, Any]:
-        return {"input_ids": [ids + [fast.eos_token_id] for ids in fast(rows["text"])["input_ids"]]}
+        return {"input_ids": [[*ids, fast.eos_token_id] for ids in fast(rows["text"])["input_ids"]]}
 
     def group(rows: dict[str, Any]) -> dict[str, Any]:
         joined = [number for ids in rows["input_ids"] for number in ids]

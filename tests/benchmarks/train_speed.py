@@ -31,6 +31,7 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     from llmctl import registry
     from llmctl.data.batches import Batches, Blocks
     from llmctl.data.tokens import TokenStore
+    from llmctl.models import short_attention
     from llmctl.models.spec import Shape, Vocabulary
     from llmctl.training import devices, loop, optimizers, plan
     from llmctl.training.spec import Optimizer, Schedule
@@ -46,6 +47,8 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     torch.manual_seed(0)
     built = spec.build(spec.shape("nano", Shape(**own)), Vocabulary(vocabulary, 0, 1, 2), ())
     built.train()
+    if settings == "default":
+        short_attention.use(built)
     accelerator = devices.accelerator(devices.resolve_precision("fp32" if settings == "equal" else "auto"))
     batches = Batches(examples.lengths(), batch_size=batch, seed=0)
     planned = plan.plan(

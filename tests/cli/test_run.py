@@ -288,7 +288,9 @@ def test_scores_that_run_did_not_make_keep_a_run_from_being_replaced(
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_an_interrupted_train_stage_goes_on(here: Path, number: signal.Signals, code: int) -> None:
-    Path("real.yaml").write_text(REAL.split("generate")[0].replace("max_steps: 3", "max_steps: 200, save_every: 20, eval_every: 100"))
+    Path("real.yaml").write_text(
+        REAL.split("generate")[0].replace("max_steps: 3", "max_steps: 200, save_every: 20, eval_every: 100")
+    )
     command = [sys.executable, "-m", "llmctl", "run", "real.yaml", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

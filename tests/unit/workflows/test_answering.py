@@ -64,7 +64,9 @@ def asker(
     layout = Layout(tokenizer, family, style, context=context)
     labels = ("bad", "good") if family == "encoder" else ()
     model = build(name, tokenizer, context=context or CONTEXT)
-    return Asker(Questions(task, layout, **more), TorchEngine(model, tokenizer, family, layout_context=context, labels=labels))
+    return Asker(
+        Questions(task, layout, **more), TorchEngine(model, tokenizer, family, layout_context=context, labels=labels)
+    )
 
 
 def records(rows: Iterable[dict[str, Any]]) -> list[Record]:
@@ -232,7 +234,9 @@ def test_a_record_that_cannot_be_asked_is_refused(
 
 
 def test_echo_scores_by_the_size_of_the_vocabulary(tokenizer: Any) -> None:
-    chosen = Asker(Questions(LanguageModeling(), Layout(tokenizer, "decoder", "document")), EchoEngine(None, tokenizer, "decoder"))
+    chosen = Asker(
+        Questions(LanguageModeling(), Layout(tokenizer, "decoder", "document")), EchoEngine(None, tokenizer, "decoder")
+    )
     [answer] = chosen.likelihoods(records([{"text": "abc"}]))
     assert answer.logprob == pytest.approx(-answer.tokens * math.log(len(tokenizer)))
 
