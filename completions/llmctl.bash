@@ -39,7 +39,7 @@ _llmctl() {
 }
 
 _llmctl_verbs() {
-    _llmctl_offer "quickstart preprocess train generate eval run list show runs doctor completions --help --version"
+    _llmctl_offer "quickstart preprocess train generate chat eval merge run list show runs doctor completions --help --version"
 }
 
 _llmctl_quickstart() {
@@ -54,7 +54,7 @@ _llmctl_quickstart() {
 
 _llmctl_preprocess() {
     case $previous in
-    --task) _llmctl_offer "language-modeling translation classification chat"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
     --out) _llmctl_offer "" -d; return ;;
     --columns | --encoding | --vocab-size | --max-length | --workers | --seed) return ;;
     --document) _llmctl_offer "line paragraph file"; return ;;
@@ -64,32 +64,43 @@ _llmctl_preprocess() {
     --set) compopt -o nospace; _llmctl_offer "inputs= task= out= columns= document= source_file= target_file= encoding= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.validation= splits.test= clean.unicode= clean.control= clean.whitespace= clean.lowercase= clean.min_chars= dedup.exact= workers= seed="; return ;;
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--task --out --columns --document --source-file --target-file --encoding --on-bad-record --tokenizer --vocab-size --max-length --workers --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
-    _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh reviews" -f
+    _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts" -f
 }
 
 _llmctl_train() {
     case $previous in
     --data | --config | --events) _llmctl_offer "" -f; return ;;
-    --model) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
+    --model) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
     --out) _llmctl_offer "" -d; return ;;
+    --adapter) _llmctl_offer "lora"; return ;;
     --epochs | --max-steps | --max-tokens | --max-time | --batch-size | --patience | --processes | --machines | --machine-rank | --main-address | --seed | --lr) return ;;
     --precision) _llmctl_offer "auto fp32 bf16 fp16"; return ;;
     --best-by) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
-    --set) compopt -o nospace; _llmctl_offer "data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.tied= model.name= out= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= compile= processes= machines= machine_rank= main_address= seed="; return ;;
+    --set) compopt -o nospace; _llmctl_offer "data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= compile= processes= machines= machine_rank= main_address= seed="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
     _llmctl_offer "" -d
 }
 
 _llmctl_generate() {
     case $previous in
     --model) _llmctl_offer "" -d; return ;;
-    --task) _llmctl_offer "language-modeling translation classification chat"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
     --prompt | --max-new-tokens | --stop | --temperature | --top-k | --top-p | --num-beams | --num-samples | --batch-size | --seed) return ;;
     --input | --output | --config | --events) _llmctl_offer "" -f; return ;;
-    --set) compopt -o nospace; _llmctl_offer "model= task= prompt= input= output= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= batch_size= precision= engine= seed="; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= task= prompt= input= output= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= batch_size= base= precision= engine= seed="; return ;;
     esac
     _llmctl_offer "--model --task --prompt --input --output --max-new-tokens --stop --temperature --top-k --top-p --num-beams --num-samples --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
+}
+
+_llmctl_chat() {
+    case $previous in
+    --model) _llmctl_offer "" -d; return ;;
+    --system | --max-new-tokens | --stop | --temperature | --top-k | --top-p | --seed) return ;;
+    --config | --events) _llmctl_offer "" -f; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= system= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= base= precision= engine= seed="; return ;;
+    esac
+    _llmctl_offer "--model --system --max-new-tokens --stop --temperature --top-k --top-p --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
 }
 
 _llmctl_eval() {
@@ -99,16 +110,25 @@ _llmctl_eval() {
     --split) _llmctl_offer "train validation test"; return ;;
     --metric) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
     --require | --limit | --batch-size | --seed) return ;;
-    --set) compopt -o nospace; _llmctl_offer "model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= window= batch_size= precision= engine= seed="; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= window= batch_size= base= precision= engine= seed="; return ;;
     esac
     _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
+}
+
+_llmctl_merge() {
+    case $previous in
+    --model | --out) _llmctl_offer "" -d; return ;;
+    --base | --events) _llmctl_offer "" -f; return ;;
+    esac
+    if [[ $current == -* ]]; then _llmctl_offer "--model --out --base --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -f
 }
 
 _llmctl_run() {
     case $previous in
     --seed) return ;;
     --config | --events) _llmctl_offer "" -f; return ;;
-    --set) compopt -o nospace; _llmctl_offer "preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.tied= train.model.name= train.out= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.batch_size= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.window= eval.batch_size= eval.precision= eval.engine= eval.seed="; return ;;
+    --set) compopt -o nospace; _llmctl_offer "preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed="; return ;;
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
     _llmctl_offer "" -f
@@ -121,14 +141,17 @@ _llmctl_list() {
 
 _llmctl_show() {
     case $previous in
-    models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base bert bert:nano bert:tiny bert:small bert:base"; return ;;
-    tasks) _llmctl_offer "language-modeling translation classification chat"; return ;;
+    --index) return ;;
+    --split) _llmctl_offer "train validation test"; return ;;
+    --model) _llmctl_offer "" -f; return ;;
+    models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base"; return ;;
+    tasks) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
     metrics) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
-    datasets) _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh reviews"; return ;;
+    datasets) _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts"; return ;;
     engines) _llmctl_offer "torch echo"; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--json --debug --help"; return; fi
-    _llmctl_offer "models tasks metrics datasets engines"
+    if [[ $current == -* ]]; then _llmctl_offer "--index --split --model --json --debug --help"; return; fi
+    _llmctl_offer "models tasks metrics datasets engines data"
 }
 
 _llmctl_runs() {

@@ -6,7 +6,7 @@ _llmctl_quickstart--set() {
     compadd "$@" -S "" -- out= seed=
 }
 _llmctl_preprocess--task() {
-    compadd "$@" -- language-modeling translation classification chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification chat
 }
 _llmctl_preprocess--document() {
     compadd "$@" -- line paragraph file
@@ -22,12 +22,15 @@ _llmctl_preprocess--set() {
     compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.validation= splits.test= clean.unicode= clean.control= clean.whitespace= clean.lowercase= clean.min_chars= dedup.exact= workers= seed=
 }
 _llmctl_preprocess() {
-    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh reviews
+    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts
     _files
 }
 _llmctl_train--model() {
-    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base bert bert:nano bert:tiny bert:small bert:base
+    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
     _files -/
+}
+_llmctl_train--adapter() {
+    compadd "$@" -- lora
 }
 _llmctl_train--precision() {
     compadd "$@" -- auto fp32 bf16 fp16
@@ -36,13 +39,16 @@ _llmctl_train--best-by() {
     compadd "$@" -- bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1
 }
 _llmctl_train--set() {
-    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.tied= model.name= out= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= compile= processes= machines= machine_rank= main_address= seed=
+    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= compile= processes= machines= machine_rank= main_address= seed=
 }
 _llmctl_generate--task() {
-    compadd "$@" -- language-modeling translation classification chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification chat
 }
 _llmctl_generate--set() {
-    compadd "$@" -S "" -- model= task= prompt= input= output= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= batch_size= precision= engine= seed=
+    compadd "$@" -S "" -- model= task= prompt= input= output= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= batch_size= base= precision= engine= seed=
+}
+_llmctl_chat--set() {
+    compadd "$@" -S "" -- model= system= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= base= precision= engine= seed=
 }
 _llmctl_eval--split() {
     compadd "$@" -- train validation test
@@ -51,23 +57,30 @@ _llmctl_eval--metric() {
     compadd "$@" -- bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1
 }
 _llmctl_eval--set() {
-    compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= window= batch_size= precision= engine= seed=
+    compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= window= batch_size= base= precision= engine= seed=
+}
+_llmctl_merge() {
+    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
+    _files
 }
 _llmctl_run--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.tied= train.model.name= train.out= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.batch_size= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.window= eval.batch_size= eval.precision= eval.engine= eval.seed=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
 }
 _llmctl_list() {
     compadd "$@" -- models tasks metrics datasets engines
 }
+_llmctl_show--split() {
+    compadd "$@" -- train validation test
+}
 _llmctl_show() {
     case $words[CURRENT-1] in
-    models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base bert bert:nano bert:tiny bert:small bert:base; return ;;
-    tasks) compadd "$@" -- language-modeling translation classification chat; return ;;
+    models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base; return ;;
+    tasks) compadd "$@" -- language-modeling translation summarization question-answering classification chat; return ;;
     metrics) compadd "$@" -- bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1; return ;;
-    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh reviews; return ;;
+    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts; return ;;
     engines) compadd "$@" -- torch echo; return ;;
     esac
-    compadd "$@" -- models tasks metrics datasets engines
+    compadd "$@" -- models tasks metrics datasets engines data
 }
 _llmctl_runs() {
     compadd "$@" -- list show compare
@@ -87,7 +100,9 @@ _llmctl() {
         'preprocess:Read, clean, split, train or load a tokenizer, encode.'
         'train:Learn from prepared data, from random weights or given ones.'
         'generate:Text from a model.'
+        'chat:A conversation with a chat model; piped lines are answered one by one.'
         'eval:Score a model or a file of predictions; gate on the score.'
+        'merge:Plain weights of an adapter on its base, or of a GGUF file.'
         'run:The stages of a recipe in order; unchanged ones are skipped.'
         'list:The registry: models, tasks, metrics, datasets, engines.'
         'show:One entry of the registry, whole.'
@@ -147,6 +162,7 @@ _llmctl() {
                 '--data=[a prepared folder]:value:_files' \
                 '--model=[NAME\[:SIZE\] for random weights, a folder for its own, hf:ID for the hub'\''s]:value:_llmctl_train--model' \
                 '--out=[the run folder to make]:value:_files -/' \
+                '--adapter=[lora: learn low-rank matrices beside given weights]:value:_llmctl_train--adapter' \
                 '--epochs=[stop after so many passes; 3 when no budget is given]:value: ' \
                 '--max-steps=[stop after so many optimizer steps]:value: ' \
                 '--max-tokens=[stop after so many tokens]:value: ' \
@@ -201,6 +217,27 @@ _llmctl() {
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]'
             ;;
+        chat)
+            _arguments $help \
+                '--model=[a run, a model folder, or hf:ID]:value:_files -/' \
+                '--system=[what the assistant is told before the conversation]:value: ' \
+                '--max-new-tokens=[longest answer in tokens \[default: 512\]]:value: ' \
+                '*--stop=[end an answer before this text; repeatable]:value: ' \
+                '--temperature=[sample with this temperature; 0 is greedy]:value: ' \
+                '--top-k=[sample among the k likeliest tokens]:value: ' \
+                '--top-p=[sample among the likeliest tokens of this mass]:value: ' \
+                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '*--config=[a recipe; repeatable, later ones win]:value:_files' \
+                '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_chat--set' \
+                '--dry-run[print the resolved plan, write nothing]' \
+                '--force[replace what is in the way of the output]' \
+                '--offline[never touch the network]' \
+                '--events=[write progress as JSON lines; - for standard error]:value:_files' \
+                '--quiet[say only warnings and errors]' \
+                '--verbose[say more]' \
+                '--json[one JSON document on standard output]' \
+                '--debug[show the traceback of an error]'
+            ;;
         eval)
             _arguments $help \
                 '--model=[a run or model folder]:value:_files -/' \
@@ -228,6 +265,21 @@ _llmctl() {
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]'
             ;;
+        merge)
+            _arguments $help \
+                '--model=[a run or folder that holds an adapter, or a GGUF file]:value:_files -/' \
+                '--out=[the model folder to make]:value:_files -/' \
+                '--base=[the adapter'\''s base, where it is no longer where it was]:value:_files' \
+                '--dry-run[print the resolved plan, write nothing]' \
+                '--force[replace what is in the way of the output]' \
+                '--offline[never touch the network]' \
+                '--events=[write progress as JSON lines; - for standard error]:value:_files' \
+                '--quiet[say only warnings and errors]' \
+                '--verbose[say more]' \
+                '--json[one JSON document on standard output]' \
+                '--debug[show the traceback of an error]' \
+                '*:word:_llmctl_merge'
+            ;;
         run)
             _arguments $help \
                 '--seed=[of every stage; fixes everything that is drawn]:value: ' \
@@ -251,6 +303,9 @@ _llmctl() {
             ;;
         show)
             _arguments $help \
+                '--index=[which record (or block), from 0]:value: ' \
+                '--split=[train, validation or test]:value:_llmctl_show--split' \
+                '--model=[who reads it: a run, a folder, NAME\[:SIZE\]]:value:_files' \
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
                 '*:word:_llmctl_show'

@@ -32,7 +32,14 @@ ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
         ),
         Row("lstm-seq2seq", f"{_MODELS}:LSTM_SEQ2SEQ", "LSTM encoder, LSTM decoder with attention over the source"),
         Row("lstm-classifier", f"{_MODELS}:LSTM_CLASSIFIER", "embedding, LSTM, linear over the labels"),
-        Row("bert", f"{_MODELS}:BERT", "BERT, the transformers library's own; classification"),
+        Row("t5", f"{_MODELS}:T5", "T5 (relative positions, RMS norm), the transformers library's own"),
+        Row(
+            "marian",
+            f"{_MODELS}:MARIAN",
+            "Marian (sinusoidal positions, as the opus-mt translators), the transformers library's own",
+        ),
+        Row("bart", f"{_MODELS}:BART", "BART (learned positions), the transformers library's own"),
+        Row("bert", f"{_MODELS}:BERT", "BERT, the transformers library's own; masked language modelling, classification"),
     ),
     "tasks": (
         Row(
@@ -42,6 +49,17 @@ ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
             ("lm",),
         ),
         Row("translation", "llmctl.tasks.translation:Translation", "turn a text into another: {source, target}"),
+        Row(
+            "summarization",
+            "llmctl.tasks.summarization:Summarization",
+            "say a text in short: {document, summary}",
+        ),
+        Row(
+            "question-answering",
+            "llmctl.tasks.question_answering:QuestionAnswering",
+            "answer from memory or a context: {question, answers, context?}",
+            ("qa",),
+        ),
         Row("classification", "llmctl.tasks.classification:Classification", "name a text's label: {text, label}"),
         Row("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
     ),
@@ -66,7 +84,21 @@ ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
             f"{_SETS}:UDHR_EN_ZH",
             "Universal Declaration of Human Rights, translation, English to Chinese",
         ),
+        Row(
+            "udhr-en-de",
+            f"{_SETS}:UDHR_EN_DE",
+            "Universal Declaration of Human Rights, translation, English to German",
+        ),
+        Row(
+            "udhr-en-fr",
+            f"{_SETS}:UDHR_EN_FR",
+            "Universal Declaration of Human Rights, translation, English to French",
+        ),
         Row("reviews", f"{_SETS}:REVIEWS", "3,000 review sentences, classification (sentiment), English"),
+        Row("trivia", f"{_SETS}:TRIVIA", "234 questions of general knowledge, question answering, English"),
+        Row("smalltalk-en", f"{_SETS}:SMALLTALK_EN", "557 short exchanges with an assistant, chat, English"),
+        Row("smalltalk-zh", f"{_SETS}:SMALLTALK_ZH", "284 short exchanges with an assistant, chat, Chinese"),
+        Row("abstracts", f"{_SETS}:ABSTRACTS", "62 passages with a sentence that sums each up, summarization, English"),
     ),
     "engines": (
         Row("torch", "llmctl.engines.spec:TORCH", "runs a model folder with torch and transformers"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from llmctl.cli import options
+from llmctl.cli import options, show_data
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
@@ -15,6 +15,7 @@ from llmctl.config import Spec
 from llmctl.errors import UsageError
 from llmctl.registry import KINDS
 from llmctl.workflows import describe
+from llmctl.workflows.spec import looks_like_path
 
 KIND = options.Argument("kind", f"one of {', '.join(KINDS)}", choices=KINDS)
 
@@ -29,8 +30,17 @@ def list_verb(summary: str) -> options.Verb:
 
 
 def show_verb(summary: str) -> options.Verb:
-    name = options.Argument("name", "its name; a model's may end in a size: gpt2:tiny", required=False, kind="*")
-    return options.Verb("show", Spec, run_show, summary, arguments=(KIND, name), shared=options.OUTPUT)
+    kind = options.Argument("kind", f"{KIND.help}; or data", choices=(*KINDS, "data"))
+    name = options.Argument(
+        "name",
+        "its name; a model's may end in a size: gpt2:tiny; of data a prepared folder",
+        required=False,
+        kind="*",
+        is_path=True,
+    )
+    return options.Verb(
+        "show", Spec, run_show, summary, extra=show_data.OPTIONS, arguments=(kind, name), shared=options.OUTPUT
+    )
 
 
 def run_list(session: Session) -> None:
@@ -45,10 +55,17 @@ def run_list(session: Session) -> None:
 
 def run_show(session: Session) -> None:
     kind, name = session.extra["kind"], session.extra["name"]
+    if kind == "data" and (name is None or looks_like_path(name) or not describe.kinds_with(name)):
+        if name is None:
+            raise UsageError("show data takes a prepared folder", hint="llmctl show data PREPARED --index 3")
+        return show_data.run(session, name)
+    if given := show_data.asked(session):
+        raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
     document = describe.describe(kind, name)
     session.finish(document, lambda: _show(document))
+    return None
 
 
 def _nameless(word: str) -> UsageError:

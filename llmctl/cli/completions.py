@@ -11,13 +11,13 @@ from llmctl import registry
 from llmctl.cli import options
 from llmctl.cli.main import VERBS, VerbRow
 from llmctl.cli.session import Session
-from llmctl.config import VERBS as RECIPE_KEYS
 from llmctl.config import Spec
 from llmctl.data.spec import TOKENIZERS
 from llmctl.workflows import completions as workflow
 from llmctl.workflows.completions import Command, Flag, Place, Values
 from llmctl.workflows.describe import settings
 from llmctl.workflows.spec import SPECS
+from llmctl.workflows.stages import STAGES
 
 SHELL: Final = options.Argument("shell", f"one of {', '.join(workflow.SHELLS)}", choices=tuple(workflow.SHELLS))
 
@@ -102,5 +102,4 @@ def _keys(verb: options.Verb) -> list[str]:
     """What `--set` can begin with: the verb's keys; where a verb has no block of its own, each verb's with its name."""
     if verb.spec is not Spec:
         return [f"{option['name']}=" for option in settings(verb.spec)]
-    stages = [name for name in RECIPE_KEYS if name != "quickstart"]
-    return [f"{name}.{option['name']}=" for name in stages for option in settings(SPECS[name])]
+    return [f"{name}.{option['name']}=" for name in STAGES for option in settings(SPECS[name])]

@@ -26,7 +26,7 @@ def run(session: Session) -> None:
     config = session.config(EvalConfig)
     from llmctl.workflows import evaluate as workflow
 
-    checked = workflow.preflight(config, force=session.force, offline=session.offline)
+    checked = workflow.preflight(config, force=session.force, offline=session.offline, tell=session.tell)
     if session.dry_run:
         return session.plan(config, checked.facts())
     result = workflow.evaluate(config, checked, session.tell, force=session.force)

@@ -26,7 +26,11 @@ def run(session: Session) -> None:
     from llmctl.workflows import generate as workflow
 
     plan = workflow.preflight(
-        config, force=session.force, offline=session.offline, stdin_is_tty=sys.stdin is None or sys.stdin.isatty()
+        config,
+        force=session.force,
+        offline=session.offline,
+        stdin_is_tty=sys.stdin is None or sys.stdin.isatty(),
+        tell=session.tell,
     )
     if session.dry_run:
         return session.plan(config, plan.facts())

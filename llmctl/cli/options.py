@@ -156,6 +156,10 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
     bare, repeatable = _bare(info.annotation)
     choices = tuple(map(str, get_args(bare))) if get_origin(bare) is Literal else ()
     inner = config.spec_of(bare)
+    if inner is not None and inner.shorthand:
+        # Where a block is named by one of its keys, the flag takes what that key takes.
+        named = inner.model_fields[inner.shorthand].annotation
+        choices = tuple(map(str, get_args(named))) if get_origin(named) is Literal else choices
     help_text = info.description or ""
     if info.default not in (None, (), PydanticUndefined) and inner is None:
         help_text += f" [default: {info.default}]"
@@ -197,9 +201,13 @@ def _metavar(name: str, bare: Any) -> str:
         return {"max_time": "TIME"}.get(name, "X")
     if bare is Path:
         return "DIR" if name in ("out", "data") else "FILE"
-    return {"prompt": "TEXT", "stop": "TEXT", "columns": "NAME=COLUMN", "main_address": "HOST[:PORT]"}.get(
-        name, name.upper()
-    )
+    return {
+        "prompt": "TEXT",
+        "system": "TEXT",
+        "stop": "TEXT",
+        "columns": "NAME=COLUMN",
+        "main_address": "HOST[:PORT]",
+    }.get(name, name.upper())
 
 
 def add(app: typer.Typer, verb: Verb) -> None:

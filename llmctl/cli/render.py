@@ -83,6 +83,22 @@ def error_lines(kind: str, message: str, hint: str | None) -> str:
     return f"{head}\n  {plain(hint)}" if hint else head
 
 
+def aside(text: str) -> None:
+    """A remark on standard error, beside what is said on standard output: dim where colour may be shown."""
+    shown = plain(text)
+    print(f"\x1b[2m{shown}\x1b[0m" if fancy(sys.stderr) else shown, file=sys.stderr, flush=True)
+
+
+def marked(cells: Iterable[tuple[str, bool]], *, colour: bool) -> str:
+    """Cells in a row, a blank between, those that are marked in colour or in [brackets]; a new line after each ↵."""
+    found = []
+    for text, mark in cells:
+        safe = plain(text)
+        shown = safe if not mark else f"\x1b[1;32m{safe}\x1b[0m" if colour else f"[{safe}]"
+        found.append(shown + ("\n" if text.endswith("↵") else " "))
+    return "".join(found).rstrip()
+
+
 class Teller:
     """Shows events on standard error and writes them to `--events`."""
 

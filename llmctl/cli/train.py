@@ -32,7 +32,7 @@ def run(session: Session) -> None:
     config = session.config(TrainConfig)
     from llmctl.workflows import train as workflow
 
-    checked = workflow.preflight(config, force=session.force, offline=session.offline, resume=resume)
+    checked = workflow.preflight(config, force=session.force, offline=session.offline, resume=resume, tell=session.tell)
     if session.dry_run:
         return session.plan(checked.resolved, checked.facts())
     result = workflow.train(config, checked, session.tell, force=session.force)

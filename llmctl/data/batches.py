@@ -31,8 +31,11 @@ class Source(Protocol):
         """Length of every example in tokens, to sort by."""
         ...
 
-    def arrays(self, indices: Sequence[int]) -> Arrays:
-        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding."""
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
+        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding.
+
+        `epoch`: for what is drawn anew each time that an example is seen; the others are the same in every epoch.
+        """
         ...
 
 
@@ -55,7 +58,7 @@ class Blocks:
             found[-1] = (len(self.store.values) - 1) - (len(self) - 1) * self.size
         return found
 
-    def arrays(self, indices: Sequence[int]) -> Arrays:
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         """`input_ids` (B, T) and `labels` (B, T), the successors: already shifted, every one learned."""
         rows = [self.store.values[index * self.size : (index + 1) * self.size + 1] for index in indices]
         longest = max(len(row) for row in rows) - 1
@@ -82,7 +85,7 @@ class Records:
         tokens = self.store.segments[self.store.records]
         return np.diff(tokens).astype(np.int64)
 
-    def arrays(self, indices: Sequence[int]) -> Arrays:
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         samples = [self.layout.sample(self.store.record(index), self.store.label(index)) for index in indices]
         return collate(samples, self.layout.family, self.pad)
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import LEARNED, ROLES, Piece, write_store
@@ -46,6 +47,8 @@ class Codes:
     eos: int
     size: int
     """One more than the largest id."""
+    control: frozenset[int] = frozenset()
+    """Ids that no text may become."""
 
     @property
     def kind(self) -> Any:
@@ -73,6 +76,7 @@ class Encoder:
     def __init__(self, codes: Codes) -> None:
         self.codes = codes
         self._tokenizer = tokenizer = codes.tokenizer
+        self._control = np.array(sorted(codes.control), np.uint32)
         facts = json.loads(tokenizer.to_str())
         self._table = _one_id_a_character(tokenizer, facts)
         self._bytes = _one_id_a_byte(tokenizer, facts)
@@ -113,8 +117,17 @@ class Encoder:
             yield batch
 
     def _some(self, texts: list[str]) -> tuple[Ids, Lengths]:
-        if self._words is not None and self._words.pays:
-            return self._words.encode(texts)
+        """Ids of a batch; a text in which a control token was found is encoded again, so that it stays text."""
+        ids, lengths = self._words.encode(texts) if self._words and self._words.pays else self._at_once(texts)
+        found = np.isin(ids, self._control) if len(self._control) else np.zeros(0, bool)
+        if not found.any():
+            return ids, lengths
+        rows = np.split(ids, np.cumsum(lengths)[:-1])
+        for number in np.unique(np.repeat(np.arange(len(texts)), lengths)[found]).tolist():
+            rows[number] = np.array(plain_ids(self._tokenizer, texts[number], self.codes.control), np.uint32)
+        return np.concatenate(rows), np.array([len(row) for row in rows], np.int64)
+
+    def _at_once(self, texts: list[str]) -> tuple[Ids, Lengths]:
         encoded = [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         return np.fromiter(chain.from_iterable(encoded), np.uint32, int(lengths.sum())), lengths
@@ -286,7 +299,7 @@ class Workers:
             count,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(codes.tokenizer.to_str(), codes.bos, codes.eos, codes.size),
+            initargs=(codes.tokenizer.to_str(), codes.bos, codes.eos, codes.size, codes.control),
         )
 
     def __enter__(self) -> Workers:
@@ -320,7 +333,7 @@ _STATE: dict[str, Any] = {}
 """What a worker process holds."""
 
 
-def _start(tokenizer: str, bos: int | None, eos: int, size: int) -> None:
+def _start(tokenizer: str, bos: int | None, eos: int, size: int, control: frozenset[int]) -> None:
     import signal
 
     from tokenizers import Tokenizer
@@ -330,7 +343,7 @@ def _start(tokenizer: str, bos: int | None, eos: int, size: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     opened = Tokenizer.from_str(tokenizer)
     opened.encode_special_tokens = True
-    _STATE["encoder"] = Encoder(Codes(opened, bos, eos, size))
+    _STATE["encoder"] = Encoder(Codes(opened, bos, eos, size, control))
 
 
 def _work(task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:

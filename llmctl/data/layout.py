@@ -1,34 +1,42 @@
 """How the segments of a record become the token sequence of a model: the control tokens around plain text.
 
 Text of a user is encoded as text, always: it can spell a control token and never become one. Control tokens are put
-in by id, here and nowhere else. A style names an arrangement and is kept in the model folder, so that generating and
-scoring ask exactly as training did:
+in by id, here and in `frames.py` alone. A style names an arrangement and is kept in the model folder, so that
+generating and scoring ask exactly as training did:
 
     document   decoder           [bos] text … [eos]
-    control    decoder           [bos] source [sep] target [eos]; chat: [bos] ([role] text [eos])…
-    template   decoder           the tokenizer's chat template, its text and the user's encoded apart
-    plain      decoder           source, newline, target [eos]: given weights that know no control tokens
-    pair       encoder-decoder   source [eos] -> target [eos]
+    control    decoder           [bos] source [sep] … [sep] target [eos]; chat: [bos] ([role] text [eos])…
+    template   decoder           the tokenizer's chat template: instruction and sources are one message of the user
+    plain      decoder           [bos] source, instruction, target [eos], blank lines between: given weights that know
+                                 no control tokens; chat: a line with the role before each turn
+    pair       encoder-decoder   source [sep] … [eos] -> target [eos]
     single     encoder           [cls] text [sep]
+
+What is longer than the context is cut by one rule. A conversation loses its last exchanges, whole (when it is asked:
+its oldest). Then the longest text that is given loses its end. An answer loses its own end only where it fills the
+context alone; the end of the sequence is then not learned, so that no model learns to stop in the middle.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.errors import IntegrityError, UsageError
-from llmctl.types import Family, Role, Segment, Tokens
+from llmctl.data.frames import CHAT_TEMPLATES, NO_IDS, Frame, Frames, Ids, Style, is_chat
+from llmctl.data.plain import control_tokens, plain_ids
+from llmctl.types import Family, Segment, Tokens
 
-Style = Literal["document", "control", "template", "plain", "pair", "single"]
-Ids = NDArray[np.int64]
+__all__ = ["Ids", "Layout", "Sample", "Style", "style_for"]
 
-_MARK: Final = "\ue000{}\ue001"
-"""A private-use placeholder for a message's content while the chat template is rendered."""
+Loss = Literal["nothing", "text", "answer"]
+"""What of a record the context does not hold."""
+
+ROOM: Final = 4
+"""A quarter of the context is left for the answer where a prompt has to be cut and nobody says how long it may be."""
 
 
 class Sample(NamedTuple):
@@ -44,9 +52,6 @@ class Sample(NamedTuple):
     learned: NDArray[np.bool_]
     target_ids: Ids
     label: int = -1
-
-
-_NONE: Final[Ids] = np.empty(0, np.int64)
 
 
 def style_for(family: Family, tokenizer: Any, *, packed: bool) -> Style:
@@ -66,18 +71,26 @@ def style_for(family: Family, tokenizer: Any, *, packed: bool) -> Style:
 class Layout:
     """Arranges segments for one tokenizer, family and style."""
 
-    def __init__(self, tokenizer: Any, family: Family, style: Style, *, context: int | None = None) -> None:
-        """`tokenizer`: a fast tokenizer of transformers. `context`: longest sequence, None for no limit."""
+    def __init__(
+        self, tokenizer: Any, family: Family, style: Style, *, context: int | None = None, instruction: str = ""
+    ) -> None:
+        """`tokenizer`: a fast tokenizer of transformers. `context`: longest sequence, None for no limit.
+
+        `instruction`: what a model is told to do with a record, in the styles `template` and `plain`.
+        """
         self.tokenizer, self.family, self.style, self.context = tokenizer, family, style, context
+        self.instruction = instruction if style in ("template", "plain") else ""
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
+        template = tokenizer.chat_template
+        self._control = frozenset(control_tokens(self._backend, template if isinstance(template, str) else ""))
+        self._frames = Frames(tokenizer, style, self.instruction, self.encode)
 
     # -- text to ids ------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
         """Plain text to ids; nothing in it becomes a control token."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        return plain_ids(self._backend, text, self._control)
 
     def tokens(self, segments: Sequence[Segment]) -> list[Tokens]:
         return [Tokens(segment.role, self.encode(segment.text), segment.learned) for segment in segments]
@@ -87,180 +100,162 @@ class Layout:
     def sample(self, parts: Sequence[Tokens], label: int = -1) -> Sample:
         """A record's segments as a training example, cut to the context."""
         if self.family == "encoder":
-            ids = self._wrapped(_ids(parts[0]))
-            return Sample(ids, np.zeros(len(ids), bool), _NONE, label)
+            ids = self._text(_given(parts))
+            return Sample(ids, np.zeros(len(ids), bool), NO_IDS, label)
         if self.family == "encoder-decoder":
-            source = [part for part in parts if not part.learned]
-            target = [part for part in parts if part.learned]
-            return Sample(self._ended(_join(source)), _NONE.astype(bool), self._ended(_join(target)))
-        pieces = list(self._pieces(parts))
-        ids = np.concatenate([piece for piece, _ in pieces])
-        learned = np.concatenate([np.full(len(piece), mark) for piece, mark in pieces])
+            return Sample(self._source(_given(parts)), NO_IDS.astype(bool), self._target(parts))
+        ids, learned = self._arranged(self._within(parts, self.context))
         if self.context is not None and len(ids) > self.context:
-            # The answer stands at the end: the head of the prompt goes first.
-            ids, learned = ids[-self.context :], learned[-self.context :]
-        return Sample(ids, learned, _NONE)
+            # The answer alone is too long. Where even that leaves nothing to learn, its end is shown instead.
+            head = bool(learned[: self.context].any())
+            kept = slice(None, self.context) if head else slice(-self.context, None)
+            ids, learned = ids[kept], learned[kept]
+        return Sample(ids, learned, NO_IDS)
+
+    def loss(self, parts: Sequence[Tokens]) -> Loss:
+        """What `sample` cannot keep of a record: nothing, some of the text that is given, or some of an answer."""
+        if self.fits(parts):
+            return "nothing"
+        if self.family == "encoder":
+            return "text"
+        if self.family == "encoder-decoder":
+            assert self.context is not None
+            return "text" if len(self._whole_target(parts)) <= self.context else "answer"
+        _, learned = self._arranged(parts)
+        return "text" if self.sample(parts).learned.sum() == learned.sum() else "answer"
 
     def fits(self, parts: Sequence[Tokens]) -> bool:
         """Whether `sample` keeps every token."""
-        if self.context is None:
-            return True
-        whole = Layout.__new__(Layout)
-        whole.__dict__.update(self.__dict__ | {"context": None})
-        sample = whole.sample(parts)
-        return max(len(sample.input_ids), len(sample.target_ids)) <= self.context
+        return self.context is None or self.length(parts) <= self.context
+
+    def length(self, parts: Sequence[Tokens]) -> int:
+        """Tokens of the longest sequence that a record makes, uncut."""
+        if self.family == "decoder":
+            return self._length(parts)
+        given = _given(parts)
+        around = len(given) - 1 + (2 if self.family == "encoder" else 1)
+        source = sum(len(part.ids) for part in given) + around
+        return source if self.family == "encoder" else max(source, len(self._whole_target(parts)))
 
     # -- what is asked ----------------------------------------------------------------------------------------
 
-    def prompt(self, segments: Sequence[Segment]) -> tuple[int, ...]:
-        """The ids that a model is given before it answers."""
+    def prompt(self, segments: Sequence[Segment], *, room: int | None = None) -> tuple[int, ...]:
+        """The ids that a model is given before it answers, cut to leave a decoder `room` tokens of its context for the
+        answer (a quarter of it where None). A text to be continued is not cut."""
         parts = self.tokens([Segment(segment.role, segment.text) for segment in segments])
         if self.family == "encoder":
-            return tuple(self._wrapped(_ids(parts[0])).tolist())
+            return tuple(self._text(parts).tolist())
         if self.family == "encoder-decoder":
-            return tuple(self._ended(_join(parts)).tolist())
+            return tuple(self._source(parts).tolist())
         if self.style == "document":
-            return (*self._opening(), *_join(parts).tolist())
-        pieces = [piece for piece, _ in self._pieces(parts, ask=True)]
-        return tuple(np.concatenate(pieces).tolist())
+            return tuple(self._arranged(parts, ask=True)[0].tolist())
+        if self.context is not None and self._length(parts, ask=True) >= self.context:
+            room = max(1, self.context // ROOM) if room is None else room
+        limit = None if self.context is None else max(1, self.context - (room or 0))
+        ids, _ = self._arranged(self._within(parts, limit, ask=True), ask=True)
+        return tuple(ids[-limit:].tolist() if limit is not None else ids.tolist())
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The ids of an answer whose likelihood is wanted, its end included."""
-        return (*self.encode(text), self.eos)
+        return (*self.encode(text), *self._frames.answer_end.tolist())
+
+    def chat_template(self) -> str | None:
+        """The chat template that renders what this arrangement does of a conversation, so that other tools ask the same.
+
+        None where the tokenizer brings its own, or where nobody converses.
+        """
+        return CHAT_TEMPLATES.get(self.style)
 
     # -- control tokens ---------------------------------------------------------------------------------------
 
     @functools.cached_property
     def eos(self) -> int:
-        token: int | None = self.tokenizer.eos_token_id
-        if token is None:
-            token = self.tokenizer.sep_token_id
-        if token is None:
-            raise IntegrityError("the tokenizer has no token that ends a text", hint="give one with an eos_token")
-        return token
+        """The token that ends a text. Raises `IntegrityError` where the tokenizer has none."""
+        return self._frames.eos
 
-    def _opening(self) -> tuple[int, ...]:
-        bos: int | None = self.tokenizer.bos_token_id
-        return (bos if bos is not None else self.eos,)
+    def _text(self, given: Sequence[Tokens]) -> Ids:
+        """[cls] text [sep] text [sep], by the tokenizer's own names for them."""
+        cls = self.tokenizer.cls_token_id
+        first = cls if cls is not None else self._frames.opening
+        last = self.tokenizer.sep_token_id if cls is not None else self.eos
+        return np.concatenate([[first], self._joined(given, 2), [last]]).astype(np.int64)
 
-    def _id(self, token: str) -> int:
-        found: int | None = self._backend.token_to_id(token)
-        if found is None:
-            raise UsageError(
-                f"the tokenizer has no control token {token}", hint="preprocess with a tokenizer trained here"
-            )
-        return found
+    def _source(self, given: Sequence[Tokens]) -> Ids:
+        return np.append(self._joined(given, 1), self.eos).astype(np.int64)
 
-    def _wrapped(self, ids: Ids) -> Ids:
-        """[cls] text [sep], by the tokenizer's own names for them."""
-        first = self.tokenizer.cls_token_id
-        first = first if first is not None else self._opening()[0]
-        last = self.tokenizer.sep_token_id if self.tokenizer.cls_token_id is not None else self.eos
-        room = len(ids) if self.context is None else self.context - 2
-        return np.concatenate([[first], ids[:room], [last]]).astype(np.int64)
+    def _joined(self, given: Sequence[Tokens], around: int) -> Ids:
+        """Texts with a separator between, cut so that `around` more tokens have room."""
+        between = np.array([self._frames.separator], np.int64) if len(given) > 1 else NO_IDS
+        if self.context is not None:
+            given = _shortened(given, self.context - around - len(between) * (len(given) - 1))
+        pieces = [ids for part in given for ids in (between, np.asarray(part.ids, np.int64))]
+        return np.concatenate(pieces[1:]) if pieces else NO_IDS
 
-    def _ended(self, ids: Ids) -> Ids:
-        room = len(ids) if self.context is None else self.context - 1
-        return np.append(ids[:room], self.eos).astype(np.int64)
+    def _target(self, parts: Sequence[Tokens]) -> Ids:
+        return self._whole_target(parts)[: self.context]
 
-    def _pieces(self, parts: Sequence[Tokens], *, ask: bool = False) -> Sequence[tuple[Ids, bool]]:
-        """Stretches of ids of a decoder's sequence, each learned or not; `ask` ends where the answer begins."""
-        if self.style == "template":
-            return self._template_pieces(parts, ask=ask)
-        if self.style == "document":
-            ids = [_ids(part) for part in parts]
-            opening = np.array(self._opening(), np.int64)
-            return [(opening, False), *((each, True) for each in ids), (np.array([self.eos]), True)]
-        chat = any(part.role in ("system", "user", "assistant") for part in parts)
-        pieces: list[tuple[Ids, bool]] = []
-        if self.style == "control":
-            pieces.append((np.array(self._opening(), np.int64), False))
-        for part in parts:
-            if chat and self.style == "control":
-                pieces.append((np.array([self._id(f"<|{part.role}|>")]), False))
-            elif part is not parts[0] and not ask:
-                pieces.append((self._separator(), False))
-            ends = np.array([self.eos]) if part.learned or chat else _NONE
-            pieces.append((np.concatenate([_ids(part), ends]), part.learned))
-        if ask:
-            pieces.append(
-                (
-                    np.array([self._id("<|assistant|>")]) if chat and self.style == "control" else self._separator(),
-                    False,
-                )
-            )
-        return pieces
+    def _whole_target(self, parts: Sequence[Tokens]) -> Ids:
+        answers = [np.asarray(part.ids, np.int64) for part in parts if part.learned]
+        return np.concatenate([*answers, [self.eos]]).astype(np.int64)
 
-    def _separator(self) -> Ids:
-        return np.array([self._id("<|sep|>")] if self.style == "control" else self.encode("\n"), np.int64)
+    # -- a decoder's sequence ---------------------------------------------------------------------------------
 
-    # -- chat templates ---------------------------------------------------------------------------------------
+    def _frame(self, parts: Sequence[Tokens], ask: bool) -> Frame:
+        return self._frames.of(tuple((part.role, part.learned) for part in parts), ask)
 
-    def _template_pieces(self, parts: Sequence[Tokens], *, ask: bool) -> list[tuple[Ids, bool]]:
-        """The chat template rendered around placeholders: what is the template's may be control tokens, what is
-        the user's never is."""
-        roles = [_chat_role(part.role) for part in parts]
-        rendered = render_template(self.tokenizer, tuple(roles), ask)
-        pieces: list[tuple[Ids, bool]] = []
-        rest = rendered
-        for number, part in enumerate(parts):
-            before, _, rest = rest.partition(_MARK.format(number))
-            pieces.append((self._template_ids(before), False))
-            pieces.append((_ids(part), part.learned))
-            if part.learned:
-                end, rest = self._turn_end(rest)
-                pieces.append((end, True))
-        pieces.append((self._template_ids(rest), False))
-        return [(ids, learned) for ids, learned in pieces if len(ids)]
+    def _length(self, parts: Sequence[Tokens], *, ask: bool = False) -> int:
+        return self._frame(parts, ask).length + sum(len(part.ids) for part in parts)
 
-    def _turn_end(self, rest: str) -> tuple[Ids, str]:
-        """The token that ends an assistant's turn in the template is learned with it."""
-        end = self.tokenizer.eos_token or ""
-        if end and rest.startswith(end):
-            return np.array([self.eos]), rest[len(end) :]
-        return _NONE, rest
+    def _arranged(self, parts: Sequence[Tokens], *, ask: bool = False) -> tuple[Ids, NDArray[np.bool_]]:
+        """(T,) ids and (T,) whether each is learned; `ask` ends where the answer begins."""
+        frame = self._frame(parts, ask)
+        ids: list[Ids] = []
+        marks: list[bool] = []
+        for part, before, end in zip(parts, frame.before, frame.ends, strict=True):
+            ids += [before, np.asarray(part.ids, np.int64), end]
+            marks += [False, part.learned, part.learned]
+        ids.append(frame.after)
+        marks.append(False)
+        learned = np.repeat(marks, [len(each) for each in ids])
+        return np.concatenate(ids), learned
 
-    def _template_ids(self, text: str) -> Ids:
-        """Text of the template itself, in which control tokens are meant."""
-        if not text:
-            return _NONE
-        self._backend.encode_special_tokens = False
-        try:
-            return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.int64)
-        finally:
-            self._backend.encode_special_tokens = True
+    def _within(self, parts: Sequence[Tokens], limit: int | None, *, ask: bool = False) -> Sequence[Tokens]:
+        """The parts that a sequence of `limit` tokens holds; see the head of this file."""
+        if limit is None or self._length(parts, ask=ask) <= limit:
+            return parts
+        if is_chat(part.role for part in parts):
+            shorter = _recent(parts) if ask else _beginnings(parts)
+            fitting = (each for each in shorter if self._length(each, ask=ask) <= limit)
+            parts = next(fitting, shorter[-1] if shorter else parts)
+        given = sum(len(part.ids) for part in _given(parts))
+        return _shortened(parts, limit - (self._length(parts, ask=ask) - given))
 
 
-def render_template(tokenizer: Any, roles: tuple[str, ...], ask: bool) -> str:
-    """The chat template's text with a placeholder in each message's place. Raises `IntegrityError` if it fails."""
-    messages: list[Mapping[str, str]] = [
-        {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
-    ]
-    try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
-    except Exception as error:  # a template is a program of somebody else's: whatever it raises is its fault
-        raise IntegrityError(
-            f"the chat template of the model fails: {error}", hint="mend chat_template.jinja"
-        ) from error
-    for number in range(len(roles)):
-        if text.count(_MARK.format(number)) != 1:
-            raise IntegrityError(
-                f"the chat template does not show message {number + 1} once", hint="mend chat_template.jinja"
-            )
-    return text
+def _given(parts: Sequence[Tokens]) -> list[Tokens]:
+    return [part for part in parts if not part.learned]
 
 
-def _chat_role(role: Role) -> str:
-    return (
-        role
-        if role in ("system", "user", "assistant")
-        else {"target": "assistant", "label": "assistant"}.get(role, "user")
-    )
+def _beginnings(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:
+    """A conversation without its last exchange, without its last two, …"""
+    ends = [number + 1 for number, part in enumerate(parts) if part.learned]
+    return [parts[:end] for end in reversed(ends)]
 
 
-def _ids(part: Tokens) -> Ids:
-    return np.asarray(part.ids, np.int64)
+def _recent(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:
+    """A conversation without its oldest exchange, without its oldest two, …; what the system says stays."""
+    begin = next((number for number, part in enumerate(parts) if part.role != "system"), len(parts))
+    starts = [number for number, part in enumerate(parts) if part.role == "user" and number >= begin]
+    return [[*parts[:begin], *parts[start:]] for start in starts]
 
 
-def _join(parts: Sequence[Tokens]) -> Ids:
-    return np.concatenate([_ids(part) for part in parts]) if parts else _NONE
+def _shortened(parts: Sequence[Tokens], room: int) -> list[Tokens]:
+    """Parts whose given texts have `room` tokens together: no more than so many each, the same for all."""
+    lengths = [len(part.ids) for part in parts if not part.learned]
+    low, high = 0, max(lengths, default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(length, middle) for length in lengths) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return [part if part.learned else part._replace(ids=part.ids[:low]) for part in parts]

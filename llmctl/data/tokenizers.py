@@ -17,6 +17,7 @@ from typing import Any, Final
 from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
 from llmctl.data.encode import Codes
 from llmctl.data.given import check_folder, settings_of
+from llmctl.data.plain import control_tokens
 from llmctl.data.pretokens import pieces
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
@@ -278,6 +279,18 @@ def save(tokenizer: Any, folder: Path) -> None:
     )
 
 
+def add_chat_template(folder: Path, template: str) -> None:
+    """Give a tokenizer's folder its chat template.
+
+    What other tools render with it they encode as one text, in which control tokens are meant; `load_tokenizer` goes
+    on to read them in text as text.
+    """
+    whole.write_text(folder / "chat_template.jinja", template)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    whole.write_json(path, settings | {"split_special_tokens": False})
+
+
 def load_tokenizer(folder: Path) -> Any:
     """`transformers.PreTrainedTokenizerFast` of a folder. Names of control tokens in text are encoded as plain text.
 
@@ -313,7 +326,8 @@ def codes_of(tokenizer: Any) -> Codes:
             hint="name one in its tokenizer_config.json",
         )
     begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
-    return _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0])
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    return _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
 
 
 def open_codes(folder: Path) -> Codes:
@@ -337,11 +351,14 @@ def open_codes(folder: Path) -> Codes:
     begin, end = number("bos_token"), number("eos_token")
     if end is None:
         raise IntegrityError("eos_token is no token of tokenizer.json", where=str(folder / "tokenizer_config.json"))
-    return _codes(backend, begin, end)
+    stored = folder / "chat_template.jinja"
+    template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
+    return _codes(backend, begin, end, template if isinstance(template, str) else "")
 
 
-def _codes(backend: Any, bos: int | None, eos: int) -> Codes:
+def _codes(backend: Any, bos: int | None, eos: int, template: str) -> Codes:
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
-    return Codes(backend, bos, eos, 1 + max(backend.get_vocab(with_added_tokens=True).values()))
+    size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+    return Codes(backend, bos, eos, size, frozenset(control_tokens(backend, template)))

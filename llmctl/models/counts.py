@@ -15,11 +15,13 @@ class Sizes(Protocol):
 
     layers: int
     hidden: int
+    heads: int
     context: int
     embedding: int
     inner: int
     score: Literal["additive", "dot"]
     bidirectional: bool
+    head: Literal["softmax", "sigmoid"]
 
 
 Count = Callable[[Any, int, int], int]
@@ -55,10 +57,30 @@ def llama(s: Sizes, vocabulary: int, labels: int) -> int:
 
 
 def bert(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Token, position and two segment vectors with a norm, layers, pooler, classifier."""
+    """Token, position and two segment vectors with a norm, layers; pooler and classifier, or, without labels, the
+    transformation, norm and bias before and behind the tied head."""
     h = s.hidden
-    vectors = (vocabulary + s.context + 2) * h + 2 * h
-    return vectors + s.layers * _block(h, s.inner) + _linear(h, h) + _linear(h, labels)
+    body = (vocabulary + s.context + 2) * h + 2 * h + s.layers * _block(h, s.inner)
+    return body + _linear(h, h) + (_linear(h, labels) if labels else 2 * h + vocabulary)
+
+
+def t5(s: Sizes, vocabulary: int, labels: int) -> int:
+    """Tied token vectors; an encoder of layers and a decoder whose layers attend twice, without biases, their norms
+    without shift; in each the first layer's distances, 32 for each head."""
+    h = s.hidden
+    square, mlp = 4 * h * h, 2 * h * s.inner
+    layers = s.layers * ((square + mlp + 2 * h) + (2 * square + mlp + 3 * h))
+    return vocabulary * h + layers + 2 * 32 * s.heads + 2 * h
+
+
+def marian(s: Sizes, vocabulary: int, labels: int) -> int:
+    """Tied token vectors, the sinusoids of encoder and decoder (kept as weights that are not learned), layers."""
+    return vocabulary * s.hidden + 2 * s.context * s.hidden + _both_sides(s)
+
+
+def bart(s: Sizes, vocabulary: int, labels: int) -> int:
+    """Tied token vectors, positions (two more than the context) and a norm of encoder and of decoder, layers."""
+    return vocabulary * s.hidden + 2 * ((s.context + 2) * s.hidden + 2 * s.hidden) + _both_sides(s)
 
 
 def lstm_seq2seq(s: Sizes, vocabulary: int, labels: int) -> int:
@@ -74,7 +96,7 @@ def lstm_classifier(s: Sizes, vocabulary: int, labels: int) -> int:
     """Token vectors, reader, classifier."""
     directions = 2 if s.bidirectional else 1
     reader = _reader(s.embedding, s.hidden, s.layers, directions)
-    return vocabulary * s.embedding + reader + _linear(directions * s.hidden, labels)
+    return vocabulary * s.embedding + reader + _linear(directions * s.hidden, 1 if s.head == "sigmoid" else labels)
 
 
 def _linear(inputs: int, outputs: int) -> int:
@@ -98,3 +120,8 @@ def _reader(embedding: int, hidden: int, layers: int, directions: int) -> int:
 def _block(hidden: int, inner: int) -> int:
     """A transformer layer with biases: q, k, v and output projections, MLP, two norms."""
     return 4 * _linear(hidden, hidden) + _linear(hidden, inner) + _linear(inner, hidden) + 4 * hidden
+
+
+def _both_sides(s: Sizes) -> int:
+    """The layers of an encoder and of a decoder, which also attends to the encoder, with a norm behind that."""
+    return s.layers * (2 * _block(s.hidden, s.inner) + 4 * _linear(s.hidden, s.hidden) + 2 * s.hidden)

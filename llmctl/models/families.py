@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from llmctl.errors import UsageError
 from llmctl.types import Family
@@ -25,6 +25,9 @@ _TYPES: Final[Mapping[Family, str]] = {
     ),
 }
 """The `model_type`s of text models, for configs whose architecture does not say it."""
+
+_MENDS_SPANS: Final = frozenset("t5 mt5 umt5 longt5 switch_transformers".split())
+"""Encoder-decoders that learned from plain text to say the spans cut out of it, not the whole text."""
 
 _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (
     ("ForCausalLM", "decoder"),
@@ -59,3 +62,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
         where="config.json:model_type",
         hint="see: llmctl list models",
     )
+
+
+def mending_of(family: Family, model_type: str) -> Literal["masked", "spans", "infilling"]:
+    """How a model that is no decoder learns from plain text: see `data/corruption.py`."""
+    if family == "encoder":
+        return "masked"
+    return "spans" if model_type in _MENDS_SPANS else "infilling"
+
+
+def fills_masks(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of an encoder with a head over the vocabulary, which names no labels."""
+    return any(str(each).endswith("ForMaskedLM") for each in config.get("architectures") or ())

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
-from llmctl.errors import UsageError
 from llmctl.models.spec import Shape, Vocabulary
 
 
@@ -55,10 +61,12 @@ def llama(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) ->
     return LlamaForCausalLM(config)
 
 
-def bert(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> BertForSequenceClassification:
-    """BERT with a classifier over `labels`, random weights (Devlin et al. 2019)."""
-    if not labels:
-        raise UsageError("bert names labels, and there are none", hint="give it data of the task classification")
+def bert(
+    shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()
+) -> BertForSequenceClassification | BertForMaskedLM:
+    """BERT with random weights (Devlin et al. 2019): a classifier over `labels`, or, without labels, the head that fills
+    masked places."""
+    named = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     config = BertConfig(
         vocab_size=vocabulary.size,
         max_position_embeddings=shape.context,
@@ -68,12 +76,79 @@ def bert(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> 
         intermediate_size=shape.inner,
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=shape.dropout,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
+        attn_implementation="sdpa",
+        **(named if labels else {}),
+        **_control_tokens(vocabulary),
+    )
+    return BertForSequenceClassification(config) if labels else BertForMaskedLM(config)
+
+
+def t5(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> T5ForConditionalGeneration:
+    """T5 with random weights (Raffel et al. 2020): relative positions, so of any length; answers begin from <pad>."""
+    assert shape.hidden is not None
+    assert shape.heads is not None
+    config = T5Config(
+        vocab_size=vocabulary.size,
+        d_model=shape.hidden,
+        d_kv=shape.hidden // shape.heads,
+        d_ff=shape.inner,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        dropout_rate=shape.dropout,
+        decoder_start_token_id=vocabulary.pad,
         attn_implementation="sdpa",
         **_control_tokens(vocabulary),
     )
-    return BertForSequenceClassification(config)
+    return T5ForConditionalGeneration(config)
+
+
+def marian(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> MarianMTModel:
+    """Marian with random weights, as the opus-mt models are set: sinusoidal positions, swish, token vectors times √H,
+    one vocabulary for both languages (Junczys-Dowmunt et al. 2018; Tiedemann and Thottingal 2020); answers begin from
+    <pad>."""
+    config = MarianConfig(
+        activation_function="swish",
+        scale_embedding=True,
+        decoder_start_token_id=vocabulary.pad,
+        forced_eos_token_id=None,
+        **_both_sides(shape, vocabulary),
+    )
+    return MarianMTModel(config)
+
+
+def bart(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> BartForConditionalGeneration:
+    """BART with random weights (Lewis et al. 2020); answers begin from <eos>."""
+    config = BartConfig(
+        activation_function="gelu",
+        decoder_start_token_id=vocabulary.eos,
+        forced_eos_token_id=None,
+        **_both_sides(shape, vocabulary),
+    )
+    return BartForConditionalGeneration(config)
+
+
+def _both_sides(shape: Shape, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The fields of an encoder and a decoder of one shape.
+
+    Random weights are of variance 1/H: that of Glorot and Bengio (2010) for a square matrix, and what Vaswani et al.
+    (2017) begin token vectors with. transformers' 0.02 is for H = 1024 or so and learns slowly at smaller ones.
+    """
+    assert shape.hidden is not None
+    return {
+        "init_std": shape.hidden**-0.5,
+        "vocab_size": vocabulary.size,
+        "max_position_embeddings": shape.context,
+        "d_model": shape.hidden,
+        "encoder_layers": shape.layers,
+        "decoder_layers": shape.layers,
+        "encoder_attention_heads": shape.heads,
+        "decoder_attention_heads": shape.heads,
+        "encoder_ffn_dim": shape.inner,
+        "decoder_ffn_dim": shape.inner,
+        "dropout": shape.dropout,
+        "attn_implementation": "sdpa",
+        **_control_tokens(vocabulary),
+    }
 
 
 def _control_tokens(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -1,8 +1,13 @@
 """Naming a text's label with an LSTM.
 
     y = LSTM→ and LSTM← over √E W_token[ids]
-    z = max over t of y_t                  each feature where the text shows it most
-    log p(label) = log softmax(W z + b)
+    z = max over t of y_t                  pooling `max`: each feature where the text shows it most
+    z = [y→_T ; y←_1]                      pooling `last`: what each direction ends with
+    log p(label) = log softmax(W z + b)    head `softmax`: one output for each label
+    log p(label 1) = log σ(w · z + b)      head `sigmoid`: one output for two labels
+
+Of the head `sigmoid` the logits are (0, w · z + b): their softmax is (1 - σ, σ), and so their cross-entropy is the binary
+cross-entropy of σ; whoever reads logits of labels need not know which head made them.
 
 Papers: Hochreiter and Schmidhuber 1997 for the LSTM; Conneau et al. 2017 (arXiv:1705.02364) for the maximum over time.
 
@@ -38,6 +43,8 @@ class LSTMClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
     hidden_size: int = 128
     num_hidden_layers: int = 1
     bidirectional: bool = True
+    pooling: str = "max"
+    head: str = "softmax"
     dropout: float = 0.0
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -62,7 +69,7 @@ class LSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
             bidirectional=config.bidirectional,
             dropout=config.dropout,
         )
-        self.classifier = nn.Linear(self.reader.width, config.num_labels)
+        self.classifier = nn.Linear(self.reader.width, 1 if config.head == "sigmoid" else config.num_labels)
         self.post_init()
 
     def forward(
@@ -74,9 +81,12 @@ class LSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         x = F.dropout(self.scale * self.tokens(input_ids), self.config.dropout, self.training)  # (B, S, E)
-        y, _ = self.reader(x, mask)  # (B, S, R)
-        z = y.masked_fill(mask[:, :, None] == 0, torch.finfo(y.dtype).min).amax(1)  # (B, R)
-        logits = self.classifier(F.dropout(z, self.config.dropout, self.training))  # (B, C)
+        y, z = self.reader(x, mask)  # (B, S, R), (B, R)
+        if self.config.pooling == "max":
+            z = y.masked_fill(mask[:, :, None] == 0, torch.finfo(y.dtype).min).amax(1)  # (B, R)
+        logits = self.classifier(F.dropout(z, self.config.dropout, self.training))  # (B, C), or (B, 1)
+        if self.config.head == "sigmoid":
+            logits = F.pad(logits, (1, 0))  # (B, 2)
         loss = F.cross_entropy(logits.float(), labels) if labels is not None else None
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -96,8 +106,14 @@ def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) ->
         raise UsageError(
             "lstm-classifier names labels, and there are none", hint="give it data of the task classification"
         )
+    if shape.head == "sigmoid" and len(labels) != 2:
+        raise UsageError(
+            f"the head sigmoid tells two labels apart, there are {len(labels)}", hint="--set model.head=softmax"
+        )
     config = LSTMClassifierConfig(
         bidirectional=shape.bidirectional,
+        pooling=shape.pooling,
+        head=shape.head,
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
         **config_fields(shape, vocabulary),

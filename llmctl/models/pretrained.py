@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
@@ -33,27 +34,34 @@ _AUTO: Final[dict[Family, Any]] = {
     "encoder": AutoModelForSequenceClassification,
 }
 _HEADS: Final = ("cls.", "lm_head.", "pooler.", "classifier.", "score.", "qa_outputs.", "vocab_", "predictions.")
-"""What an encoder's checkpoint may hold beside the encoder, for another purpose than naming labels."""
+"""What an encoder's checkpoint may hold beside the encoder, for another purpose than the one wanted."""
 
 
 def load(
-    folder: Path, family: Family, *, dtype: torch.dtype = torch.float32, labels: tuple[str, ...] | None = None
+    folder: Path,
+    family: Family,
+    *,
+    dtype: torch.dtype = torch.float32,
+    labels: tuple[str, ...] | None = None,
+    masked: bool = False,
 ) -> PreTrainedModel:
     """The model in `folder`, from its safetensors alone; nothing in the folder is run and the network is not asked.
 
-    `labels` are the names that an encoder shall tell apart. An encoder that was trained for something else (plain
-    BERT, masked language modelling) then gets a new classifier, random from torch's current seed, with the pooler
-    before it if the architecture has one and the checkpoint not; heads of its former purpose are left unread.
+    `labels` are the names that an encoder shall tell apart; `masked`: it shall fill masked places instead. An encoder
+    that was trained for something else (plain BERT, masked language modelling) then gets a new head, random from
+    torch's current seed, with the pooler before it if the architecture has one and the checkpoint not; heads of its
+    former purpose are left unread. `fresh_head` says so beforehand.
 
     Raises `IntegrityError` for weights that are missing, unexpected, of another shape, not finite, not safetensors, or
     that would need code from the folder; `UsageError` where the model names other labels than `labels`.
     """
     config = _checked(folder)
-    new_head = family == "encoder" and labels is not None and not _names_labels(config)
+    new_head = _new_head(config.architectures, family, labels, masked) is not None
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
-    with _quiet(), _told(folder):
-        model, info = _AUTO[family].from_pretrained(
+    opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
+    with quiet(), _told(folder):
+        model, info = opener.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -69,9 +77,29 @@ def load(
     return model
 
 
+def fresh_head(
+    config: Mapping[str, Any], family: Family, *, labels: tuple[str, ...] | None = None, masked: bool = False
+) -> str | None:
+    """What of a model with this config.json would be random if it were loaded so; None where nothing would."""
+    return _new_head(config.get("architectures"), family, labels, masked)
+
+
+def _new_head(
+    architectures: Sequence[str] | None, family: Family, labels: tuple[str, ...] | None, masked: bool
+) -> str | None:
+    if family != "encoder":
+        return None
+    own = " ".join(map(str, architectures or ()))
+    if masked:
+        return None if "ForMaskedLM" in own else "the head over the vocabulary"
+    if labels is None or "ForSequenceClassification" in own:
+        return None
+    return f"the classifier over {len(labels)} labels"
+
+
 def save(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json, model.safetensors (in shards only beyond 2 GB) and generation_config.json into `folder`."""
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
 
 
@@ -94,7 +122,7 @@ def _checked(folder: Path) -> PreTrainedConfig:
             hint="save it with an architecture that transformers or llmctl has, without auto_map and Python files",
         )
     _check_files(folder)
-    with _quiet(), _told(folder):
+    with quiet(), _told(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
 
@@ -157,10 +185,13 @@ def _account(model: PreTrainedModel, info: dict[str, Any], folder: Path, *, new_
     """Raise unless every weight came from the files and every one in the files was used."""
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     mismatched = sorted(each[0] for each in info["mismatched_keys"])
+    base = f"{model.base_model_prefix}."
     if new_head:
-        base = f"{model.base_model_prefix}."
         missing = [key for key in missing if key.startswith(base) and not key.startswith(f"{base}pooler.")]
         unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(_HEADS)]
+    elif "ForMaskedLM" in type(model).__name__:
+        # BERT was published with a second head (which sentence follows) and the pooler before it.
+        unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(("cls.seq_", "pooler."))]
     faults = [
         f"{len(keys)} {kind}: {_first(keys)}"
         for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
@@ -194,7 +225,7 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers without its bars and notes: what they tell is checked here and raised."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -27,6 +27,8 @@ def forward(
     if not torch.is_autocast_enabled("cpu") or query.device.type != "cpu" or key.shape[2] > FLOAT32_TOKENS:
         same: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
         return same
+    if more.get("position_bias") is not None:
+        more["position_bias"] = more["position_bias"].float()  # what T5 adds to the scores for the distance
     with torch.autocast("cpu", enabled=False):
         wide, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **more)
     return wide.to(query.dtype), None

@@ -40,10 +40,25 @@ class Shape(Spec):
     activation: Literal["tanh", "sigmoid"] | None = key(None, "σ of the recurrence")
     score: Literal["additive", "dot"] | None = key(None, "how attention scores a source position: Bahdanau or dot")
     bidirectional: Switch | None = key(None, "read the text in both directions")
+    pooling: Literal["max", "last"] | None = key(None, "what a classifier reads: each feature's maximum, or the last state")
+    head: Literal["softmax", "sigmoid"] | None = key(None, "one output for each label, or one for two labels")
 
     def given(self) -> dict[str, Any]:
         """The settings that are set."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+class Adapter(Spec):
+    """What is learned beside given weights in the place of them."""
+
+    shorthand: ClassVar[str | None] = "name"
+    name: Literal["lora"] = key("lora", "low-rank matrices beside linear layers (Hu et al. 2021)")
+    rank: Whole = key(16, "width of the matrices", ge=1)
+    alpha: Real | None = key(None, "their product counts alpha / rank times; twice the rank when not given", gt=0)
+    dropout: Real = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
+    targets: tuple[str, ...] | None = key(
+        None, "endings of the linear layers' names: [q_proj, v_proj]; all of the stack when not given", min_length=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,8 @@ class ModelSpec:
     learning_rate: float = 1e-3
     head_multiple: int = 1
     """What the width of a head must be a multiple of: rotary positions turn pairs."""
+    labels_only: bool = False
+    """Whether it only names labels: it has no head over the vocabulary that plain text could teach."""
 
     default_size: ClassVar[str] = "nano"
 
@@ -95,6 +112,11 @@ class ModelSpec:
 
 def _transformer(layers: int, hidden: int, heads: int, context: int, **more: Any) -> Shape:
     return Shape(layers=layers, hidden=hidden, heads=heads, context=context, dropout=0.0, **more)
+
+
+def _relative(layers: int, hidden: int, heads: int, **more: Any) -> Shape:
+    """Positions are relative: there is no longest sequence."""
+    return Shape(layers=layers, hidden=hidden, heads=heads, dropout=0.0, **more)
 
 
 def _decoder_sizes(inner: Mapping[str, int]) -> dict[str, Shape]:
@@ -195,26 +217,29 @@ LSTM_SEQ2SEQ = ModelSpec(
     learning_rate=6e-3,
 )
 
+_CLASSIFIER: dict[str, Any] = {"bidirectional": True, "pooling": "max", "head": "softmax"}
+
 LSTM_CLASSIFIER = ModelSpec(
     name="lstm-classifier",
     family="encoder",
     summary="embedding, LSTM, linear over the labels",
     reference="Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 9 (1997)",
     sizes={
-        "nano": _recurrent(1, 128, 128, bidirectional=True),
-        "tiny": _recurrent(1, 256, 256, bidirectional=True),
-        "small": _recurrent(2, 384, 320, bidirectional=True),
-        "base": _recurrent(2, 768, 512, bidirectional=True),
+        "nano": _recurrent(1, 128, 128, **_CLASSIFIER),
+        "tiny": _recurrent(1, 256, 256, **_CLASSIFIER),
+        "small": _recurrent(2, 384, 320, **_CLASSIFIER),
+        "base": _recurrent(2, 768, 512, **_CLASSIFIER),
     },
     implementation="llmctl.models.lstm_classifier:build",
     weights=counts.lstm_classifier,
     learning_rate=3e-3,
+    labels_only=True,
 )
 
 BERT = ModelSpec(
     name="bert",
     family="encoder",
-    summary="BERT, the transformers library's own; classification",
+    summary="BERT, the transformers library's own; masked language modelling, classification",
     reference="Devlin et al., BERT, NAACL 2019, arXiv:1810.04805; small shapes after Turc et al., arXiv:1908.08962",
     sizes={
         "nano": _transformer(2, 128, 2, 512, inner=512),
@@ -225,4 +250,49 @@ BERT = ModelSpec(
     implementation="llmctl.models.library:bert",
     weights=counts.bert,
     learning_rate=5e-4,
+)
+
+T5 = ModelSpec(
+    name="t5",
+    family="encoder-decoder",
+    summary="T5 (relative positions, RMS norm), the transformers library's own",
+    reference="Raffel et al., T5, JMLR 21 (2020), arXiv:1910.10683; tiny as in Tay et al., 2022, arXiv:2109.10686",
+    sizes={
+        "nano": _relative(2, 128, 4, inner=512),
+        "tiny": _relative(4, 256, 4, inner=1024),
+        "small": _relative(6, 512, 8, inner=2048),
+        "base": _relative(12, 768, 12, inner=3072),
+    },
+    implementation="llmctl.models.library:t5",
+    weights=counts.t5,
+)
+
+MARIAN = ModelSpec(
+    name="marian",
+    family="encoder-decoder",
+    summary="Marian (sinusoidal positions, as the opus-mt translators), the transformers library's own",
+    reference="Junczys-Dowmunt et al., Marian, ACL 2018, arXiv:1804.00344; Tiedemann and Thottingal, OPUS-MT, EAMT 2020",
+    sizes={
+        "nano": _transformer(2, 128, 4, 512, inner=512),
+        "tiny": _transformer(3, 256, 4, 512, inner=1024),
+        "small": _transformer(4, 384, 6, 512, inner=1536),
+        "base": _transformer(6, 512, 8, 512, inner=2048),
+    },
+    implementation="llmctl.models.library:marian",
+    weights=counts.marian,
+)
+
+BART = ModelSpec(
+    name="bart",
+    family="encoder-decoder",
+    summary="BART (learned positions), the transformers library's own",
+    reference="Lewis et al., BART, ACL 2020, arXiv:1910.13461",
+    sizes={
+        "nano": _transformer(2, 128, 4, 512, inner=512),
+        "tiny": _transformer(3, 256, 4, 512, inner=1024),
+        "small": _transformer(4, 512, 8, 1024, inner=2048),
+        "base": _transformer(6, 768, 12, 1024, inner=3072),
+    },
+    implementation="llmctl.models.library:bart",
+    weights=counts.bart,
 )

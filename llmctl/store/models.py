@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -10,12 +11,19 @@ from typing import Any, Final
 
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
-from llmctl.store import whole
+from llmctl.store import adapters, whole
 
 CARD: Final = "llmctl.json"
 CARD_VERSION: Final = 1
 PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 """Endings of weights that run code or that we do not read."""
+
+
+_WRITER: Final = frozenset(["transformers_version", "_name_or_path", "_model_name_or_path"])
+"""What a config says of the program and the place that it comes from, not of the model."""
+
+LONGEST_HEAD: Final = 100_000_000
+"""Bytes of JSON at the head of a safetensors file, by its format's rule."""
 
 
 class Card(Spec):
@@ -27,6 +35,8 @@ class Card(Spec):
     family: str
     style: str
     """How segments become tokens: see `data/layout.py`."""
+    instruction: str = ""
+    """What it was told to do, where the style tells it."""
     labels: tuple[str, ...] = ()
     clean: dict[str, Any] | None = None
     """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
@@ -43,6 +53,15 @@ class ModelFolder:
     card: Card | None
     has_tokenizer: bool
     has_chat_template: bool
+    adapter: adapters.LoraFile | None = None
+    """What the folder holds where it is no model of its own."""
+    base: Path | None = None
+    """The model folder that the adapter stands on, once it is found; `config` then is the base's."""
+
+    @property
+    def architecture(self) -> Path:
+        """The folder whose config.json describes the model."""
+        return self.base or self.path
 
 
 def model_path(path: Path) -> Path:
@@ -53,7 +72,7 @@ def model_path(path: Path) -> Path:
 
         raise UsageError(f"no such model folder: {path}", hint=near(path.name, beside) or "see: llmctl runs list")
     for candidate in (path, path / "model"):
-        if (candidate / "config.json").is_file():
+        if (candidate / "config.json").is_file() or (candidate / adapters.CONFIG).is_file():
             return candidate
     if (path / "run.json").is_file():
         raise UsageError(f"the run {path} has no model yet", hint=f"finish it: llmctl train --resume {path}")
@@ -76,7 +95,8 @@ def open_model(path: Path) -> ModelFolder:
             raise IntegrityError(
                 "a Python file in a model folder is never run", where=str(folder / name), hint="remove it if not needed"
             )
-    config = _json(folder / "config.json")
+    adapter = adapters.parse(_json(folder / adapters.CONFIG), folder / adapters.CONFIG) if is_adapter(folder) else None
+    config = _json(folder / "config.json") if adapter is None else {}
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in _json(folder / name):
             raise IntegrityError(
@@ -90,8 +110,9 @@ def open_model(path: Path) -> ModelFolder:
             where=str(folder),
             hint="convert them where you trust them: save_pretrained of transformers 5 writes safetensors",
         )
-    if not weights:
-        raise IntegrityError("no *.safetensors in the folder", where=str(folder), hint="copy the weights into it")
+    if not weights or (adapter and adapters.WEIGHTS not in weights):
+        wanted = adapters.WEIGHTS if adapter else "*.safetensors"
+        raise IntegrityError(f"no {wanted} in the folder", where=str(folder), hint="copy the weights into it")
     for name in names:
         if name.endswith(".safetensors.index.json"):
             _check_index(folder / name)
@@ -102,7 +123,46 @@ def open_model(path: Path) -> ModelFolder:
         has_tokenizer="tokenizer.json" in names or "tokenizer_config.json" in names,
         has_chat_template="chat_template.jinja" in names
         or ("tokenizer_config.json" in names and "chat_template" in _json(folder / "tokenizer_config.json")),
+        adapter=adapter,
     )
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter. Raises `IntegrityError` for one that holds a model of its own beside it:
+    programs differ in which of the two they open."""
+    if not (folder / adapters.CONFIG).is_file():
+        return False
+    if (folder / "config.json").is_file():
+        raise IntegrityError(
+            "both a model (config.json) and an adapter (adapter_config.json)",
+            where=str(folder),
+            hint="keep them in folders of their own",
+        )
+    return True
+
+
+def content_hash(folder: Path) -> str:
+    """Hash of all that a model folder computes with: its config (whichever version wrote it) and its weights."""
+    config = {name: value for name, value in _json(folder / "config.json").items() if name not in _WRITER}
+    lines = [json.dumps(config, sort_keys=True)]
+    lines += [f"{whole.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def matrices(folder: Path) -> list[str]:
+    """Names of the two-dimensional weights in a model folder, from the heads of its files, which are read alone.
+
+    Raises `IntegrityError` for a head that lies.
+    """
+    names: list[str] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > min(LONGEST_HEAD, path.stat().st_size - 8):
+                raise IntegrityError("its head says that it is longer than it can be", where=str(path))
+            head = _object(file.read(size), path)
+        names += [name for name, each in head.items() if isinstance(each, dict) and len(each.get("shape", ())) == 2]
+    return sorted(names)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -141,8 +201,15 @@ def _hub_snapshot(root: Path) -> bool:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return _object(path.read_bytes(), path)
+    except OSError as error:
+        raise IntegrityError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _object(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"cannot be read as JSON: {error}", where=str(path)) from error
     if not isinstance(value, dict):
         raise IntegrityError("is no JSON object", where=str(path))

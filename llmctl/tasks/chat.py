@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from llmctl.errors import DataError
@@ -46,6 +46,11 @@ class Chat(Task):
     def references(self, record: Record) -> tuple[str, ...]:
         turns = self.segments(record)
         return (turns[-1].text,) if turns[-1].role == "assistant" else ()
+
+    def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
+        super().check(record, columns)
+        if columns is None and not any(turn.learned for turn in self.segments(record)):
+            raise DataError("no turn is the assistant's: nothing to learn", where=f"{record.origin}:messages")
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"messages": [{"role": "user", "content": prompt}]}

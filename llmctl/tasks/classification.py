@@ -14,10 +14,11 @@ class Classification(Task):
 
     name = "classification"
     columns = (Column("text"), Column("label"))
-    families = ("encoder",)
+    families = ("encoder", "decoder", "encoder-decoder")
     metrics = ("accuracy", "macro_f1")
     labelled = True
     answer_role = "label"
+    instruction = "Name the label that fits the text."
 
     def segments(self, record: Record) -> list[Segment]:
         return [Segment("source", record.fields["text"]), Segment("label", record.fields["label"], learned=True)]

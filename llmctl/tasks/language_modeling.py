@@ -10,11 +10,12 @@ from llmctl.types import Record, Segment
 
 
 class LanguageModeling(Task):
-    """`{text}`: every token of the text is learned from those before it."""
+    """`{text}`: every token of a text is learned from those before it; an encoder or encoder-decoder learns to mend it."""
 
     name = "language-modeling"
     columns = (Column("text"),)
-    families = ("decoder",)
+    families = ("decoder", "encoder-decoder", "encoder")
+    unasked = ("encoder-decoder", "encoder")
     metrics = ("perplexity", "bits_per_byte")
     packed = True
     answer_role = "text"

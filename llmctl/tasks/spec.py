@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from llmctl.errors import DataError
 from llmctl.types import Family, Record, Role, Segment
+
+LABELS_TOLD: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,9 @@ class Task(ABC):
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]]
     families: ClassVar[tuple[Family, ...]]
+    """Families that learn it, the most fitting first."""
+    unasked: ClassVar[tuple[Family, ...]] = ()
+    """Those of them that learn from it and cannot be asked it: a beginning to be fine-tuned on another task."""
     metrics: ClassVar[tuple[str, ...]]
     """Default metrics, by registry name."""
     packed: ClassVar[bool] = False
@@ -38,6 +43,19 @@ class Task(ABC):
     """Answers are one of a closed set of labels."""
     answer_role: ClassVar[Role] = "target"
     """The role in which a model answers."""
+    instruction: ClassVar[str] = ""
+    """What a model that was given its weights elsewhere is told to do; see `data/layout.py` for which styles."""
+
+    @property
+    def askable(self) -> tuple[Family, ...]:
+        """Families that can be asked it."""
+        return tuple(family for family in self.families if family not in self.unasked)
+
+    def instruct(self, labels: Sequence[str] = ()) -> str:
+        """The instruction; for a labelled task with the labels to choose among, where they are few."""
+        if not (self.labelled and self.instruction and 0 < len(labels) <= LABELS_TOLD):
+            return self.instruction
+        return f"{self.instruction} The labels are: {', '.join(labels)}."
 
     @abstractmethod
     def segments(self, record: Record) -> list[Segment]:

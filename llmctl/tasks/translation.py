@@ -14,8 +14,9 @@ class Translation(Task):
 
     name = "translation"
     columns = (Column("source"), Column("target"))
-    families = ("decoder", "encoder-decoder")
+    families = ("encoder-decoder", "decoder")
     metrics = ("bleu", "chrf")
+    instruction = "Translate the text."
 
     def segments(self, record: Record) -> list[Segment]:
         return [Segment("source", record.fields["source"]), Segment("target", record.fields["target"], learned=True)]

@@ -1,7 +1,7 @@
 """Checkpoints: all state of a run at a step, whole or absent, every file with its hash.
 
     checkpoints/step-00000200/
-      model.safetensors       weights
+      model.safetensors       weights; where some are frozen, those that move
       optimizer.safetensors   the optimizer's memory, `parameter|slot`
       state.json              position, best, patience
       MANIFEST.json           sha256 of the others, written last
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from llmctl.errors import IntegrityError
 from llmctl.store import whole
@@ -60,7 +60,10 @@ def save(run: Path, state: State, model: nn.Module, optimizer: torch.optim.Optim
     """Write the checkpoint of a step."""
     path = folder_of(run, state.position.step)
     with whole.whole_folder(path, force=True) as folder:
-        save_model(model, str(folder / "model.safetensors"))
+        if learned := _beside_frozen(model):
+            save_file(learned, str(folder / "model.safetensors"))
+        else:
+            save_model(model, str(folder / "model.safetensors"))
         save_file(optimizers.state_tensors(optimizer, model), str(folder / "optimizer.safetensors"))
         whole.write_text(folder / "state.json", json.dumps(asdict(state), indent=2) + "\n")
         names = sorted(each.name for each in folder.iterdir())
@@ -114,10 +117,28 @@ def read_state(path: Path) -> State:
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Weights of a checkpoint into a model. Raises `IntegrityError` where they do not fit."""
+    learned = _beside_frozen(model)
     try:
-        load_model(model, str(path / "model.safetensors"))
+        if learned:
+            _restore(learned, load_file(str(path / "model.safetensors")))
+        else:
+            load_model(model, str(path / "model.safetensors"))
     except (RuntimeError, OSError) as error:
         raise IntegrityError(f"the weights do not fit the model: {error}", where=str(path)) from error
+
+
+def _beside_frozen(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that move, where others are frozen; empty where all move."""
+    weights = dict(model.named_parameters())
+    moving = {name: weight.data for name, weight in weights.items() if weight.requires_grad}
+    return moving if len(moving) < len(weights) else {}
+
+
+def _restore(weights: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
+    if {name: each.shape for name, each in kept.items()} != {name: each.shape for name, each in weights.items()}:
+        raise RuntimeError("other names or shapes than those that are trained")
+    for name, weight in weights.items():
+        weight.copy_(kept[name])
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -31,7 +31,7 @@ class Examples(Protocol):
 
     def lengths(self) -> NDArray[np.int64]: ...
 
-    def arrays(self, indices: Sequence[int]) -> dict[str, NDArray[np.int64]]: ...
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ def fit(
     while True:
         indices = batch_of(position.step)
         micro = _micro_batches(indices, lengths, plan.micro_batch_size, accelerator)
-        arrays = [examples.arrays(part) for part in micro]
+        epoch = position.step // plan.steps_per_epoch
+        arrays = [examples.arrays(part, epoch) for part in micro]
         learned = sum(map(objectives.learned_count, arrays))
         tokens = sum(objectives.token_count(each, family) for each in arrays)
         learned, tokens, stops, seconds = _agree(accelerator, learned, tokens, stop(), time.monotonic() - clock)

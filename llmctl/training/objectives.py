@@ -2,7 +2,7 @@
 
 Losses are sums. They are divided once, by the number of learned tokens of the whole optimizer step.
 
-Letters: B examples, T positions, U target positions, H width, V vocabulary, N = B·T rows, L labels.
+Letters: B examples, T positions, U target positions, H width, V vocabulary, N = B·T rows, M hidden places, L labels.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ PLAIN_HEADS: Final = frozenset({"gpt2", "llama", "qwen2", "mistral", "opt", "gpt
 """Architectures of the library whose logits are just the output embedding of the last hidden state."""
 
 
+MASKED_HEADS: Final = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_head"}
+"""The part of the library's masked language models that reads one place by itself: it need not read the others."""
+
+
 def learned_count(arrays: dict[str, NDArray[np.int64]]) -> int:
     """How many tokens (or labels) of a micro-batch are learned."""
     return int((arrays["labels"] != IGNORED).sum())
@@ -42,8 +46,23 @@ def loss_sum(model: Any, family: Family, batch: dict[str, Tensor]) -> Tensor:
         return _decoder(model, batch)
     if family == "encoder-decoder":
         return _encoder_decoder(model, batch)
+    if batch["labels"].ndim == 2:
+        return _masked(model, batch)
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits  # (B, L)
     return F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
+
+
+def _masked(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Masked language modelling: labels stand in the places that are hidden."""
+    labels = batch["labels"]  # (B, T)
+    hidden_places = labels != IGNORED
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    head = getattr(model, MASKED_HEADS.get(model.config.model_type, ""), None)
+    if head is not None:
+        logits = head(model.base_model(**inputs)[0][hidden_places])  # (M, V)
+    else:
+        logits = model(**inputs).logits[hidden_places]  # (M, V)
+    return F.cross_entropy(logits.float(), labels[hidden_places], reduction="sum")
 
 
 def _decoder(model: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -112,7 +131,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(rows.device.type, enabled=False):
             w = weight.to(kind)  # (V, H)
             rows_grad = torch.empty_like(rows)
-            weight_grad = torch.zeros_like(weight)
+            weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # none where it is frozen
             bias_grad = torch.zeros_like(bias) if bias is not None else None
             total = rows.new_zeros((), dtype=torch.float32)
             for first in range(0, len(rows), CHUNK):
@@ -129,12 +148,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     bias_grad += slope.sum(0)
                 narrow = slope.to(kind)
                 rows_grad[first : first + CHUNK] = narrow @ w
-                weight_grad += narrow.t() @ h
-        ctx.save_for_backward(rows_grad, weight_grad, *([] if bias_grad is None else [bias_grad]))
+                if weight_grad is not None:
+                    weight_grad += narrow.t() @ h
+        ctx.save_for_backward(rows_grad, weight_grad, bias_grad)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        rows_grad, weight_grad, *rest = ctx.saved_tensors
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         slope = slopes[0]
-        return rows_grad * slope, weight_grad * slope, rest[0] * slope if rest else None, None
+        rows, weight, bias = (None if each is None else each * slope for each in ctx.saved_tensors)
+        return rows, weight, bias, None

@@ -14,6 +14,7 @@ from llmctl.engines.local import has_bf16
 from llmctl.engines.spec import Engine, EngineSpec, Sampling
 from llmctl.models import pretrained
 from llmctl.types import Answer, Completion, Record, Request, Tell, silent
+from llmctl.workflows.adapters import with_adapter
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.questions import Questions, open_questions
 
@@ -37,8 +38,36 @@ class Asker:
         self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
     ) -> Iterator[Completion]:
         """Answers to requests, in their order, read as the task reads them. `stream`: as the engine's."""
+        if self.questions.labels:
+            yield from self._chosen(requests, sampling.batch_size, stream)
+            return
         for completion in self.engine.generate(requests, sampling, stream=stream):
             yield replace(completion, text=self.task.read(completion.text))
+
+    def _chosen(
+        self, requests: Sequence[Request], batch_size: int, stream: Callable[[str], None] | None
+    ) -> Iterator[Completion]:
+        """The likeliest label of each request, its end included.
+
+        Calibrated, the label is taken whose log p(label | text) - log p(label | empty text) is largest: Holtzman et al.
+        2021, arXiv:2104.08315, with the empty text as the domain's premise.
+        """
+        labels = self.questions.labels
+        prior = [0.0] * len(labels)
+        if self.questions.calibrate:
+            empty = self.questions.choices(self.questions.nothing())
+            prior = [each.logprob for each in self.engine.score(empty, batch_size=batch_size)]
+        for start in range(0, len(requests), RECORDS_AT_ONCE):
+            part = requests[start : start + RECORDS_AT_ONCE]
+            asked = [choice for request in part for choice in self.questions.choices(request)]
+            found = self.engine.score(asked, batch_size=batch_size)
+            for request in part:
+                each_label = itertools.islice(found, len(labels))
+                scores = [each.logprob - own for each, own in zip(each_label, prior, strict=True)]
+                text = labels[scores.index(max(scores))]
+                if stream is not None:
+                    stream(text)
+                yield Completion(id=request.id, text=text, finish_reason="label", tokens=0)
 
     def likelihoods(
         self, records: Iterable[Record], *, batch_size: int = 32, window: int | None = None, stride: int | None = None
@@ -113,4 +142,7 @@ def _load(given: GivenModel, precision: Precision, device: str) -> Any:
     No labels are asked for: a classifier whose head is missing is refused, not given a random one.
     """
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return pretrained.load(given.folder.path, given.family, dtype=torch.bfloat16 if bf16 else torch.float32)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    if given.folder.adapter is not None:
+        return with_adapter(given.folder).to(dtype)
+    return pretrained.load(given.folder.path, given.family, dtype=dtype)

@@ -18,7 +18,7 @@ from llmctl.metrics.spec import MetricSpec
 from llmctl.store import runs, whole
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Answer, Record, Score, Tell
+from llmctl.types import Answer, Record, Score, Tell, silent
 from llmctl.workflows import pairs
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.spec import EvalConfig
@@ -78,10 +78,10 @@ def score_fields(score: Score) -> dict[str, Any]:
     return {name: fields[name] for name in ("metric", "value", "scale", "signature", "n", "ci", "higher_is_better")}
 
 
-def preflight(config: EvalConfig, *, force: bool, offline: bool) -> Checked:
+def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = silent) -> Checked:
     """Everything that can be checked without torch."""
     _check_sides(config)
-    given = _asked(config, offline=offline)
+    given = _asked(config, offline=offline, tell=tell)
     task = given.task if given else None
     metrics = _metrics(config, task)
     gates = tuple(parse.parse_gate(each) for each in config.require)
@@ -122,7 +122,7 @@ def _check_sides(config: EvalConfig) -> None:
         raise ConfigError(faults)
 
 
-def _asked(config: EvalConfig, *, offline: bool) -> GivenModel | None:
+def _asked(config: EvalConfig, *, offline: bool, tell: Tell) -> GivenModel | None:
     """The model and the data that it is asked, found to belong together."""
     if config.model is None:
         return None
@@ -130,15 +130,21 @@ def _asked(config: EvalConfig, *, offline: bool) -> GivenModel | None:
     if not is_prepared(config.data):
         if not config.data.exists():
             raise UsageError(f"no such data: {config.data}", hint="a prepared folder or a file of records")
-        return find_model(config.model, task=config.task, offline=offline)
+        given = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
+        if given.task.labelled and given.family != "encoder" and not (config.labels or given.labels):
+            return given  # chooses among the labels of the records, which are read later
+        return given.choosing(config.labels, calibrate=config.calibrate)
     prepared = open_prepared(config.data)
     if not prepared.manifest.splits.get(config.split):
         raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
-    given = find_model(config.model, offline=offline)
-    wanted = config.task or (given.task.name if given.folder.card else prepared.manifest.task)
-    if wanted != prepared.manifest.task:
-        raise UsageError(f"the model answers {wanted}, {config.data} was prepared for {prepared.manifest.task}")
-    return given if wanted == given.task.name else find_model(config.model, task=wanted, offline=offline)
+    prepared_for = prepared.manifest.task
+    given = find_model(
+        config.model, task=config.task, otherwise=prepared_for, base=config.base, offline=offline, tell=tell
+    )
+    if given.task.name != prepared_for:
+        raise UsageError(f"the model answers {given.task.name}, {config.data} was prepared for {prepared_for}")
+    labels = config.labels or (() if given.labels else prepared.manifest.labels)
+    return given.choosing(labels, calibrate=config.calibrate)
 
 
 def _metrics(config: EvalConfig, task: Task | None) -> Metrics:
@@ -207,11 +213,16 @@ def _answers_of_model(
     signature of a likelihood must say."""
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.answering import answered, open_asker
+    from llmctl.workflows.questions import open_questions
 
-    asker = open_asker(given, precision=config.precision, engine=config.engine, tell=tell)
     records = list(islice(_records(config, given.task), config.limit))
     if not records:
         raise DataError("no records to score", where=str(config.data))
+    if given.task.labelled and not given.labels:
+        # A model without a head for labels chooses among those of the records.
+        given = given.choosing(sorted({label for record in records for label in given.task.references(record)}))
+    questions = open_questions(given, calibrate=config.calibrate, tell=tell)
+    asker = open_asker(given, precision=config.precision, engine=config.engine, questions=questions, tell=tell)
     reads = {spec.reads for spec, _ in metrics}
     answers = [Answer(id=record.id) for record in records]
     if "text" in reads:

@@ -15,7 +15,7 @@ from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, GateError, UsageError
 from llmctl.store import whole
 from llmctl.tasks.spec import Task
-from llmctl.types import Completion, Event, Record, Request, Tell
+from llmctl.types import Completion, Event, Record, Request, Tell, silent
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.prompts import Row, given_prompts, input_rows
 from llmctl.workflows.spec import GenerateConfig
@@ -77,7 +77,9 @@ class GenerateResult:
         yield from (json.dumps(row, ensure_ascii=False) for row in self.completions)
 
 
-def preflight(config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True) -> Plan:
+def preflight(
+    config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True, tell: Tell = silent
+) -> Plan:
     """Check all that can be checked before torch is imported. Raises `UsageError` and what `find_model` does."""
     sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
     sampling.check()
@@ -91,7 +93,10 @@ def preflight(config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tt
                 hint="--prompt TEXT (an empty one continues from nothing), or --input FILE, or a pipe",
             )
         source = STDIN
-    model = find_model(config.model, task=config.task, offline=offline)
+    model = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
+    model = model.choosing(config.labels, calibrate=config.calibrate)
+    if model.task.labelled and config.num_samples > 1:
+        raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")
     if config.output is not None:
         inputs = [path for each in find_sources([source]) for path in each.paths] if source is not None else []
         whole.refuse_same(config.output, [*inputs, model.folder.path])
@@ -118,7 +123,7 @@ def generate(
     rows: list[Row] = list(plan.prompts) if plan.input is None else list(input_rows(plan.input, plan.model.task))
     if config.output is None:
         _raise_first(rows)
-    questions = open_questions(plan.model, tell=tell)
+    questions = open_questions(plan.model, calibrate=config.calibrate, tell=tell)
     asked = [_asked(questions, row) for row in rows]
     if config.output is None:
         _raise_first(asked)

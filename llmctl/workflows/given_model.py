@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from llmctl import registry
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.models import families
-from llmctl.store.models import ModelFolder, open_model
+from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
-from llmctl.types import Family
-from llmctl.workflows import hub
-from llmctl.workflows.spec import HUB, looks_like_path
+from llmctl.types import Family, Tell, silent
+from llmctl.workflows.weights import open_weights
 
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128
@@ -22,7 +22,8 @@ PADDING_LEAST: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class GivenModel:
-    """`style` is the card's where it was made for this task; None: to be found by the tokenizer."""
+    """`style` and `instruction` are the card's where it was made for this task; None: to be found by the tokenizer and
+    the task."""
 
     reference: str
     folder: ModelFolder
@@ -30,6 +31,31 @@ class GivenModel:
     family: Family
     style: str | None
     labels: tuple[str, ...]
+    instruction: str | None = None
+
+    def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> GivenModel:
+        """The same model, choosing among these labels; among its own where none are given.
+
+        Raises `UsageError` where there are none to choose among, where it has a head for other ones, and where it does
+        not choose at all.
+        """
+        if not self.task.labelled:
+            if labels or calibrate:
+                raise UsageError(f"{self.task.name} has no labels to choose among")
+            return self
+        if not labels and not self.labels:
+            raise UsageError(f"{self.reference} names no labels", hint="name them: --set 'labels=[bad, good]'")
+        if self.family == "encoder":
+            if calibrate:
+                raise UsageError(f"{self.reference} has a head for its labels: there is nothing to calibrate")
+            if labels and sorted(labels) != sorted(self.labels):
+                known = ", ".join(self.labels[:5]) or "none"
+                raise UsageError(
+                    f"{self.reference} has a head for other labels ({known}) than {', '.join(labels[:5])}",
+                    hint="train it on data with these labels",
+                )
+            return self
+        return replace(self, labels=tuple(labels) or self.labels)
 
     def check_vocabulary(self, tokenizer_size: int) -> None:
         """Raise `UsageError` with both numbers where the tokenizer is not the one of the weights."""
@@ -45,27 +71,38 @@ class GivenModel:
             )
 
 
-def find_model(reference: str, *, task: str | None = None, offline: bool = False) -> GivenModel:
-    """Look at a run, a model folder or `hf:ID`; nothing heavy is imported.
+def find_model(
+    reference: str,
+    *,
+    task: str | None = None,
+    otherwise: str | None = None,
+    base: Path | None = None,
+    offline: bool = False,
+    tell: Tell = silent,
+) -> GivenModel:
+    """Look at given weights (see `weights.open_weights`) as something to be asked.
 
-    `task` overrides what the model folder says; a folder without a card is asked as a chat model if its tokenizer has
-    a chat template, else as a language model. Raises `UsageError` where there is no model, or where it cannot express
-    the task; `IntegrityError` and `EnvironmentFault` as `open_model` and `hub.folder` do.
+    `task` overrides what the model folder says. A folder without a card is asked `otherwise`; where that is not known
+    as a chat model if its tokenizer has a chat template, else as a language model. Raises `UsageError` where there is no model, or where it cannot express
+    the task, and what `open_weights` does.
     """
-    folder = open_model(local_folder(reference, offline=offline))
+    folder = open_weights(reference, base=base, offline=offline, tell=tell)
     if not folder.has_tokenizer:
         raise UsageError(
             f"{folder.path} has no tokenizer", hint="copy tokenizer.json and tokenizer_config.json into it"
         )
     card = folder.card
-    name = task or (card.task if card else "chat" if folder.has_chat_template else "language-modeling")
+    name = task or (card.task if card else otherwise) or ("chat" if folder.has_chat_template else "language-modeling")
     wanted: Task = registry.load("tasks", name)()
     family = _family(folder)
-    if family not in wanted.families:
-        able = " or ".join(wanted.families)
+    if family not in wanted.askable:
+        able = " or ".join(wanted.askable)
         raise UsageError(
-            f"the task {wanted.name} needs a model of the family {able}; {reference} is of the family {family}",
-            hint="name another model, or another task with --task",
+            f"the task {wanted.name} needs a model of the family {able}; {reference} is of the family {family}"
+            + (": it can be fine-tuned, not asked" if family in wanted.families else ""),
+            hint=f"train it on another task: llmctl train --model {reference} --data DIR"
+            if family in wanted.families
+            else "name another model, or another task with --task",
         )
     own = card is not None and card.task == wanted.name
     labels = (card.labels if card else ()) or _labels(folder.config)
@@ -76,19 +113,8 @@ def find_model(reference: str, *, task: str | None = None, offline: bool = False
         family=family,
         style=card.style if card and own else None,
         labels=labels if wanted.labelled else (),
+        instruction=card.instruction if card and own else None,
     )
-
-
-def local_folder(reference: str, *, offline: bool = False) -> Path:
-    """The folder of a run, of a model, or of `hf:ID`. Raises `UsageError` for an architecture, which has no weights."""
-    if reference.startswith(HUB):
-        return hub.folder(reference, offline=offline)
-    if not looks_like_path(reference):
-        raise UsageError(
-            f"{reference} is an architecture without weights: there is nothing to ask yet",
-            hint=f"train it (llmctl train --model {reference}) and name the run",
-        )
-    return Path(reference).expanduser()
 
 
 def _family(folder: ModelFolder) -> Family:

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.models import pretrained
+from llmctl.data.tokenizers import add_chat_template
+from llmctl.models import adapters, pretrained
 from llmctl.store import whole
+from llmctl.store.adapters import LoraFile
 from llmctl.store.models import Card, write_card
 from llmctl.workflows.parts import Parts
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
+from llmctl.workflows.weights import PARENT, PARENT_PATH
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -33,14 +36,27 @@ AUTO_CLASSES: Final = {
 
 
 def publish(
-    out: Path, model: Any, parts: Parts, checked: Checked, config: TrainConfig, facts: Mapping[str, Any]
+    out: Path,
+    model: Any,
+    parts: Parts,
+    checked: Checked,
+    config: TrainConfig,
+    facts: Mapping[str, Any],
+    *,
+    adapter: LoraFile | None = None,
 ) -> None:
-    """Write `out/model` whole: weights, tokenizer, generation settings, `llmctl.json`, model card."""
+    """Write `out/model` whole: weights (those of the adapter, where one was trained), tokenizer, generation settings,
+    `llmctl.json`, model card."""
     with whole.whole_folder(out / "model", force=True) as folder:
-        pretrained.save(model, folder)
-        for name in TOKENIZER_FILES:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+        if adapter is None:
+            pretrained.save(model, folder)
+        else:
+            assert checked.given is not None
+            adapters.save(model, adapter, folder, base=checked.given.path.resolve(), family=checked.family)
+        copy_tokenizer(parts.tokenizer_folder, folder)
+        template = parts.layout.chat_template() if checked.task.answer_role == "assistant" else None
+        if template is not None:
+            add_chat_template(folder, template)
         write_card(
             folder,
             Card(
@@ -48,18 +64,33 @@ def publish(
                 task_version=checked.task.version,
                 family=checked.family,
                 style=parts.layout.style,
+                instruction=parts.layout.instruction,
                 labels=parts.labels,
                 clean=checked.prepared.manifest.config.get("clean"),
-                parents={name: value for name, value in checked.parents.items() if not name.endswith("_path")},
+                parents={
+                    name: value
+                    for name, value in checked.parents.items()
+                    if not name.endswith("_path") or (adapter is not None and name == PARENT_PATH)
+                },
             ),
         )
-        whole.write_text(folder / "README.md", _readme(model, checked, config, facts))
+        whole.write_text(folder / "README.md", _readme(model, checked, config, facts, adapter))
 
 
-def _readme(model: Any, checked: Checked, config: TrainConfig, facts: Mapping[str, Any]) -> str:
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """The files of a tokenizer, those that there are."""
+    for name in TOKENIZER_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(source / name, folder / name)
+
+
+def _readme(
+    model: Any, checked: Checked, config: TrainConfig, facts: Mapping[str, Any], adapter: LoraFile | None
+) -> str:
     """The model card."""
     own = model.config.model_type.startswith("llmctl-")
-    opener = AUTO_CLASSES[checked.family]
+    masked = checked.family == "encoder" and checked.task.packed
+    opener = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
     steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
     validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
     best = facts["best"]
@@ -75,8 +106,16 @@ def _readme(model: Any, checked: Checked, config: TrainConfig, facts: Mapping[st
     }
     if checked.architecture is not None:
         rows["reference"] = checked.architecture.reference
+    if adapter is not None:
+        rows["adapter"] = (
+            f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}, on {', '.join(adapter.targets)}: "
+            f"{facts['learned_parameters']:,} parameters"
+        )
+        rows["base"] = f"{checked.parents[PARENT_PATH]}, content hash {checked.parents[PARENT]}"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     name = Path(config.out).name
+    asked = checked.family in checked.task.askable
+    command = f"llmctl generate --model {name} --prompt TEXT" if asked else f"llmctl train --model {name} --data DIR"
     tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))
     return f"""---
 library_name: transformers
@@ -92,7 +131,7 @@ tags:
 ## Use
 
 ```
-llmctl generate --model {name} --prompt TEXT
+{command}
 ```
 
 ```python

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from llmctl.data.batches import Blocks, Records, Source
+from llmctl.data.batches import Records, Source
+from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, style_for
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
-from llmctl.models import pretrained
+from llmctl.models import adapters, families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
 from llmctl.types import Event, Tell
 from llmctl.workflows.preprocess import encode_prepared
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
+
+VALIDATION_SEED: Final = 0
+"""What is taken out of the validation split to be mended is the same in every run, so that their losses compare."""
+
+ROOM_TO_STOP: Final = 8
+"""Tokens that an answer may have in any case."""
 
 Once = Callable[[Callable[[], None]], None]
 """Runs something in the main process while the others wait."""
@@ -46,10 +54,23 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
     tokenizer_folder, tokens = _tokens(checked, config, tell, once)
     tokenizer = load_tokenizer(tokenizer_folder)
     labels = checked.prepared.manifest.labels if checked.task.labelled else ()
-    model = _build(checked, tokenizer, labels)
+    model = _build(checked, tokenizer, labels, tell)
     style = style_for(checked.family, tokenizer, packed=checked.task.packed)
-    layout = Layout(tokenizer, checked.family, style, context=_context(checked, config, model))
-    train = _source(checked, layout, TokenStore.open(tokens, "train"), tokenizer)
+    layout = Layout(
+        tokenizer,
+        checked.family,
+        style,
+        context=_context(checked, config, model),
+        instruction=checked.task.instruct(labels),
+    )
+    mends = checked.task.packed and checked.family != "decoder"
+    mending = families.mending_of(checked.family, model.config.model_type) if mends else None
+
+    def source(split: str, seed: int) -> Source:
+        block = checked.prepared.manifest.block_size
+        return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=mending, seed=seed)
+
+    train = source("train", config.seed)
     if not len(train):
         raise DataError(
             "the train split holds less than two tokens", where=str(config.data), hint="preprocess more text"
@@ -58,7 +79,7 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         _tell_cut(train, tell)
     validation = None
     if checked.prepared.manifest.splits.get("validation"):
-        validation = _source(checked, layout, TokenStore.open(tokens, "validation"), tokenizer)
+        validation = source("validation", VALIDATION_SEED)
     return Parts(
         model,
         tokenizer,
@@ -93,8 +114,8 @@ def _same_tokenizer(one: Path, other: Path) -> bool:
     return all(each.is_file() for each in files) and whole.sha256(files[0]) == whole.sha256(files[1])
 
 
-def _build(checked: Checked, tokenizer: Any, labels: tuple[str, ...]) -> Any:
-    """The model: random weights in the shape asked for, or a folder's weights in fp32."""
+def _build(checked: Checked, tokenizer: Any, labels: tuple[str, ...], tell: Tell) -> Any:
+    """The model: random weights in the shape asked for, or a folder's weights in fp32. What of those is new is told."""
     if checked.architecture is not None and checked.shape is not None:
         vocabulary = Vocabulary(len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         return checked.architecture.build(checked.shape, vocabulary, labels)
@@ -105,7 +126,10 @@ def _build(checked: Checked, tokenizer: Any, labels: tuple[str, ...]) -> Any:
             f"the tokenizer has {len(tokenizer):,} entries, the model {size:,}",
             hint="preprocess with the model's own tokenizer: --tokenizer " + str(checked.given.path),
         )
-    return pretrained.load(checked.given.path, checked.family, labels=labels or None)
+    wanted: dict[str, Any] = {"labels": labels or None, "masked": checked.task.packed}
+    if fresh := pretrained.fresh_head(checked.given.config, checked.family, **wanted):
+        tell(Event("note", {"text": f"{fresh} is new, its weights are random; all others are {checked.given.path}'s"}))
+    return pretrained.load(checked.given.path, checked.family, **wanted)
 
 
 def _context(checked: Checked, config: TrainConfig, model: Any) -> int | None:
@@ -115,29 +139,25 @@ def _context(checked: Checked, config: TrainConfig, model: Any) -> int | None:
     return min(limits) if limits else None
 
 
-def _source(checked: Checked, layout: Layout, store: TokenStore, tokenizer: Any) -> Source:
-    if checked.task.packed:
-        size = checked.prepared.manifest.block_size
-        assert size is not None
-        return Blocks(store, size)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else layout.eos
-    return Records(store, layout, pad)
-
-
 def _tell_cut(source: Records, tell: Tell) -> None:
     context = source.layout.context
     if context is None:
         return
-    near = np.flatnonzero(source.lengths() + 4 > context)
-    cut = sum(not source.layout.fits(source.store.record(int(index))) for index in near)
-    if cut:
-        tell(Event("warning", {"text": f"{cut:,} of {len(source):,} training records are cut to {context} tokens"}))
+    first = source.store.record(0)
+    around = source.layout.length(first) - sum(len(part.ids) for part in first)
+    # What stands around a text is at most what stands around the whole first record.
+    near = np.flatnonzero(source.lengths() + max(4, around) * np.diff(source.store.records) > context)
+    lost = Counter(source.layout.loss(source.store.record(int(index))) for index in near)
+    if cut := lost["text"] + lost["answer"]:
+        answers = f", {lost['answer']:,} of them within what is learned" if lost["answer"] else ""
+        said = f"{cut:,} of {len(source):,} training records are cut to {context} tokens{answers}"
+        tell(Event("warning", {"text": said}))
 
 
 def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> float:
     """The chosen score of answers generated to the first records of the validation split."""
     from llmctl.config import Spec
-    from llmctl.engines.local import TorchEngine
+    from llmctl.engines.local import Precision, TorchEngine
     from llmctl.engines.spec import Sampling
     from llmctl.metrics.scoring import score_answers
     from llmctl.metrics.spec import IntervalSpec
@@ -146,12 +166,16 @@ def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> floa
 
     assert checked.best_by is not None
     options: Spec = checked.best_by.options()
-    engine = TorchEngine(parts.model, parts.tokenizer, checked.family, labels=parts.labels)
-    records = islice(read_text(checked.prepared.text("validation")), config.best_by_limit)
-    asker = Asker(Questions(checked.task, parts.layout), engine)
+    precision: Precision = "bf16" if adapters.is_narrow(parts.model) else "fp32"
+    engine = TorchEngine(parts.model, parts.tokenizer, checked.family, labels=parts.labels, precision=precision)
+    records = list(islice(read_text(checked.prepared.text("validation")), config.best_by_limit))
+    right = (text for record in records for text in checked.task.references(record))
+    # A model that does not stop yet is not waited for longer than half as much again as the longest right answer.
+    limit = ROOM_TO_STOP + 3 * max((len(parts.layout.encode(text)) for text in right), default=0) // 2
+    asker = Asker(Questions(checked.task, parts.layout, labels=parts.labels), engine)
     was_training = parts.model.training
     parts.model.eval()
-    answers = answered(asker, records, Sampling(max_new_tokens=256, batch_size=config.batch_size))
+    answers = answered(asker, records, Sampling(max_new_tokens=limit, batch_size=config.batch_size))
     parts.model.train(was_training)
     scored = score_answers([(checked.best_by, options)], answers, IntervalSpec(resamples=0), 0)
     return next(score.value for score in scored.scores if score.metric == checked.best_score)

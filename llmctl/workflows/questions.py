@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, Record, Request, Tell, silent
+from llmctl.types import Event, Record, Request, Segment, Tell, silent
 from llmctl.workflows.given_model import GivenModel
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
@@ -26,35 +26,68 @@ WINDOW_WITHOUT_CONTEXT: Final = 2048
 class Questions:
     """Lays records of a task out as training did."""
 
-    def __init__(self, task: Task, layout: Layout, *, clean: Clean | None = None, tell: Tell = silent) -> None:
-        """`clean`: how text was cleaned before it was learned; None: not at all."""
-        self.task, self.layout, self.tell = task, layout, tell
+    def __init__(
+        self,
+        task: Task,
+        layout: Layout,
+        *,
+        clean: Clean | None = None,
+        labels: Sequence[str] = (),
+        calibrate: bool = False,
+        tell: Tell = silent,
+    ) -> None:
+        """`clean`: how text was cleaned before it was learned; None: not at all.
+
+        `labels`: the answers that a model without a head for them chooses among, by their likelihoods; `calibrate`:
+        by how much likelier the text makes each than an empty text does.
+        """
+        self.task, self.layout, self.tell, self.calibrate = task, layout, tell, calibrate
+        self.labels = tuple(labels) if task.labelled and layout.family != "encoder" else ()
+        self._answers = [layout.answer(label) for label in self.labels]
+        self._room = max(map(len, self._answers), default=None)
         self._clean = Cleaner(clean) if clean else None
         # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
         self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
-        self._uncut = Layout(layout.tokenizer, layout.family, layout.style)
+        self._uncut = Layout(layout.tokenizer, layout.family, layout.style, instruction=layout.instruction)
         self._told_cut = False
 
     def to_answer(self, record: Record) -> Request:
-        """The record as the model is asked. A text to be labelled is cut to the context, as in training.
+        """The record as the model is asked, cut to the context as in training (which is told once).
 
-        Raises `DataError` for a record that lacks what is asked by, or whose prompt does not fit the context.
+        Raises `DataError` for a record that lacks what is asked by, or a text to be continued that does not fit.
         """
-        self.task.check(record, self.task.prompt_columns())
-        segments = self.task.prompt(_cleaned(record, self._clean_prompt))
-        if not segments:
-            raise DataError("the record asks nothing", where=record.origin or record.id)
+        segments = self._asked(record)
         ids, context = self._uncut.prompt(segments), self.layout.context
-        if context is not None and len(ids) > context - (self.layout.family == "decoder"):
-            if self.layout.family != "encoder":
+        room = (self._room or 1) if self.layout.family == "decoder" else 0
+        if context is not None and len(ids) > context - room:
+            if self.task.packed:
                 raise DataError(
                     f"the prompt is {len(ids):,} tokens long, the model's context {context:,}",
                     where=record.origin or record.id,
                     hint="shorten it",
                 )
             self._tell_cut(context)
-            ids = self.layout.prompt(segments)
+            ids = self.layout.prompt(segments, room=self._room)
         return Request(record.id, ids)
+
+    def choices(self, request: Request) -> list[Request]:
+        """Each label as the answer to a request, in their order."""
+        return [Request(request.id, request.input_ids, answer) for answer in self._answers]
+
+    def nothing(self) -> Request:
+        """The request with an empty text."""
+        return Request("", self.layout.prompt(self.task.prompt(Record("", self.task.record_of("")))))
+
+    def length(self, record: Record) -> int:
+        """Tokens of the record as the model is asked, whether or not the context holds them."""
+        return len(self._uncut.prompt(self._asked(record)))
+
+    def _asked(self, record: Record) -> list[Segment]:
+        self.task.check(record, self.task.prompt_columns())
+        segments = self.task.prompt(_cleaned(record, self._clean_prompt))
+        if not segments:
+            raise DataError("the record asks nothing", where=record.origin or record.id)
+        return segments
 
     def _tell_cut(self, context: int) -> None:
         if not self._told_cut:
@@ -64,7 +97,7 @@ class Questions:
     def to_score(self, record: Record, window: int, stride: int) -> list[Request]:
         """What the record teaches, as requests that together score each token of it once: see `spans`.
 
-        Raises `DataError` for a record that lacks a field, or whose source or target does not fit the context.
+        Raises `DataError` for a record that lacks a field, or whose target does not fit the context.
         """
         self.task.check(record)
         segments = self.task.segments(_cleaned(record, self._clean))
@@ -76,13 +109,15 @@ class Questions:
                 for start, end in _runs(sample.learned)
                 for begin, first, last in spans(start, end, window, stride)
             ]
-        target = sample.target_ids.tolist()
-        longest = max(len(ids), len(target))
-        if self.layout.context is not None and longest > self.layout.context:
+        target, context = sample.target_ids.tolist(), self.layout.context
+        if context is not None and len(target) > context:
             raise DataError(
-                f"{longest:,} tokens are more than the model's context of {self.layout.context:,}",
+                f"the answer's {len(target):,} tokens are more than the model's context of {context:,}",
                 where=record.origin or record.id,
             )
+        if context is not None and len(ids) > context:
+            self._tell_cut(context)
+            ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
         return [Request(record.id, tuple(ids), tuple(target))]
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
@@ -123,18 +158,20 @@ def _runs(learned: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
-def open_questions(given: GivenModel, *, tell: Tell = silent) -> Questions:
+def open_questions(given: GivenModel, *, calibrate: bool = False, tell: Tell = silent) -> Questions:
     """The way a model folder is asked: its tokenizer, arrangement and context.
 
     Raises `UsageError` with both numbers where tokenizer and model do not belong together.
     """
     tokenizer = load_tokenizer(given.folder.path)
     given.check_vocabulary(len(tokenizer))
-    config = AutoConfig.from_pretrained(str(given.folder.path), local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(str(given.folder.architecture), local_files_only=True, trust_remote_code=False)
     # No such setting: a recurrent model, or one with relative positions, which takes sequences of any length.
     context = getattr(config, "max_position_embeddings", None)
     # The card's arrangement, or the one that training would choose for this tokenizer.
     style = cast(Style, given.style) if given.style else style_for(given.family, tokenizer, packed=given.task.packed)
     card = given.folder.card
     clean = Clean.model_validate(card.clean) if card and card.clean else None
-    return Questions(given.task, Layout(tokenizer, given.family, style, context=context), clean=clean, tell=tell)
+    told = given.instruction if given.instruction is not None else given.task.instruct(given.labels)
+    layout = Layout(tokenizer, given.family, style, context=context, instruction=told)
+    return Questions(given.task, layout, clean=clean, labels=given.labels, calibrate=calibrate, tell=tell)

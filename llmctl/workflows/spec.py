@@ -14,7 +14,7 @@ from llmctl.config import Document, Duration, Real, Size, Spec, Switch, UsageVal
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.errors import UsageError
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.models.spec import Shape
+from llmctl.models.spec import Adapter, Shape
 from llmctl.training.spec import Optimizer, Schedule
 
 HUB: Final = "hf:"
@@ -115,6 +115,7 @@ class TrainConfig(Spec):
         ..., "NAME[:SIZE] for random weights, a folder for its own, hf:ID for the hub's", panel="Main"
     )
     out: Path = flag(..., "the run folder to make", panel="Main")
+    adapter: Adapter | None = flag(None, "lora: learn low-rank matrices beside given weights", panel="Learning")
     epochs: Real | None = flag(None, "stop after so many passes; 3 when no budget is given", panel="Budget", gt=0)
     max_steps: Size | None = flag(None, "stop after so many optimizer steps", panel="Budget", ge=1)
     max_tokens: Size | None = flag(None, "stop after so many tokens", panel="Budget", ge=1)
@@ -161,7 +162,28 @@ class GenerateConfig(Spec):
     num_beams: Whole = flag(1, "beams of a beam search", panel="Choice", ge=1)
     length_penalty: Real = key(1.0, "exponent of the length a beam's score is divided by")
     num_samples: Whole = flag(1, "answers to each prompt", panel="Choice", ge=1)
+    labels: tuple[str, ...] = key((), "labels to choose among; a model trained to name labels knows its own")
+    calibrate: Switch = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
     batch_size: Whole = flag(32, "prompts answered at once", panel="Run", ge=1)
+    base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
+    precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation")
+    engine: EngineName = key("torch", "what runs the model")
+    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+class ChatConfig(Spec):
+    """A conversation with a chat model."""
+
+    model: ModelReference = flag(..., "a run, a model folder, or hf:ID", panel="Main")
+    system: str | None = flag(None, "what the assistant is told before the conversation", panel="Main")
+    max_new_tokens: Size = flag(512, "longest answer in tokens", panel="Length", ge=1)
+    stop: tuple[str, ...] = flag((), "end an answer before this text; repeatable", panel="Length")
+    temperature: Real | None = flag(None, "sample with this temperature; 0 is greedy", panel="Choice", ge=0)
+    top_k: Whole | None = flag(None, "sample among the k likeliest tokens", panel="Choice", ge=1)
+    top_p: Real | None = flag(None, "sample among the likeliest tokens of this mass", panel="Choice", gt=0, le=1)
+    min_p: Real | None = key(None, "sample among tokens at least this share of the likeliest", ge=0, le=1)
+    repetition_penalty: Real = key(1.0, "divide the scores of tokens already there", gt=0)
+    base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation")
     engine: EngineName = key("torch", "what runs the model")
     seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
@@ -186,11 +208,22 @@ class EvalConfig(Spec):
     out: Path | None = flag(None, "folder for scores.json and predictions.jsonl", panel="Score")
     max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
     num_beams: Whole = key(1, "beams of a beam search", ge=1)
+    labels: tuple[str, ...] = key((), "labels to choose among; the model's or those of the data when not given")
+    calibrate: Switch = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
     window: Size | None = key(None, "tokens seen at once in likelihoods; the model's context when not given", ge=2)
     batch_size: Whole = flag(32, "records at once", panel="Run", ge=1)
+    base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation; published figures use fp32")
     engine: EngineName = key("torch", "what runs the model")
     seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+
+
+class MergeConfig(Spec):
+    """Plain weights of an adapter on its base, or of a GGUF file."""
+
+    model: ModelReference = flag(..., "a run or folder that holds an adapter, or a GGUF file", panel="Main")
+    out: Path = flag(..., "the model folder to make", panel="Main")
+    base: Path | None = flag(None, "the adapter's base, where it is no longer where it was", panel="Main")
 
 
 class QuickstartConfig(Spec):
@@ -206,5 +239,6 @@ SPECS: Final[Mapping[str, type[Spec]]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
     "eval": EvalConfig,
+    "chat": ChatConfig,
 }
 """The spec of each verb that reads a block of a recipe."""

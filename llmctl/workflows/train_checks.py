@@ -10,23 +10,26 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.config import Spec, combine, validate
-from llmctl.errors import ConfigError, DataError, Fault, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.metrics import parse
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models import families
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
-from llmctl.store.models import ModelFolder, open_model
+from llmctl.store.adapters import IN_STACK, check_installed, check_targets
+from llmctl.store.models import ModelFolder, content_hash, matrices
 from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Family
-from llmctl.workflows import hub
+from llmctl.types import Family, Tell, silent
 from llmctl.workflows.spec import HUB, TrainConfig, looks_like_path
+from llmctl.workflows.weights import PARENT, PARENT_PATH, open_weights
 
 GIVEN_LEARNING_RATE: Final = 5e-5
 GIVEN_WIDTH: Final = 768
 """Peak learning rate for given weights of that width (Devlin et al. 2019); narrower models take proportionally more
 (1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
+ADAPTER_RATE: Final = 10
+"""An adapter takes about ten times the learning rate of all weights (Schulman et al. 2025, LoRA Without Regret)."""
 ADAM_COPIES: Final = 3
 """Weights and two running means."""
 
@@ -63,20 +66,30 @@ class Checked:
 
 
 def preflight(
-    config: TrainConfig, *, force: bool, offline: bool, resume: bool = False, in_worker: bool = False
+    config: TrainConfig,
+    *,
+    force: bool,
+    offline: bool,
+    resume: bool = False,
+    in_worker: bool = False,
+    tell: Tell = silent,
 ) -> Checked:
     """Raise the first kind of fault that there is, before anything slow; imports nothing heavy."""
     prepared = open_prepared(config.data)
     task: Task = registry.load("tasks", prepared.manifest.task)()
-    architecture, shape, given = _model(config, prepared, offline=offline)
+    architecture, shape, given = _model(config, prepared, offline=offline, tell=tell)
     family: Family = architecture.family if architecture else families.family_of(given.config if given else {})
-    _check_family(config, task, family)
+    _check_family(config, task, family, given)
+    _check_blocks(config, prepared, family, given)
     if shape is not None:
         _check_shape(config, prepared, shape)
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
-    best_by, best_score = _best_by(config, prepared)
+    best_by, best_score = _best_by(config, prepared, task)
+    parents = _parents(config, prepared, given)
     resuming = resume and (config.out / runs.RUN).is_file()
+    if resuming and config.adapter is not None:
+        _check_same_base(config, parents)
     if not resuming and not in_worker and config.machine_rank == 0:
         whole.refuse_existing(config.out, force=force, marker=runs.RUN)
     whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
@@ -91,7 +104,7 @@ def preflight(
         given=given,
         best_by=best_by,
         best_score=best_score,
-        parents=_parents(config, prepared, given),
+        parents=parents,
         resume=resuming,
     )
 
@@ -142,7 +155,7 @@ def _comparable(name: str, config: TrainConfig) -> Any:
 
 
 def _model(
-    config: TrainConfig, prepared: Prepared, *, offline: bool
+    config: TrainConfig, prepared: Prepared, *, offline: bool, tell: Tell
 ) -> tuple[ModelSpec | None, Shape | None, ModelFolder | None]:
     name, overrides = config.model.name, Shape.model_validate(config.model.model_dump(exclude={"name"}))
     if name.startswith(HUB) or looks_like_path(name):
@@ -151,8 +164,21 @@ def _model(
                 [Fault(f"model.{each}", "given weights have their shape already") for each in changed],
                 hint="leave model.* out, or name an architecture for random weights",
             )
-        folder = hub.folder(name, offline=offline) if name.startswith(HUB) else Path(name).expanduser()
-        return None, None, open_model(folder)
+        given = open_weights(name, offline=offline, tell=tell)
+        if given.adapter is not None:
+            raise UsageError(
+                f"{name} is an adapter: training goes on from whole weights",
+                hint=f"llmctl merge {name} --out DIR, then --model DIR",
+            )
+        if config.adapter is not None:
+            check_installed()
+            names = [name.removesuffix(".weight") for name in matrices(given.path) if name.endswith(".weight")]
+            check_targets(config.adapter.targets, filter(IN_STACK.fullmatch, names))
+        return None, None, given
+    if config.adapter is not None:
+        raise ConfigError(
+            [Fault("adapter", f"stands on given weights, {name} has random ones", "--model RUN, a folder or hf:ID")]
+        )
     architecture, _, size = name.partition(":")
     spec: ModelSpec = registry.load("models", architecture)
     own = spec.settings()
@@ -168,19 +194,44 @@ def _model(
     return spec, spec.shape(size or spec.default_size, overrides), None
 
 
-def _check_family(config: TrainConfig, task: Task, family: Family) -> None:
-    if family in task.families:
-        return
-    able = [
-        entry.name
-        for entry in registry.entries("models")
-        if registry.load("models", entry.name).family in task.families
-    ]
+def _check_same_base(config: TrainConfig, parents: Mapping[str, str]) -> None:
+    """A checkpoint holds the adapter alone: on other weights it would mean something else."""
+    if (was := runs.read(config.out).parents.get("model")) != parents["model"]:
+        raise IntegrityError(
+            f"{config.model.name} is not the base that the run was begun on: its hash differs",
+            where=str(config.out / runs.RUN),
+            hint=f"bring it back (model {was}), or train another run",
+        )
+
+
+def _check_family(config: TrainConfig, task: Task, family: Family, given: ModelFolder | None) -> None:
+    """Raise `UsageError` where a model cannot learn the task, naming those that can."""
+    specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
+    able = [spec.name for spec in specs if spec.family in task.families and not (task.packed and spec.labels_only)]
     kind = config.model.name
-    raise UsageError(
-        f"{kind} is of the family {family}, {task.name} needs {' or '.join(task.families)}",
-        hint=f"models that can: {', '.join(able)}",
-    )
+    own = str(given.config.get("model_type", "")).removeprefix("llmctl-") if given else kind.partition(":")[0]
+    if family not in task.families:
+        why = f"is of the family {family}, {task.name} needs {' or '.join(task.families)}"
+    elif task.packed and any(spec.labels_only and spec.name == own for spec in specs):
+        why = f"only names labels, {task.name} has none"
+    else:
+        return
+    raise UsageError(f"{kind} {why}", hint=f"models that can: {', '.join(able)}")
+
+
+MENDED_LEAST: Final = 8
+"""Tokens of a block in which something can be taken out and something is left to tell what it was."""
+
+
+def _check_blocks(config: TrainConfig, prepared: Prepared, family: Family, given: ModelFolder | None) -> None:
+    """Raise `ConfigError` for blocks that are too short to be mended, or longer than given weights can read."""
+    block, context = prepared.manifest.block_size, given.config.get("max_position_embeddings") if given else None
+    if block is not None and family != "decoder" and block < MENDED_LEAST:
+        problem = f"the blocks of {config.data} have {block} tokens, too few to take some out"
+        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MENDED_LEAST} or more")])
+    if block is not None and isinstance(context, int) and block > context:
+        problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
+        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])
 
 
 def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
@@ -196,6 +247,10 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         )
     if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
         faults.append(Fault("model.heads", f"hidden {shape.hidden} is no multiple of heads {shape.heads}"))
+    labels = prepared.manifest.labels
+    if shape.head == "sigmoid" and len(labels) != 2:
+        problem = f"sigmoid tells two labels apart, {config.data} has {len(labels)}"
+        faults.append(Fault("model.head", problem, "--set model.head=softmax"))
     if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
         faults.append(
             Fault("micro_batch_size", f"{config.micro_batch_size} is more than batch_size {config.batch_size}")
@@ -206,21 +261,32 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         raise ConfigError(faults)
 
 
-def _best_by(config: TrainConfig, prepared: Prepared) -> tuple[MetricSpec | None, str]:
+def _best_by(config: TrainConfig, prepared: Prepared, task: Task) -> tuple[MetricSpec | None, str]:
     """The metric and the score that the best checkpoint is chosen by; the loss when not given."""
     if config.best_by is None or config.best_by == "loss":
         return None, "loss"
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
-    for entry in registry.entries("metrics"):
-        spec: MetricSpec = registry.load("metrics", entry.name)
-        if config.best_by in spec.scores and spec.reads == "text":
-            return spec, config.best_by
-    spec, _ = parse.parse_metric(config.best_by)
+    spec, score = _metric_named(config.best_by)
     if spec.reads != "text":
         raise UsageError(
             f"--best-by {config.best_by}: likelihoods rank checkpoints as the loss does", hint="--best-by loss"
         )
+    if task.packed:
+        raise UsageError(
+            f"--best-by {config.best_by} compares answers, {task.name} has none: what it learns is in the loss",
+            hint="--best-by loss",
+        )
+    return spec, score
+
+
+def _metric_named(name: str) -> tuple[MetricSpec, str]:
+    """A metric by its own name or by that of one of its scores, and the score meant."""
+    for entry in registry.entries("metrics"):
+        spec: MetricSpec = registry.load("metrics", entry.name)
+        if name in spec.scores:
+            return spec, name
+    spec, _ = parse.parse_metric(name)
     return spec, spec.scores[-2] if spec.name == "rouge" else spec.scores[0]
 
 
@@ -234,7 +300,8 @@ def _resolve(
         model |= shape.given()
     elif not config.model.name.startswith(HUB):
         model["name"] = os.path.abspath(Path(config.model.name).expanduser())
-    rate = config.optimizer.lr or (architecture.learning_rate if architecture else _given_rate(given))
+    usual = architecture.learning_rate if architecture else _given_rate(given)
+    rate = config.optimizer.lr or usual * (ADAPTER_RATE if config.adapter else 1)
     budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
     if all(each is None for each in budgets):
         changes["epochs"] = 3.0
@@ -242,15 +309,17 @@ def _resolve(
 
 
 def _given_rate(given: ModelFolder | None) -> float:
-    width = given.config.get("hidden_size") if given else None
+    names = ("hidden_size", "d_model", "n_embd")
+    width = next((given.config[name] for name in names if given and name in given.config), None)
     return GIVEN_LEARNING_RATE * GIVEN_WIDTH / width if isinstance(width, int) and width > 0 else GIVEN_LEARNING_RATE
 
 
 def _parents(config: TrainConfig, prepared: Prepared, given: ModelFolder | None) -> dict[str, str]:
     found = {"data": whole.sha256(prepared.path / MANIFEST), "data_path": os.path.abspath(prepared.path)}
     if given is not None:
-        weights = sorted(given.path.glob("*.safetensors"))
-        found |= {"model": whole.sha256(weights[0]), "model_path": os.path.abspath(given.path)}
+        hub = config.model.name.startswith(HUB)
+        place = given.path if hub else Path(config.model.name).expanduser()
+        found |= {PARENT: content_hash(given.path), PARENT_PATH: os.path.abspath(place)}
     return found
 
 
@@ -267,4 +336,8 @@ def _bytes_needed(
         weights = 4 * architecture.parameters(shape, prepared.manifest.tokenizer.vocab_size, labels)
     else:
         weights = sum(each.stat().st_size for each in given.path.glob("*.safetensors")) if given else 0
+    if config.adapter is not None and given is not None:
+        # Of a square matrix of that width, the adapter's two are 2 · rank / width.
+        width = given.config.get("hidden_size")
+        weights = int(weights * min(1.0, 2 * config.adapter.rank / width)) if isinstance(width, int) else weights
     return weights * ADAM_COPIES * (config.keep_checkpoints + 2) + weights

@@ -14,7 +14,7 @@ import torch
 
 from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
-from llmctl.models import short_attention
+from llmctl.models import adapters, short_attention
 from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import Best, State
@@ -36,9 +36,14 @@ class TrainingRun:
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
         self.parts = parts.assemble(checked, config, tell if self.main else lambda event: None, self._once)
-        self.model = self.parts.model.to(self.accelerator.device)
+        self.model = self.parts.model
+        self.adapter = adapters.resolve(self.model, config.adapter, checked.family) if config.adapter else None
+        if self.adapter is not None:
+            adapters.attach(self.model, self.adapter)
+        self.model.to(self.accelerator.device)
         if precision == "bf16":
             short_attention.use(self.model)
+            adapters.narrow(self.model)
         self.model.train()
         lr = checked.resolved.optimizer.lr
         assert lr is not None
@@ -64,6 +69,7 @@ class TrainingRun:
         )
         self.precision = precision
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        self.learned = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
         self.state = State(Position())
         self.resumed_from: str | None = None
         self.validation: dict[str, float] = {}
@@ -82,8 +88,9 @@ class TrainingRun:
         """Train until the budget is used up, patience is at its end or `stop` says so; returns the contract's fields."""
         self._resume()
         model = torch.compile(self.model) if self.config.compile else self.model
+        moving = "" if self.learned == self.parameters else f" ({self.learned:,} of them learned)"
         self._say(
-            f"{self.config.model.name}: {self.parameters:,} parameters, {self.precision}, "
+            f"{self.config.model.name}: {self.parameters:,} parameters{moving}, {self.precision}, "
             f"{len(self.parts.train):,} examples, {self.plan.steps_per_epoch:,} steps an epoch"
         )
         window: list[float] = []
@@ -266,7 +273,9 @@ class TrainingRun:
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
         short_attention.put_back(self.model)
-        model_folder.publish(self.out, self.model, self.parts, self.checked, self.config, self._facts())
+        model_folder.publish(
+            self.out, self.model, self.parts, self.checked, self.config, self._facts(), adapter=self.adapter
+        )
         rows = runs.metrics(self.out)
         title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"
         plots.loss_plot(rows, self.out / "plots", title=title, best_step=best.step if best else None)
@@ -280,6 +289,7 @@ class TrainingRun:
             "validation": {name: _finite(value) for name, value in self.validation.items()},
             "best": {"step": best.step, "metric": best.metric, "value": best.value} if best else None,
             "parameters": self.parameters,
+            "learned_parameters": self.learned,
             "precision": self.precision,
             "seconds": round(self.state.position.seconds, 3),
         }

@@ -88,7 +88,7 @@ def test_an_alias_leads_to_the_entry(capsys: pytest.CaptureFixture[str]) -> None
     assert document["aliases"] == ["lm"]
     assert document["columns"] == [{"name": "text", "type": "text", "required": True}]
     assert document["metrics"] == ["perplexity", "bits_per_byte"]
-    assert document["families"] == ["decoder"]
+    assert document["families"] == ["decoder", "encoder-decoder", "encoder"]
 
 
 def test_a_metric_says_its_scores_scale_and_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,6 +218,24 @@ def test_the_translator_learns_its_target_and_nothing_of_what_is_ignored() -> No
     close(model.get_output_embeddings()(features), explicit.logits)
 
 
+@pytest.mark.parametrize("pooling", ["max", "last"])
+def test_one_sigmoid_output_is_two_logits_and_its_loss_binary_cross_entropy(pooling: str) -> None:
+    shape = LSTM_CLASSIFIER.shape(
+        "nano", Shape(hidden=12, embedding=16, bidirectional=False, head="sigmoid", pooling=pooling)
+    )
+    model = lstm_classifier.build(shape, VOCABULARY, ("bad", "good")).eval()
+    assert model.classifier.weight.shape == (1, 12)
+    ids, mask = torch.tensor([[5, 6, 7, 8], [5, 6, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    wanted = torch.tensor([1, 0])
+    out = model(input_ids=ids, attention_mask=mask, labels=wanted)
+    states, _ = model.reader(model.scale * model.tokens(ids), mask)
+    ends = torch.stack([states[0, 3], states[1, 1]])
+    read = ends if pooling == "last" else torch.stack([states[0].max(0).values, states[1, :2].max(0).values])
+    score = model.classifier(read)[:, 0]
+    close(out.logits.softmax(-1)[:, 1], score.sigmoid())
+    close(out.loss, torch.nn.functional.binary_cross_entropy_with_logits(score, wanted.float()))
+
+
 def test_the_classifier_is_the_maximum_over_the_tokens_alone() -> None:
     model = lstm_classifier.build(LSTM_CLASSIFIER.shape("nano", Shape(hidden=12, embedding=16)), VOCABULARY, LABELS)
     tokens = ids(3, 9)
@@ -273,7 +291,7 @@ def test_a_step_under_bfloat16_autocast_is_near_that_in_float32(name: str) -> No
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss = model(**batch).loss
         loss.backward()
-        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
+        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters() if each.requires_grad]))
         losses.append(loss.item())
         model.zero_grad()
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

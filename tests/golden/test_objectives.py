@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from llmctl import registry
 from llmctl.data.batches import Batches, Blocks, epoch_batches
 from llmctl.data.tokens import TokenStore
+from llmctl.models import short_attention
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
 from llmctl.training import devices, loop, objectives, optimizers, plan
 from llmctl.training.spec import Optimizer, Schedule
@@ -111,6 +112,61 @@ def test_the_loss_of_a_step_is_the_mean_over_its_tokens() -> None:
     expected = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(arrays["labels"]).flatten(), ignore_index=-100)
     report = next(iter(fitted("gpt2", steps=1)))[1]
     assert report.loss == pytest.approx(expected.item(), abs=1e-5)
+
+
+def small(name: str) -> Any:
+    spec: ModelSpec = registry.load("models", name)
+    torch.manual_seed(0)
+    return spec.build(spec.shape("nano", Shape(layers=1, hidden=16, heads=2, inner=32)), VOCABULARY).eval()
+
+
+def rows() -> dict[str, torch.Tensor]:
+    """Two texts, the second padded."""
+    chance = torch.Generator().manual_seed(0)
+    ids = torch.randint(9, 96, (2, 8), generator=chance)
+    mask = torch.ones_like(ids)
+    ids[1, 5:], mask[1, 5:] = VOCABULARY.pad, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("name", ["t5", "marian", "bart"])
+def test_the_loss_of_an_encoder_decoder_is_transformers_own(name: str) -> None:
+    """Whose models shift the labels themselves, behind the start of each kind."""
+    model, batch = small(name), rows()
+    batch["labels"] = torch.randint(9, 96, (2, 6), generator=torch.Generator().manual_seed(1))
+    batch["labels"][1, 3:] = objectives.IGNORED
+    expected = model(**batch).loss * 9
+    torch.testing.assert_close(objectives.loss_sum(model, "encoder-decoder", batch), expected)
+
+
+@pytest.mark.parametrize("whole_head", [False, True])
+def test_the_loss_of_masked_language_modelling_is_transformers_own(
+    whole_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the head reads the hidden places alone, as for architectures we know, or all of them."""
+    if whole_head:
+        monkeypatch.setattr(objectives, "MASKED_HEADS", {})
+    model, batch = small("bert"), rows()
+    batch["labels"] = torch.full((2, 8), objectives.IGNORED)
+    batch["labels"][0, 2], batch["labels"][0, 7], batch["labels"][1, 4] = 30, 40, 50
+    arrays = {each: value.numpy() for each, value in batch.items()}
+    assert objectives.learned_count(arrays) == 3
+    assert objectives.token_count(arrays, "encoder") == 13
+    torch.testing.assert_close(objectives.loss_sum(model, "encoder", batch), model(**batch).loss * 3)
+
+
+@pytest.mark.parametrize("name", ["t5", "marian", "bart", "bert", "gpt2"])
+def test_attention_in_float32_within_bfloat16_learns_what_float32_does(name: str) -> None:
+    model, batch = small(name), rows()
+    family: Any = registry.load("models", name).family
+    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, objectives.IGNORED)
+    exact = objectives.loss_sum(model, family, batch)
+    short_attention.use(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = objectives.loss_sum(model, family, batch)
+    torch.testing.assert_close(near, exact, rtol=0.02, atol=0)
+    short_attention.put_back(model)
+    torch.testing.assert_close(objectives.loss_sum(model, family, batch), exact)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])

@@ -31,6 +31,7 @@ COMMANDS = [
     ["train", "--data", "d", "--model", "gpt2", "--out", "o", "--set", "model.layrs=3"],
     ["train", "--data", "d", "--model", "gtp2", "--out", "o"],
     ["generate", "--model", "./m", "--set", "topk=3"],
+    ["chat", "--model", "./m", "--set", "topk=3"],
     ["eval", "--set", "interval.levle=0.9"],
     ["quickstart", "--set", "sead=1"],
     ["run", "recipe.yaml"],

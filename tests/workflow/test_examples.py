@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 import llmctl
+from llmctl import registry
 
 Inside = Callable[..., dict[str, Any]]
 
@@ -41,7 +42,7 @@ SMALL = (
 )
 RECURRENT = ("train.model.layers=1", "train.model.hidden=16", "train.model.embedding=16")
 TRANSFORMER = ("train.model.layers=1", "train.model.hidden=16", "train.model.heads=2", "train.model.inner=32")
-SHAPE = {"attention": TRANSFORMER, "gpt2": TRANSFORMER, "bert": TRANSFORMER}
+SHAPE = {name: TRANSFORMER for name in ("attention", "gpt2", "llama", "t5", "marian", "bart", "bert")}
 
 
 @pytest.fixture
@@ -78,6 +79,12 @@ def test_there_is_a_recipe_for_every_task_and_kind_of_model_shown() -> None:
         "translation-en-zh",
         "sentiment-lstm-classifier",
         "sentiment-bert",
+        "qa-trivia",
+        "chat-en",
+        "chat-zh",
+        "summarization-abstracts",
+        "translation-decoder",
+        "classification-decoder",
     } <= set(RECIPES)
 
 
@@ -96,7 +103,7 @@ def test_a_recipe_makes_what_it_says_and_a_second_run_nothing(recipe: str, insid
     rows = [json.loads(line) for line in (here / block["generate"]["output"]).read_text("utf-8").splitlines()]
     assert [row["prompt"] for row in rows] == block["generate"]["prompt"]
     found = {score["metric"] for score in json.loads((scores / "scores.json").read_text("utf-8"))["scores"]}
-    assert found == set(block["eval"]["metric"])
+    assert found == {score for name in block["eval"]["metric"] for score in registry.load("metrics", name).scores}
 
     again = inside(*command)
     assert statuses(again) == dict.fromkeys(("preprocess", "train", "generate", "eval"), "skipped")

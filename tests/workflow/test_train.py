@@ -26,9 +26,15 @@ SMALL = {
     "llama": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
     "lstm-seq2seq": ("model.hidden=24", "model.embedding=16"),
     "lstm-classifier": ("model.hidden=16", "model.embedding=16"),
+    "t5": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
+    "marian": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
+    "bart": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
     "bert": ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32"),
 }
-DATA = {"lstm-seq2seq": "dates", "lstm-classifier": "reviews", "bert": "reviews"}
+DATA = dict.fromkeys(("lstm-seq2seq", "t5", "marian", "bart"), "dates") | {
+    "lstm-classifier": "reviews",
+    "bert": "reviews",
+}
 
 
 def command(model: str, data: Path, out: Path, *more: str) -> list[str]:
@@ -267,7 +273,8 @@ def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tm
         (("--model=gtp2",), 2, "did you mean 'gpt2'"),
         (("--model=gpt2:nanno",), 2, "sizes: nano"),
         (("--model=lstm", "--set=model.heads=2"), 2, "lstm has no such setting"),
-        (("--model=bert",), 2, "models that can: rnn"),
+        (("--model=lstm-classifier",), 2, "models that can: rnn"),
+        (("--best-by=bleu",), 2, "language-modeling has none"),
         (("--set=model.context=8",), 2, "block"),
         (("--precision=fp16",), 2, "bf16"),
         (("--best-by=bleuu",), 2, "bleu"),

@@ -32,8 +32,12 @@ def test_the_count_is_that_of_the_model_built(name: str, size: str, vocabulary: 
     [
         ("lstm-seq2seq", {"score": "additive", "layers": 2}),
         ("lstm-classifier", {"bidirectional": False, "layers": 3}),
+        ("lstm-classifier", {"bidirectional": False, "pooling": "last"}),
         ("rnn", {"layers": 3, "activation": "sigmoid"}),
         ("attention", {"heads": 8, "inner": 100}),
+        ("t5", {"heads": 8, "layers": 3, "inner": 100}),
+        ("marian", {"layers": 3, "inner": 100, "context": 30}),
+        ("bart", {"layers": 3, "inner": 100, "context": 30}),
     ],
 )
 def test_the_count_follows_changed_settings(name: str, change: dict[str, object]) -> None:
@@ -41,6 +45,17 @@ def test_the_count_follows_changed_settings(name: str, change: dict[str, object]
     shape = spec.shape("nano", Shape.model_validate(change))
     model = spec.build(shape, Vocabulary(50, 0, 1, 2), LABELS)
     assert spec.parameters(shape, 50, len(LABELS)) == sum(weight.numel() for weight in model.parameters())
+
+
+def test_one_sigmoid_output_is_counted_as_one_and_refused_for_three_labels() -> None:
+    from llmctl.errors import UsageError
+
+    spec = spec_of("lstm-classifier")
+    shape = spec.shape("nano", Shape(head="sigmoid", bidirectional=False))
+    model = spec.build(shape, Vocabulary(50, 0, 1, 2), LABELS[:2])
+    assert spec.parameters(shape, 50, 2) == sum(weight.numel() for weight in model.parameters())
+    with pytest.raises(UsageError, match="two labels apart, there are 3"):
+        spec.build(shape, Vocabulary(50, 0, 1, 2), LABELS)
 
 
 def test_gpt2_base_is_the_published_124m() -> None:
@@ -62,10 +77,33 @@ def test_heads_that_do_not_share_the_width_are_refused_before_anything_is_built(
         spec_of("llama").shape("nano", Shape(hidden=15, heads=5))
 
 
-@pytest.mark.parametrize("name", ["bert", "lstm-classifier"])
-def test_a_classifier_without_labels_is_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "vocabulary", "weights"),
+    [
+        ("t5", "small", 32128, 60_506_624),  # google-t5/t5-small
+        ("t5", "base", 32128, 222_903_552),  # google-t5/t5-base
+        ("t5", "tiny", 32128, 15_570_688),  # google/t5-efficient-tiny
+        ("bart", "base", 50265, 139_420_416),  # facebook/bart-base
+        # Helsinki-NLP/opus-mt-en-de: 6 + 6 layers of 512 and 2048, and the sinusoids of 2 · 512 places
+        ("marian", "base", 58101, 74_410_496),
+    ],
+)
+def test_published_sizes_keep_their_published_shape(name: str, size: str, vocabulary: int, weights: int) -> None:
+    spec = spec_of(name)
+    assert spec.parameters(spec.shape(size, Shape()), vocabulary) == weights
+
+
+def test_bert_without_labels_has_the_head_that_fills_masked_places() -> None:
+    spec = spec_of("bert")
+    shape = spec.shape("nano", Shape())
+    model = spec.build(shape, Vocabulary(50, 0, 1, 2))
+    assert type(model).__name__ == "BertForMaskedLM"
+    assert spec.parameters(shape, 50, 0) == sum(weight.numel() for weight in model.parameters())
+
+
+def test_a_classifier_without_labels_is_refused() -> None:
     from llmctl.errors import UsageError
 
-    spec = spec_of(name)
+    spec = spec_of("lstm-classifier")
     with pytest.raises(UsageError, match="there are none"):
         spec.build(spec.shape("nano", Shape()), Vocabulary(50, 0, 1, 2))

@@ -18,6 +18,8 @@ DECODERS = ["rnn", "rnn-sigmoid", "lstm", "attention", "gpt2", "llama"]
 OURS = DECODERS[:4]
 GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
 WAYS: dict[str, dict[str, Any]] = {"greedy": GREEDY, "beams": GREEDY | {"num_beams": 3, "num_return_sequences": 2}}
+STARTS = {"t5": VOCABULARY.pad, "marian": VOCABULARY.pad, "bart": VOCABULARY.eos}
+"""What an answer of the library's encoder-decoders begins from, as in the published models of each kind."""
 
 
 def made(name: str, **settings: Any) -> Any:
@@ -27,10 +29,15 @@ def made(name: str, **settings: Any) -> Any:
     two_layers = {"layers": 2} | ({"activation": activation} if activation else {}) | settings
     torch.manual_seed(0)
     model = spec.build(spec.shape("nano", Shape.model_validate(two_layers)), VOCABULARY)
+    torch.manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.ndim > 1:
+            if weight.ndim > 1 and name in STARTS:
+                weight.normal_(std=0.5)  # as they begin they would say one token again and again
+            elif weight.ndim > 1:
                 weight.mul_(3.0)
+        if name in STARTS:
+            model.get_input_embeddings().weight.mul_(0.2)
     return model.eval()
 
 
@@ -140,6 +147,22 @@ def test_translating_with_memory_and_padding(score: str, way: str) -> None:
     for mine, other in zip(with_memory[len(alone) : 2 * len(alone)].tolist(), alone.tolist(), strict=True):
         assert mine[: len(other)] == other
     assert with_memory[:, 0].tolist() == [VOCABULARY.bos] * len(with_memory)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", STARTS)
+def test_the_library_s_encoder_decoders_with_memory_and_padding(name: str, way: str) -> None:
+    model, ids = made(name), prompts()
+    mask = torch.ones_like(ids)
+    ids[1, 4:], mask[1, 4:] = 0, 0
+    with_memory = model.generate(ids, attention_mask=mask, use_cache=True, **WAYS[way])
+    without = model.generate(ids, attention_mask=mask, use_cache=False, **WAYS[way])
+    assert with_memory.tolist() == without.tolist()
+    assert len({tuple(row) for row in with_memory.tolist()}) > 1
+    alone = model.generate(ids[1:2, :4], **WAYS[way])
+    for mine, other in zip(with_memory[len(alone) : 2 * len(alone)].tolist(), alone.tolist(), strict=True):
+        assert mine[: len(other)] == other
+    assert with_memory[:, 0].tolist() == [STARTS[name]] * len(with_memory)
 
 
 def test_attention_over_the_source_comes_out_of_generate() -> None:

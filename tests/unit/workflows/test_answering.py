@@ -63,6 +63,7 @@ def asker(
 ) -> Asker:
     layout = Layout(tokenizer, family, style, context=context)
     labels = ("bad", "good") if family == "encoder" else ()
+    more = {"labels": ("bad", "good"), **more} if task.labelled else more
     model = build(name, tokenizer, context=context or CONTEXT)
     return Asker(
         Questions(task, layout, **more), TorchEngine(model, tokenizer, family, layout_context=context, labels=labels)
@@ -258,3 +259,72 @@ def test_own_architectures_answer_alike_in_any_batch(tokenizer: Any, name: str) 
             assert list(chosen.answers(rows, replace(sampling, batch_size=1))) == together
         else:
             assert [next(chosen.answers([row], sampling)) for row in rows] == together
+
+
+# -- labels by likelihood -----------------------------------------------------------------------------------------
+
+
+LABELS = ("bad", "good", "so so")
+STYLES: dict[str, tuple[Family, Style]] = {
+    "gpt2": ("decoder", "control"),
+    "llama": ("decoder", "plain"),
+    "lstm": ("decoder", "control"),
+    "lstm-seq2seq": ("encoder-decoder", "pair"),
+}
+
+
+def label_scores(chosen: Asker, text: str) -> list[float]:
+    """log p(label | text), each label's end included, by the model's own logits, one sequence at a time."""
+    layout, model = chosen.questions.layout, chosen.engine.model  # type: ignore[attr-defined]
+    found = []
+    for label in LABELS:
+        segments = chosen.task.segments(Record("", {"text": text, "label": label}))
+        sample = layout.sample(layout.tokens(segments))
+        ids = torch.tensor(sample.input_ids)[None]
+        with torch.no_grad():
+            if layout.family == "decoder":
+                scores = model(ids[:, :-1]).logits[0].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+                found.append(float(scores[torch.tensor(sample.learned[1:])].sum()))
+            else:
+                target = torch.tensor(sample.target_ids)[None]
+                found.append(-float(model(ids, labels=target).loss) * target.numel())
+    return found
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("name", STYLES)
+def test_a_model_without_a_head_answers_with_its_likeliest_label(tokenizer: Any, name: str, calibrate: bool) -> None:
+    family, style = STYLES[name]
+    more = {"labels": LABELS, "calibrate": calibrate}
+    chosen = asker(Classification(), tokenizer, name, family, style, context=64, **more)
+    rows = records({"text": text} for text in ("Shall I", "Thou art more lovely", POEM, "a", "", "day" * 200, "Good"))
+    empty = label_scores(chosen, "") if calibrate else [0.0] * len(LABELS)
+    for batch_size in (1, 3, 8):
+        answers = list(chosen.answers(rows, Sampling(batch_size=batch_size)))
+        assert [(each.id, each.finish_reason) for each in answers] == [(row.id, "label") for row in rows]
+        for row, answer in zip(rows, answers, strict=True):
+            if len(row.fields["text"]) < 100:
+                found = [one - prior for one, prior in zip(label_scores(chosen, row.fields["text"]), empty, strict=True)]
+                assert answer.text == LABELS[found.index(max(found))]
+
+
+def test_the_label_of_one_prompt_is_streamed(tokenizer: Any) -> None:
+    pieces: list[str] = []
+    chosen = asker(Classification(), tokenizer, "gpt2", "decoder", "control")
+    request = chosen.questions.to_answer(Record("x", {"text": "Shall I"}))
+    [answer] = chosen.complete([request], Sampling(), stream=pieces.append)
+    assert pieces == [answer.text]
+
+
+@pytest.mark.parametrize(
+    ("task", "fields"), [(Translation(), {"source": "x!" * 300}), (Chat(), {"messages": [{"role": "user", "content": "x!" * 300}]})]
+)
+def test_a_long_text_is_cut_as_in_training_and_leaves_room_for_an_answer(
+    tokenizer: Any, task: Task, fields: dict[str, Any]
+) -> None:
+    told: list[Event] = []
+    chosen = asker(task, tokenizer, "gpt2", "decoder", "control", tell=told.append)
+    [answer] = chosen.answers([Record("long", fields)], Sampling())
+    assert answer.tokens > 1 or answer.finish_reason == "stop"
+    assert [event.name for event in told] == ["warning"]
+    assert len(chosen.questions.to_answer(Record("long", fields)).input_ids) == CONTEXT - CONTEXT // 4

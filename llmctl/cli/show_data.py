@@ -1,0 +1,70 @@
+"""`llmctl show data`: a record of prepared data as a model sees it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.cli.options import Option
+from llmctl.cli.render import fancy, marked, plain
+from llmctl.cli.session import Session
+from llmctl.errors import UsageError
+from llmctl.registry import near
+
+PANEL: Final = "show data PREPARED"
+OPTIONS: Final = (
+    Option("--index", "which record (or block), from 0", PANEL, "N", text=True),
+    Option("--split", "train, validation or test", PANEL, "SPLIT", choices=("train", "validation", "test"), text=True),
+    Option("--model", "who reads it: a run, a folder, NAME[:SIZE]", PANEL, "MODEL", is_path=True, text=True),
+)
+FACTS: Final = ("task", "model", "family", "style", "record")
+SPLITS: Final = ("train", "validation", "test")
+
+
+def asked(session: Session) -> dict[str, Any]:
+    """The options that were given. Raises `UsageError` for an index that is no number, and a split that there is not."""
+    given = {option.parameter: session.extra[option.parameter] for option in OPTIONS}
+    if (index := given["index"]) is not None:
+        if not index.isdecimal():
+            raise UsageError(f"--index {index} is no whole number", hint="the first record is --index 0")
+        given["index"] = int(index)
+    if given["split"] is not None and given["split"] not in SPLITS:
+        hint = near(given["split"], SPLITS) or f"splits: {', '.join(SPLITS)}"
+        raise UsageError(f"no such split: {given['split']}", hint=hint)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def run(session: Session, place: str) -> None:
+    options = asked(session)
+    from llmctl.workflows.show_data import show_data
+
+    document = show_data(Path(place).expanduser(), **options)
+    session.finish(document, lambda: _show(document))
+
+
+def _show(document: Mapping[str, Any]) -> None:
+    rows: Sequence[Mapping[str, Any]] = document["tokens"]
+    facts = {name: document[name] for name in FACTS if document.get(name) is not None}
+    facts["example"] = f"{document['index']:,} of {document['examples']:,} in {document['split']}"
+    facts["learned"] = "the label" if "label" in document else f"{document['learned']:,} of {len(rows):,} tokens"
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {plain(str(value))}")
+    for part in dict.fromkeys(row.get("part") for row in rows):
+        print(f"\n{part}:" if part else "")
+        cells = [(_cell(row), bool(row["learned"])) for row in rows if row.get("part") == part]
+        print(marked(cells, colour=fancy(sys.stdout)))
+    if "label" in document:
+        print(f"\nlabel:\n{marked([(document['label'], True)], colour=fancy(sys.stdout))}")
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    """A token: its blanks visible; of a hidden one what has to be said, too."""
+    text = _visible(row["text"])
+    return f"{text} → {_visible(row['target'])}" if "target" in row else text
+
+
+def _visible(text: str) -> str:
+    return text.replace(" ", "·").replace("\n", "↵").replace("\t", "⇥")

@@ -1,0 +1,189 @@
+"""Learning from plain text by mending it: what is taken away, and what has to be said.
+
+    masked      encoder           15 % of the tokens hidden, said in their places (Devlin et al. 2019, arXiv:1810.04805)
+    spans       encoder-decoder   spans of 3 tokens, 15 % in all, cut out and said one after the other
+                                  (Raffel et al. 2020, arXiv:1910.10683, section 3.1.4)
+    infilling   encoder-decoder   spans of Poisson(3) tokens, 30 % in all, each covered by one mask; the whole text is
+                                  said again (Lewis et al. 2020, arXiv:1910.13461, "text infilling")
+
+A tokenizer trained here has one mask and no numbered sentinels: every span is marked by the same mask, and which is
+which follows from their order. Numbered sentinels (`<extra_id_0>`, …) are used where a tokenizer has them.
+
+What is taken away is a pure function of (seed, epoch, example): nothing to save when a run is resumed, the same on
+however many processes.
+
+Letters: T tokens of a block, U of what is said, S spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmctl.data.batches import IGNORED, Arrays, collate
+from llmctl.data.layout import Layout, Sample
+from llmctl.data.tokens import TokenStore
+from llmctl.errors import UsageError
+from llmctl.types import Tokens
+
+Ids = NDArray[np.int64]
+Scheme = Literal["masked", "spans", "infilling"]
+
+MASKED_SHARE: Final = 0.15
+SHOWN_AS_MASK, SHOWN_AS_ANOTHER = 0.8, 0.1
+"""Of the hidden tokens; the rest are shown as they are, so that what is seen may always be wrong."""
+SPANS_SHARE: Final = 0.15
+SPAN_TOKENS: Final = 3
+INFILLED_SHARE: Final = 0.3
+_SENTINEL: Final = "<extra_id_{}>"
+_SALT: Final = 0xC0DE
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What a tokenizer offers to corrupt with."""
+
+    sentinels: Ids
+    """What stands for a span, the first for the first; the last for all that follow. One mask, or numbered ones."""
+    ordinary: Ids
+    """Every token that is no control token."""
+    is_ordinary: NDArray[np.bool_]
+    """The same by id."""
+
+    @property
+    def mask(self) -> int:
+        return int(self.sentinels[0])
+
+
+def marks_of(tokenizer: Any) -> Marks:
+    """The mask or the sentinels of a tokenizer. Raises `UsageError` where it has neither."""
+    backend = tokenizer.backend_tokenizer
+    numbered = [each for number in range(100) if (each := backend.token_to_id(_SENTINEL.format(number))) is not None]
+    mask: int | None = tokenizer.mask_token_id
+    sentinels = [mask] if mask is not None else numbered
+    if not sentinels:
+        raise UsageError(
+            "the tokenizer has no mask token: nothing can be taken out of a plain text to be mended",
+            hint="preprocess with a tokenizer trained here, or one with a mask_token",
+        )
+    is_ordinary = np.ones(len(tokenizer), bool)
+    is_ordinary[[each for each in (*tokenizer.all_special_ids, *numbered) if each < len(tokenizer)]] = False
+    return Marks(np.array(sentinels, np.int64), np.flatnonzero(is_ordinary), is_ordinary)
+
+
+def hide(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+    """(T,) -> what is seen (T,), and what has to be said in each place (T,), `IGNORED` where nothing.
+
+    A fixed share is hidden, at least one token, never a control token: 80 % of them are shown as the mask, 10 % as any
+    other token, 10 % as they are.
+    """
+    seen, said = ids.copy(), np.full(len(ids), IGNORED, np.int64)
+    places = np.flatnonzero(marks.is_ordinary[ids])
+    hidden = chance.permutation(places)[: max(1, round(MASKED_SHARE * len(places)))]
+    said[hidden] = ids[hidden]
+    fate = chance.random(len(hidden))
+    seen[hidden[fate < SHOWN_AS_MASK]] = marks.mask
+    others = hidden[(fate >= SHOWN_AS_MASK) & (fate < SHOWN_AS_MASK + SHOWN_AS_ANOTHER)]
+    seen[others] = chance.choice(marks.ordinary, len(others))
+    return seen, said
+
+
+def cut_spans(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+    """(T,) -> the text with each span replaced by its mark, and the spans, each behind its mark, with one more mark at
+    their end (U,). At least one token is cut out, and one is left."""
+    cut = min(max(1, round(SPANS_SHARE * len(ids))), max(1, len(ids) - 1))
+    count = max(1, min(round(cut / SPAN_TOKENS), cut, len(ids) - cut))
+    lengths, gaps = _parts(cut, count, chance), _parts(max(len(ids) - cut, 1), count, chance)
+    seen: list[Ids] = []
+    said: list[Ids] = []
+    place = 0
+    for number, (gap, length) in enumerate(zip(gaps, lengths, strict=True)):
+        mark = _mark(marks, number)
+        begin = min(place + gap, len(ids) - length)  # a text of one token has no gap before it
+        seen += [ids[place:begin], mark]
+        said += [mark, ids[begin : begin + length]]
+        place = begin + length
+    return np.concatenate([*seen, ids[place:]]), np.concatenate([*said, _mark(marks, count)])
+
+
+def infill(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+    """(T,) -> the text with spans covered by one mark each, and the text itself. A span may be empty: then a mark stands
+    where nothing is missing, and how many tokens a mark hides has to be learned."""
+    wanted = max(1, round(INFILLED_SHARE * len(ids)))
+    lengths: list[int] = []
+    while (left := wanted - sum(lengths)) > 0:
+        lengths.append(min(int(chance.poisson(SPAN_TOKENS)), left))
+    kept = len(ids) - wanted
+    # Before which of the kept tokens (or behind the last) each span stands; spans at one place follow each other.
+    gaps = np.diff(np.sort(chance.integers(0, kept + 1, len(lengths))), prepend=0)
+    seen: list[Ids] = []
+    place = 0
+    for number, (gap, length) in enumerate(zip(gaps.tolist(), lengths, strict=True)):
+        seen += [ids[place : place + gap], _mark(marks, number)]
+        place += gap + length
+    return np.concatenate([*seen, ids[place:]]), ids
+
+
+def _mark(marks: Marks, number: int) -> Ids:
+    return marks.sentinels[[min(number, len(marks.sentinels) - 1)]]
+
+
+def _parts(total: int, count: int, chance: np.random.Generator) -> list[int]:
+    """`total` cut at random into `count` parts of at least one."""
+    cuts = np.sort(chance.permutation(total - 1)[: count - 1] + 1)
+    found: list[int] = np.diff(np.concatenate([[0], cuts, [total]])).tolist()
+    return found
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A split's stream of text in blocks, each between the control tokens that fine-tuning will put around a text, and
+    corrupted anew in every epoch.
+
+    Example i is made of the tokens [i·n, (i+1)·n), n being `size` less the control tokens around it.
+    """
+
+    store: TokenStore
+    size: int
+    layout: Layout
+    pad: int
+    marks: Marks
+    scheme: Scheme
+    seed: int
+
+    @property
+    def around(self) -> int:
+        """Control tokens around a text: one before and one behind it, or the one that ends a source."""
+        return 2 if self.scheme == "masked" else 1
+
+    @property
+    def tokens_each(self) -> int:
+        return self.size - self.around
+
+    def __len__(self) -> int:
+        return -(-len(self.store.values) // self.tokens_each)
+
+    def lengths(self) -> NDArray[np.int64]:
+        found = np.full(len(self), self.size, np.int64)
+        if len(self):
+            found[-1] = len(self.store.values) - (len(self) - 1) * self.tokens_each + self.around
+        return found
+
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
+        """`input_ids` (B, T) and `attention_mask`; `labels` (B, T) in the places hidden, or (B, U) what is said."""
+        # What is seen and what has to be said are collated as a text and its answer, for an encoder too.
+        return collate([self._sample(index, epoch) for index in indices], "encoder-decoder", self.pad)
+
+    def _sample(self, index: int, epoch: int) -> Sample:
+        ids = self.store.values[index * self.tokens_each : (index + 1) * self.tokens_each].astype(np.int64)
+        chance = np.random.Generator(np.random.PCG64([self.seed, epoch, index, _SALT]))
+        if self.scheme == "masked":
+            whole = self.layout.sample([Tokens("text", ids, False)])
+            seen, said = hide(whole.input_ids, self.marks, chance)
+            return whole._replace(input_ids=seen, target_ids=said)
+        seen, said = (cut_spans if self.scheme == "spans" else infill)(ids, self.marks, chance)
+        return self.layout.sample([Tokens("source", seen, False), Tokens("target", said, True)])

@@ -1,0 +1,49 @@
+"""Question answering: a question, with a context to find the answer in or without; several answers may be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmctl.errors import DataError
+from llmctl.tasks.spec import Column, Task
+from llmctl.types import Record, Segment
+
+
+class QuestionAnswering(Task):
+    """`{question, answers: [..], context?}`: the first answer is learned, every one is right."""
+
+    name = "question-answering"
+    columns = (Column("question"), Column("answers", list), Column("context", required=False))
+    families = ("encoder-decoder", "decoder")
+    metrics = ("exact_match", "f1")
+    instruction = "Answer the question in a few words."
+
+    def segments(self, record: Record) -> list[Segment]:
+        return [*self.prompt(record), Segment("target", record.fields["answers"][0], learned=True)]
+
+    def prompt(self, record: Record) -> list[Segment]:
+        """The context first, so that the question stands nearest to its answer."""
+        context, question = record.fields.get("context"), Segment("source", record.fields["question"])
+        return [Segment("source", context), question] if context else [question]
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        return tuple(record.fields["answers"])
+
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        return {"question": prompt}
+
+    def prompt_columns(self) -> tuple[Column, ...]:
+        return (self.columns[0], self.columns[2])
+
+    def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
+        super().check(record, columns)
+        if columns is not None:
+            return
+        where = f"{record.origin}:answers" if record.origin else "answers"
+        answers = record.fields["answers"]
+        if not answers:
+            raise DataError("a question without an answer", where=where)
+        wrong = next((each for each in answers if not isinstance(each, str)), None)
+        if wrong is not None:
+            raise DataError(f"an answer is {type(wrong).__name__}, expected str", where=where)

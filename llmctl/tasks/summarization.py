@@ -1,0 +1,31 @@
+"""Summarization: a document, its summary as target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmctl.tasks.spec import Column, Task
+from llmctl.types import Record, Segment
+
+
+class Summarization(Task):
+    """`{document, summary}`: the summary is learned given the document."""
+
+    name = "summarization"
+    columns = (Column("document"), Column("summary"))
+    families = ("encoder-decoder", "decoder")
+    metrics = ("rouge",)
+    instruction = "Summarize the text in one sentence."
+
+    def segments(self, record: Record) -> list[Segment]:
+        return [Segment("source", record.fields["document"]), Segment("target", record.fields["summary"], learned=True)]
+
+    def prompt(self, record: Record) -> list[Segment]:
+        return [Segment("source", record.fields["document"])]
+
+    def record_of(self, prompt: str) -> Mapping[str, Any]:
+        return {"document": prompt}
+
+    def prompt_columns(self) -> tuple[Column, ...]:
+        return (self.columns[0],)

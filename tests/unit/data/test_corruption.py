@@ -1,0 +1,177 @@
+"""What is taken out of a plain text to be mended, by each of the three ways, as a function of (seed, epoch, example)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmctl.data.batches import IGNORED
+from llmctl.data.corruption import Corrupted, Marks, Scheme, cut_spans, hide, infill, marks_of
+from llmctl.data.layout import Layout, style_for
+from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.tokens import TokenStore
+from llmctl.errors import UsageError
+from llmctl.types import Family
+
+SCHEMES: dict[Scheme, Family] = {"masked": "encoder", "spans": "encoder-decoder", "infilling": "encoder-decoder"}
+MASK = 5
+ORDINARY = np.arange(9, 400)
+
+
+def marks(sentinels: tuple[int, ...] = (MASK,)) -> Marks:
+    is_ordinary = np.ones(400, bool)
+    is_ordinary[:9] = False
+    return Marks(np.array(sentinels), ORDINARY, is_ordinary)
+
+
+def chance(seed: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def text(length: int) -> Any:
+    """Ordinary tokens that are all different, between a first and a last control token."""
+    return np.concatenate([[1], 9 + chance(7).permutation(391)[: length - 2], [2]])
+
+
+def test_of_a_text_fifteen_percent_are_hidden_and_control_tokens_never() -> None:
+    ids = text(202)
+    shown = {"mask": 0, "other": 0, "same": 0}
+    for seed in range(200):
+        seen, said = hide(ids, marks(), chance(seed))
+        places = np.flatnonzero(said != IGNORED)
+        assert len(places) == 30  # 15 % of 200
+        assert (said[places] == ids[places]).all()
+        assert not {0, 201} & set(places.tolist())
+        assert (np.delete(seen, places) == np.delete(ids, places)).all()
+        masked, same = seen[places] == MASK, seen[places] == ids[places]
+        assert (seen[places][~masked] >= 9).all()
+        shown["mask"] += int(masked.sum())
+        shown["same"] += int(same.sum())
+        shown["other"] += int((~masked & ~same).sum())
+    total = sum(shown.values())
+    assert shown["mask"] / total == pytest.approx(0.8, abs=0.02)
+    assert shown["other"] / total == pytest.approx(0.1, abs=0.02)
+    assert shown["same"] / total == pytest.approx(0.1, abs=0.02)
+
+
+def put_back(seen: Any, spans: list[list[int]]) -> list[int]:
+    """The text, each mask in it replaced by its span."""
+    found: list[int] = []
+    rest = iter(spans)
+    for token in seen.tolist():
+        found += next(rest) if token == MASK else [token]
+    return found
+
+
+def cut(ids: list[int], mark: int) -> list[list[int]]:
+    """Stretches between marks."""
+    found: list[list[int]] = [[]]
+    for token in ids:
+        if token == mark:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 40, 200])
+def test_spans_put_back_in_their_order_give_the_text(length: int) -> None:
+    ids = text(length)
+    for seed in range(50):
+        seen, said = cut_spans(ids, marks(), chance(seed))
+        before, *spans, after = cut(said.tolist(), MASK)
+        assert before == after == []
+        assert all(spans)
+        assert put_back(seen, spans) == ids.tolist()
+        assert sum(map(len, spans)) == max(1, round(0.15 * length))
+    if length == 200:
+        assert len(spans) == 10  # of 3 tokens each on average
+
+
+def test_numbered_sentinels_are_used_in_their_order() -> None:
+    numbered = (399, 398, 397)
+    seen, said = cut_spans(text(200)[:180], marks(numbered), chance())
+    assert [token for token in seen.tolist() if token in numbered][:4] == [399, 398, 397, 397]
+    assert said[0] == 399
+    assert said[-1] == 397
+
+
+def test_infilling_covers_a_third_and_asks_for_the_whole_text() -> None:
+    ids, lengths = text(202), []
+    for seed in range(200):
+        seen, said = infill(ids, marks(), chance(seed))
+        assert said.tolist() == ids.tolist()
+        masks = int((seen == MASK).sum())
+        assert len(ids) - (len(seen) - masks) == round(0.3 * 202)
+        kept = [token for token in seen.tolist() if token != MASK]
+        assert kept == [token for token in ids.tolist() if token in set(kept)]  # in their order
+        lengths.append((len(ids) - len(kept)) / masks)
+    assert np.mean(lengths) == pytest.approx(3, abs=0.2)  # Poisson(3)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("way", [hide, cut_spans, infill])
+def test_the_last_block_of_a_text_may_be_short(way: Any, length: int) -> None:
+    seen, said = way(np.arange(9, 9 + length), marks(), chance())
+    assert len(seen) > 0
+    assert (said != IGNORED).any()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A split
+
+
+@pytest.fixture(scope="module")
+def tokenizer(sonnets: Path) -> Any:
+    return load_tokenizer(sonnets / "tokenizer")
+
+
+def split(sonnets: Path, tokenizer: Any, scheme: Scheme, *, name: str = "validation", seed: int = 0) -> Corrupted:
+    family = SCHEMES[scheme]
+    layout = Layout(tokenizer, family, style_for(family, tokenizer, packed=True), context=32)
+    store = TokenStore.open(sonnets / "tokens", name)
+    return Corrupted(store, 32, layout, tokenizer.pad_token_id, marks_of(tokenizer), scheme, seed)
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_taken_out_depends_on_seed_epoch_and_example_alone(
+    scheme: Scheme, sonnets: Path, tokenizer: Any
+) -> None:
+    source = split(sonnets, tokenizer, scheme)
+    assert same(source.arrays([3, 5], 2), split(sonnets, tokenizer, scheme).arrays([3, 5], 2))
+    row, pair = source.arrays([5], 2)["input_ids"][0], source.arrays([3, 5], 2)["input_ids"][1]
+    assert pair.tolist()[: len(row)] == row.tolist()
+    for other in (source.arrays([3, 5], 1), split(sonnets, tokenizer, scheme, seed=1).arrays([3, 5], 2)):
+        assert not same({"input_ids": other["input_ids"]}, {"input_ids": source.arrays([3, 5], 2)["input_ids"]})
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_split_is_seen_once_in_an_epoch_and_within_the_context(scheme: Scheme, sonnets: Path, tokenizer: Any) -> None:
+    source = split(sonnets, tokenizer, scheme)
+    arrays = source.arrays(range(len(source)))
+    assert arrays["input_ids"].shape[1] <= 32
+    assert arrays["labels"].shape[1] <= 32
+    assert arrays["attention_mask"].sum() == (arrays["input_ids"] != tokenizer.pad_token_id).sum()
+    assert max(source.lengths()) == 32
+    said = (arrays["labels"] != IGNORED).sum()
+    if scheme == "infilling":
+        assert said == len(source.store.values) + len(source)  # the whole text, and an end of each block
+    elif scheme == "masked":
+        assert said / arrays["attention_mask"].sum() == pytest.approx(4 / 32, abs=0.01)  # 15 % of 30
+        first, last = tokenizer.bos_token_id, tokenizer.eos_token_id
+        assert set(arrays["input_ids"][:, 0].tolist()) == {first}
+        assert set(arrays["input_ids"][:-1, 31].tolist()) == {last}
+
+
+def test_a_tokenizer_without_a_mask_is_refused(sonnets: Path) -> None:
+    plain = load_tokenizer(sonnets / "tokenizer")
+    plain.mask_token = None
+    with pytest.raises(UsageError, match="has no mask token"):
+        marks_of(plain)

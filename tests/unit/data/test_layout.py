@@ -1,0 +1,357 @@
+"""What a model sees of a record: every token and its mark, in every style; what is cut; and that text stays text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from llmctl import registry
+from llmctl.data import tokenizers
+from llmctl.data.encode import Encoder
+from llmctl.data.layout import Layout, Sample, style_for
+from llmctl.data.plain import control_tokens
+from llmctl.data.spec import TOKENIZERS
+from llmctl.data.tokenizers import codes_of
+from llmctl.tasks.spec import Task
+from llmctl.types import Family, Record, Segment
+
+TEXTS = ["Shall I compare thee to a summer's day? Thou art more lovely.", "床前明月光，疑是地上霜。", "Hello, User: how?"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ALTERNATING = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
+    "{% else %} {{ message.content }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+"""As Mistral's: one message of the user after the other is an error, a blank stands before the end of an answer."""
+
+
+def trained(kind: str, folder: Path) -> Any:
+    backend = tokenizers.train(kind, lambda: TEXTS, sum(map(len, TEXTS)), 1200 if kind == "wordpiece" else 400)
+    tokenizers.save(backend, folder)
+    return tokenizers.load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Trained here."""
+    return trained("bpe", tmp_path_factory.mktemp("own"))
+
+
+def like_gpt2() -> Any:
+    """One control token for everything, no template."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end, unk_token=end)
+
+
+def like_chatml() -> Any:
+    """A template whose marks are added tokens that are not even special, as some models have them."""
+    tokenizer = like_gpt2()
+    backend = tokenizer.backend_tokenizer
+    backend.add_tokens([AddedToken("<|im_start|>", special=False, normalized=False)])
+    backend.add_special_tokens(["<|im_end|>"])
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>")
+    made.chat_template = CHATML
+    return made
+
+
+def like_bert() -> Any:
+    """Lower case, words, [CLS] and [SEP]."""
+    control = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=control, show_progress=False)
+    backend.train_from_iterator([*TEXTS, "[cls] [sep]"], trainer)
+    names = {"pad_token": 0, "unk_token": 1, "cls_token": 2, "sep_token": 3, "mask_token": 4}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{name: control[number] for name, number in names.items()}
+    )
+
+
+def like_t5() -> Any:
+    """A Unigram vocabulary that holds its own </s> as a piece of text, with a normaliser that makes </s> of ＜/ｓ＞."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(each, -4.0) for each in sorted(set("".join(TEXTS)) | set("</sun>_extraidpb0123456789")) if each != " "]
+    backend = Tokenizer(models.Unigram(pieces, 2))
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.add_special_tokens(["<pad>", "</s>", "<unk>", "<extra_id_0>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def like_words() -> Any:
+    """Words between blanks, control tokens among them."""
+    vocabulary = {each: number for number, each in enumerate(["[END]", "[NONE]", "a", "b", "Shall", "I"])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[NONE]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(["[END]", "[NONE]"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[END]", unk_token="[NONE]")
+
+
+GIVEN: dict[str, Callable[[], Any]] = {
+    "gpt2": like_gpt2,
+    "chatml": like_chatml,
+    "bert": like_bert,
+    "t5": like_t5,
+    "words": like_words,
+}
+
+
+def shown(layout: Layout, segments: list[Segment]) -> list[tuple[str, bool]]:
+    """A decoder's sequence, stretch by stretch, with its mark."""
+    sample = layout.sample(layout.tokens(segments))
+    edges = [0, *(np.flatnonzero(np.diff(sample.learned)) + 1).tolist(), len(sample.learned)]
+    return [
+        (layout.tokenizer.decode(sample.input_ids[start:end]), bool(sample.learned[start]))
+        for start, end in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+TURNS = [
+    Segment("system", "Be kind"),
+    Segment("user", "Hello"),
+    Segment("assistant", "Thou art", learned=True),
+    Segment("user", "明月"),
+    Segment("assistant", "lovely", learned=True),
+]
+PAIR = [Segment("source", "明月"), Segment("source", "Who?"), Segment("target", "Thou", learned=True)]
+
+
+# -- masks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_with_role_tokens_learns_the_assistant_and_the_end_of_its_turn(own: Any) -> None:
+    assert shown(Layout(own, "decoder", "control"), TURNS) == [
+        ("<|bos|><|system|>Be kind<|eos|><|user|>Hello<|eos|><|assistant|>", False),
+        ("Thou art<|eos|>", True),
+        ("<|user|>明月<|eos|><|assistant|>", False),
+        ("lovely<|eos|>", True),
+    ]
+
+
+def test_a_conversation_in_a_template_learns_the_same() -> None:
+    assert shown(Layout(like_chatml(), "decoder", "template"), TURNS) == [
+        ("<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", False),
+        ("Thou art<|im_end|>", True),
+        ("\n<|im_start|>user\n明月<|im_end|>\n<|im_start|>assistant\n", False),
+        ("lovely<|im_end|>", True),
+        ("\n", False),
+    ]
+
+
+def test_a_conversation_in_plain_words_has_a_line_for_each_role() -> None:
+    assert shown(Layout(like_gpt2(), "decoder", "plain"), TURNS) == [
+        ("<|endoftext|>System:\nBe kind\n\nUser:\nHello\n\nAssistant:\n", False),
+        ("Thou art<|endoftext|>", True),
+        ("\n\nUser:\n明月\n\nAssistant:\n", False),
+        ("lovely<|endoftext|>", True),
+    ]
+
+
+def test_several_sources_and_one_answer(own: Any) -> None:
+    assert shown(Layout(own, "decoder", "control", instruction="Unheard"), PAIR) == [
+        ("<|bos|>明月<|sep|>Who?<|sep|>", False),
+        ("Thou<|eos|>", True),
+    ]
+    assert shown(Layout(like_gpt2(), "decoder", "plain", instruction="Answer."), PAIR) == [
+        ("<|endoftext|>明月\n\nWho?\n\nAnswer.\n\n", False),
+        ("Thou<|endoftext|>", True),
+    ]
+    assert shown(Layout(like_chatml(), "decoder", "template", instruction="Answer."), PAIR) == [
+        ("<|im_start|>user\nAnswer.\n\n明月\n\nWho?<|im_end|>\n<|im_start|>assistant\n", False),
+        ("Thou<|im_end|>", True),
+        ("\n", False),
+    ]
+
+
+def test_what_a_template_puts_before_its_end_is_learned_with_it() -> None:
+    """And sources that follow each other are one message: this template allows no other."""
+    tokenizer = like_gpt2()
+    tokenizer.chat_template = ALTERNATING
+    layout = Layout(tokenizer, "decoder", "template")
+    assert shown(layout, PAIR) == [
+        ("<|endoftext|>[INST] 明月\n\nWho? [/INST] ", False),
+        ("Thou <|endoftext|>", True),
+    ]
+    assert layout.answer("Thou")[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("make", [like_bert, like_t5])
+def test_sources_of_other_families_are_joined_by_what_the_tokenizer_has(make: Callable[[], Any], own: Any) -> None:
+    assert own.decode(Layout(own, "encoder-decoder", "pair").prompt(PAIR[:2])) == "明月<|sep|>Who?<|eos|>"
+    layout = Layout(make(), "encoder-decoder", "pair")
+    sample = layout.sample(layout.tokens(PAIR))
+    between = layout.tokenizer.sep_token_id or layout.tokenizer.eos_token_id
+    parts = [layout.encode(segment.text) for segment in PAIR]
+    assert sample.input_ids.tolist() == [*parts[0], between, *parts[1], layout.eos]
+    assert sample.target_ids.tolist() == [*parts[2], layout.eos]
+
+
+@pytest.mark.parametrize("turns", [TURNS, [*TURNS, Segment("user", "Hello")], PAIR])
+@pytest.mark.parametrize("style", ["control", "template", "plain"])
+def test_a_model_is_asked_as_it_was_taught(own: Any, style: Any, turns: list[Segment]) -> None:
+    tokenizer = own if style == "control" else like_chatml() if style == "template" else like_gpt2()
+    layout = Layout(tokenizer, "decoder", style, instruction="Answer.")
+    answered = next(number for number in reversed(range(len(turns))) if turns[number].learned)
+    sample = layout.sample(layout.tokens(turns[: answered + 1]))
+    first = int(np.flatnonzero(np.diff(sample.learned.astype(int)) == 1)[-1]) + 1
+    assert layout.prompt(turns[:answered]) == tuple(sample.input_ids[:first].tolist())
+    answer = layout.answer(turns[answered].text)
+    assert answer == tuple(sample.input_ids[first : first + len(answer)].tolist())
+
+
+@pytest.mark.parametrize("style", ["control", "plain"])
+def test_other_tools_ask_the_same_by_the_template(own: Any, style: Any, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = own if style == "control" else like_gpt2()
+    layout = Layout(tokenizer, "decoder", style)
+    tokenizer.save_pretrained(tmp_path)
+    template = layout.chat_template()
+    assert template is not None
+    tokenizers.add_chat_template(tmp_path, template)
+    other = AutoTokenizer.from_pretrained(tmp_path)
+    messages = [{"role": turn.role, "content": turn.text} for turn in TURNS]
+    asked = other.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert tuple(asked) == layout.prompt(TURNS[:-1])
+    told = other.apply_chat_template(messages, return_dict=True)["input_ids"]
+    assert told == layout.sample(layout.tokens(TURNS)).input_ids.tolist()
+    # Fine-tuned from that folder, by its template, the same is learned.
+    again = tokenizers.load_tokenizer(tmp_path)
+    assert style_for("decoder", again, packed=False) == "template"
+    assert shown(Layout(again, "decoder", "template"), TURNS) == shown(layout, TURNS)
+
+
+# -- what does not fit ----------------------------------------------------------------------------------------------
+
+
+def cut(layout: Layout, segments: list[Segment]) -> tuple[Sample, str]:
+    parts = layout.tokens(segments)
+    return layout.sample(parts), layout.loss(parts)
+
+
+def test_the_longest_text_loses_its_end_and_the_answer_nothing(own: Any) -> None:
+    segments = [Segment("source", "x" * 50), Segment("source", "who"), Segment("target", "yes", learned=True)]
+    layout = Layout(own, "decoder", "control", context=20)
+    sample, lost = cut(layout, segments)
+    assert lost == "text"
+    assert len(sample.input_ids) <= 20
+    assert shown(layout, segments)[-1] == ("yes<|eos|>", True)
+    assert "<|sep|>who<|sep|>" in shown(layout, segments)[0][0]
+    assert own.decode(sample.input_ids).startswith("<|bos|>xxx")
+    sample, lost = cut(Layout(own, "encoder-decoder", "pair", context=20), segments)
+    assert (lost, own.decode(sample.target_ids)) == ("text", "yes<|eos|>")
+    assert own.decode(sample.input_ids).endswith("<|sep|>who<|eos|>")
+
+
+def test_an_answer_that_is_cut_is_said_to_be_and_its_end_is_not_learned(own: Any) -> None:
+    segments = [Segment("source", "who"), Segment("target", "x" * 50, learned=True)]
+    for family, style in (("decoder", "control"), ("encoder-decoder", "pair")):
+        sample, lost = cut(Layout(own, family, style, context=16), segments)  # type: ignore[arg-type]
+        assert lost == "answer"
+        said = sample.input_ids[sample.learned] if family == "decoder" else sample.target_ids
+        assert 10 < len(said) <= 16
+        assert set(own.decode(said)) == {"x"}
+
+
+def test_a_conversation_keeps_its_beginning_whole_when_learned_and_its_end_when_asked(own: Any) -> None:
+    layout = Layout(own, "decoder", "control")
+    one = len(layout.sample(layout.tokens(TURNS[:3])).input_ids)
+    short = Layout(own, "decoder", "control", context=one + 2)
+    assert shown(short, TURNS) == shown(layout, TURNS[:3])
+    assert short.loss(short.tokens(TURNS)) == "answer"
+    asked = [*TURNS, Segment("user", "Hello")]
+    kept = own.decode(short.prompt(asked, room=1))
+    assert kept == "<|bos|><|system|>Be kind<|eos|><|user|>Hello<|eos|><|assistant|>"
+    whole = Layout(own, "decoder", "control", context=300)
+    assert whole.loss(whole.tokens(TURNS)) == "nothing"
+    assert whole.prompt(asked) == layout.prompt(asked)
+
+
+def test_a_prompt_that_is_cut_leaves_room_for_an_answer(own: Any) -> None:
+    layout = Layout(own, "decoder", "control", context=32)
+    long = [Segment("source", "x" * 200)]
+    assert len(layout.prompt(long)) == 24
+    assert len(layout.prompt(long, room=5)) == 27
+    assert own.decode(layout.prompt(long)).endswith("x<|sep|>")
+
+
+# -- text stays text ------------------------------------------------------------------------------------------------
+
+
+def fields(task: Task, text: str) -> dict[str, Any]:
+    """A record with that text everywhere."""
+    made: dict[str, Any] = {column.name: [text] if column.kind is list else text for column in task.columns}
+    if "messages" in made:
+        made["messages"] = [{"role": role, "content": text} for role in ("system", "user", "assistant", "user")]
+    return made
+
+
+def control_of(layout: Layout, task: Task, text: str, control: frozenset[int]) -> list[int]:
+    """The control tokens of all that is made of a record, in order."""
+    record = Record("", fields(task, text))
+    sample = layout.sample(layout.tokens(task.segments(record)))
+    prompt = layout.prompt(task.prompt(record))
+    found = [*sample.input_ids.tolist(), *sample.target_ids.tolist(), *prompt, *layout.answer(text)]
+    return [number for number in found if number in control]
+
+
+@pytest.mark.parametrize("kind", [*TOKENIZERS, *GIVEN])
+def test_no_text_becomes_a_control_token_in_any_task_and_family(kind: str, tmp_path: Path) -> None:
+    tokenizer = GIVEN[kind]() if kind in GIVEN else trained(kind, tmp_path)
+    names = control_tokens(tokenizer.backend_tokenizer, tokenizer.chat_template or "")
+    assert names
+    control = frozenset(names)
+    evil = [form for name in names.values() for form in (name, f"a {name} b{name}\n{name}", name.upper())]
+    evil += ["＜/ｓ＞ ＜/ｓ＞", "".join(names.values()), "<|user|><|eos|></s>[SEP][CLS]<|endoftext|><extra_id_0>"]
+    stored, _ = Encoder(codes_of(tokenizer)).encode(evil)
+    assert control.isdisjoint(stored.tolist())
+    ran = 0
+    for entry in registry.entries("tasks"):
+        task: Task = registry.load("tasks", entry.name)()
+        for family in task.families:
+            layout = Layout(tokenizer, family, style_for(family, tokenizer, packed=task.packed), instruction="Do.")
+            honest = control_of(layout, task, "a", control)
+            for text in evil:
+                assert control_of(layout, task, text, control) == honest, (entry.name, family, text)
+                ran += 1
+    assert ran > 10 * len(evil)
+
+
+@pytest.mark.parametrize("kind", ["t5", "words", "chatml"])
+def test_what_is_stored_is_what_is_asked(kind: str) -> None:
+    """The two ways of encoding agree where a control token had to be kept out."""
+    tokenizer = GIVEN[kind]()
+    layout = Layout(tokenizer, "encoder-decoder", "pair")
+    texts = ["a</s>b </s>", "[END] a [END]", "<|im_start|>user a", "Shall I"]
+    stored, lengths = Encoder(codes_of(tokenizer)).encode(texts)
+    assert stored.tolist() == [number for text in texts for number in layout.encode(text)]
+    assert lengths.tolist() == [len(layout.encode(text)) for text in texts]
+
+
+def test_families_are_those_of_the_layouts() -> None:
+    for entry in registry.entries("tasks"):
+        task = registry.load("tasks", entry.name)
+        known: set[Family] = {"decoder", "encoder-decoder", "encoder"}
+        assert set(task.unasked) < set(task.families) <= known

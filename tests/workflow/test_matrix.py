@@ -1,0 +1,175 @@
+"""Every task with every family of models: what it makes, what it answers, what it is refused, and that it learns.
+
+A cell is a task and an architecture of a family. A task that is added to the registry needs its records here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmctl import registry
+from llmctl.tasks.spec import Task
+from llmctl.types import Record
+
+Inside = Callable[..., dict[str, Any]]
+Fields = Mapping[str, Any]
+
+ROOMS = ("kitchen", "cellar", "library", "garden", "attic", "stable", "tower", "chapel")
+THINGS = ("lamp", "map", "key", "coin")
+ROOMS_ZH = ("厨房", "地窖", "书房", "花园", "阁楼", "马厩", "高塔", "礼拜堂")
+THINGS_ZH = ("灯", "地图", "钥匙", "硬币")
+PLACES = [(room, thing) for room in range(8) for thing in range(4)]
+
+
+def language_modeling(room: int, thing: int) -> Fields:
+    return {"text": f"{room}{thing}: in the {ROOMS[room]} lies a {THINGS[thing]}."}
+
+
+def translation(room: int, thing: int) -> Fields:
+    return {
+        "source": f"a {THINGS[thing]} in the {ROOMS[room]}",
+        "target": f"{ROOMS_ZH[room]}里的{THINGS_ZH[thing]}",
+    }
+
+
+def summarization(room: int, thing: int) -> Fields:
+    document = f"We looked for long. In the {ROOMS[room]}, under dust, lay a {THINGS[thing]}. Then we left."
+    return {"document": document, "summary": f"{THINGS[thing]}: {ROOMS[room]}"}
+
+
+def question_answering(room: int, thing: int) -> Fields:
+    """Every other one with a context."""
+    question = f"Who left the {THINGS[thing]} in the {ROOMS[room]}?"
+    answers = [f"{ROOMS[room][:3].title()}{THINGS[thing]}", "nobody"]
+    return {"question": question, "answers": answers} | ({"context": f"Room {room}."} if thing % 2 else {})
+
+
+def chat(room: int, thing: int) -> Fields:
+    """Every other one with two turns."""
+    first = [("user", f"What is in the {ROOMS[room]}?"), ("assistant", f"A {THINGS[thing]}.")]
+    more = [("user", "Where?"), ("assistant", f"In the {ROOMS[room]}.")] if thing % 2 else []
+    system = [("system", f"Room {room}, thing {thing}.")]
+    return {"messages": [{"role": role, "content": content} for role, content in (*system, *first, *more)]}
+
+
+def classification(room: int, thing: int) -> Fields:
+    return {"text": f"a {THINGS[thing]} in the {ROOMS[room]}", "label": "small" if (room + thing) % 2 else "large"}
+
+
+RECORDS: dict[str, Callable[[int, int], Fields]] = {
+    "language-modeling": language_modeling,
+    "translation": translation,
+    "summarization": summarization,
+    "question-answering": question_answering,
+    "chat": chat,
+    "classification": classification,
+}
+RECURRENT = ("model.layers=1", "model.hidden=24", "model.embedding=16")
+TRANSFORMER = ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32")
+FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "decoder": {"lstm": RECURRENT, "gpt2": TRANSFORMER},
+    "encoder-decoder": {"lstm-seq2seq": RECURRENT, "t5": TRANSFORMER},
+    "encoder": {"lstm-classifier": RECURRENT, "bert": TRANSFORMER},
+}
+
+
+def task_of(name: str) -> Task:
+    task: Task = registry.load("tasks", name)()
+    return task
+
+
+def can_learn(task: str, model: str) -> bool:
+    spec = registry.load("models", model)
+    return spec.family in task_of(task).families and not (task_of(task).packed and spec.labels_only)
+
+
+CELLS = [(task, family, model) for task in RECORDS for family, models in FAMILIES.items() for model in models]
+LEARNED = [each for each in CELLS if can_learn(each[0], each[2])]
+REFUSED = [each for each in CELLS if not can_learn(each[0], each[2])]
+
+
+def written(path: Path, task: str) -> Path:
+    """32 records of a task, one for each room and thing."""
+    rows = ({"id": f"{room}-{thing}", **RECORDS[task](room, thing)} for room, thing in PLACES)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared(inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The prepared folder of a task: all records in training, or some of them held out."""
+    made: dict[tuple[str, float], Path] = {}
+
+    def folder(task: str, held_out: float) -> Path:
+        if (task, held_out) not in made:
+            home = tmp_path_factory.mktemp(task)
+            words = ("--tokenizer", "char", "--set", "block_size=24", "--set", "dedup.exact=false")
+            splits = [f"--set=splits.{name}={held_out}" for name in ("validation", "test")]
+            inside("preprocess", written(home / "records.jsonl", task), "--task", task, "--out", home / "data", *words, *splits)
+            made[task, held_out] = home / "data"
+        return made[task, held_out]
+
+    return folder
+
+
+def train(task: str, model: str, data: Path, out: Path, *sets: str) -> list[str]:
+    words = ["train", "--data", str(data), "--model", model, "--out", str(out), "--precision", "fp32"]
+    return [*words, *(f"--set={each}" for each in sets)]
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
+
+
+def test_every_task_has_its_records_here() -> None:
+    built_in = {entry.name for entry in registry.entries("tasks") if entry.owner == registry.OWNER}
+    assert set(RECORDS) == built_in
+    assert {model for models in FAMILIES.values() for model in models} <= set(registry.table("models").entries)
+
+
+@pytest.mark.parametrize(("task", "family", "model"), LEARNED)
+def test_a_cell_trains_resumes_answers_and_is_scored(
+    task: str, family: str, model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    data, known = prepared(task, 0.2), task_of(task)
+    shape = (*FAMILIES[family][model], "batch_size=4", "schedule.name=constant", "eval_every=10")
+    inside(*train(task, model, data, tmp_path / "run", *shape, "max_steps=20"))
+    inside(*train(task, model, data, tmp_path / "parts", *shape, "max_steps=12"))
+    resumed = inside("train", "--resume", tmp_path / "parts", "--max-steps", "20")
+    assert resumed["validation"]["loss"] > 0
+    whole, parts = (tmp_path / name / "model/model.safetensors" for name in ("run", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+
+    generate = ["generate", "--model", tmp_path / "run", "--input", data.parent / "records.jsonl", "--max-new-tokens", "4"]
+    evaluate = ["eval", "--model", tmp_path / "run", "--data", data, "--set", "max_new_tokens=4"]
+    if family not in known.askable:
+        for words in (generate, evaluate):
+            error = inside(*words, code=2)["error"]
+            assert f"needs a model of the family {' or '.join(known.askable)}" in error["message"]
+            assert "train" in error["hint"]
+        return
+    inside(*generate, "--output", tmp_path / "answers.jsonl")
+    assert [row["id"] for row in rows_of(tmp_path / "answers.jsonl")] == [f"{room}-{thing}" for room, thing in PLACES]
+    scores = inside(*evaluate)["scores"]
+    assert {score["metric"].rstrip("12Lsum") for score in scores} == {each.rstrip("12Lsum") for each in known.metrics}
+
+
+@pytest.mark.parametrize(("task", "family", "model"), REFUSED)
+def test_what_cannot_be_is_refused_in_a_line_that_names_what_can(
+    task: str, family: str, model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    error = inside(*train(task, model, prepared(task, 0.2), tmp_path / "run", "max_steps=2"), code=2)["error"]
+    assert "\n" not in error["message"]
+    if family in task_of(task).families:
+        assert f"{model} only names labels, {task} has none" in error["message"]
+    else:
+        assert f"is of the family {family}, {task} needs {' or '.join(task_of(task).families)}" in error["message"]
+    able = error["hint"].removeprefix("models that can: ").split(", ")
+    assert able == [name for name in registry.table("models").entries if can_learn(task, name)]
+    assert not (tmp_path / "run").exists()
