@@ -148,9 +148,10 @@ def _guarded(words: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        _tell_error(words, "interrupted", "interrupted", None, 130)
         return 130
     except Terminated:
+        _tell_error(words, "terminated", "terminated", None, 143)
         return 143
     except (BrokenPipeError, SystemExit) as ended:
         # typer turns a broken pipe into its own exit.

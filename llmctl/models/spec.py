@@ -62,6 +62,7 @@ class ModelSpec:
     implementation: str
     weights: counts.Count
     learning_rate: float = 1e-3
+    """Peak learning rate at the size nano."""
     head_multiple: int = 1
     """What the width of a head must be a multiple of: rotary positions turn pairs."""
 
@@ -82,6 +83,10 @@ class ModelSpec:
                 [Fault("model.heads", f"hidden, {shape.hidden}, cannot be cut into {shape.heads} {whole}")]
             )
         return shape
+
+    def rate(self, shape: Shape) -> float:
+        """Peak learning rate: that of nano, falling with the root of the width."""
+        return float(self.learning_rate * ((self.sizes[self.default_size].hidden or 1) / (shape.hidden or 1)) ** 0.5)
 
     def parameters(self, shape: Shape, vocabulary_size: int, labels: int = 2) -> int:
         """Number of weights, by arithmetic alone."""
@@ -166,6 +171,7 @@ GPT2 = ModelSpec(
     sizes=_decoder_sizes(_FOUR_TIMES),
     implementation="llmctl.models.library:gpt2",
     weights=counts.gpt2,
+    learning_rate=2e-3,
 )
 
 LLAMA = ModelSpec(

@@ -28,6 +28,8 @@ class Card(Spec):
     style: str
     """How segments become tokens: see `data/layout.py`."""
     labels: tuple[str, ...] = ()
+    block_size: int | None = None
+    """Tokens of the blocks that were learned: how far back the model was taught to look."""
     clean: dict[str, Any] | None = None
     """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
     parents: dict[str, str] = {}

@@ -8,7 +8,7 @@ and (2 processes x 8) are the same step, also where the last batch of an epoch i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,8 +68,8 @@ def fit(
     seed: int,
     start: Position,
     stop: Callable[[], bool],
-) -> Iterator[Report]:
-    """Train from `start` until the budget is used up or any process wants to `stop`.
+) -> Generator[Report, None, bool]:
+    """Train from `start` until the budget is used up or any process wants to `stop`; returns whether one wanted to.
 
     `batch_of(step)` gives the global batch's example indices. Raises `DivergedError` before a step that is not finite
     is applied; the weights then are those of the last good step.
@@ -85,7 +85,7 @@ def fit(
         learned, tokens, stops, seconds = _agree(accelerator, learned, tokens, stop(), time.monotonic() - clock)
         before = plan.budget.progress(position.step, position.tokens, seconds)
         if stops or before >= 1.0:
-            return
+            return before < 1.0
         lr = plan.lr(position.step, before)
         optimizers.set_lr(optimizer, lr)
         # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.

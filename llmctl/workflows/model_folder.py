@@ -49,6 +49,7 @@ def publish(
                 family=checked.family,
                 style=parts.layout.style,
                 labels=parts.labels,
+                block_size=checked.prepared.manifest.block_size,
                 clean=checked.prepared.manifest.config.get("clean"),
                 parents={name: value for name, value in checked.parents.items() if not name.endswith("_path")},
             ),
@@ -71,7 +72,7 @@ def _readme(model: Any, checked: Checked, config: TrainConfig, facts: Mapping[st
         "validation at the end": validation or "none",
         "these weights": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
         "how it is asked": "`llmctl.json`",
-        "data": f"manifest sha256 {checked.parents['data']}",
+        "data": f"sha256 {checked.parents['data']}",
     }
     if checked.architecture is not None:
         rows["reference"] = checked.architecture.reference

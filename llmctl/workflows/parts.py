@@ -56,6 +56,7 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         )
     if isinstance(train, Records):
         _tell_cut(train, tell)
+    _tell_unlearned(checked, tell)
     validation = None
     if checked.prepared.manifest.splits.get("validation"):
         validation = _source(checked, layout, TokenStore.open(tokens, "validation"), tokenizer)
@@ -122,6 +123,14 @@ def _source(checked: Checked, layout: Layout, store: TokenStore, tokenizer: Any)
         return Blocks(store, size)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else layout.eos
     return Records(store, layout, pad)
+
+
+def _tell_unlearned(checked: Checked, tell: Tell) -> None:
+    """Positions that no block reaches stay as random as they began."""
+    context, block = checked.shape.context if checked.shape else None, checked.prepared.manifest.block_size
+    if context and block and context > block:
+        text = f"blocks have {block} tokens: of the context of {context} the positions beyond are not learned"
+        tell(Event("warning", {"text": f"{text}; preprocess with --set block_size={context}"}))
 
 
 def _tell_cut(source: Records, tell: Tell) -> None:

@@ -26,9 +26,18 @@ WINDOW_WITHOUT_CONTEXT: Final = 2048
 class Questions:
     """Lays records of a task out as training did."""
 
-    def __init__(self, task: Task, layout: Layout, *, clean: Clean | None = None, tell: Tell = silent) -> None:
-        """`clean`: how text was cleaned before it was learned; None: not at all."""
-        self.task, self.layout, self.tell = task, layout, tell
+    def __init__(
+        self,
+        task: Task,
+        layout: Layout,
+        *,
+        clean: Clean | None = None,
+        block_size: int | None = None,
+        tell: Tell = silent,
+    ) -> None:
+        """`clean`: how text was cleaned before it was learned, None: not at all. `block_size`: tokens of the blocks
+        that were learned."""
+        self.task, self.layout, self.tell, self.block_size = task, layout, tell, block_size
         self._clean = Cleaner(clean) if clean else None
         # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
         self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
@@ -86,9 +95,10 @@ class Questions:
         return [Request(record.id, tuple(ids), tuple(target))]
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
-        """Window and stride: the context and half the window unless given. Raises `UsageError` for impossible ones."""
+        """Window and stride: as long as the blocks that were learned (the context where that is not known) and half
+        the window unless given. Raises `UsageError` for impossible ones."""
         context = self.layout.context
-        window = window or context or WINDOW_WITHOUT_CONTEXT
+        window = window or self.block_size or context or WINDOW_WITHOUT_CONTEXT
         if context is not None and window > context:
             raise UsageError(f"a window of {window:,} tokens is more than the model's context of {context:,}")
         stride = stride or max(1, window // 2)
@@ -137,4 +147,5 @@ def open_questions(given: GivenModel, *, tell: Tell = silent) -> Questions:
     style = cast(Style, given.style) if given.style else style_for(given.family, tokenizer, packed=given.task.packed)
     card = given.folder.card
     clean = Clean.model_validate(card.clean) if card and card.clean else None
-    return Questions(given.task, Layout(tokenizer, given.family, style, context=context), clean=clean, tell=tell)
+    layout = Layout(tokenizer, given.family, style, context=context)
+    return Questions(given.task, layout, clean=clean, block_size=card.block_size if card else None, tell=tell)

@@ -84,6 +84,8 @@ def quickstart(config: QuickstartConfig, out: Path, tell: Tell, *, force: bool =
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    # From the beginning, so that --force replaces what an interrupted one left.
+    whole.write_json(out / MARKER, {"finished": False})
     todo = steps(config, out)
     commands = commands_of(todo)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from llmctl.models import families
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
 from llmctl.store.models import ModelFolder, open_model
-from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
+from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
 from llmctl.workflows import hub
@@ -75,8 +75,11 @@ def preflight(
         _check_shape(config, prepared, shape)
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
-    best_by, best_score = _best_by(config, prepared)
+    best_by, best_score = _best_by(config, prepared, task)
+    parents = _parents(config, prepared, given)
     resuming = resume and (config.out / runs.RUN).is_file()
+    if resuming:
+        _check_same_data(config, parents)
     if not resuming and not in_worker and config.machine_rank == 0:
         whole.refuse_existing(config.out, force=force, marker=runs.RUN)
     whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
@@ -91,7 +94,7 @@ def preflight(
         given=given,
         best_by=best_by,
         best_score=best_score,
-        parents=_parents(config, prepared, given),
+        parents=parents,
         resume=resuming,
     )
 
@@ -126,10 +129,31 @@ def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for name in TrainConfig.model_fields:
         if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):
             continue
-        was, now = _comparable(name, before), _comparable(name, after)
-        faults.append(Fault(name, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
+        for path, was, now in _differing(name, _comparable(name, before), _comparable(name, after)):
+            faults.append(Fault(path, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
     if faults:
         raise ConfigError(faults)
+
+
+def _differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The keys at which two settings differ, with both values."""
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        yield path, was, now
+        return
+    for name in {**was, **now}:
+        if was.get(name) != now.get(name):
+            yield f"{path}.{name}", was.get(name), now.get(name)
+
+
+def _check_same_data(config: TrainConfig, parents: Mapping[str, str]) -> None:
+    """Raise `UsageError` where what the run was begun with has been replaced since, under the same name."""
+    before = runs.read(config.out).parents
+    for name, place in (("data", config.data), ("model", config.model.name)):
+        if name in before and before[name] != parents.get(name):
+            raise UsageError(
+                f"{place} is not what the run {config.out} was begun with: it was made anew since",
+                hint="put back what it was, or train another run: --out",
+            )
 
 
 def _comparable(name: str, config: TrainConfig) -> Any:
@@ -206,12 +230,16 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         raise ConfigError(faults)
 
 
-def _best_by(config: TrainConfig, prepared: Prepared) -> tuple[MetricSpec | None, str]:
+def _best_by(config: TrainConfig, prepared: Prepared, task: Task) -> tuple[MetricSpec | None, str]:
     """The metric and the score that the best checkpoint is chosen by; the loss when not given."""
     if config.best_by is None or config.best_by == "loss":
         return None, "loss"
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
+    if task.packed:
+        raise UsageError(
+            f"--best-by {config.best_by}: {task.name} has no answers to compare", hint="--best-by loss, the default"
+        )
     for entry in registry.entries("metrics"):
         spec: MetricSpec = registry.load("metrics", entry.name)
         if config.best_by in spec.scores and spec.reads == "text":
@@ -234,7 +262,7 @@ def _resolve(
         model |= shape.given()
     elif not config.model.name.startswith(HUB):
         model["name"] = os.path.abspath(Path(config.model.name).expanduser())
-    rate = config.optimizer.lr or (architecture.learning_rate if architecture else _given_rate(given))
+    rate = config.optimizer.lr or (architecture.rate(shape) if architecture and shape else _given_rate(given))
     budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
     if all(each is None for each in budgets):
         changes["epochs"] = 3.0
@@ -247,7 +275,7 @@ def _given_rate(given: ModelFolder | None) -> float:
 
 
 def _parents(config: TrainConfig, prepared: Prepared, given: ModelFolder | None) -> dict[str, str]:
-    found = {"data": whole.sha256(prepared.path / MANIFEST), "data_path": os.path.abspath(prepared.path)}
+    found = {"data": prepared.content, "data_path": os.path.abspath(prepared.path)}
     if given is not None:
         weights = sorted(given.path.glob("*.safetensors"))
         found |= {"model": whole.sha256(weights[0]), "model_path": os.path.abspath(given.path)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class TrainingRun:
         self.validation: dict[str, float] = {}
         self._saved_step, self._evaluated_step = -1, -1
         self._saved_at = time.monotonic()
+        self._was_stopped = False
 
     def _once(self, make: Callable[[], None]) -> None:
         """Do something in the main process while the others wait for it."""
@@ -88,7 +89,6 @@ class TrainingRun:
         )
         window: list[float] = []
         first = self.state.position
-        progress = self.plan.budget.progress(first.step, first.tokens, first.seconds)
         with self._metrics_file() as metrics:
             steps = loop.fit(
                 model,  # type: ignore[arg-type]
@@ -104,25 +104,27 @@ class TrainingRun:
                 stop=stop,
             )
             try:
-                for report in steps:
+                for report in self._until_end(steps):
                     window.append(report.loss)
-                    progress = report.progress
                     done = report.progress >= 1.0
                     self._log_step(metrics, report, window, done=done)
                     if self._between(metrics, report, done=done):
-                        progress = 1.0
                         break
             except DivergedError as error:
                 good = checkpoints.all_of(self.out)
                 kept = f"; last good checkpoint: {good[0]}" if good else ""
                 raise DivergedError(error.message + kept, where=error.where, hint=error.hint) from error
-            finished = progress >= 1.0
+            finished = not self._was_stopped
             if finished and self._evaluated_step != self.state.position.step:
                 self._evaluate(metrics, self.state.position)
         self._save()
         if finished:
             self._once(self._publish)
         return self._fields(first, finished=finished)
+
+    def _until_end(self, steps: Generator[Report, None, bool]) -> Iterator[Report]:
+        """The steps; afterwards it is known whether the run was asked to stop before its budget was used up."""
+        self._was_stopped = yield from steps
 
     def _between(self, metrics: Any, report: Report, *, done: bool) -> bool:
         """What happens after a step; returns whether patience is at its end."""
