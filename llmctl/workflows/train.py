@@ -60,8 +60,8 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
         shown = {name: value for name, value in (fields or {}).items() if name != "finished"}
         runs.end(out, record, status, exit_code=0 if status == "finished" else Stopped.exit_code, result=shown)
     if status == "stopped":
-        step = shown.get("steps", "the last checkpoint")
-        raise Stopped(f"stopped at step {step}, all state is saved", hint=f"go on: llmctl train --resume {out}")
+        where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
+        raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
     return Result(status, shown)
 
 
