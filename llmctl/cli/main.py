@@ -144,10 +144,10 @@ def _guarded(words: Sequence[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
     try:
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
+        if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
+            raise KeyboardInterrupt
         return done if isinstance(done, int) else 0
     except typer.Exit as ended:
-        if isinstance(ended.__cause__, KeyboardInterrupt):  # typer turns Ctrl-C into its own exit
-            _tell_error(words, "interrupted", "interrupted", None, 130)
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _tell_error(words, "interrupted", "interrupted", None, 130)

@@ -55,7 +55,8 @@ def run(
     from torch.distributed.launcher.api import elastic_launch
 
     # What torch's launcher logs of a worker's end is told below, in our words and once.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _listening(tell) as heard, _forwarding() as asked:
         try:
             results = elastic_launch(_config(processes), worker)(*arguments)

@@ -70,7 +70,7 @@ def steps(config: QuickstartConfig, out: Path) -> Steps:
         PreprocessConfig(
             inputs=(SONNETS,), task="language-modeling", out=out / "sonnets", vocab_size=800, block_size=64, seed=seed
         ),
-        _training(out / "sonnets", "lstm", out / "poet", epochs=10.0, batch_size=16, seed=seed),
+        _training(out / "sonnets", "lstm", out / "poet", epochs=5.0, batch_size=16, seed=seed),
     )
 
 

@@ -186,7 +186,9 @@ class EvalConfig(Spec):
     out: Path | None = flag(None, "folder for scores.json and predictions.jsonl", panel="Score")
     max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
     num_beams: Whole = key(1, "beams of a beam search", ge=1)
-    window: Size | None = key(None, "tokens seen at once in likelihoods; as long as the blocks learned when not given", ge=2)
+    window: Size | None = key(
+        None, "tokens seen at once in likelihoods; as long as the blocks learned when not given", ge=2
+    )
     batch_size: Whole = flag(32, "records at once", panel="Run", ge=1)
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation; published figures use fp32")
     engine: EngineName = key("torch", "what runs the model")
