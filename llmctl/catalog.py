@@ -39,7 +39,9 @@ ROWS: Final[Mapping[str, tuple[Row, ...]]] = {
             "Marian (sinusoidal positions, as the opus-mt translators), the transformers library's own",
         ),
         Row("bart", f"{_MODELS}:BART", "BART (learned positions), the transformers library's own"),
-        Row("bert", f"{_MODELS}:BERT", "BERT, the transformers library's own; masked language modelling, classification"),
+        Row(
+            "bert", f"{_MODELS}:BERT", "BERT, the transformers library's own; masked language modelling, classification"
+        ),
     ),
     "tasks": (
         Row(

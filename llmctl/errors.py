@@ -37,7 +37,12 @@ class LlmctlError(Exception):
         """What was done all the same, for `--json`: the scores of a gate that was not met."""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
+        return one_line(f"{self.where}: {self.message}" if self.where else self.message)
+
+
+def one_line(text: str) -> str:
+    """Text on one line whatever a file's name or a foreign message holds: an error has a known number of lines."""
+    return text.strip("\n").replace("\n", "\\n")
 
 
 class UsageError(LlmctlError):
@@ -65,7 +70,7 @@ class ConfigError(UsageError):
 
     def __init__(self, faults: Sequence[Fault], *, where: str | None = None, hint: str | None = None) -> None:
         self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in faults), where=where, hint=hint)
+        super().__init__("\n".join(one_line(str(fault)) for fault in faults), where=where, hint=hint)
 
     def __str__(self) -> str:
         return self.message

@@ -94,7 +94,8 @@ def load(kind: str, name: str) -> Any:
     module, _, attribute = entry.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        # Another package's module may raise anything as it is imported; what is ours is a bug of ours.
         if entry.owner == OWNER:
             raise
         raise EnvironmentFault(

@@ -9,4 +9,4 @@ bound=${3:-95}
 
 llmctl eval --model "$run" --data "$data" --split test \
   --metric bleu --metric chrf --require "bleu>=$bound" \
-  --junit scores.xml --markdown scores.md "${@:4}"
+  --junit scores.xml --markdown scores.md --force "${@:4}"

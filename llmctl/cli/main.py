@@ -146,13 +146,16 @@ def _guarded(words: Sequence[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
     try:
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
+        if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
+            raise KeyboardInterrupt
         return done if isinstance(done, int) else 0
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        _tell_error(words, "interrupted", "interrupted", None, 130)
         return 130
     except Terminated:
+        _tell_error(words, "terminated", "terminated", None, 143)
         return 143
     except (BrokenPipeError, SystemExit) as ended:
         # typer turns a broken pipe into its own exit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 import typing
@@ -241,7 +242,8 @@ def add(app: typer.Typer, verb: Verb) -> None:
         parameter(option.parameter, Annotated[kind, declared], None if option.metavar else False)
 
     def command(**given: Any) -> None:
-        verb.run(session_of(verb, given))
+        with contextlib.closing(session_of(verb, given)) as session:
+            verb.run(session)
 
     command.__doc__ = verb.summary
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

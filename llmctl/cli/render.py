@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, Final
 
+from llmctl.errors import UsageError
 from llmctl.types import Event
 
 SECONDS_BETWEEN_LINES: Final = 10.0
@@ -45,7 +46,7 @@ def width(stream: IO[str]) -> int:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[int] = ()) -> None:
     """A table on standard output: rich on a terminal, aligned columns elsewhere. `right`: columns of numbers."""
-    cells = [[plain(str(cell)) for cell in row] for row in rows]
+    cells = [[plain(str(cell)).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     if fancy(sys.stdout):
         from rich import box
         from rich.console import Console
@@ -106,7 +107,7 @@ class Teller:
         self.quiet, self.verbose = quiet, verbose
         self._events: IO[str] | None = None
         if events:
-            self._events = sys.stderr if events == "-" else open(events, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+            self._events = sys.stderr if events == "-" else _appending(events)
         self._fancy = fancy(sys.stderr) and not quiet and events != "-"
         self._bar: Any = None
         self._task: Any = None
@@ -170,6 +171,14 @@ class Teller:
             self._bar.start()
             self._task = self._bar.add_task("", total=None)
         self._bar.update(self._task, description=plain(text), completed=done or 0, total=total)
+
+
+def _appending(path: str) -> IO[str]:
+    """The file of `--events`, opened before anything slow starts."""
+    try:
+        return open(path, "a", encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UsageError(f"--events cannot be written to {path}: {error.strerror}", hint="name another file") from error
 
 
 def progress_text(fields: Mapping[str, Any]) -> str:

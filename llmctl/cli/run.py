@@ -48,6 +48,8 @@ def run(session: Session) -> None:
         told: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
         session.fail(error, error.document, lambda: _show(told))
     done = workflow.document_of(outcomes)
+    if refused := workflow.refusal_of(outcomes):
+        session.fail(refused, done, lambda: _show(done["stages"]))
     session.finish(done, lambda: _show(done["stages"]))
 
 

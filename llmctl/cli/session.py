@@ -60,6 +60,11 @@ class Session:
     def tell(self) -> Tell:
         return self.teller
 
+    def close(self) -> None:
+        """Take down what is shown, however the verb ended: a bar left up hides the terminal's cursor."""
+        if "teller" in self.__dict__:
+            self.teller.close()
+
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
         """Give the result: the one JSON document, or what `show` prints."""
         self.teller.close()

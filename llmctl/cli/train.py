@@ -12,6 +12,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number
 from llmctl.cli.session import Session
+from llmctl.errors import UsageError
 from llmctl.workflows.spec import TrainConfig
 
 RESUME = options.Option("--resume", "go on with the run: llmctl train --resume RUN, or the same command again", "Main")
@@ -27,9 +28,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     resume = bool(session.extra["resume"])
-    if resume:
-        session = _with_recorded_settings(session)
-    config = session.config(TrainConfig)
+    config = (_with_recorded_settings(session) if resume else session).config(TrainConfig)
     from llmctl.workflows import train as workflow
 
     checked = workflow.preflight(config, force=session.force, offline=session.offline, resume=resume, tell=session.tell)
@@ -44,7 +43,11 @@ def _with_recorded_settings(session: Session) -> Session:
     """The settings that the run was begun with lie under what is asked now."""
     block = session.block()
     recorded = Path(block["out"]) / "config.yaml" if isinstance(block.get("out"), str) else None
-    if recorded is None or not recorded.is_file():
+    if recorded is None:
+        raise UsageError("--resume needs to know which run", hint="llmctl train --resume RUN; see: llmctl runs list")
+    if not recorded.is_file():
+        if "data" not in block:
+            raise UsageError(f"{block['out']} is no run that can go on", hint="see: llmctl runs list")
         return session
     from llmctl.workflows.train_checks import check_same
 

@@ -49,6 +49,11 @@ class Blocks:
     store: TokenStore
     size: int
 
+    @property
+    def tokens_each(self) -> int:
+        """Tokens of the stream that an example takes."""
+        return self.size
+
     def __len__(self) -> int:
         return max(0, -(-(len(self.store.values) - 1) // self.size))
 

@@ -41,6 +41,8 @@ def blocks(path: Path | None, name: str) -> Iterator[bytes]:
     Raises `DataError` for damaged or cut-off compression, `EnvironmentFault` for a file that unpacks without measure.
     """
     if path is None:
+        if sys.stdin is None:
+            raise EnvironmentFault("standard input is closed", hint="name a file, or give a pipe")
         yield from iter(lambda: sys.stdin.buffer.read(BLOCK_BYTES), b"")
         return
     try:

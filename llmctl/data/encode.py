@@ -109,7 +109,8 @@ class Encoder:
         for number, text in enumerate(texts):
             for piece in pieces(text) if self._words else (text,):
                 batch.append((number, piece))
-                size += len(piece)
+                # A character beyond ASCII is about as many tokens as three of ASCII.
+                size += len(piece) if piece.isascii() else 3 * len(piece)
                 if size >= (CHUNK_CHARACTERS if self._words and self._words.pays else BATCH_CHARACTERS):
                     yield batch
                     batch, size = [], 0

@@ -3,16 +3,18 @@ bad raises."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from llmctl.config import Document
-from llmctl.data.decode import RECORD_LIMIT, Text, too_long
+from llmctl.data.decode import RECORD_LIMIT, Text, blocks, compression_of, too_long
 from llmctl.errors import DataError
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -267,7 +269,7 @@ def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with _placed(path, name) as place, pq.ParquetFile(place) as file:
             names = file.schema_arrow.names
             columns = (
                 [each for each in names if each in wanted or each == "id"]
@@ -285,6 +287,19 @@ def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad
             where=name,
             hint="copy or download the file again; it is perhaps cut off",
         ) from error
+
+
+@contextlib.contextmanager
+def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
+    """The file itself; unpacked to a temporary one where it is compressed, because Parquet is read from its end."""
+    if not compression_of(path.name):
+        yield path
+        return
+    with tempfile.TemporaryFile() as unpacked:
+        for block in blocks(path, name):
+            unpacked.write(block)
+        unpacked.seek(0)
+        yield unpacked
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ characters, and a chat template may use added tokens that are not marked as spec
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 
@@ -50,7 +51,5 @@ def plain_ids(backend: Any, text: str, control: frozenset[int]) -> list[int]:
         return [number for number in ids if number not in control]
     edges = [0, *cuts, len(text)]
     return [
-        number
-        for start, end in zip(edges[:-1], edges[1:], strict=True)
-        for number in plain_ids(backend, text[start:end], control)
+        number for start, end in itertools.pairwise(edges) for number in plain_ids(backend, text[start:end], control)
     ]

@@ -96,13 +96,19 @@ def content_id(fields: Mapping[str, Any]) -> str:
 def _record(row: Row, reading: Reading) -> Record | Bad:
     fields = row.fields
     if reading.rename:
-        fields = {**fields, **{name: fields[column] for name, column in reading.rename.items() if column in fields}}
+        # A column that is named and not there is no reason to read one that was not named.
+        kept = {name: value for name, value in fields.items() if name not in reading.rename}
+        fields = kept | {name: fields[column] for name, column in reading.rename.items() if column in fields}
     name = fields.get("id")
     record = Record("" if name is None else str(name), fields, row.origin)
     try:
         if reading.check is not None:
             reading.check(record)
     except DataError as error:
+        absent = [column for column in reading.rename.values() if column not in row.fields]
+        if absent:
+            problem = f"the column {absent[0]!r} of --columns is missing; the record has {', '.join(row.fields)}"
+            error = DataError(problem, where=error.where, hint=error.hint)
         return Bad(error, row.fields)
     return record
 
@@ -117,7 +123,7 @@ def _rows(source: Source, reading: Reading) -> Iterator[Row | Bad]:
         return
     if source.format == "parquet":
         assert source.path is not None
-        wanted = frozenset(reading.rename.get(name, name) for name in reading.wanted)
+        wanted = frozenset([*(reading.rename.get(name, name) for name in reading.wanted), *reading.rename.values()])
         yield from formats.parquet(source.path, source.name, wanted)
         return
     stream = blocks(source.path, source.name)

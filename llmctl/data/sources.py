@@ -135,9 +135,8 @@ def format_of(path: Path) -> Format:
     name = path.name.lower()
     compression = compression_of(name)
     bare = Path(name.removesuffix(f".{compression}") if compression else name)
-    found = ENDINGS.get(bare.suffix, "unknown")
-    return "unknown" if found == "parquet" and compression else found
+    return ENDINGS.get(bare.suffix, "unknown")
 
 
 def _endings() -> str:
-    return f"{' '.join(ENDINGS)}, each but .parquet also with .gz or .zst"
+    return f"{' '.join(ENDINGS)}, each also with .gz or .zst"

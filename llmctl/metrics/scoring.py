@@ -61,6 +61,13 @@ def measure(metric: Metric, answers: Sequence[Answer]) -> Measured:
     return Measured(metric, np.array([metric.measure(answer) for answer in answers], dtype=np.float64))
 
 
+def measure_both(metric: Metric, one: Sequence[Answer], other: Sequence[Answer]) -> tuple[Metric, Rows, Rows]:
+    """The metric prepared on the answers of two systems together, and the rows of each: they mean the same, column
+    by column."""
+    both = measure(metric, [*one, *other]).rows
+    return metric, both[: len(one)], both[len(one) :]
+
+
 def _scores(description: MetricSpec, measured: Measured, interval: IntervalSpec, seed: int) -> list[Score]:
     metric, rows = measured.metric, measured.rows
     values = metric.score(rows.sum(axis=0).tolist())

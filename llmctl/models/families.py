@@ -26,7 +26,7 @@ _TYPES: Final[Mapping[Family, str]] = {
 }
 """The `model_type`s of text models, for configs whose architecture does not say it."""
 
-_MENDS_SPANS: Final = frozenset("t5 mt5 umt5 longt5 switch_transformers".split())
+_MENDS_SPANS: Final = frozenset(["t5", "mt5", "umt5", "longt5", "switch_transformers"])
 """Encoder-decoders that learned from plain text to say the spans cut out of it, not the whole text."""
 
 _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (

@@ -40,7 +40,9 @@ class Shape(Spec):
     activation: Literal["tanh", "sigmoid"] | None = key(None, "σ of the recurrence")
     score: Literal["additive", "dot"] | None = key(None, "how attention scores a source position: Bahdanau or dot")
     bidirectional: Switch | None = key(None, "read the text in both directions")
-    pooling: Literal["max", "last"] | None = key(None, "what a classifier reads: each feature's maximum, or the last state")
+    pooling: Literal["max", "last"] | None = key(
+        None, "what a classifier reads: each feature's maximum, or the last state"
+    )
     head: Literal["softmax", "sigmoid"] | None = key(None, "one output for each label, or one for two labels")
 
     def given(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class ModelSpec:
     implementation: str
     weights: counts.Count
     learning_rate: float = 1e-3
+    """Peak learning rate at the size nano."""
     head_multiple: int = 1
     """What the width of a head must be a multiple of: rotary positions turn pairs."""
     labels_only: bool = False
@@ -99,6 +102,10 @@ class ModelSpec:
                 [Fault("model.heads", f"hidden, {shape.hidden}, cannot be cut into {shape.heads} {whole}")]
             )
         return shape
+
+    def rate(self, shape: Shape) -> float:
+        """Peak learning rate: that of nano, falling with the root of the width."""
+        return float(self.learning_rate * ((self.sizes[self.default_size].hidden or 1) / (shape.hidden or 1)) ** 0.5)
 
     def parameters(self, shape: Shape, vocabulary_size: int, labels: int = 2) -> int:
         """Number of weights, by arithmetic alone."""
@@ -188,6 +195,7 @@ GPT2 = ModelSpec(
     sizes=_decoder_sizes(_FOUR_TIMES),
     implementation="llmctl.models.library:gpt2",
     weights=counts.gpt2,
+    learning_rate=2e-3,
 )
 
 LLAMA = ModelSpec(

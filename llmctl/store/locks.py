@@ -10,14 +10,17 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from llmctl.errors import BusyError
+
+NAME: Final = ".lock"
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Own `folder` while the block runs. Raises `BusyError` naming process, host and since when."""
-    path = folder / ".lock"
+    path = folder / NAME
     descriptor = _acquire(path)
     try:
         holder = {
@@ -52,7 +55,7 @@ def _acquire(path: Path) -> int:
 def is_locked(folder: Path) -> bool:
     """Whether a living process owns `folder`."""
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

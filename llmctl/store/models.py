@@ -38,6 +38,8 @@ class Card(Spec):
     instruction: str = ""
     """What it was told to do, where the style tells it."""
     labels: tuple[str, ...] = ()
+    block_size: int | None = None
+    """Tokens of the blocks that were learned: how far back the model was taught to look."""
     clean: dict[str, Any] | None = None
     """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
     parents: dict[str, str] = {}

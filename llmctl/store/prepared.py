@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,12 @@ class Prepared:
     @property
     def tokens(self) -> Path:
         return self.path / "tokens"
+
+    @property
+    def content(self) -> str:
+        """The content as one hash: the manifest without the time it took, so that the same data made again is the same."""
+        facts = self.manifest.model_dump(mode="json", exclude={"seconds"})
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def text(self, split: str) -> Path:
         """The Parquet file of a split's records."""

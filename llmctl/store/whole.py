@@ -97,7 +97,12 @@ def put_in_place(temporary: Path, path: Path) -> None:
     if path.exists() or path.is_symlink():
         old = temporary_beside(path)
         path.rename(old)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        if old is not None:
+            old.rename(path)
+        raise
     sync(path.parent)
     if old is not None:
         shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()

@@ -75,7 +75,12 @@ def all_of(run: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first."""
     folder = run / "checkpoints"
     found = [each for each in folder.iterdir() if _NAME.fullmatch(each.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda each: int(each.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The optimizer step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
 
 
 def fault(path: Path) -> str | None:

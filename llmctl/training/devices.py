@@ -19,12 +19,18 @@ def has_accelerator() -> bool:
 
 
 def resolve_precision(asked: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
-    """`auto` is bf16 where the device multiplies it in hardware, else fp32; never fp16.
+    """`auto` is bf16 where the device multiplies it in hardware, else fp32.
 
-    Raises `UsageError` for fp16 on a processor, where it is some forty times slower than fp32.
+    Raises `UsageError` for fp16: on a processor it is some forty times slower than fp32, and elsewhere small
+    gradients vanish in it unless the loss is scaled, which is not done here.
     """
-    if asked == "fp16" and not has_accelerator():
-        raise UsageError("fp16 on a processor is some 40 times slower than fp32", hint="--precision bf16 or fp32")
+    if asked == "fp16":
+        why = (
+            "loses small gradients without loss scaling"
+            if has_accelerator()
+            else "is some 40 times slower than fp32 on a processor"
+        )
+        raise UsageError(f"fp16 {why}", hint="--precision bf16 or fp32")
     if asked != "auto":
         return asked
     if has_accelerator():
@@ -39,7 +45,7 @@ def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator
     if world > 1 and on_cpu:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, processes_here)))
     AcceleratorState._reset_state(reset_partial_state=True)
-    made = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision])
+    made = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
     if made.num_processes != world:
         raise EnvironmentFault(
             f"{world} processes were started but accelerate sees {made.num_processes}: each would train alone",

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import multiprocessing
 import os
+import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
@@ -50,7 +54,10 @@ def run(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    with _listening(tell) as heard:
+    # What torch's launcher logs of a worker's end is told below, in our words and once.
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with _listening(tell) as heard, _forwarding() as asked:
         try:
             results = elastic_launch(_config(processes), worker)(*arguments)
             return dict(results[min(results)])
@@ -59,6 +66,8 @@ def run(
         except ChildFailedError as error:
             if heard:
                 raise heard[0] from error
+            if asked:
+                return None  # before the workers could listen
             rank, failure = error.get_first_failure()
             raise EnvironmentFault(
                 f"process {rank} ended with {failure.exitcode}: {failure.message}".strip(),
@@ -83,7 +92,37 @@ def _config(processes: Processes) -> Any:
         max_restarts=0,
         monitor_interval=0.1,
         start_method="spawn",
+        signals_to_handle="SIGHUP,SIGQUIT",
     )
+
+
+@contextlib.contextmanager
+def _forwarding() -> Iterator[list[float]]:
+    """Hand SIGTERM and Ctrl-C on to the workers, who finish their step, save and return; yields when that was asked.
+
+    torch's launcher would wait for the end of workers that wait for it, and kill them after 30 seconds.
+    A second Ctrl-C ends everything now.
+    """
+    asked: list[float] = []
+    previous: dict[int, Any] = {}
+
+    def forward(number: int, frame: Any) -> None:
+        workers = multiprocessing.active_children()
+        for pid in [worker.pid for worker in workers if worker.pid is not None]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        again = bool(asked) and number == signal.SIGINT and time.monotonic() - asked[0] > 0.5
+        asked.append(time.monotonic())
+        if again or not workers:
+            previous[number](number, frame)
+
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
+        previous |= {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ and (2 processes x 8) are the same step, also where the last batch of an epoch i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,14 @@ class Examples(Protocol):
     def lengths(self) -> NDArray[np.int64]: ...
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]: ...
+
+
+class Diverged(DivergedError):
+    """A step that is not finite, with the examples of its batch."""
+
+    def __init__(self, message: str, step: int, indices: NDArray[np.int64]) -> None:
+        super().__init__(message, hint="a smaller --lr, more warm-up, or precision fp32")
+        self.step, self.indices = step, indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,8 @@ def fit(
     seed: int,
     start: Position,
     stop: Callable[[], bool],
-) -> Iterator[Report]:
-    """Train from `start` until the budget is used up or any process wants to `stop`.
+) -> Generator[Report, None, bool]:
+    """Train from `start` until the budget is used up or any process wants to `stop`; returns whether one wanted to.
 
     `batch_of(step)` gives the global batch's example indices. Raises `DivergedError` before a step that is not finite
     is applied; the weights then are those of the last good step.
@@ -86,7 +94,7 @@ def fit(
         learned, tokens, stops, seconds = _agree(accelerator, learned, tokens, stop(), time.monotonic() - clock)
         before = plan.budget.progress(position.step, position.tokens, seconds)
         if stops or before >= 1.0:
-            return
+            return before < 1.0
         lr = plan.lr(position.step, before)
         optimizers.set_lr(optimizer, lr)
         # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
@@ -95,11 +103,7 @@ def fit(
         norm = _reduce_and_clip(model, accelerator, clip_norm)
         if not np.isfinite(loss) or not np.isfinite(norm):
             what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
-            raise DivergedError(
-                f"{what} at step {position.step + 1}; the step is not applied",
-                where=f"examples {', '.join(map(str, indices[:8].tolist()))}",
-                hint="a smaller --lr, more warm-up, or precision fp32",
-            )
+            raise Diverged(f"{what} at step {position.step + 1}; the step is not applied", position.step + 1, indices)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         position = Position(position.step + 1, position.tokens + tokens, time.monotonic() - clock)

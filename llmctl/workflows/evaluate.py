@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +99,12 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = si
     for path in (config.junit, config.markdown):
         if path is not None:
             whole.refuse_same(path, inputs)
+            if path.is_dir():
+                raise UsageError(f"the report {path} is a folder", hint="name a file")
+            whole.refuse_existing(path, force=force)
             whole.check_writable(path)
+    if config.junit is not None and config.markdown is not None:
+        whole.refuse_same(config.markdown, [config.junit])
     out = config.out or _out(config)
     if out is not None:
         if config.out is not None:
@@ -116,6 +122,10 @@ def _check_sides(config: EvalConfig) -> None:
         faults.append(Fault("data", "is required with --model", "a prepared folder or a file of records"))
     elif config.predictions is not None and not config.references:
         faults.append(Fault("references", "are required with --predictions"))
+    if config.model is not None and config.references:
+        faults.append(Fault("references", "are for --predictions", "a model is scored against the records of --data"))
+    if config.predictions is not None and config.data is not None:
+        faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
     if config.baseline is not None and config.predictions is None:
         faults.append(Fault("baseline", "is compared with --predictions"))
     if faults:
@@ -183,7 +193,7 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     answers, facts = _answers(config, checked, tell)
     scored = score_answers(checked.metrics, answers, config.interval, config.seed)
     scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
-    baseline_scores, comparison = _compare(config, checked, answers, scored)
+    baseline_scores, comparison = _compare(config, checked, answers)
     gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
     result = Result(scores, gates, comparison, str(config.predictions) if config.predictions else None, 0.0)
     if checked.out is not None:
@@ -198,12 +208,13 @@ def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Ans
     if config.model is None:
         assert config.predictions is not None
         predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
-        references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
-        if config.limit is not None:
-            predictions, references = predictions[: config.limit], [each[: config.limit] for each in references]
-        return pairs.pair(predictions, references), {}
+        return pairs.pair(predictions, _references(config))[: config.limit], {}
     assert checked.given is not None
     return _answers_of_model(config, checked.given, checked.metrics, tell)
+
+
+def _references(config: EvalConfig) -> list[list[pairs.Line]]:
+    return [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
 
 
 def _answers_of_model(
@@ -241,8 +252,21 @@ def _answers_of_model(
         for answer, each in zip(answers, likely, strict=True)
     ]
     window, stride = asker.questions.window(config.window, None)
-    tokenizer = whole.sha256(given.folder.path / "tokenizer.json")[:8]
-    return answers, {"tok": tokenizer, "window": str(window), "stride": str(stride), "precision": config.precision}
+    return answers, {
+        "tok": _tokenizer_hash(given, asker.questions.layout.tokenizer),
+        "window": str(window),
+        "stride": str(stride),
+        "precision": config.precision,
+    }
+
+
+def _tokenizer_hash(given: GivenModel, tokenizer: Any) -> str:
+    """Of its file; of what transformers makes of the older forms, which have no tokenizer.json."""
+    path = given.folder.path / "tokenizer.json"
+    if path.is_file():
+        return whole.sha256(path)[:8]
+    text: str = tokenizer.backend_tokenizer.to_str()
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
@@ -265,34 +289,28 @@ def _with_facts(score: Score, checked: Checked, facts: Mapping[str, str]) -> Sco
 
 
 def _compare(
-    config: EvalConfig, checked: Checked, answers: Sequence[Answer], scored: Any
+    config: EvalConfig, checked: Checked, answers: Sequence[Answer]
 ) -> tuple[tuple[Score, ...] | None, tuple[Mapping[str, Any], ...]]:
     """The baseline's scores and paired tests against them."""
     if config.baseline is None:
         return None, ()
     from llmctl.metrics.paired import paired
-    from llmctl.metrics.scoring import score_answers
+    from llmctl.metrics.scoring import measure_both, score_answers
 
-    lines = pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS)
-    if config.limit is not None:
-        lines = lines[: config.limit]
-    references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS)[: config.limit] for path in config.references]
-    before = score_answers(
-        checked.metrics, pairs.pair(lines, references), config.interval.replace(resamples=0), config.seed
+    assert config.predictions is not None
+    lines = pairs.like(
+        pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS),
+        pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS),
     )
+    answers_before = pairs.pair(lines, _references(config))[: config.limit]
+    before = score_answers(checked.metrics, answers_before, config.interval.replace(resamples=0), config.seed)
     tests: list[Mapping[str, Any]] = []
-    for name, measured in scored.measured.items():
+    for spec, options in checked.metrics:
+        metric, rows, rows_before = measure_both(spec.build(options), answers, answers_before)
         resamples = max(config.interval.resamples, 1)
-        found = paired(
-            measured.rows, before.measured[name].rows, measured.metric.score, resamples=resamples, seed=config.seed
-        )
+        found = paired(rows, rows_before, metric.score, resamples=resamples, seed=config.seed)
         tests += [{"metric": score, **asdict(each)} for score, each in found.items()]
     return before.scores, tuple(tests)
-
-
-def replace_resamples(config: EvalConfig) -> Any:
-    """The baseline's own interval is not asked for."""
-    return config.interval.replace(resamples=0)
 
 
 def _keep(

@@ -215,9 +215,11 @@ def _written(rows: Iterator[dict[str, Any]], output: Path, total: int) -> list[d
             else:
                 completions.append(row)
     if failed:
-        raise GateError(
+        error = GateError(
             f"{failed:,} of {total:,} rows failed", where=str(output), hint='their rows hold an "error" with the reason'
         )
+        error.document = {"completions": completions}
+        raise error
     return completions
 
 

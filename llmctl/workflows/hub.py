@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from llmctl.errors import EnvironmentFault, UsageError
+from llmctl.workflows.spec import HUB
 
-PREFIX: Final = "hf:"
 MODEL_FILES: Final = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "vocab.json")
 TOKENIZER_FILES: Final = ("tokenizer*", "special_tokens_map.json", "*.jinja", "merges.txt", "vocab.*", "config.json")
 
@@ -18,7 +18,7 @@ def folder(name: str, *, offline: bool, patterns: tuple[str, ...] = MODEL_FILES)
 
     Raises `EnvironmentFault` offline, saying what to copy where.
     """
-    repo = name.removeprefix(PREFIX)
+    repo = name.removeprefix(HUB)
     if repo.count("/") > 1 or not repo:
         raise UsageError(f"{name!r} is no hub name", hint="write hf:OWNER/NAME")
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")

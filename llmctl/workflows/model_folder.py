@@ -66,6 +66,7 @@ def publish(
                 style=parts.layout.style,
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
+                block_size=checked.prepared.manifest.block_size,
                 clean=checked.prepared.manifest.config.get("clean"),
                 parents={
                     name: value
@@ -102,7 +103,7 @@ def _readme(
         "validation at the end": validation or "none",
         "these weights": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
         "how it is asked": "`llmctl.json`",
-        "data": f"manifest sha256 {checked.parents['data']}",
+        "data": f"sha256 {checked.parents['data']}",
     }
     if checked.architecture is not None:
         rows["reference"] = checked.architecture.reference

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from llmctl.data.formats import parse_json
 from llmctl.errors import DataError, UsageError
 from llmctl.registry import near
 from llmctl.types import Answer
 
-PREDICTION_FIELDS: Final = ("text", "prediction", "target", "summary", "answer", "label")
+PREDICTION_FIELDS: Final = ("prediction", "target", "summary", "answer", "label", "text")
+"""`text` last: rows of `generate` have nothing else, in a record of classification it is what was asked."""
 REFERENCE_FIELDS: Final = ("references", "reference", "answers", "target", "summary", "label", "text")
 
 
@@ -54,10 +55,7 @@ def read(path: Path, what: str, fields: Sequence[str]) -> list[Line]:
 
 
 def _record(row: str, origin: str, what: str, fields: Sequence[str]) -> Line:
-    try:
-        value = json.loads(row)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not valid JSON: {error}", where=origin) from error
+    value = parse_json(row, origin)
     if not isinstance(value, Mapping):
         raise DataError("the row is no JSON object", where=origin)
     if "error" in value and not any(name in value for name in fields):
@@ -102,17 +100,29 @@ def pair(predictions: Sequence[Line], references: Sequence[Sequence[Line]]) -> l
     ]
 
 
-def _aligned(predictions: Sequence[Line], references: Sequence[Line]) -> Sequence[Line]:
+def like(baseline: Sequence[Line], predictions: Sequence[Line]) -> Sequence[Line]:
+    """A baseline's predictions in the order of those they are compared with, row for row."""
+    if len(baseline) != len(predictions):
+        where = baseline[0].origin.rsplit(":", 1)[0]
+        raise DataError(f"{len(predictions):,} predictions but {len(baseline):,} of the baseline", where=where)
+    return _aligned(predictions, baseline, "the baseline has no row with the ids")
+
+
+def _aligned(
+    predictions: Sequence[Line], references: Sequence[Line], lacking: str = "no reference has the ids"
+) -> Sequence[Line]:
     """References in the order of the predictions."""
     if any(line.id is None for line in (*predictions, *references)):
         return references
     by_id = {line.id: line for line in references}
-    if len(by_id) != len(references):
+    for lines in (references, predictions):
         seen: set[str | None] = set()
-        twice = next(line for line in references if line.id in seen or seen.add(line.id))  # type: ignore[func-returns-value]
-        raise DataError(f"the id {twice.id!r} stands twice", where=twice.origin)
+        for line in lines:
+            if line.id in seen:
+                raise DataError(f"the id {line.id!r} stands twice", where=line.origin)
+            seen.add(line.id)
     missing = [line for line in predictions if line.id not in by_id]
     if missing:
         names = ", ".join(repr(line.id) for line in missing[:5])
-        raise DataError(f"no reference has the ids {names}", where=missing[0].origin)
+        raise DataError(f"{lacking} {names}", where=missing[0].origin)
     return [by_id[line.id] for line in predictions]

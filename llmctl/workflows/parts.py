@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmctl.data.batches import Records, Source
+from llmctl.data.batches import Blocks, Records, Source
+from llmctl.data.corruption import Corrupted
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, style_for
 from llmctl.data.text import read_text
@@ -77,6 +78,7 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         )
     if isinstance(train, Records):
         _tell_cut(train, tell)
+    _tell_unlearned(checked, tell)
     validation = None
     if checked.prepared.manifest.splits.get("validation"):
         validation = source("validation", VALIDATION_SEED)
@@ -139,6 +141,14 @@ def _context(checked: Checked, config: TrainConfig, model: Any) -> int | None:
     return min(limits) if limits else None
 
 
+def _tell_unlearned(checked: Checked, tell: Tell) -> None:
+    """Positions that no block reaches stay as random as they began."""
+    context, block = checked.shape.context if checked.shape else None, checked.prepared.manifest.block_size
+    if context and block and context > block:
+        text = f"blocks have {block} tokens: of the context of {context} the positions beyond are not learned"
+        tell(Event("warning", {"text": f"{text}; preprocess with --set block_size={context}"}))
+
+
 def _tell_cut(source: Records, tell: Tell) -> None:
     context = source.layout.context
     if context is None:
@@ -152,6 +162,19 @@ def _tell_cut(source: Records, tell: Tell) -> None:
         answers = f", {lost['answer']:,} of them within what is learned" if lost["answer"] else ""
         said = f"{cut:,} of {len(source):,} training records are cut to {context} tokens{answers}"
         tell(Event("warning", {"text": said}))
+
+
+def record_ids(source: Source, checked: Checked, indices: Sequence[int]) -> list[str]:
+    """Ids of the records that these training examples are, or are cut from."""
+    rows = set(indices) if isinstance(source, Records) else set[int]()
+    if isinstance(source, Blocks | Corrupted):
+        starts = source.store.segments[source.store.records[:-1]]
+        for index in indices:
+            first = int(np.searchsorted(starts, index * source.tokens_each, side="right")) - 1
+            last = int(np.searchsorted(starts, (index + 1) * source.tokens_each, side="left"))
+            rows |= set(range(max(0, first), last))
+    names = (record.id for record in read_text(checked.prepared.text("train")))
+    return [name for number, name in enumerate(names) if number in rows]
 
 
 def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> float:

@@ -18,7 +18,8 @@ from llmctl.data.formats import Bad
 from llmctl.data.read import Reading, parse_columns, plain_fields, scan
 from llmctl.data.sources import Source, find_sources
 from llmctl.data.spec import SPLITS, TOKENIZERS
-from llmctl.errors import ConfigError, DataError, Fault, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, GateError, UsageError
+from llmctl.registry import near
 from llmctl.store import whole
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, Prepared, TokenizerFacts
@@ -27,6 +28,7 @@ from llmctl.types import Event, Tell
 from llmctl.workflows import hub
 from llmctl.workflows.spec import HUB, PreprocessConfig
 
+REJECTS: Final = "rejects.jsonl"
 SAME_IDS_TOLD: Final = 5
 TELL_EVERY_SECONDS: Final = 0.5
 PEEKED_SOURCES: Final = 64
@@ -75,6 +77,11 @@ class PreprocessResult:
         return {**{name: facts[name] for name in names}, "task": facts["task"], "out": str(self.out)}
 
 
+def refusal(out: str | Path, rejected: int) -> GateError:
+    """The end of a preprocess that rejected records: the folder is made all the same."""
+    return GateError(f"{rejected:,} records were rejected", hint=f"see {Path(out) / REJECTS} for each with its reason")
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Before anything slow
 
@@ -89,6 +96,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Plan:
     _check_fractions(config)
     sources = tuple(find_sources(config.inputs, config.source_file, config.target_file))
     task = _task(config, sources)
+    _check_columns(config, task)
     for source in sources:
         if source.format == "text":
             plain_fields(source, task.record_of if task.packed else None)
@@ -119,6 +127,17 @@ def _check_fractions(config: PreprocessConfig) -> None:
     held_out = config.splits.validation + config.splits.test
     if held_out >= 1:
         raise ConfigError([Fault("splits", f"validation + test is {held_out:g}, nothing is left to train on")])
+
+
+def _check_columns(config: PreprocessConfig, task: Task) -> None:
+    known = ["id", *(column.name for column in task.columns)]
+    faults = [
+        Fault("columns", f"{task.name} has no field {name!r}", near(name, known) or f"its fields: {', '.join(known)}")
+        for name in parse_columns(config.columns)
+        if name not in known
+    ]
+    if faults:
+        raise ConfigError(faults)
 
 
 def _task(config: PreprocessConfig, sources: Iterable[Source]) -> Task:
@@ -321,7 +340,7 @@ def _rejects(config: PreprocessConfig, folder: Path) -> Iterator[IO[str] | None]
         yield None
         return
     # What could not be decoded is written as the escape of its byte.
-    with (folder / "rejects.jsonl").open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    with (folder / REJECTS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         yield file
 
 

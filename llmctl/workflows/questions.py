@@ -32,6 +32,7 @@ class Questions:
         layout: Layout,
         *,
         clean: Clean | None = None,
+        block_size: int | None = None,
         labels: Sequence[str] = (),
         calibrate: bool = False,
         tell: Tell = silent,
@@ -39,9 +40,11 @@ class Questions:
         """`clean`: how text was cleaned before it was learned; None: not at all.
 
         `labels`: the answers that a model without a head for them chooses among, by their likelihoods; `calibrate`:
-        by how much likelier the text makes each than an empty text does.
+        by how much likelier the text makes each than an empty text does. `block_size`: tokens of the blocks that were
+        learned.
         """
         self.task, self.layout, self.tell, self.calibrate = task, layout, tell, calibrate
+        self.block_size = block_size
         self.labels = tuple(labels) if task.labelled and layout.family != "encoder" else ()
         self._answers = [layout.answer(label) for label in self.labels]
         self._room = max(map(len, self._answers), default=None)
@@ -121,9 +124,10 @@ class Questions:
         return [Request(record.id, tuple(ids), tuple(target))]
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
-        """Window and stride: the context and half the window unless given. Raises `UsageError` for impossible ones."""
+        """Window and stride: as long as the blocks that were learned (the context where that is not known) and half
+        the window unless given. Raises `UsageError` for impossible ones."""
         context = self.layout.context
-        window = window or context or WINDOW_WITHOUT_CONTEXT
+        window = window or self.block_size or context or WINDOW_WITHOUT_CONTEXT
         if context is not None and window > context:
             raise UsageError(f"a window of {window:,} tokens is more than the model's context of {context:,}")
         stride = stride or max(1, window // 2)
@@ -173,5 +177,8 @@ def open_questions(given: GivenModel, *, calibrate: bool = False, tell: Tell = s
     card = given.folder.card
     clean = Clean.model_validate(card.clean) if card and card.clean else None
     told = given.instruction if given.instruction is not None else given.task.instruct(given.labels)
+    block = card.block_size if card else None
     layout = Layout(tokenizer, given.family, style, context=context, instruction=told)
-    return Questions(given.task, layout, clean=clean, labels=given.labels, calibrate=calibrate, tell=tell)
+    return Questions(
+        given.task, layout, clean=clean, block_size=block, labels=given.labels, calibrate=calibrate, tell=tell
+    )

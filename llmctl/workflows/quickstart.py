@@ -70,7 +70,7 @@ def steps(config: QuickstartConfig, out: Path) -> Steps:
         PreprocessConfig(
             inputs=(SONNETS,), task="language-modeling", out=out / "sonnets", vocab_size=800, block_size=64, seed=seed
         ),
-        _training(out / "sonnets", "lstm", out / "poet", epochs=10.0, batch_size=16, seed=seed),
+        _training(out / "sonnets", "lstm", out / "poet", epochs=5.0, batch_size=16, seed=seed),
     )
 
 
@@ -84,6 +84,8 @@ def quickstart(config: QuickstartConfig, out: Path, tell: Tell, *, force: bool =
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    # From the beginning, so that --force replaces what an interrupted one left.
+    whole.write_json(out / MARKER, {"finished": False})
     todo = steps(config, out)
     commands = commands_of(todo)
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from llmctl import __version__
 from llmctl import config as configuration
 from llmctl.config import Spec
-from llmctl.errors import ConfigError, Fault, LlmctlError, UsageError
+from llmctl.errors import ConfigError, Fault, GateError, LlmctlError, UsageError
 from llmctl.registry import near
 from llmctl.store import runs, whole
-from llmctl.store.prepared import MANIFEST
+from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.types import Event, Tell
 from llmctl.workflows import stages as stage
 from llmctl.workflows.runs import flat
@@ -192,6 +192,16 @@ def document_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"stages": [outcome.row() for outcome in outcomes]}
 
 
+def refusal_of(outcomes: Sequence[Outcome]) -> GateError | None:
+    """Records that a stage rejected, also one that was skipped: the stages after it ran, but the gate is not met."""
+    from llmctl.workflows.preprocess import refusal
+
+    for each in outcomes:
+        if each.verb == "preprocess" and (rejected := each.document.get("records", {}).get("rejected")):
+            return refusal(each.document["out"], rejected)
+    return None
+
+
 def _now(status: str) -> str:
     return {"runs": "running", "resumes": "resuming"}.get(status, status)
 
@@ -269,8 +279,8 @@ def _interrupted(each: Stage) -> str | None:
     record = runs.read(each.config.out)
     if record.status == "finished" or record.verb != "train":
         return None
-    manifest = Path(each.config.data) / MANIFEST
-    if not manifest.is_file() or record.parents.get("data") != whole.sha256(manifest):
+    data = Path(each.config.data)
+    if not is_prepared(data) or record.parents.get("data") != open_prepared(data).content:
         return None
     return f"it was interrupted ({'died' if record.status == 'running' else record.status})"
 

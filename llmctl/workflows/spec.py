@@ -97,7 +97,7 @@ class PreprocessConfig(Spec):
     )
     vocab_size: Size = flag(4096, "entries of a tokenizer trained here", panel="Tokens", ge=8)
     max_length: Size | None = flag(None, "drop records with a longer segment, in tokens", panel="Tokens", ge=1)
-    block_size: Size = key(128, "tokens of a block in language modelling", ge=2)
+    block_size: Size = key(256, "tokens of a block in language modelling", ge=2)
     splits: Splits = key(Splits(), "fractions held out")
     clean: Clean = key(Clean(), "how text is cleaned")
     dedup: Dedup = key(Dedup(), "which duplicates are dropped")
@@ -210,7 +210,9 @@ class EvalConfig(Spec):
     num_beams: Whole = key(1, "beams of a beam search", ge=1)
     labels: tuple[str, ...] = key((), "labels to choose among; the model's or those of the data when not given")
     calibrate: Switch = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
-    window: Size | None = key(None, "tokens seen at once in likelihoods; the model's context when not given", ge=2)
+    window: Size | None = key(
+        None, "tokens seen at once in likelihoods; as long as the blocks learned when not given", ge=2
+    )
     batch_size: Whole = flag(32, "records at once", panel="Run", ge=1)
     base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation; published figures use fp32")

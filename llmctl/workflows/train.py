@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llmctl.errors import LlmctlError, Stopped
 from llmctl.store import locks, runs, whole
@@ -20,9 +20,6 @@ from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked, preflight
 
 __all__ = ["Result", "preflight", "train"]
-
-SAVE_SECONDS: Final = 600.0
-"""Where `save_every` is not given, a checkpoint is also written after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,10 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
         devices.resolve_precision("fp16")
     if config.machine_rank > 0:
         return _result(_many(config, checked, tell))
-    out = _open_run(config, checked, force=force)
+    out = config.out
+    out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
+        _open_run(config, checked, force=force)
         record = runs.begin(out, "train", model=config.model.name, task=checked.task.name, parents=checked.parents)
         with _log(out, tell) as log:
             try:
@@ -61,8 +60,8 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
         shown = {name: value for name, value in (fields or {}).items() if name != "finished"}
         runs.end(out, record, status, exit_code=0 if status == "finished" else Stopped.exit_code, result=shown)
     if status == "stopped":
-        step = shown.get("steps", "the last checkpoint")
-        raise Stopped(f"stopped at step {step}, all state is saved", hint=f"go on: llmctl train --resume {out}")
+        where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
+        raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
     return Result(status, shown)
 
 
@@ -72,21 +71,18 @@ def _result(fields: dict[str, Any] | None) -> Result:
     return Result("finished", fields)
 
 
-def _open_run(config: TrainConfig, checked: Checked, *, force: bool) -> Path:
-    """The run folder, made or (to resume) found; holds the resolved configuration."""
+def _open_run(config: TrainConfig, checked: Checked, *, force: bool) -> None:
+    """Put the resolved configuration into the run folder, which is locked: emptied with `force`, kept to resume."""
     out = config.out
-    if out.exists() and not checked.resume and force:
-        with locks.locked(out) if (out / runs.RUN).is_file() else contextlib.nullcontext():
-            pass
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for left in out.rglob(f"{whole.TEMPORARY}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{whole.TEMPORARY}*")
+    for left in list(replaced):
+        if left.name == locks.NAME:
+            continue
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
     resolved = {"train": json.loads(checked.resolved.model_dump_json(exclude_none=True))}
     import yaml
 
     whole.write_text(out / "config.yaml", yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
-    return out
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
 from llmctl.store.adapters import IN_STACK, check_installed, check_targets
 from llmctl.store.models import ModelFolder, content_hash, matrices
-from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
+from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
 from llmctl.workflows.spec import HUB, TrainConfig, looks_like_path
@@ -90,8 +90,11 @@ def preflight(
     resuming = resume and (config.out / runs.RUN).is_file()
     if resuming and config.adapter is not None:
         _check_same_base(config, parents)
+    if resuming:
+        _check_same_data(config, parents)
     if not resuming and not in_worker and config.machine_rank == 0:
         whole.refuse_existing(config.out, force=force, marker=runs.RUN)
+        _refuse_inside_run(config.out)
     whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
     whole.check_writable(config.out / "model", bytes_needed=_bytes_needed(config, prepared, architecture, shape, given))
     return Checked(
@@ -139,10 +142,31 @@ def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for name in TrainConfig.model_fields:
         if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):
             continue
-        was, now = _comparable(name, before), _comparable(name, after)
-        faults.append(Fault(name, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
+        for path, was, now in _differing(name, _comparable(name, before), _comparable(name, after)):
+            faults.append(Fault(path, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
     if faults:
         raise ConfigError(faults)
+
+
+def _differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The keys at which two settings differ, with both values."""
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        yield path, was, now
+        return
+    for name in {**was, **now}:
+        if was.get(name) != now.get(name):
+            yield f"{path}.{name}", was.get(name), now.get(name)
+
+
+def _check_same_data(config: TrainConfig, parents: Mapping[str, str]) -> None:
+    """Raise `UsageError` where what the run was begun with has been replaced since, under the same name."""
+    before = runs.read(config.out).parents
+    for name, place in (("data", config.data), ("model", config.model.name)):
+        if name in before and before[name] != parents.get(name):
+            raise UsageError(
+                f"{place} is not what the run {config.out} was begun with: it was made anew since",
+                hint="put back what it was, or train another run: --out",
+            )
 
 
 def _comparable(name: str, config: TrainConfig) -> Any:
@@ -202,6 +226,13 @@ def _check_same_base(config: TrainConfig, parents: Mapping[str, str]) -> None:
             where=str(config.out / runs.RUN),
             hint=f"bring it back (model {was}), or train another run",
         )
+
+
+def _refuse_inside_run(out: Path) -> None:
+    """A run inside a run would go with it, and is never listed."""
+    for folder in out.absolute().parents:
+        if (folder / runs.RUN).is_file():
+            raise UsageError(f"{out} lies inside the run {folder}", hint="name another --out")
 
 
 def _check_family(config: TrainConfig, task: Task, family: Family, given: ModelFolder | None) -> None:
@@ -267,6 +298,10 @@ def _best_by(config: TrainConfig, prepared: Prepared, task: Task) -> tuple[Metri
         return None, "loss"
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
+    if task.packed:
+        raise UsageError(
+            f"--best-by {config.best_by}: {task.name} has no answers to compare", hint="--best-by loss, the default"
+        )
     spec, score = _metric_named(config.best_by)
     if spec.reads != "text":
         raise UsageError(
@@ -300,7 +335,7 @@ def _resolve(
         model |= shape.given()
     elif not config.model.name.startswith(HUB):
         model["name"] = os.path.abspath(Path(config.model.name).expanduser())
-    usual = architecture.learning_rate if architecture else _given_rate(given)
+    usual = architecture.rate(shape) if architecture and shape else _given_rate(given)
     rate = config.optimizer.lr or usual * (ADAPTER_RATE if config.adapter else 1)
     budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
     if all(each is None for each in budgets):
@@ -315,7 +350,7 @@ def _given_rate(given: ModelFolder | None) -> float:
 
 
 def _parents(config: TrainConfig, prepared: Prepared, given: ModelFolder | None) -> dict[str, str]:
-    found = {"data": whole.sha256(prepared.path / MANIFEST), "data_path": os.path.abspath(prepared.path)}
+    found = {"data": prepared.content, "data_path": os.path.abspath(prepared.path)}
     if given is not None:
         hub = config.model.name.startswith(HUB)
         place = given.path if hub else Path(config.model.name).expanduser()

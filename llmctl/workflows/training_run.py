@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
+from llmctl.store import runs, whole
 from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import Best, State
@@ -23,6 +24,9 @@ from llmctl.types import Event, Tell
 from llmctl.workflows import model_folder, parts
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
+
+SAVE_SECONDS: Final = 600.0
+"""Where `save_every` is not given, a checkpoint is also written after so long."""
 
 
 class TrainingRun:
@@ -75,6 +79,7 @@ class TrainingRun:
         self.validation: dict[str, float] = {}
         self._saved_step, self._evaluated_step = -1, -1
         self._saved_at = time.monotonic()
+        self._was_stopped = False
 
     def _once(self, make: Callable[[], None]) -> None:
         """Do something in the main process while the others wait for it."""
@@ -95,7 +100,6 @@ class TrainingRun:
         )
         window: list[float] = []
         first = self.state.position
-        progress = self.plan.budget.progress(first.step, first.tokens, first.seconds)
         with self._metrics_file() as metrics:
             steps = loop.fit(
                 model,  # type: ignore[arg-type]
@@ -111,19 +115,15 @@ class TrainingRun:
                 stop=stop,
             )
             try:
-                for report in steps:
+                for report in self._until_end(steps):
                     window.append(report.loss)
-                    progress = report.progress
                     done = report.progress >= 1.0
                     self._log_step(metrics, report, window, done=done)
                     if self._between(metrics, report, done=done):
-                        progress = 1.0
                         break
-            except DivergedError as error:
-                good = checkpoints.all_of(self.out)
-                kept = f"; last good checkpoint: {good[0]}" if good else ""
-                raise DivergedError(error.message + kept, where=error.where, hint=error.hint) from error
-            finished = progress >= 1.0
+            except loop.Diverged as error:
+                raise self._diverged(error) from error
+            finished = not self._was_stopped
             if finished and self._evaluated_step != self.state.position.step:
                 self._evaluate(metrics, self.state.position)
         self._save()
@@ -131,13 +131,31 @@ class TrainingRun:
             self._once(self._publish)
         return self._fields(first, finished=finished)
 
+    def _diverged(self, error: loop.Diverged) -> DivergedError:
+        """The error with the last good checkpoint; `diverged.json` keeps the records of the batch.
+
+        The weights that made the step are suspect too: a checkpoint of them is not called good.
+        """
+        good = [path for path in checkpoints.all_of(self.out) if checkpoints.step_of(path) < error.step - 1]
+        records = parts.record_ids(self.parts.train, self.checked, error.indices.tolist())
+        if self.main:
+            whole.write_json(
+                self.out / "diverged.json", {"step": error.step, "error": error.message, "records": records}
+            )
+        kept = f"last good checkpoint: {good[0]}" if good else "no checkpoint is older"
+        return DivergedError(f"{error.message}; {kept}", where=f"{self.out / 'diverged.json'}", hint=error.hint)
+
+    def _until_end(self, steps: Generator[Report, None, bool]) -> Iterator[Report]:
+        """The steps; afterwards it is known whether the run was asked to stop before its budget was used up."""
+        self._was_stopped = yield from steps
+
     def _between(self, metrics: Any, report: Report, *, done: bool) -> bool:
         """What happens after a step; returns whether patience is at its end."""
         due = self.plan.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
         if due or done:
             self._evaluate(metrics, report.position)
         save_due = self.plan.is_due(self.plan.save_every, report.position.step, report.progress_before, report.progress)
-        waiting = self.config.save_every is None and time.monotonic() - self._saved_at > 600 and self._alone
+        waiting = self.config.save_every is None and time.monotonic() - self._saved_at > SAVE_SECONDS and self._alone
         if save_due or done or waiting:
             self._save()
         return self.config.patience is not None and self.state.waited >= self.config.patience
@@ -245,6 +263,12 @@ class TrainingRun:
         checkpoints.load_weights(path, self.model)
         checkpoints.load_optimizer(path, self.model, self.optimizer)
         self.state = checkpoints.read_state(path)
+        best = self.state.best
+        if best is not None and checkpoints.fault(checkpoints.folder_of(self.out, best.step)):
+            self.tell(
+                Event("warning", {"text": f"the best checkpoint, of step {best.step}, is not whole: it is forgotten"})
+            )
+            self.state = replace(self.state, best=None, waited=0)
         self._saved_state, self._saved_step = self.state, self.state.position.step
         self.resumed_from = str(path)
         self._say(f"resumed from {path.name}")
@@ -258,8 +282,6 @@ class TrainingRun:
         path = self.out / "metrics.jsonl"
         step = self.state.position.step
         kept = [line for line in _lines(path) if _step(line) is not None and (_step(line) or 0) <= step]
-        from llmctl.store import whole
-
         whole.write_text(path, "".join(f"{line}\n" for line in kept))
         return path.open("a", encoding="utf-8")
 
@@ -267,8 +289,6 @@ class TrainingRun:
 
     def _publish(self) -> None:
         """`model/` from the best checkpoint (the last state where nothing was validated), and the plot."""
-        from llmctl.store import runs
-
         best = self.state.best
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)

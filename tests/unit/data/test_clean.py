@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -54,6 +55,16 @@ def test_turns_of_a_conversation_are_cleaned_and_roles_are_not() -> None:
     assert cleaner.value([{"role": "User", "content": "A  B"}]) == [{"role": "User", "content": "a b"}]
 
 
+def test_the_short_way_for_ascii_changes_nothing() -> None:
+    pieces = ["a", "B", " ", "\n", "\t", "\r", "\x00", "\x1f", "\x7f", "\v"]
+    for spec in (Clean(), Clean(lowercase=True), Clean(whitespace=False), Clean(control=False)):
+        cleaner = Cleaner(spec)
+        for parts in itertools.product(pieces, repeat=4):
+            text = "".join(parts)
+            # The accent makes the whole text take the long way.
+            assert cleaner.text(f"é{text}é") == f"é{cleaner.text(f'x{text}x')[1:-1]}é"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -63,8 +74,9 @@ def test_turns_of_a_conversation_are_cleaned_and_roles_are_not() -> None:
         "\r" * 400_000,
         "\u3000 " * 200_000,
         "é" * 400_000,
+        "\U0001e8d0\U0001e94a" * 100_000,
     ],
-    ids=["marks", "blanks", "blank lines", "returns", "mixed blanks", "composed"],
+    ids=["marks", "blanks", "blank lines", "returns", "mixed blanks", "composed", "marks of plane 1"],
 )
 def test_time_is_linear(text: str) -> None:
     cleaner = Cleaner(Clean())

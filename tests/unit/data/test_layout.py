@@ -21,7 +21,11 @@ from llmctl.data.tokenizers import codes_of
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Record, Segment
 
-TEXTS = ["Shall I compare thee to a summer's day? Thou art more lovely.", "床前明月光，疑是地上霜。", "Hello, User: how?"]
+TEXTS = [
+    "Shall I compare thee to a summer's day? Thou art more lovely.",
+    "床前明月光，疑是地上霜。",
+    "Hello, User: how?",
+]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -95,9 +99,7 @@ def like_t5() -> Any:
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     backend.add_special_tokens(["<pad>", "</s>", "<unk>", "<extra_id_0>"])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def like_words() -> Any:

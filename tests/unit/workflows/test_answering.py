@@ -304,7 +304,9 @@ def test_a_model_without_a_head_answers_with_its_likeliest_label(tokenizer: Any,
         assert [(each.id, each.finish_reason) for each in answers] == [(row.id, "label") for row in rows]
         for row, answer in zip(rows, answers, strict=True):
             if len(row.fields["text"]) < 100:
-                found = [one - prior for one, prior in zip(label_scores(chosen, row.fields["text"]), empty, strict=True)]
+                found = [
+                    one - prior for one, prior in zip(label_scores(chosen, row.fields["text"]), empty, strict=True)
+                ]
                 assert answer.text == LABELS[found.index(max(found))]
 
 
@@ -317,7 +319,8 @@ def test_the_label_of_one_prompt_is_streamed(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "fields"), [(Translation(), {"source": "x!" * 300}), (Chat(), {"messages": [{"role": "user", "content": "x!" * 300}]})]
+    ("task", "fields"),
+    [(Translation(), {"source": "x!" * 300}), (Chat(), {"messages": [{"role": "user", "content": "x!" * 300}]})],
 )
 def test_a_long_text_is_cut_as_in_training_and_leaves_room_for_an_answer(
     tokenizer: Any, task: Task, fields: dict[str, Any]

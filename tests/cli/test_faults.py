@@ -1,0 +1,124 @@
+"""What a user saw that should not have been: wrong exit codes, wrong files read, wrong numbers said without a word."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+Inside = Callable[..., dict[str, Any]]
+TINY = ("--set", "model.layers=1", "--set", "model.hidden=16", "--set", "model.embedding=8", "--batch-size", "8")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    texts = [f"line {number} of the text" for number in range(60)]
+    Path("good.jsonl").write_text(rows({"text": text} for text in texts))
+    pq.write_table(pa.table({"text": texts, "name": [f"n{number}" for number in range(60)]}), "good.parquet")
+    Path("good.parquet.gz").write_bytes(gzip.compress(Path("good.parquet").read_bytes()))
+    Path("hyp.txt").write_text("a b c d\n")
+    Path("one.jsonl").write_text(rows([{"id": "a", "text": "a b c d"}, {"id": "b", "text": "e f g h"}]))
+    Path("other.jsonl").write_text(rows([{"id": "b", "text": "e f g h"}, {"id": "a", "text": "a b c d"}]))
+    Path("twice.jsonl").write_text(rows([{"id": "a", "text": "a b c d"}, {"id": "a", "text": "a b c d"}]))
+    Path("right.jsonl").write_text(rows([{"id": "a", "target": "a b c d"}, {"id": "b", "target": "z z z z"}]))
+    return tmp_path
+
+
+def rows(values: Any) -> str:
+    return "".join(json.dumps(each) + "\n" for each in values)
+
+
+PREPROCESS = ("preprocess", "good.jsonl", "--task", "lm", "--vocab-size", "300", "--out", "out")
+FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--predictions")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((*PREPROCESS, "--columns", "text=boddy"), 3, "'boddy' of --columns is missing"),
+        ((*PREPROCESS, "--columns", "txt=text"), 2, "did you mean 'text'"),
+        ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "--events cannot be written"),
+        (("train", "--resume", "nowhere"), 2, "no run that can go on"),
+        (("preprocess", "no\nsuch.jsonl", "--task", "lm", "--out", "out"), 2, "no\\nsuch.jsonl"),
+        ((*FILES, "twice.jsonl"), 3, "stands twice"),
+        ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
+        ((*FILES, "one.jsonl", "--junit", "hyp.txt"), 2, "exists"),
+    ],
+)
+def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...], code: int, said: str) -> None:
+    document = inside(*words, code=code)
+    assert said in document["error"]["message"]
+    assert not Path("out").exists()
+
+
+def test_a_compressed_parquet_file_is_read_with_a_renamed_id(here: Path, inside: Inside) -> None:
+    inside("preprocess", "good.parquet.gz", *PREPROCESS[2:], "--columns", "id=name")
+    assert pq.read_table("out/text/train-00000.parquet")["id"][0].as_py().startswith("n")
+
+
+def test_a_baseline_in_another_order_is_compared_row_for_row(here: Path, inside: Inside) -> None:
+    document = inside(*FILES, "one.jsonl", "--baseline", "other.jsonl")
+    assert document["comparison"][0]["p_bootstrap"] == 1.0
+
+
+def test_limit_keeps_the_pairs_of_ids(here: Path, inside: Inside) -> None:
+    assert inside(*FILES, "other.jsonl", "--limit", "1")["scores"][0]["value"] == 0.0
+
+
+def test_labels_that_one_system_alone_predicts_can_be_compared(here: Path, inside: Inside) -> None:
+    Path("strange.jsonl").write_text(rows([{"id": "a", "text": "a b c d"}, {"id": "b", "text": "?"}]))
+    words = ("eval", "--references", "right.jsonl", "--metric", "macro_f1", "--predictions")
+    assert inside(*words, "strange.jsonl", "--baseline", "right.jsonl")["comparison"][0]["difference"] < 0
+
+
+def test_a_run_does_not_go_on_with_data_that_was_made_anew(here: Path, inside: Inside) -> None:
+    inside(*PREPROCESS)
+    inside("train", "--data", "out", "--model", "rnn", "--out", "run", "--max-steps", "2", *TINY)
+    inside(*PREPROCESS, "--force")  # the same data again is the same
+    inside("train", "--resume", "run", "--max-steps", "3")
+    inside(*PREPROCESS[:-4], "--vocab-size", "310", "--out", "out", "--force")
+    document = inside("train", "--resume", "run", "--max-steps", "4", code=2)
+    assert "made anew" in document["error"]["message"]
+
+
+def test_a_busy_run_is_not_touched_by_the_one_that_is_refused(here: Path, inside: Inside) -> None:
+    from llmctl.store import locks
+
+    inside(*PREPROCESS)
+    inside("train", "--data", "out", "--model", "rnn", "--out", "run", "--max-steps", "2", *TINY)
+    half = Path("run/checkpoints/.llmctl-step-00000003-ab")
+    half.mkdir()
+    with locks.locked(Path("run")):
+        inside("train", "--resume", "run", "--max-steps", "3", code=7)
+        inside("train", "--data", "out", "--model", "rnn", "--out", "run", "--force", code=7)
+    assert half.is_dir()
+    assert Path("run/model/model.safetensors").is_file()
+
+
+def test_two_processes_asked_to_stop_save_and_end_soon(here: Path, inside: Inside) -> None:
+    inside(*PREPROCESS)
+    words = ["train", "--data", "out", "--model", "rnn", "--out", "run", "--max-steps", "100000", "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmctl", *words, *TINY, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    metrics = Path("run/metrics.jsonl")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.is_file() and metrics.stat().st_size):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=25)
+    assert process.returncode == 75, err.decode()
+    assert "stopped at step" in json.loads(out)["error"]["message"]
+    assert b"torch/" not in err
