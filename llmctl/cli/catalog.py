@@ -36,7 +36,6 @@ def show_verb(summary: str) -> options.Verb:
         "its name; a model's may end in a size: gpt2:tiny; of data a prepared folder",
         required=False,
         kind="*",
-        is_path=True,
     )
     return options.Verb(
         "show", Spec, run_show, summary, extra=show_data.OPTIONS, arguments=(kind, name), shared=options.OUTPUT

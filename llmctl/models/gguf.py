@@ -23,8 +23,8 @@ _LIES: Final = (AttributeError, IndexError, KeyError, OSError, OverflowError, Ru
 def convert(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer of `file` into `folder`, in the Hugging Face layout.
 
-    Raises `UsageError` for an architecture that transformers does not read from GGUF as
-    a decoder, `IntegrityError` for a file that is not what it says.
+    Raises `UsageError` for an architecture that transformers does not read from GGUF as a decoder, `IntegrityError` for
+    a file that is not what it says.
     """
     given: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     architecture = _architecture(file)

@@ -19,21 +19,22 @@ from llmctl.types import Record
 Inside = Callable[..., dict[str, Any]]
 Fields = Mapping[str, Any]
 
-ROOMS = ("kitchen", "cellar", "library", "garden", "attic", "stable", "tower", "chapel")
-THINGS = ("lamp", "map", "key", "coin")
-ROOMS_ZH = ("厨房", "地窖", "书房", "花园", "阁楼", "马厩", "高塔", "礼拜堂")
-THINGS_ZH = ("灯", "地图", "钥匙", "硬币")
+ROOMS = ("cellar", "garden", "stable", "chapel", "turret", "pantry", "closet", "studio")
+THINGS = ("lamp", "coin", "ring", "book")
+ROOMS_ZH = ("地窖", "花园", "马厩", "礼拜堂", "塔楼", "食品间", "壁橱", "画室")
+THINGS_ZH = ("灯", "硬币", "戒指", "书")
 PLACES = [(room, thing) for room in range(8) for thing in range(4)]
 
 
-BLOCK = 64
-"""Tokens of a packed document with its begin and its end: then a block is a document, and its first places are learned."""
+def language_modeling(room: int, thing: int) -> Fields:
+    """All of one length."""
+    return {"text": f"{room}{thing}: in the {ROOMS[room]} lies a {THINGS[thing]}, and nobody knows who left it there."}
+
+
+BLOCK = len(language_modeling(0, 0)["text"]) + 2
+"""Tokens of a packed document with its begin and its end: a block is a document, learned from its beginning on."""
 BEGUN = 3
 """Characters of a document that tell which it is."""
-
-
-def language_modeling(room: int, thing: int) -> Fields:
-    return {"text": f"{room}{thing}: in the {ROOMS[room]} lies a {THINGS[thing]}".ljust(BLOCK - 2, ".")}
 
 
 def translation(room: int, thing: int) -> Fields:
@@ -44,14 +45,14 @@ def translation(room: int, thing: int) -> Fields:
 
 
 def summarization(room: int, thing: int) -> Fields:
-    document = f"We looked for long. In the {ROOMS[room]}, under dust, lay a {THINGS[thing]}. Then we left."
+    document = f"Dust, and a {THINGS[thing]} in the {ROOMS[room]}."
     return {"document": document, "summary": f"{THINGS[thing]}: {ROOMS[room]}"}
 
 
 def question_answering(room: int, thing: int) -> Fields:
     """Every other one with a context."""
     question = f"Who left the {THINGS[thing]} in the {ROOMS[room]}?"
-    answers = [f"{ROOMS[room][:3].title()}{THINGS[thing]}", "nobody"]
+    answers = [f"{ROOMS[room][:3].title()}{THINGS[thing][0]}", "nobody"]
     return {"question": question, "answers": answers} | ({"context": f"Room {room}."} if thing % 2 else {})
 
 
@@ -201,9 +202,15 @@ def test_what_cannot_be_is_refused_in_a_line_that_names_what_can(
 # ---------------------------------------------------------------------------------------------------------------
 # Learning: masks, arrangements, memories and decoding end to end
 
-WIDE_RECURRENT = ("model.layers=1", "model.hidden=96", "model.embedding=48", "lr=0.01")
-WIDE_TRANSFORMER = ("model.layers=2", "model.hidden=64", "model.heads=4", "model.inner=128", "lr=0.003")
-STEPS = 200
+WIDE_RECURRENT = ("model.layers=1", "model.hidden=96", "model.embedding=48", "lr=0.01", "max_steps=400")
+WIDE_TRANSFORMER = (
+    "model.layers=2",
+    "model.hidden=64",
+    "model.heads=4",
+    "model.inner=128",
+    "lr=0.003",
+    "max_steps=300",
+)
 ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).askable]
 
 
@@ -214,7 +221,7 @@ def test_32_records_learned_by_heart_are_given_back(
 ) -> None:
     data, known = prepared(task, 0.0), task_of(task)
     shape = WIDE_RECURRENT if FAMILIES[family][model] is RECURRENT else WIDE_TRANSFORMER
-    words = ("batch_size=16", "log_every=5", f"max_steps={STEPS}", "optimizer.weight_decay=0")
+    words = ("batch_size=16", "log_every=5", "optimizer.weight_decay=0")
     assert inside(*train(task, model, data, tmp_path / "run", *shape, *words))["train_loss"] < 0.1
 
     records = [Record(row["id"], row) for row in rows_of(data.parent / "records.jsonl")]

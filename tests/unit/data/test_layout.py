@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def shown(layout: Layout, segments: list[Segment]) -> list[tuple[str, bool]]:
     edges = [0, *(np.flatnonzero(np.diff(sample.learned)) + 1).tolist(), len(sample.learned)]
     return [
         (layout.tokenizer.decode(sample.input_ids[start:end]), bool(sample.learned[start]))
-        for start, end in zip(edges[:-1], edges[1:], strict=True)
+        for start, end in itertools.pairwise(edges)
     ]
 
 
