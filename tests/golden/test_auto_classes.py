@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+import llmctl
 from llmctl.data.text import read_text
 from llmctl.store.prepared import open_prepared
 from llmctl.types import Record, Request
@@ -58,6 +59,18 @@ for name, asked in json.load(sys.stdin).items():
         "llmctl": sorted(module for module in sys.modules if module.partition(".")[0] == "llmctl"),
     }
 print(json.dumps(answers))
+"""
+README = """
+import json, re, sys
+from pathlib import Path
+
+(snippet,) = (
+    block for block in re.findall(r"^```python\\n(.*?)^```$", Path(sys.argv[1]).read_text(encoding="utf-8"), re.M | re.S)
+    if "from_pretrained" in block
+)
+names = {}
+exec(snippet, names)
+print(json.dumps([type(names["model"]).__name__, len(names["tokenizer"]), sorted(names["pairs"])]))
 """
 DATA = """
 import json, sys
@@ -204,3 +217,16 @@ def test_prepared_data_opens_with_datasets_and_its_tokenizer_with_transformers(
         assert there["size"] == prepared.manifest.tokenizer.vocab_size
     for folder in (sonnets, dates):
         assert found[str(folder)]["decoded"] == found[str(folder)]["text"]
+
+
+def test_the_readme_s_python_runs_as_printed(
+    runs: Path, dates: Path, askers: Mapping[str, Asker], tmp_path: Path
+) -> None:
+    for place, made in (("runs/dates", runs / "lstm-seq2seq"), ("data/dates", dates)):
+        (tmp_path / place).parent.mkdir()
+        (tmp_path / place).symlink_to(made, target_is_directory=True)
+    readme = Path(llmctl.__file__).parent.parent / "README.md"
+    name, size, splits = elsewhere(README, tmp_path, tmp_path / "home", str(readme))
+    engine: Any = askers["lstm-seq2seq"].engine
+    assert (name, size) == (type(engine.model).__name__, len(engine.tokenizer))
+    assert splits == ["test", "train", "validation"]
