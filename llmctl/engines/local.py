@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteriaList
+from transformers.utils import logging
 
 from llmctl.engines import choosing, text
 from llmctl.engines.batching import sorted_batches
@@ -55,6 +56,17 @@ def has_bf16(device: str = "cpu") -> bool:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     abilities = torch.cpu.get_capabilities()
     return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """Rows that have ended are fed padding until the last one ends: transformers warns of padding that is not masked."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 class TorchEngine:
@@ -158,7 +170,7 @@ class TorchEngine:
         draws = [choosing.seed_of(sampling.seed, job.place, job.sample) for job in batch] if sampling.samples else []
         stops = [text.StopText(self.tokenizer, sampling.stop, width)] if sampling.stop else []
         streamer = text.TextStream(self.tokenizer, stream, self._ends, sampling.stop) if stream is not None else None
-        with self._computing(), self._without_own_settings():
+        with self._computing(), self._without_own_settings(), _unwarned():
             rows: Tensor = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,

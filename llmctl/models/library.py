@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import (
@@ -66,6 +67,7 @@ def bert(
 ) -> BertForSequenceClassification | BertForMaskedLM:
     """BERT with random weights (Devlin et al. 2019): a classifier over `labels`, or, without labels, the head that fills
     masked places."""
+    assert shape.hidden is not None
     named = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     config = BertConfig(
         vocab_size=vocabulary.size,
@@ -76,6 +78,8 @@ def bert(
         intermediate_size=shape.inner,
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=shape.dropout,
+        # As published at the published width, and of the same variance of what a layer says at others.
+        initializer_range=0.02 * math.sqrt(768 / shape.hidden),
         attn_implementation="sdpa",
         **(named if labels else {}),
         **_control_tokens(vocabulary),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from llmctl import registry
 from llmctl.tasks.spec import Task
@@ -65,7 +66,7 @@ def chat(room: int, thing: int) -> Fields:
 
 
 def classification(room: int, thing: int) -> Fields:
-    return {"text": f"a {THINGS[thing]} in the {ROOMS[room]}", "label": "small" if (room + thing) % 2 else "large"}
+    return {"text": f"a {THINGS[thing]} in the {ROOMS[room]}", "label": "small" if (3 * room + thing**2) % 5 < 2 else "large"}
 
 
 RECORDS: dict[str, Callable[[int, int], Fields]] = {
@@ -197,6 +198,76 @@ def test_what_cannot_be_is_refused_in_a_line_that_names_what_can(
     able = error["hint"].removeprefix("models that can: ").split(", ")
     assert able == [name for name in registry.table("models").entries if can_learn(task, name)]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "family", "model", "metric"),
+    [
+        ("translation", "decoder", "gpt2", "bleu"),
+        ("summarization", "encoder-decoder", "t5", "rougeL"),
+        ("question-answering", "encoder-decoder", "lstm-seq2seq", "f1"),
+        ("classification", "decoder", "lstm", "accuracy"),
+        ("classification", "encoder", "bert", "macro_f1"),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_best_answers(
+    task: str, family: str, model: str, metric: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = (*FAMILIES[family][model], "batch_size=4", f"best_by={metric}", "best_by_limit=5", "eval_every=5")
+    best = inside(*train(task, model, prepared(task, 0.2), tmp_path / "run", *words, "max_steps=15"))["best"]
+    scores = {row["step"]: row[f"validation_{metric}"] for row in metrics_of(tmp_path / "run")}
+    assert list(scores) == [5, 10, 15]
+    assert best == {"step": max(scores, key=lambda step: scores[step]), "metric": metric, "value": max(scores.values())}
+
+
+def metrics_of(run: Path) -> Iterator[dict[str, Any]]:
+    return (row for row in rows_of(run / "metrics.jsonl") if "validation_loss" in row)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Learning from plain text first, a task then
+
+PLAIN = [("encoder", "bert", "classification"), *(("encoder-decoder", each, "translation") for each in ("t5", "bart"))]
+
+
+@pytest.mark.parametrize(("family", "model", "task"), PLAIN)
+def test_a_run_on_plain_text_is_the_beginning_of_one_on_a_task(
+    family: str, model: str, task: str, inside: Inside, llmctl: Any, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    plain, run, then = prepared("language-modeling", 0.2), tmp_path / "plain", tmp_path / "then"
+    inside(*train("language-modeling", model, plain, run, *TRANSFORMER, "max_steps=10", "batch_size=4"))
+    assert json.loads((run / "model/llmctl.json").read_text())["task"] == "language-modeling"
+    words = train(task, str(run), prepared(task, 0.2), then, "max_steps=4", "batch_size=4", "eval_every=4", "lr=1e-6")
+    done = llmctl(*words)
+    assert done.returncode == 0, done.stderr
+    fresh = [line for line in done.stderr.splitlines() if "is new" in line]
+    assert fresh == (
+        [f"the classifier over 2 labels is new, its weights are random; all others are {run / 'model'}'s"]
+        if family == "encoder"
+        else []
+    )
+    before, after = (load_file(each / "model/model.safetensors") for each in (run, then))
+    shared = [name for name in before if name in after]
+    assert len(shared) > 10
+    assert all(bool((before[name] - after[name]).abs().max() < 1e-4) for name in shared)
+    inside("generate", "--model", then, "--prompt", "a lamp", "--max-new-tokens", "3")
+    again = inside(*train("language-modeling", str(then), plain, tmp_path / "again", "max_steps=2"))
+    assert again["steps"] == 2
+
+
+@pytest.mark.parametrize("model", ["bert", "t5"])
+def test_validation_losses_of_runs_with_different_seeds_are_on_the_same_holes(
+    model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Trained so little that the weights stay what they were given: then the losses are the same."""
+    plain, runs = prepared("language-modeling", 0.2), [tmp_path / f"run-{seed}" for seed in range(3)]
+    inside(*train("language-modeling", model, plain, runs[0], *TRANSFORMER, "max_steps=1"))
+    losses = [
+        inside(*train("language-modeling", str(runs[0]), plain, run, "max_steps=1", "lr=1e-12", f"seed={seed}"))
+        for seed, run in enumerate(runs[1:], start=1)
+    ]
+    assert losses[0]["validation"]["loss"] == pytest.approx(losses[1]["validation"]["loss"], abs=1e-6)
+    assert losses[0]["train_loss"] != pytest.approx(losses[1]["train_loss"], abs=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------------------
