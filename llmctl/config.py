@@ -270,6 +270,16 @@ def validate(spec: type[S], block: Mapping[str, Any], *, prefix: str = "") -> S:
         raise ConfigError([_fault(spec, each, prefix) for each in error.errors(include_url=False)]) from error
 
 
+def _only_block(verb: str, path: Path) -> Mapping[str, Any]:
+    """The verb's block of a recipe. Raises `ConfigError` where it has several: they are run in their order."""
+    block: Mapping[str, Any] | list[Any] = read_recipe(path).get(verb) or {}
+    if isinstance(block, list):
+        raise ConfigError(
+            [Fault(verb, f"{path} has {len(block)} blocks of it", f"llmctl run {path} runs them in order")]
+        )
+    return block
+
+
 def gather(
     verb: str,
     spec: type[Spec],
@@ -279,7 +289,7 @@ def gather(
     flags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The verb's block of the recipes with `--set` overrides and flags laid upon it, not validated yet."""
-    blocks: list[Mapping[str, Any]] = [read_recipe(path).get(verb) or {} for path in recipes]
+    blocks: list[Mapping[str, Any]] = [_only_block(verb, path) for path in recipes]
     blocks += [nested(*parse_set(each)) for each in sets]
     blocks += [nested(name, value) for name, value in (flags or {}).items()]
     return combine(spec, blocks)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +40,9 @@ CHAT_TEMPLATES: Final[Mapping[str, str]] = {
     ),
 }
 """Conversations in the styles that are llmctl's own, as a template that other tools render."""
+
+TEMPLATE_SECONDS: Final = 0.5
+"""Processor time that a chat template, a program of somebody else's, may take."""
 
 _MARK: Final = "\ue000{}\ue001"
 """A private-use placeholder for a message's content while the chat template is rendered."""
@@ -205,13 +211,46 @@ class Frames:
             self._backend.encode_special_tokens = True
 
 
+class _TooLong(BaseException):
+    """Not an `Exception`: a template's own machinery must not catch it."""
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End what runs inside after so much processor time, which a busy machine does not shorten.
+
+    Only the main thread has the signal for it; in others there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: Any) -> None:
+        raise _TooLong
+
+    previous = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous)
+
+
 def render_template(tokenizer: Any, roles: tuple[str, ...], ask: bool) -> str:
     """The chat template's text with a placeholder in each message's place. Raises `IntegrityError` if it fails."""
     messages: list[Mapping[str, str]] = [
         {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
     ]
+    import jinja2  # noqa: F401 - so that its import is not counted
+
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        with _limited(TEMPLATE_SECONDS):
+            text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+    except _TooLong as error:
+        raise IntegrityError(
+            f"the chat template of the model did not end within {TEMPLATE_SECONDS} s", hint="mend chat_template.jinja"
+        ) from error
     except Exception as error:  # a template is a program of somebody else's: whatever it raises is its fault
         raise IntegrityError(
             f"the chat template of the model fails: {error}", hint="mend chat_template.jinja"

@@ -62,10 +62,13 @@ class Outcome:
     why: str
     seconds: float
     document: Mapping[str, Any]
+    output: str | None = None
+    """What it makes: it tells two stages of one verb apart."""
 
     def row(self) -> dict[str, Any]:
         return {
             "verb": self.verb,
+            "output": self.output,
             "status": self.status,
             "why": self.why,
             "seconds": round(self.seconds, 3),
@@ -74,36 +77,34 @@ class Outcome:
 
 
 def load(recipes: Sequence[Path], *, sets: Sequence[str] = (), seed: int | None = None) -> list[Stage]:
-    """The stages of a recipe, later files and `--set VERB.key=value` laid upon it.
+    """The stages of a recipe, later files and `--set VERB.key=value` laid upon it: verb by verb, and of a verb that has
+    a list of blocks one after the other. `--set VERB.0.key=value` means the first of them, without the number all.
 
     Raises `ConfigError` with the faults of every block at once, each path beginning with the verb.
     """
-    blocks: dict[str, list[Any]] = {}
-    faults: list[Fault] = []
-    for path in recipes:
-        for verb, block in configuration.read_recipe(path).items():
-            if verb in STAGES:
-                blocks.setdefault(verb, []).append(block or {})
-            else:
-                faults.append(Fault(verb, "is no stage of a recipe", f"llmctl {verb} --config {path}"))
+    blocks, faults = _blocks(recipes)
     for text in sets:
         key, value = configuration.parse_set(text)
         verb, _, inner = key.partition(".")
         if verb in blocks:
-            blocks[verb].append(configuration.nested(inner, value) if inner else value)
+            faults += _lay(blocks[verb], key, inner, value)
         elif verb in STAGES:
             faults.append(Fault(key, f"the recipe has no stage {verb}", f"its stages are {', '.join(blocks)}"))
         else:
             faults.append(Fault(key, f"{verb!r} is no stage", _meant(key, list(blocks))))
     found: list[Stage] = []
-    for verb in (each for each in STAGES if each in blocks):
-        if seed is not None:
-            blocks[verb].append({"seed": seed})
+    made: list[str] = []
+    for verb, number in [(verb, number) for verb in STAGES for number in range(len(blocks.get(verb, ())))]:
+        sources = [*blocks[verb][number], *([{"seed": seed}] if seed is not None else [])]
+        prefix = f"{verb}.{number}." if len(blocks[verb]) > 1 else f"{verb}."
         try:
-            block = _with_run(configuration.combine(SPECS[verb], blocks[verb]), found)
-            found.append(Stage(verb, block, configuration.validate(SPECS[verb], block, prefix=f"{verb}.")))
+            block = _with_run(configuration.combine(SPECS[verb], sources), made)
+            made += [str(block.get("out"))] if verb == "train" else []
+            found.append(Stage(verb, block, configuration.validate(SPECS[verb], block, prefix=prefix)))
         except ConfigError as error:
-            faults += [replace(each, path=each.path or verb) for each in error.faults]
+            faults += [replace(each, path=each.path or prefix.rstrip(".")) for each in error.faults]
+    if not faults:
+        faults += _clashes(found)
     if faults:
         raise ConfigError(faults)
     if not found:
@@ -111,12 +112,58 @@ def load(recipes: Sequence[Path], *, sets: Sequence[str] = (), seed: int | None 
     return [_with_place(each, found, recipes[0].stem) for each in found]
 
 
-def _with_run(block: dict[str, Any], before: Sequence[Stage]) -> dict[str, Any]:
-    """A model that is the run this recipe trains is a place, also while it is not there yet."""
-    made = [str(each.block.get("out")) for each in before if each.verb == "train"]
-    if block.get("model") in made and os.sep not in block["model"]:
-        return {**block, "model": os.path.join(os.curdir, block["model"])}
-    return block
+Layers = list[list[Any]]
+"""For each block of a verb, what is laid upon each other, the later winning."""
+
+
+def _blocks(recipes: Sequence[Path]) -> tuple[dict[str, Layers], list[Fault]]:
+    """The blocks of every verb, later files laid upon earlier ones: one block upon all, a list upon a list of as many."""
+    blocks: dict[str, Layers] = {}
+    faults: list[Fault] = []
+    for path in recipes:
+        for verb, value in configuration.read_recipe(path).items():
+            several = value if isinstance(value, list) and value else [value]
+            layers = blocks.setdefault(verb, [[] for _ in several])
+            if verb not in STAGES:
+                faults.append(Fault(verb, "is no stage of a recipe", f"llmctl {verb} --config {path}"))
+                del blocks[verb]
+            elif len(several) not in (1, len(layers)):
+                problem = f"{path} lays {len(several)} blocks upon {len(layers)}"
+                faults.append(Fault(verb, problem, "give one for all, or as many"))
+            else:
+                for number, layer in enumerate(layers):
+                    layer.append(several[number % len(several)] or {})
+    return blocks, faults
+
+
+def _lay(layers: Layers, key: str, inner: str, value: Any) -> list[Fault]:
+    """Lay a `--set` upon the block that its number names, or upon all."""
+    first, _, rest = inner.partition(".")
+    if first.isdecimal():
+        if int(first) >= len(layers):
+            return [Fault(key, f"the recipe has {len(layers)} of these blocks, numbered from 0")]
+        layers, inner = [layers[int(first)]], rest
+    for layer in layers:
+        layer.append(configuration.nested(inner, value) if inner else value)
+    return []
+
+
+def _clashes(found: Sequence[Stage]) -> list[Fault]:
+    """Two blocks of a verb that make the same place: the second would wipe out the first."""
+    made = [(each.verb, stage.output(each.verb, each.config)) for each in found]
+    places = [(verb, os.path.relpath(place)) for verb, place in made if place is not None]
+    twice = sorted({place for place in places if places.count(place) > 1})
+    return [Fault(verb, f"two of its blocks make {place}", "give each its own") for verb, place in twice]
+
+
+def _with_run(block: dict[str, Any], made: Sequence[str]) -> dict[str, Any]:
+    """A model that is a run this recipe has made before is a place, also while it is not there yet."""
+    model = block.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else model
+    if name not in made or not isinstance(name, str) or os.sep in name:
+        return block
+    place = os.path.join(os.curdir, name)
+    return {**block, "model": {**model, "name": place} if isinstance(model, Mapping) else place}
 
 
 def _meant(key: str, verbs: Sequence[str]) -> str:
@@ -171,19 +218,22 @@ def run(
     for each, decision in zip(all_stages, decisions, strict=True):
         started = time.monotonic()
         settled = _decide(each, (), force=force) if decision.pending else decision
-        tell(Event("note", {"text": f"{each.verb}: {_now(settled.status)}, {settled.why}"}))
         place = stage.output(each.verb, each.config)
+        made = None if place is None else str(place)
+        several = sum(other.verb == each.verb for other in all_stages) > 1
+        name = f"{each.verb} {made}" if several and made else each.verb
+        tell(Event("note", {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
         if settled.record is not None and place is not None:
             document = stage.recalled(settled.record, place)
-            outcomes.append(Outcome(each.verb, "skipped", settled.why, 0.0, document))
+            outcomes.append(Outcome(each.verb, "skipped", settled.why, 0.0, document, made))
             continue
         try:
             document = _do(each, settled, asked, works(each.verb))
         except LlmctlError as error:
-            failed = Outcome(each.verb, "failed", settled.why, time.monotonic() - started, error.document)
+            failed = Outcome(each.verb, "failed", settled.why, time.monotonic() - started, error.document, made)
             error.document = document_of([*outcomes, failed])
             raise
-        outcomes.append(Outcome(each.verb, "ran", settled.why, time.monotonic() - started, document))
+        outcomes.append(Outcome(each.verb, "ran", settled.why, time.monotonic() - started, document, made))
     return outcomes
 
 

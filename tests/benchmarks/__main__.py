@@ -10,7 +10,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,14 +22,15 @@ HERE = Path(__file__).parent
 
 
 def measured(command: Sequence[str]) -> tuple[float, float]:
-    """Wall seconds and peak memory (MB) of a process."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, error = process.communicate()
-    seconds = time.perf_counter() - started
+    """Wall seconds and peak memory (MB) of a process; of several, the largest."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{error.decode()}")
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return seconds, used.ru_maxrss / 1024
 
 
 def printed(command: Sequence[str]) -> float:
@@ -76,7 +76,7 @@ def preprocess(runs: int, corpus: Path | None) -> None:
         ratios, peak = [], 0.0
         for number in range(runs):
             out = Path(folder) / f"ours-{number}"
-            ours, _ = measured(
+            ours, memory = measured(
                 [
                     sys.executable,
                     "-m",
@@ -93,13 +93,13 @@ def preprocess(runs: int, corpus: Path | None) -> None:
                     str(out),
                 ]
             )
-            peak = max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+            peak = max(peak, memory)
             theirs, _ = measured(
                 [sys.executable, str(HERE / "peer_map.py"), str(text), str(Path(folder) / f"peer-{number}")]
             )
             ratios.append(theirs / ours)
         tell(f"preprocess {text.name}", ratios, "datasets.map", ">= 3")
-        print(f"  peak memory of ours (first run): {peak:.0f} MB")
+        print(f"  peak memory of ours: {peak:.0f} MB")
 
 
 def _repeated_sonnets(folder: Path) -> Path:

@@ -161,6 +161,58 @@ def test_a_missing_output_is_made_again(here: Path) -> None:
     assert stages.ran == ["generate"]
 
 
+TWO_RUNS = """
+preprocess: {inputs: [words.txt], task: lm, out: prepared}
+train:
+  - {data: prepared, model: lstm, out: plain, max_steps: 5, seed: 3}
+  - {data: prepared, model: plain, out: then, max_steps: 6}
+generate: {model: then, prompt: [a], output: answers.jsonl}
+"""
+
+
+def test_a_verb_with_a_list_of_blocks_runs_them_in_their_order(here: Path) -> None:
+    (here / "recipe.yaml").write_text(TWO_RUNS)
+    stages = workflow.load([here / "recipe.yaml"])
+    assert [each.verb for each in stages] == ["preprocess", "train", "train", "generate"]
+    plain, then, answers = (each.config for each in stages[1:])
+    assert (plain.max_steps, then.max_steps) == (5, 6)
+    assert then.model.name == "./plain", "a run of this recipe, not an architecture"
+    assert answers.model == "./then"
+
+
+def test_set_means_every_block_of_a_list_or_the_one_it_numbers(here: Path) -> None:
+    (here / "recipe.yaml").write_text(TWO_RUNS)
+    sets = ["train.max_steps=9", "train.1.max_steps=8", "train.0.model.layers=2"]
+    plain, then = (each.config for each in workflow.load([here / "recipe.yaml"], sets=sets)[1:3])
+    assert (plain.max_steps, then.max_steps, plain.model.layers, then.model.layers) == (9, 8, 2, None)
+    (here / "more.yaml").write_text("train: [{lr: 0.1}, {lr: 0.2}]\npreprocess: {seed: 4}\n")
+    rates = [each.config.optimizer.lr for each in workflow.load([here / "recipe.yaml", here / "more.yaml"])[1:3]]
+    assert rates == [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("more", "sets", "said"),
+    [
+        ("", ["train.2.max_steps=1"], "train.2.max_steps: the recipe has 2 of these blocks"),
+        ("", ["train.1.max_stepz=1"], "train.1.max_stepz: unknown key; did you mean 'max_steps'"),
+        ("", ["train.1.out=./plain", "generate.model=plain"], "train: two of its blocks make plain; give each its own"),
+        ("train: [{}, {}, {}]", [], "lays 3 blocks upon 2"),
+    ],
+)
+def test_what_is_wrong_in_a_list_of_blocks_is_named(more: str, sets: list[str], said: str, here: Path) -> None:
+    (here / "recipe.yaml").write_text(TWO_RUNS)
+    (here / "more.yaml").write_text(more or "generate: {seed: 0}")
+    with pytest.raises(LlmctlError) as told:
+        workflow.load([here / "recipe.yaml", here / "more.yaml"], sets=sets)
+    assert said in str(told.value)
+
+
+def test_a_verb_by_itself_takes_one_block(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "recipe.yaml").write_text(TWO_RUNS)
+    assert llmctl(["train", "--config", "recipe.yaml"]) == 2
+    assert "train: recipe.yaml has 2 blocks of it; llmctl run recipe.yaml runs them in order" in capsys.readouterr().err
+
+
 def test_a_failing_stage_ends_the_run_with_its_error_and_tells_all_stages(here: Path) -> None:
     stages = Stages()
     stages.fails["train"] = DataError("no words")

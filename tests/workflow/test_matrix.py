@@ -66,7 +66,10 @@ def chat(room: int, thing: int) -> Fields:
 
 
 def classification(room: int, thing: int) -> Fields:
-    return {"text": f"a {THINGS[thing]} in the {ROOMS[room]}", "label": "small" if (3 * room + thing**2) % 5 < 2 else "large"}
+    return {
+        "text": f"a {THINGS[thing]} in the {ROOMS[room]}",
+        "label": "small" if (3 * room + thing**2) % 5 < 2 else "large",
+    }
 
 
 RECORDS: dict[str, Callable[[int, int], Fields]] = {

@@ -102,7 +102,7 @@ def test_stopped_by_a_budget_and_resumed_ends_with_the_same_bytes(
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("model", ["lstm", "gpt2", "lstm-seq2seq"])
+@pytest.mark.parametrize("model", list(SMALL))
 def test_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(
     model: str, inside: Inside, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from llmctl.data.layout import Layout, Sample, style_for
 from llmctl.data.plain import control_tokens
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.tokenizers import codes_of
+from llmctl.errors import IntegrityError
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Record, Segment
 
@@ -358,3 +359,18 @@ def test_families_are_those_of_the_layouts() -> None:
         task = registry.load("tasks", entry.name)
         known: set[Family] = {"decoder", "encoder-decoder", "encoder"}
         assert set(task.unasked) < set(task.families) <= known
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro again(n) %}{{ again(n + 1) }}{% endmacro %}{{ again(0) }}",
+    ],
+    ids=["loops", "nests"],
+)
+def test_a_chat_template_without_end_is_stopped(template: str) -> None:
+    backend = Tokenizer(models.WordLevel({"<eos>": 0, "a": 1}, unk_token="a"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", chat_template=template)
+    with pytest.raises(IntegrityError, match="the chat template of the model"):
+        Layout(tokenizer, "decoder", "template").prompt([Segment("user", "a")])
