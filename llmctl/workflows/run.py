@@ -94,7 +94,7 @@ def load(recipes: Sequence[Path], *, sets: Sequence[str] = (), seed: int | None 
             faults.append(Fault(key, f"{verb!r} is no stage", _meant(key, list(blocks))))
     found: list[Stage] = []
     made: list[str] = []
-    for verb, number in [(verb, number) for verb in STAGES for number in range(len(blocks.get(verb, ())))]:
+    for verb, number in ((each, number) for each in STAGES for number in range(len(blocks.get(each, ())))):
         sources = [*blocks[verb][number], *([{"seed": seed}] if seed is not None else [])]
         prefix = f"{verb}.{number}." if len(blocks[verb]) > 1 else f"{verb}."
         try:
