@@ -58,15 +58,28 @@ def blocks(recipe: str) -> dict[str, Any]:
     return found
 
 
+def several(recipe: str, verb: str) -> list[dict[str, Any]]:
+    """The blocks of a verb: one, or a list of them."""
+    found: Any = blocks(recipe)[verb]
+    return found if isinstance(found, list) else [found]
+
+
 def shrunk(recipe: str) -> list[str]:
     """The overrides that make a recipe a matter of seconds."""
-    model = blocks(recipe)["train"]["model"]
-    name = (model["name"] if isinstance(model, dict) else model).partition(":")[0]
-    return [f"--set={each}" for each in (*SMALL, *SHAPE.get(name, RECURRENT))]
+    sets = list(SMALL)
+    for number, block in enumerate(several(recipe, "train")):
+        model = block["model"]
+        name = (model["name"] if isinstance(model, dict) else model).partition(":")[0]
+        if "/" not in name:  # a run of this recipe has its shape
+            sets += [each.replace("train.", f"train.{number}.", 1) for each in SHAPE.get(name, RECURRENT)]
+    return [f"--set={each}" for each in sets]
 
 
 def statuses(document: dict[str, Any]) -> dict[str, str]:
-    return {stage["verb"]: stage["status"] for stage in document["stages"]}
+    """What became of each verb. Of one with several blocks all must have fared alike."""
+    found = {stage["verb"]: stage["status"] for stage in document["stages"]}
+    assert [found[stage["verb"]] for stage in document["stages"]] == [stage["status"] for stage in document["stages"]]
+    return found
 
 
 def test_there_is_a_recipe_for_every_task_and_kind_of_model_shown() -> None:
@@ -85,6 +98,11 @@ def test_there_is_a_recipe_for_every_task_and_kind_of_model_shown() -> None:
         "summarization-abstracts",
         "translation-decoder",
         "classification-decoder",
+        "classic-lstm-sentiment",
+        "classic-lstm-language-model",
+        "sentiment-bert-pretrained",
+        "summarization-t5-pretrained",
+        "translation-bart-pretrained",
     } <= set(RECIPES)
 
 
@@ -94,13 +112,15 @@ def test_a_recipe_makes_what_it_says_and_a_second_run_nothing(recipe: str, insid
     document = inside(*command)
     assert statuses(document) == dict.fromkeys(("preprocess", "train", "generate", "eval"), "ran")
     block = blocks(recipe)
-    prepared, run, scores = (here / block[verb]["out"] for verb in ("preprocess", "train", "eval"))
-    manifest = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["task"] == block["preprocess"]["task"]
-    asked = {"train": 1, "validation": 0.05, "test": 0.05} | block["preprocess"].get("splits", {})
-    assert {split for split, count in manifest["splits"].items() if count} == {name for name in asked if asked[name]}
-    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
-    assert (run / "model/model.safetensors").is_file()
+    for each in several(recipe, "preprocess"):
+        manifest = json.loads((here / each["out"] / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["task"] == each["task"]
+        asked = {"train": 1, "validation": 0.05, "test": 0.05} | each.get("splits", {})
+        assert {split for split, count in manifest["splits"].items() if count} == {name for name in asked if asked[name]}
+    for each in several(recipe, "train"):
+        assert json.loads((here / each["out"] / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
+        assert (here / each["out"] / "model/model.safetensors").is_file()
+    scores = here / block["eval"]["out"]
     rows = [json.loads(line) for line in (here / block["generate"]["output"]).read_text("utf-8").splitlines()]
     assert [row["prompt"] for row in rows] == block["generate"]["prompt"]
     found = {score["metric"] for score in json.loads((scores / "scores.json").read_text("utf-8"))["scores"]}
