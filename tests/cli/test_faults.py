@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def test_two_processes_asked_to_stop_save_and_end_soon(here: Path, inside: Insid
     while time.monotonic() < deadline and not (metrics.is_file() and metrics.stat().st_size):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=25)
+    out, err = process.communicate(timeout=90)
     assert process.returncode == 75, err.decode()
-    assert "stopped at step" in json.loads(out)["error"]["message"]
+    # A step by number: the workers ended by themselves and said so, the launcher did not kill them after its patience.
+    assert re.search(r"stopped at step \d+", json.loads(out)["error"]["message"])
     assert b"torch/" not in err
