@@ -71,6 +71,8 @@ class Blocks:
         labels = np.full((len(rows), longest), IGNORED, np.int64)
         for number, row in enumerate(rows):
             inputs[number, : len(row) - 1] = row[:-1]
+            # Nothing after the end is learned or looked at; a control token there would have transformers warn.
+            inputs[number, len(row) - 1 :] = row[-1]
             labels[number, : len(row) - 1] = row[1:]
         return {"input_ids": inputs, "labels": labels}
 
