@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from llmctl.training.spec import Schedule
 
+WARMUP_SHARE = 0.05
+"""Share of the budget in which the learning rate reaches its peak where `warmup_steps` is not given."""
 TENTHS = 10
 """Where `eval_every` is not given, a run is evaluated at every tenth of its budget."""
 
@@ -58,14 +60,18 @@ class Plan:
     steps_per_epoch: int
     learning_rate: float
     schedule: Schedule
-    warmup_steps: int
+    warmup_steps: int | None
+    """None: a share of the budget, where how many steps it holds is not known before."""
     eval_every: int | None
     save_every: int | None
 
     def lr(self, step: int, progress: float) -> float:
         """Learning rate of step `step` (from 0), `progress` of the budget being used up before it."""
         peak, low = self.learning_rate, self.schedule.min_lr
-        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.warmup_steps is None:
+            warm = min(1.0, max(progress, WARMUP_SHARE / 20) / WARMUP_SHARE)
+        else:
+            warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if self.schedule.name == "constant":
             return peak * warm
         left = 1.0 - progress if self.schedule.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -93,8 +99,8 @@ def plan(
     """The plan of a run over `world` processes."""
     share = -(-batch_size // world)
     warmup = schedule.warmup_steps
-    if warmup is None:
-        warmup = min(200, max(1, run_budget.max_steps // 20)) if run_budget.max_steps else 100
+    if warmup is None and run_budget.max_steps is not None:
+        warmup = min(200, max(1, int(run_budget.max_steps * WARMUP_SHARE)))
     return Plan(
         budget=run_budget,
         micro_batch_size=min(micro_batch_size or share, share),

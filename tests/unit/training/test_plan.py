@@ -56,3 +56,10 @@ def test_tenths_of_the_budget_are_due_where_nothing_is_given() -> None:
 
 def test_a_micro_batch_is_the_share_of_a_process() -> None:
     assert planned(Schedule(), Budget(1)).micro_batch_size == 4
+
+
+def test_a_budget_of_time_warms_up_over_a_twentieth_of_it() -> None:
+    run = planned(Schedule(name="constant"), Budget(None, max_seconds=100.0))
+    assert run.lr(0, 0.0) == pytest.approx(0.05)
+    assert run.lr(7, 0.025) == pytest.approx(0.5)
+    assert run.lr(30, 0.05) == run.lr(300, 0.9) == 1.0
