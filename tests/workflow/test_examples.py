@@ -116,7 +116,9 @@ def test_a_recipe_makes_what_it_says_and_a_second_run_nothing(recipe: str, insid
         manifest = json.loads((here / each["out"] / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["task"] == each["task"]
         asked = {"train": 1, "validation": 0.05, "test": 0.05} | each.get("splits", {})
-        assert {split for split, count in manifest["splits"].items() if count} == {name for name in asked if asked[name]}
+        assert {split for split, count in manifest["splits"].items() if count} == {
+            name for name in asked if asked[name]
+        }
     for each in several(recipe, "train"):
         assert json.loads((here / each["out"] / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
         assert (here / each["out"] / "model/model.safetensors").is_file()
