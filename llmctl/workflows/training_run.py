@@ -305,8 +305,8 @@ class TrainingRun:
         return {
             "steps": self.state.position.step,
             "tokens": self.state.position.tokens,
-            "train_loss": _finite(self.state.train_loss),
-            "validation": {name: _finite(value) for name, value in self.validation.items()},
+            "train_loss": runs.without_nan(self.state.train_loss),
+            "validation": runs.without_nan(self.validation),
             "best": {"step": best.step, "metric": best.metric, "value": best.value} if best else None,
             "parameters": self.parameters,
             "learned_parameters": self.learned,
@@ -341,8 +341,3 @@ def _step(line: str) -> int | None:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _finite(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return value if math.isfinite(value) else None

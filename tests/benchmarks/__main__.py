@@ -1,4 +1,4 @@
-"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [preprocess] [train] [start]`.
+"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|train]`.
 
 Each measurement is a process of its own; ours and the peer's take turns, and the median of the ratios is printed.
 Nothing here is asserted in a test. Quiet machines only: the spread is printed beside each ratio.
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
+WHAT = ("start", "preprocess", "train")
 
 
 def measured(command: Sequence[str]) -> tuple[float, float]:
@@ -140,13 +141,13 @@ def train(runs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("what", nargs="*", choices=["start", "preprocess", "train"], default=[])
+    parser.add_argument("--only", action="append", choices=WHAT, help="one of them; repeatable; all when not given")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--corpus", type=Path, help="a .jsonl[.gz] of {text}; sonnets, repeated, when not given")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}, {chosen.runs} runs each")
-    what = chosen.what or ["start", "preprocess", "train"]
+    what = chosen.only or WHAT
     if "start" in what:
         start(max(chosen.runs, 10))
     if "preprocess" in what:
