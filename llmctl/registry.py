@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -31,6 +32,10 @@ class Entry:
     summary: str
     owner: str
     aliases: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """The row as `list` gives it."""
+        return {"kind": self.kind, "name": self.name, "summary": self.summary, "owner": self.owner}
 
 
 class Table(NamedTuple):
@@ -80,6 +85,21 @@ def entries(kind: str | None = None) -> list[Entry]:
     return [entry for each in ([kind] if kind else KINDS) for entry in table(each).entries.values()]
 
 
+def kind_named(word: str) -> str:
+    """The kind that a person means: `models`, `model`. Raises `UsageError` with the nearest."""
+    plural = word.lower().replace(" ", "").replace("-", "")
+    for kind in KINDS:
+        if plural in (kind, kind.removesuffix("s")) or (kind == "datasets" and plural == "data"):
+            return kind
+    raise UsageError(f"no such kind {word!r}", hint=near(word, KINDS) or f"kinds: {', '.join(KINDS)}")
+
+
+def kinds_with(name: str) -> list[str]:
+    """The kinds that have something of that name."""
+    name = name.partition(":")[0]
+    return [kind for kind in KINDS if name in table(kind).lookup]
+
+
 def find(kind: str, name: str) -> Entry:
     """The entry of that name or alias. Raises `UsageError` with the nearest names."""
     rows = table(kind)
@@ -102,6 +122,11 @@ def load(kind: str, name: str) -> Any:
             f"{singular(kind)} {name!r} of the package {entry.owner} cannot be loaded from {entry.target}: {error}",
             hint=f"pip install --upgrade {entry.owner}",
         ) from error
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be, or is, a place on disk, and so none of the registry's."""
+    return os.sep in name or name.startswith((".", "~")) or os.path.exists(name)
 
 
 def near(word: str, known: Iterable[str]) -> str | None:

@@ -7,15 +7,13 @@ from typing import Any
 
 import typer
 
+from llmctl import registry
 from llmctl.cli import options, show_data
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
-from llmctl.config import Spec
 from llmctl.errors import UsageError
 from llmctl.registry import KINDS
-from llmctl.workflows import describe
-from llmctl.workflows.spec import looks_like_path
 
 KIND = options.Argument("kind", f"one of {', '.join(KINDS)}", choices=KINDS)
 
@@ -26,7 +24,7 @@ def add(app: typer.Typer, row: VerbRow) -> None:
 
 def list_verb(summary: str) -> options.Verb:
     kind = options.Argument("kind", f"{KIND.help}; all when not given", required=False, choices=KINDS)
-    return options.Verb("list", Spec, run_list, summary, arguments=(kind,), shared=options.OUTPUT)
+    return options.Verb("list", None, run_list, summary, arguments=(kind,), shared=options.OUTPUT)
 
 
 def show_verb(summary: str) -> options.Verb:
@@ -38,12 +36,13 @@ def show_verb(summary: str) -> options.Verb:
         kind="*",
     )
     return options.Verb(
-        "show", Spec, run_show, summary, extra=show_data.OPTIONS, arguments=(kind, name), shared=options.OUTPUT
+        "show", None, run_show, summary, extra=show_data.OPTIONS, arguments=(kind, name), shared=options.OUTPUT
     )
 
 
 def run_list(session: Session) -> None:
-    document = describe.listing(session.extra["kind"])
+    word = session.extra["kind"]
+    document = {"entries": [entry.facts() for entry in registry.entries(registry.kind_named(word) if word else None)]}
 
     def show() -> None:
         rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
@@ -54,7 +53,7 @@ def run_list(session: Session) -> None:
 
 def run_show(session: Session) -> None:
     kind, name = session.extra["kind"], session.extra["name"]
-    if kind == "data" and (name is None or looks_like_path(name) or not describe.kinds_with(name)):
+    if kind == "data" and (name is None or registry.looks_like_path(name) or not registry.kinds_with(name)):
         if name is None:
             raise UsageError("show data takes a prepared folder", hint="llmctl show data PREPARED --index 3")
         return show_data.run(session, name)
@@ -62,16 +61,18 @@ def run_show(session: Session) -> None:
         raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
-    document = describe.describe(kind, name)
+    from llmctl.workflows.describe import describe
+
+    document = describe(kind, name)
     session.finish(document, lambda: _show(document))
     return None
 
 
 def _nameless(word: str) -> UsageError:
     """`llmctl show gpt2`: what was meant can be told."""
-    if kinds := describe.kinds_with(word):
+    if kinds := registry.kinds_with(word):
         return UsageError("show takes a kind and a name", hint=f"did you mean: llmctl show {kinds[0]} {word}")
-    return UsageError("show takes a kind and a name", hint=f"see: llmctl list {describe.kind_named(word)}")
+    return UsageError("show takes a kind and a name", hint=f"see: llmctl list {registry.kind_named(word)}")
 
 
 _TABLES = ("sizes", "columns", "options")

@@ -11,7 +11,6 @@ from llmctl import registry
 from llmctl.cli import options
 from llmctl.cli.main import VERBS, VerbRow
 from llmctl.cli.session import Session
-from llmctl.config import Spec
 from llmctl.data.spec import TOKENIZERS
 from llmctl.workflows import completions as workflow
 from llmctl.workflows.completions import Command, Flag, Place, Values
@@ -27,7 +26,7 @@ def add(app: typer.Typer, row: VerbRow) -> None:
 
 
 def verb(summary: str) -> options.Verb:
-    return options.Verb("completions", Spec, run, summary, arguments=(SHELL,), shared=options.OUTPUT)
+    return options.Verb("completions", None, run, summary, arguments=(SHELL,), shared=options.OUTPUT)
 
 
 def run(session: Session) -> None:
@@ -100,6 +99,6 @@ def _names(kind: str) -> tuple[str, ...]:
 
 def _keys(verb: options.Verb) -> list[str]:
     """What `--set` can begin with: the verb's keys; where a verb has no block of its own, each verb's with its name."""
-    if verb.spec is not Spec:
+    if verb.spec is not None:
         return [f"{option['name']}=" for option in settings(verb.spec)]
     return [f"{name}.{option['name']}=" for name in STAGES for option in settings(SPECS[name])]

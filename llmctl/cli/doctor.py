@@ -8,7 +8,6 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import plain
 from llmctl.cli.session import Session
-from llmctl.config import Spec
 from llmctl.errors import EnvironmentFault
 
 QUIET = options.Option("--quiet", "show only warnings and problems", options.OUTPUT_PANEL)
@@ -19,7 +18,7 @@ def add(app: typer.Typer, row: VerbRow) -> None:
 
 
 def verb(summary: str) -> options.Verb:
-    return options.Verb("doctor", Spec, run, summary, shared=(QUIET, *options.OUTPUT))
+    return options.Verb("doctor", None, run, summary, shared=(QUIET, *options.OUTPUT))
 
 
 def run(session: Session) -> None:

@@ -9,14 +9,16 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
-from llmctl import config
 from llmctl.cli.session import Session
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from llmctl.config import Spec
 
 OUTPUT_PANEL = "Output"
 CONFIG_PANEL = "Configuration"
@@ -107,10 +109,10 @@ SHARED = (
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb. Its settings are a `Spec`; a verb that reads no configuration has the empty one."""
+    """A verb. Its settings are a `Spec`; a verb that reads no configuration has none, and is spared pydantic."""
 
     name: str
-    spec: type[config.Spec]
+    spec: type[Spec] | None
     run: Callable[[Session], None]
     summary: str
     positional: str | None = None
@@ -123,7 +125,7 @@ class Verb:
     flags: tuple[Option, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "flags", tuple(_flags(self.spec)))
+        object.__setattr__(self, "flags", tuple(_flags(self.spec)) if self.spec else ())
 
     @property
     def options(self) -> tuple[Option, ...]:
@@ -141,22 +143,28 @@ KIND_OF: Mapping[str, str] = {
 """The registry's kind that the values of a setting are names of."""
 
 
-def _flags(spec: type[config.Spec]) -> typing.Iterator[Option]:
+def _flags(spec: type[Spec]) -> typing.Iterator[Option]:
+    from llmctl.config import spec_of
+
     for name, info in spec.model_fields.items():
         extra = info.json_schema_extra
         if isinstance(extra, dict) and "panel" in extra:
             yield _option(name, name, info, str(extra["panel"]))
     for short, path in spec.moved.items():
         head, _, rest = path.partition(".")
-        inner = config.spec_of(spec.model_fields[head].annotation)
+        inner = spec_of(spec.model_fields[head].annotation)
         assert inner is not None
         yield _option(short, path, inner.model_fields[rest], "Learning")
 
 
 def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
+    from pydantic_core import PydanticUndefined
+
+    from llmctl.config import spec_of
+
     bare, repeatable = _bare(info.annotation)
     choices = tuple(map(str, get_args(bare))) if get_origin(bare) is Literal else ()
-    inner = config.spec_of(bare)
+    inner = spec_of(bare)
     if inner is not None and inner.shorthand:
         # Where a block is named by one of its keys, the flag takes what that key takes.
         named = inner.model_fields[inner.shorthand].annotation
@@ -220,7 +228,7 @@ def add(app: typer.Typer, verb: Verb) -> None:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
 
-    if verb.positional:
+    if verb.spec and verb.positional:
         field_info = verb.spec.model_fields[verb.positional]
         help_text = field_info.description
         words: Any = list[str] | None if _bare(field_info.annotation)[1] else str | None
@@ -279,4 +287,6 @@ def session_of(verb: Verb, given: Mapping[str, Any]) -> Session:
 def _value(option: Option, text: str) -> Any:
     if option.text or option.choices:
         return text
-    return config.parse_yaml(text, option.name) if text else text
+    from llmctl.config import parse_yaml
+
+    return parse_yaml(text, option.name) if text else text

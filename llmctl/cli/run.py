@@ -14,7 +14,6 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
-from llmctl.config import Spec
 from llmctl.errors import LlmctlError, UsageError
 from llmctl.workflows import run as workflow
 
@@ -29,7 +28,7 @@ def add(app: typer.Typer, row: VerbRow) -> None:
 
 def verb(summary: str) -> options.Verb:
     shared = tuple(FORCE if option.name == FORCE.name else option for option in options.SHARED)
-    return options.Verb("run", Spec, run, summary, arguments=(RECIPE,), extra=(SEED,), shared=shared)
+    return options.Verb("run", None, run, summary, arguments=(RECIPE,), extra=(SEED,), shared=shared)
 
 
 def run(session: Session) -> None:

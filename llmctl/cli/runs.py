@@ -12,7 +12,6 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session, to_yaml
-from llmctl.config import Spec
 from llmctl.errors import UsageError
 from llmctl.types import Event
 from llmctl.workflows import runs as workflow
@@ -32,7 +31,7 @@ def add(app: typer.Typer, row: VerbRow) -> None:
 
 
 def verb(summary: str) -> options.Verb:
-    return options.Verb("runs", Spec, run, summary, arguments=(WORDS,), shared=options.OUTPUT)
+    return options.Verb("runs", None, run, summary, arguments=(WORDS,), shared=options.OUTPUT)
 
 
 def run(session: Session) -> None:

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from llmctl import config
 from llmctl.cli.render import Teller
-from llmctl.config import Spec
 from llmctl.errors import EnvironmentFault, LlmctlError
 from llmctl.types import Tell
 
-S = TypeVar("S", bound=Spec)
+if TYPE_CHECKING:
+    from llmctl.config import Spec
+
+S = TypeVar("S", bound="Spec")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Session:
     """stdout is the result, stderr is the talk."""
 
     verb: str
-    spec: type[Spec] = Spec
+    spec: type[Spec] | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     recipes: tuple[Path, ...] = ()
     sets: tuple[str, ...] = ()
@@ -46,10 +47,15 @@ class Session:
 
     def config(self, spec: type[S]) -> S:
         """The verb's configuration, validated."""
+        from llmctl import config
+
         return config.load(self.verb, spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
 
     def block(self) -> dict[str, Any]:
         """The settings given, laid upon each other, not validated yet."""
+        from llmctl import config
+
+        assert self.spec is not None
         return config.gather(self.verb, self.spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
 
     @cached_property

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,12 +20,12 @@ from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import LEARNED, ROLES, Piece, write_store
-from llmctl.errors import DataError
+from llmctl.errors import DataError, EnvironmentFault
 from llmctl.types import Record, Role, Segment
 
 BATCH_CHARACTERS: Final = 4 << 20
 """Text given to the tokenizer at once where its pre-tokens cannot be remembered."""
-SMALL_CHARACTERS: Final = 24 << 20
+SMALL_BYTES: Final = 4 << 20
 """Below so much text starting processes costs more than it gains."""
 
 
@@ -277,75 +279,92 @@ def encode_split(
             kept.append(piece.kept)
             done(len(piece.kept))
 
-    groups = row_groups(text)
-    found: Iterator[Piece]
-    if workers is None or groups < 2:
-        found = (encode_records(read_group(text, group), task, encoder, rules) for group in range(groups))
-    else:
-        found = workers.pieces(task, text, rules, groups)
+    found = (workers or Workers(1)).pieces(task, text, encoder, rules)
     lead = encoder.codes.lead if task.packed else None
     tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled)
     return Encoded(tokens, np.concatenate(kept))
 
 
 class Workers:
-    """Processes that encode row groups; a `with` block ends them."""
+    """Processes that encode row groups: this one, and others beside it. A `with` block ends the others."""
 
-    def __init__(self, codes: Codes, count: int) -> None:
-        import multiprocessing
-
+    def __init__(self, count: int) -> None:
+        """Start the others at once: they import what they need while the text is read and the tokenizer learned."""
         self._count = count
-        # Never `fork`: pyarrow and tokenizers hold threads.
-        self._pool = ProcessPoolExecutor(
-            count,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start,
-            initargs=(codes.tokenizer.to_str(), codes.bos, codes.eos, codes.size, codes.control),
-        )
+        self._tokenizer = Path()
+        self._pool: ProcessPoolExecutor | None = None
+        if count > 1:
+            import multiprocessing
+
+            # Never `fork`: pyarrow and tokenizers hold threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(count - 1, mp_context=context, initializer=_start)
+            for _ in range(count - 1):
+                self._pool.submit(_ready)
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
-    def pieces(self, task: Segmenting, text: Path, rules: Rules, groups: int) -> Iterator[Piece]:
-        """The pieces of a file in order; a few are worked on ahead."""
-        waiting: list[Future[Piece]] = []
-        numbers = iter(range(groups))
-        for group in numbers:
-            waiting.append(self._pool.submit(_work, task, text, rules, group))
-            if len(waiting) > 2 * self._count:
-                break
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [self._pool.submit(_work, task, text, rules, group) for group in islice(numbers, 1)]
+    def use(self, tokenizer: Path) -> None:
+        """The folder of the tokenizer that the other processes encode with."""
+        self._tokenizer = tokenizer
+
+    def pieces(self, task: Segmenting, text: Path, encoder: Encoder, rules: Rules) -> Iterator[Piece]:
+        """The pieces of a file in order: every `count`-th is made here, the others a few ahead."""
+        groups = row_groups(text)
+        elsewhere = iter([group for group in range(groups) if self._pool and group % self._count])
+        waiting: deque[Future[Piece]] = deque()
+        for group in range(groups):
+            if self._pool is not None:
+                for ahead in islice(elsewhere, 2 * self._count - len(waiting)):
+                    waiting.append(self._pool.submit(_work, self._tokenizer, task, text, rules, ahead))
+                if group % self._count:
+                    yield _made(waiting.popleft())
+                    continue
+            yield encode_records(read_group(text, group), task, encoder, rules)
 
 
-def worker_count(asked: int, characters: int) -> int:
+def _made(piece: Future[Piece]) -> Piece:
+    try:
+        return piece.result()
+    except BrokenProcessPool:
+        raise EnvironmentFault(
+            "a process that encodes was killed", hint="is there memory enough? --workers 1 uses one process"
+        ) from None
+
+
+def worker_count(asked: int, input_bytes: int) -> int:
     """Processes to encode so much text in: as asked, or one a core where it pays. 1 means this process alone."""
     if asked:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if characters > SMALL_CHARACTERS else 1
+    return cores if input_bytes > SMALL_BYTES else 1
 
 
-_STATE: dict[str, Any] = {}
-"""What a worker process holds."""
+_ENCODERS: dict[Path, Encoder] = {}
+"""What a worker process holds, by the folder of the tokenizer."""
 
 
-def _start(tokenizer: str, bos: int | None, eos: int, size: int, control: frozenset[int]) -> None:
+def _start() -> None:
     import signal
-
-    from tokenizers import Tokenizer
 
     # The terminal sends Ctrl-C to every process of the group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    opened = Tokenizer.from_str(tokenizer)
-    opened.encode_special_tokens = True
-    _STATE["encoder"] = Encoder(Codes(opened, bos, eos, size, control))
 
 
-def _work(task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
-    return encode_records(read_group(text, group), task, _STATE["encoder"], rules)
+def _ready() -> None:
+    """Import what is needed."""
+    import llmctl.data.tokenizers  # noqa: F401
+
+
+def _work(tokenizer: Path, task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
+    if tokenizer not in _ENCODERS:
+        from llmctl.data.tokenizers import open_codes
+
+        _ENCODERS[tokenizer] = Encoder(open_codes(tokenizer))
+    return encode_records(read_group(text, group), task, _ENCODERS[tokenizer], rules)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from llmctl.data.spec import SPLITS
 from llmctl.types import Record
 
-GROUP_CHARACTERS: Final = 4 << 20
+GROUP_CHARACTERS: Final = 1 << 20
 """Text of a row group: what is encoded at once by one process."""
 GROUP_RECORDS: Final = 20_000
 

@@ -1,4 +1,4 @@
-"""The registry described: the rows as they stand, and one part whole."""
+"""One part of the registry described whole, and the settings of any `Spec`."""
 
 from __future__ import annotations
 
@@ -24,33 +24,12 @@ VOCABULARY: Final = 4096
 """The vocabulary that parameters are counted at: the default of `preprocess --vocab-size`."""
 
 
-def kind_named(word: str) -> str:
-    """The registry's kind that a person means: `models`, `model`. Raises `UsageError` with the nearest."""
-    plural = word.lower().replace(" ", "").replace("-", "")
-    for kind in registry.KINDS:
-        if plural in (kind, kind.removesuffix("s")) or (kind == "datasets" and plural == "data"):
-            return kind
-    hint = registry.near(word, registry.KINDS)
-    raise UsageError(f"no such kind {word!r}", hint=hint or f"kinds: {', '.join(registry.KINDS)}")
-
-
-def listing(kind: str | None = None) -> dict[str, Any]:
-    """The document of `list`: nothing but the rows is read."""
-    return {"entries": [_row(entry) for entry in registry.entries(kind_named(kind) if kind else None)]}
-
-
-def kinds_with(name: str) -> list[str]:
-    """The kinds that have something of that name."""
-    name = name.partition(":")[0]
-    return [kind for kind in registry.KINDS if name in registry.table(kind).lookup]
-
-
 def describe(kind: str, name: str) -> dict[str, Any]:
     """The document of `show`: one part, whole. `name` may name a model's size too: `gpt2:tiny`.
 
     Raises `UsageError` with the nearest names; `EnvironmentFault` where a package's part cannot be loaded.
     """
-    kind = kind_named(kind)
+    kind = registry.kind_named(kind)
     size = None
     if kind == "models":
         name, colon, size_name = name.partition(":")
@@ -58,11 +37,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     entry = registry.find(kind, name)
     part = registry.load(kind, entry.name)
     more = _model(part, size) if kind == "models" else _DESCRIBE[kind](part)
-    return {**_row(entry), "aliases": list(entry.aliases), **more}
-
-
-def _row(entry: registry.Entry) -> dict[str, Any]:
-    return {"kind": entry.kind, "name": entry.name, "summary": entry.summary, "owner": entry.owner}
+    return {**entry.facts(), "aliases": list(entry.aliases), **more}
 
 
 def _model(spec: ModelSpec, size: str | None) -> dict[str, Any]:

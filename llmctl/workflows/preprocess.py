@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from llmctl import __version__, registry
 from llmctl.data.admit import Admission, Dropped, SameId
@@ -27,6 +27,9 @@ from llmctl.tasks.spec import Task
 from llmctl.types import Event, Tell
 from llmctl.workflows import hub
 from llmctl.workflows.spec import HUB, PreprocessConfig
+
+if TYPE_CHECKING:
+    from llmctl.data.encode import Workers
 
 REJECTS: Final = "rejects.jsonl"
 SAME_IDS_TOLD: Final = 5
@@ -208,11 +211,14 @@ def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool 
     for note in plan.notes:
         tell(Event("note", {"text": note}))
     _clear_leftovers(config.out, tell)
-    with whole.whole_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
+    from llmctl.data.encode import Workers, worker_count
+
+    workers = Workers(worker_count(config.workers, plan.input_bytes))
+    with workers, whole.whole_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
         taken = _take(config, plan, tell, folder)
         inputs = _inputs(plan.sources, taken.reading)
         kind = _make_tokenizer(config, plan, tell, folder, taken)
-        tokens = _encode(config, plan, tell, folder, taken)
+        tokens = _encode(config, plan, tell, folder, taken, workers)
         _check_splits(config, taken, tell)
         manifest = Manifest(
             llmctl=__version__,
@@ -409,36 +415,36 @@ def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Pa
     return TokenizerFacts(kind=kind, vocab_size=size, sha256=whole.sha256(out / "tokenizer.json"))
 
 
-def _encode(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> dict[str, int]:
+def _encode(
+    config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken, workers: Workers
+) -> dict[str, int]:
     """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
-    from llmctl.data.encode import Encoder, Workers, encode_split, worker_count
+    from llmctl.data.encode import Encoder, encode_split
     from llmctl.data.text import keep
     from llmctl.data.tokenizers import open_codes
 
     encoder = Encoder(open_codes(folder / "tokenizer"))
-    count = worker_count(config.workers, sum(taken.characters.values()))
+    workers.use(folder / "tokenizer")
     progress = _Progress(tell, "encode", total=sum(taken.splits.values()))
     tokens: dict[str, int] = {}
-    with contextlib.ExitStack() as stack:
-        workers = stack.enter_context(Workers(encoder.codes, count)) if count > 1 else None
-        for split in SPLITS:
-            path = folder / "text" / f"{split}-00000.parquet"
-            encoded = encode_split(
-                plan.task,
-                path,
-                encoder,
-                folder / "tokens",
-                split,
-                labels=taken.labels,
-                max_length=config.max_length,
-                workers=workers,
-                done=progress.add,
-            )
-            tokens[split] = encoded.tokens
-            if too_long := int((~encoded.kept).sum()):
-                keep(path, encoded.kept.tolist())
-                taken.dropped["too_long"] += too_long
-                taken.splits[split] -= too_long
+    for split in SPLITS:
+        path = folder / "text" / f"{split}-00000.parquet"
+        encoded = encode_split(
+            plan.task,
+            path,
+            encoder,
+            folder / "tokens",
+            split,
+            labels=taken.labels,
+            max_length=config.max_length,
+            workers=workers,
+            done=progress.add,
+        )
+        tokens[split] = encoded.tokens
+        if too_long := int((~encoded.kept).sum()):
+            keep(path, encoded.kept.tolist())
+            taken.dropped["too_long"] += too_long
+            taken.splits[split] -= too_long
     progress.end()
     return tokens
 

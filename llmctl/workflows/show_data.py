@@ -27,7 +27,7 @@ from llmctl.store import whole
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
-from llmctl.workflows.spec import HUB, looks_like_path
+from llmctl.workflows.spec import HUB
 from llmctl.workflows.weights import open_weights
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
@@ -101,7 +101,7 @@ def show_data(
 def _reader(prepared: Prepared, task: Task, model: str | None, *, offline: bool) -> Reader:
     if model is None:
         return Reader(None, task.families[0], "", None, prepared.tokenizer)
-    if looks_like_path(model) or model.startswith(HUB):
+    if registry.looks_like_path(model) or model.startswith(HUB):
         reader = _given(prepared, task, model, offline=offline)
     else:
         name, _, size = model.partition(":")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -21,11 +20,6 @@ HUB: Final = "hf:"
 """The prefix that asks the Hugging Face hub."""
 
 
-def looks_like_path(name: str) -> bool:
-    """Whether a name can only be, or is, a place on disk."""
-    return os.sep in name or name.startswith((".", "~")) or os.path.exists(name)
-
-
 def registered(kind: str) -> Callable[[str], str]:
     """A validator: the canonical name of something in the registry."""
 
@@ -39,7 +33,7 @@ def registered(kind: str) -> Callable[[str], str]:
 
 
 def _model_reference(name: str) -> str:
-    if looks_like_path(name) or name.startswith(HUB):
+    if registry.looks_like_path(name) or name.startswith(HUB):
         return name
     architecture, colon, size = name.partition(":")
     registered("models")(architecture)
@@ -50,7 +44,7 @@ def _model_reference(name: str) -> str:
 
 
 def _tokenizer_reference(name: str) -> str:
-    if name in TOKENIZERS or looks_like_path(name) or name.startswith(HUB):
+    if name in TOKENIZERS or registry.looks_like_path(name) or name.startswith(HUB):
         return name
     hint = registry.near(name, TOKENIZERS) or f"kinds: {', '.join(TOKENIZERS)}; or a folder"
     raise UsageValueError(f"no tokenizer named {name!r}", hint)

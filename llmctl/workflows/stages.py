@@ -18,14 +18,13 @@ from typing import Any, Final
 
 from pydantic import ConfigDict, ValidationError
 
-from llmctl import __version__
+from llmctl import __version__, registry
 from llmctl.config import Spec
 from llmctl.data.sources import STDIN, find_sources
 from llmctl.errors import GateError
 from llmctl.store import runs, whole
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.types import Tell
-from llmctl.workflows.spec import looks_like_path
 
 STAGES: Final = ("preprocess", "train", "generate", "eval")
 """The verbs that can be stages, in their order."""
@@ -131,7 +130,7 @@ def inputs(verb: str, config: Any) -> list[Path]:
     """The places that a stage reads. What has a name only (an architecture, the hub's) is settled by the settings."""
     named: list[Any] = []
     if verb == "preprocess":
-        made_later = [word for word in config.inputs if not os.path.exists(word) and looks_like_path(word)]
+        made_later = [word for word in config.inputs if not os.path.exists(word) and registry.looks_like_path(word)]
         there = [word for word in config.inputs if word not in (*made_later, STDIN)]
         found = [path for source in (find_sources(there) if there else ()) for path in source.paths]
         return [*found, *map(Path, made_later), *_places(config.source_file, config.target_file, config.tokenizer)]
@@ -148,7 +147,7 @@ def _places(*named: str | Path | None) -> list[Path]:
     return [
         Path(each).expanduser()
         for each in named
-        if isinstance(each, Path) or (isinstance(each, str) and each != STDIN and looks_like_path(each))
+        if isinstance(each, Path) or (isinstance(each, str) and each != STDIN and registry.looks_like_path(each))
     ]
 
 

@@ -21,7 +21,7 @@ from llmctl.store.models import ModelFolder, content_hash, matrices
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
-from llmctl.workflows.spec import HUB, TrainConfig, looks_like_path
+from llmctl.workflows.spec import HUB, TrainConfig
 from llmctl.workflows.weights import PARENT, PARENT_PATH, open_weights
 
 GIVEN_LEARNING_RATE: Final = 5e-5
@@ -172,7 +172,7 @@ def _check_same_data(config: TrainConfig, parents: Mapping[str, str]) -> None:
 def _comparable(name: str, config: TrainConfig) -> Any:
     if name == "data":
         return os.path.abspath(config.data)
-    if name == "model" and looks_like_path(config.model.name):
+    if name == "model" and registry.looks_like_path(config.model.name):
         return os.path.abspath(config.model.name)
     value = getattr(config, name)
     return value.model_dump(exclude_none=True) if isinstance(value, Spec) else value
@@ -182,7 +182,7 @@ def _model(
     config: TrainConfig, prepared: Prepared, *, offline: bool, tell: Tell
 ) -> tuple[ModelSpec | None, Shape | None, ModelFolder | None]:
     name, overrides = config.model.name, Shape.model_validate(config.model.model_dump(exclude={"name"}))
-    if name.startswith(HUB) or looks_like_path(name):
+    if name.startswith(HUB) or registry.looks_like_path(name):
         if changed := overrides.given():
             raise ConfigError(
                 [Fault(f"model.{each}", "given weights have their shape already") for each in changed],

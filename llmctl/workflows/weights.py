@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from llmctl import registry
 from llmctl.errors import EnvironmentFault, IntegrityError, MissingPackage, UsageError
 from llmctl.store import whole
 from llmctl.store.adapters import check_installed
 from llmctl.store.models import ModelFolder, content_hash, open_model
 from llmctl.types import Event, Tell, silent
 from llmctl.workflows import hub
-from llmctl.workflows.spec import HUB, looks_like_path
+from llmctl.workflows.spec import HUB
 
 GGUF: Final = ".gguf"
 MAGIC: Final = b"GGUF"
@@ -70,7 +71,7 @@ def local_folder(reference: str, *, offline: bool = False, tell: Tell = silent) 
     """
     if reference.startswith(HUB):
         return hub.folder(reference, offline=offline)
-    if not looks_like_path(reference):
+    if not registry.looks_like_path(reference):
         raise UsageError(
             f"{reference} is an architecture without weights: there is nothing to ask yet",
             hint=f"train it (llmctl train --model {reference}) and name the run",

@@ -21,7 +21,7 @@ from llmctl.cli import options
 from llmctl.cli.completions import verb_of
 from llmctl.cli.main import EXIT_CODES, VERBS
 from llmctl.cli.session import Session
-from llmctl.config import Spec, validate
+from llmctl.config import validate
 from llmctl.workflows import run as recipes
 
 REPOSITORY = Path(llmctl.__file__).parent.parent
@@ -113,7 +113,7 @@ def test_a_command_is_one_that_llmctl_takes(words: list[str], monkeypatch: pytes
         assert recipes.load([Path(session.extra["recipe"])], sets=session.sets)
     elif session.extra.get("resume"):  # what is missing stands in the run
         validate(session.spec, {"data": "data", "model": "lstm"} | session.block())
-    elif session.spec is not Spec:
+    elif session.spec is not None:
         session.config(session.spec)
     elif session.verb in ("list", "show"):
         kind, name = session.extra["kind"], session.extra.get("name")

@@ -202,7 +202,9 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pyte
     codes, task = trained("bpe"), LanguageModeling()
     path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS])
     alone = encode_split(task, path, Encoder(codes), tmp_path / "one", "train")
-    with Workers(codes, 2) as workers:
+    tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
+    with Workers(2) as workers:
+        workers.use(tmp_path / "tokenizer")
         several = encode_split(task, path, Encoder(codes), tmp_path / "two", "train", workers=workers)
     assert alone.tokens == several.tokens
     names = sorted(each.name for each in (tmp_path / "one").iterdir())
