@@ -114,3 +114,36 @@ def open_prepared(path: Path) -> Prepared:
     if counts.read != counts.kept + sum(counts.dropped.values()) + counts.rejected:
         raise IntegrityError("read is not kept + dropped + rejected", where=f"{where}:records", hint="preprocess again")
     return Prepared(path, manifest)
+
+
+def data_card(manifest: Manifest) -> str:
+    """README.md: a header by which `datasets.load_dataset` opens the splits, and what a person wants to know."""
+    splits = [split for split, count in manifest.splits.items() if count]
+    files = "".join(f"      - split: {split}\n        path: text/{split}-*.parquet\n" for split in splits)
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.records.dropped.items())) or "none"
+    rows = "".join(
+        f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |\n" for split in manifest.splits
+    )
+    # A file's name may hold anything; spelt as JSON it stays one line.
+    sources = "".join(f"* {json.dumps(each.path)} ({each.bytes:,} bytes)\n" for each in manifest.inputs)
+    labels = f"\nLabels: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
+    return f"""---
+configs:
+  - config_name: default
+    data_files:
+{files}---
+
+# Prepared data for {manifest.task}
+
+Made by llmctl {manifest.llmctl}. `manifest.json` holds counts, hashes and the whole configuration.
+
+| split | records | tokens |
+|---|---:|---:|
+{rows}
+Read {manifest.records.read:,} records, kept {manifest.records.kept:,}, dropped: {dropped}, \
+rejected {manifest.records.rejected:,}.
+The tokenizer is `{manifest.tokenizer.kind}` with {manifest.tokenizer.vocab_size:,} entries.
+{labels}
+Inputs:
+
+{sources}"""

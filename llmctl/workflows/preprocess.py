@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from llmctl.errors import ConfigError, DataError, Fault, GateError, UsageError
 from llmctl.registry import near
 from llmctl.store import whole
 from llmctl.store.locks import locked
-from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, Prepared, TokenizerFacts
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, Prepared, TokenizerFacts, data_card
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, Tell
 from llmctl.workflows import hub
@@ -466,39 +466,3 @@ class _Progress:
     def end(self) -> None:
         self._tell(Event("progress", {**self._fields, "records": self._records}))
         self._told = time.monotonic()
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The card
-
-
-def data_card(manifest: Manifest) -> str:
-    """README.md: a header by which `datasets.load_dataset` opens the splits, and what a person wants to know."""
-    splits = [split for split in SPLITS if manifest.splits[split]]
-    files = "".join(f"      - split: {split}\n        path: text/{split}-*.parquet\n" for split in splits)
-    counts: Mapping[str, int] = manifest.records.dropped
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items())) or "none"
-    rows = "".join(f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |\n" for split in SPLITS)
-    # A file's name may hold anything; spelt as JSON it stays one line.
-    sources = "".join(f"* {json.dumps(each.path)} ({each.bytes:,} bytes)\n" for each in manifest.inputs)
-    labels = f"\nLabels: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
-    return f"""---
-configs:
-  - config_name: default
-    data_files:
-{files}---
-
-# Prepared data for {manifest.task}
-
-Made by llmctl {manifest.llmctl}. `manifest.json` holds counts, hashes and the whole configuration.
-
-| split | records | tokens |
-|---|---:|---:|
-{rows}
-Read {manifest.records.read:,} records, kept {manifest.records.kept:,}, dropped: {dropped}, \
-rejected {manifest.records.rejected:,}.
-The tokenizer is `{manifest.tokenizer.kind}` with {manifest.tokenizer.vocab_size:,} entries.
-{labels}
-Inputs:
-
-{sources}"""
