@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from llmctl import registry
-from llmctl.cli import options, show_data
+from llmctl.cli import options, show_cost, show_data
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
@@ -36,7 +36,13 @@ def show_verb(summary: str) -> options.Verb:
         kind="*",
     )
     return options.Verb(
-        "show", None, run_show, summary, extra=show_data.OPTIONS, arguments=(kind, name), shared=options.OUTPUT
+        "show",
+        None,
+        run_show,
+        summary,
+        extra=(*show_data.OPTIONS, *show_cost.OPTIONS),
+        arguments=(kind, name),
+        shared=(options.SET, *options.OUTPUT),
     )
 
 
@@ -61,10 +67,13 @@ def run_show(session: Session) -> None:
         raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
+    cost = show_cost.asked(session, kind, name)
     from llmctl.workflows.describe import describe
 
     document = describe(kind, name)
-    session.finish(document, lambda: _show(document))
+    if cost is None:
+        return session.finish(document, lambda: _show(document))
+    session.finish({**document, "forecast": cost.facts}, lambda: cost.show(document))
     return None
 
 

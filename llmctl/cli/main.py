@@ -44,6 +44,7 @@ VERBS: Final = (
     VerbRow("run", "run", "The stages of a recipe in order; unchanged ones are skipped.", WORK),
     VerbRow("list", "catalog", "The registry: models, tasks, metrics, datasets, engines.", SEE),
     VerbRow("show", "catalog", "One entry of the registry, whole.", SEE),
+    VerbRow("suggest", "suggest", "Which models could learn a task here, each with the reason for its rank.", SEE),
     VerbRow("runs", "runs", "Runs under a folder: what made a model, what it scored, what differs.", SEE),
     VerbRow("doctor", "doctor", "What this machine and installation can do, every finding with its cure.", HOUSE),
     VerbRow("completions", "completions", "The completion script of a shell.", HOUSE),

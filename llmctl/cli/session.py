@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmctl.cli.render import Teller
@@ -91,10 +92,26 @@ class Session:
                 sys.stdout.flush()
         raise error
 
-    def plan(self, settings: Spec, facts: Mapping[str, Any]) -> None:
-        """The answer to `--dry-run`: the resolved settings and what was found, as YAML (JSON with `--json`)."""
-        document = {self.verb: json_module.loads(settings.model_dump_json()), "plan": dict(facts)}
-        self.finish({"dry_run": True, **document}, lambda: print(to_yaml(document), end=""))
+    def plan(
+        self,
+        settings: Spec,
+        facts: Mapping[str, Any],
+        shown: Mapping[str, Any] = MappingProxyType({}),
+        refusal: LlmctlError | None = None,
+    ) -> None:
+        """The answer to `--dry-run`: the resolved settings and what was found, as YAML (JSON with `--json`).
+
+        `shown` is told to a person in the place of the facts of the same names. `refusal` is raised afterwards.
+        """
+        given = {self.verb: json_module.loads(settings.model_dump_json())}
+        document = {"dry_run": True, **given, "plan": dict(facts)}
+
+        def show() -> None:
+            print(to_yaml({**given, "plan": {**facts, **shown}}), end="")
+
+        if refusal is not None:
+            self.fail(refusal, document, show)
+        self.finish(document, show)
 
 
 @contextlib.contextmanager

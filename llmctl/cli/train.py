@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,9 +14,17 @@ from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number
 from llmctl.cli.session import Session
 from llmctl.errors import UsageError
+from llmctl.types import Event
 from llmctl.workflows.spec import TrainConfig
 
+if TYPE_CHECKING:
+    from llmctl.workflows.forecast import Forecast
+    from llmctl.workflows.train_checks import Checked
+
 RESUME = options.Option("--resume", "go on with the run: llmctl train --resume RUN, or the same command again", "Main")
+MEASURE = options.Option(
+    "--measure", "with --dry-run: make a few steps and forget them, for the time it takes", "Budget"
+)
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -23,20 +32,45 @@ def add(app: typer.Typer, row: VerbRow) -> None:
 
 
 def verb(summary: str) -> options.Verb:
-    return options.Verb("train", TrainConfig, run, summary, positional="out", extra=(RESUME,))
+    return options.Verb("train", TrainConfig, run, summary, positional="out", extra=(RESUME, MEASURE))
 
 
 def run(session: Session) -> None:
     resume = bool(session.extra["resume"])
     config = (_with_recorded_settings(session) if resume else session).config(TrainConfig)
+    from llmctl.workflows import forecast as forecasting
     from llmctl.workflows import train as workflow
 
     checked = workflow.preflight(config, force=session.force, offline=session.offline, resume=resume, tell=session.tell)
+    if session.extra["measure"] and not session.dry_run:
+        raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
+    made = forecasting.forecast(config, checked)
     if session.dry_run:
-        return session.plan(checked.resolved, checked.facts())
+        return _plan(session, config, checked, made)
+    if not made.fits:
+        told = forecasting.refusal(made, forecasting.changes(config, checked))
+        session.tell(Event("warning", {"text": f"{told}; {told.hint}"}))
     result = workflow.train(config, checked, session.tell, force=session.force)
     session.finish(result.document(), lambda: _show(result.document()))
     return None
+
+
+def _plan(session: Session, config: TrainConfig, checked: Checked, made: Forecast) -> None:
+    """The answer to `--dry-run`; a run that does not fit is refused with what would make it fit."""
+    from llmctl.workflows import forecast as forecasting
+
+    facts, shown = made.facts(), made.told()
+    if not made.fits:
+        changes = forecasting.changes(config, checked)
+        refusal = forecasting.refusal(made, changes)
+        facts["changes"] = [each.facts() for each in changes]
+        session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown}, refusal)
+    if session.extra["measure"]:
+        from llmctl.workflows.rehearsal import rehearse
+
+        found = rehearse(config, checked, session.tell)
+        facts["measured"], shown["measured"] = found.facts(made), found.told(made)
+    session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown})
 
 
 def _with_recorded_settings(session: Session) -> Session:

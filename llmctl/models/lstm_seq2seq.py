@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
@@ -36,6 +37,10 @@ from llmctl.models.lstm import init_lstm
 from llmctl.models.reader import Reader
 from llmctl.models.recurrent import State, config_fields
 from llmctl.models.spec import Shape, Vocabulary
+
+
+AT_ONCE: Final = 1 << 24
+"""Numbers of (target, source, width) that additive attention holds at once."""
 
 
 class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -114,14 +119,30 @@ class CrossAttention(nn.Module):
     def forward(self, h: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """h (B, T, H), m (B, S, H), mask (B, S) -> c (B, T, H), a (B, T, S). Padding of the source gets weight 0."""
         q = self.query(h)  # (B, T, H)
-        if self.key is not None and self.v is not None:
-            e = self.v(torch.tanh(q[:, :, None] + self.key(memory)[:, None])).squeeze(-1)  # (B, T, S, H) -> (B, T, S)
+        if self.key is not None:
+            e = self._additive(q, self.key(memory))
         else:
             e = q @ memory.transpose(1, 2) / math.sqrt(q.shape[-1])  # (B, T, S)
         if mask is not None:
             e = e.masked_fill(mask[:, None] == 0, torch.finfo(e.dtype).min)
         a = e.softmax(-1)  # (B, T, S)
         return a.to(memory.dtype) @ memory, a
+
+    def _additive(self, q: Tensor, k: Tensor) -> Tensor:
+        """q (B, T, H), k (B, S, H) -> e (B, T, S). What would be too much at once is made in parts of the target, and
+        again in the backward pass: one long record else takes gigabytes."""
+        size = max(1, AT_ONCE // (q.shape[0] * k.shape[1] * k.shape[2]))
+        if q.shape[1] <= size:
+            return self._scores(q, k)
+        if not torch.is_grad_enabled():
+            return torch.cat([self._scores(part, k) for part in q.split(size, 1)], 1)
+        return torch.cat([checkpoint(self._scores, part, k, use_reentrant=False) for part in q.split(size, 1)], 1)
+
+    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H) -> (B, T, S) through (B, T, S, H)."""
+        assert self.v is not None
+        scores: Tensor = self.v(torch.tanh(q[:, :, None] + k[:, None])).squeeze(-1)
+        return scores
 
 
 class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]

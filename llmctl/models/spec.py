@@ -82,6 +82,9 @@ class ModelSpec:
     """Peak learning rate at the size nano."""
     head_multiple: int = 1
     """What the width of a head must be a multiple of: rotary positions turn pairs."""
+    forgets: bool = False
+    """Whether its state has no gates, so that what it is taught about the past fades within some ten tokens (Bengio,
+    Simard and Frasconi 1994, Learning Long-Term Dependencies with Gradient Descent is Difficult)."""
     labels_only: bool = False
     """Whether it only names labels: it has no head over the vocabulary that plain text could teach."""
 
@@ -158,6 +161,7 @@ RNN = ModelSpec(
     implementation="llmctl.models.rnn:build",
     weights=counts.rnn,
     learning_rate=6e-3,
+    forgets=True,
 )
 
 LSTM = ModelSpec(

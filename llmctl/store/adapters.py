@@ -44,6 +44,12 @@ class LoraFile(Spec):
     transposed: bool = key(False, "the layers keep their weights transposed, as GPT-2's do")
 
 
+def stack_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Of a model's weights the linear layers within numbered ones: name of the module -> shape of its matrix."""
+    named = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
+    return {name: shape for name, shape in named.items() if len(shape) == 2 and IN_STACK.fullmatch(name)}
+
+
 def is_target(name: str, targets: tuple[str, ...]) -> bool:
     """Whether an adapter with these targets stands on the layer of that name, as peft reads its target_modules."""
     return any(name == each or name.endswith(f".{each}") for each in targets)

@@ -151,20 +151,25 @@ def content_hash(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def matrices(folder: Path) -> list[str]:
-    """Names of the two-dimensional weights in a model folder, from the heads of its files, which are read alone.
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights in a model folder, from the heads of its files, which are read alone.
 
     Raises `IntegrityError` for a head that lies.
     """
-    names: list[str] = []
+    found: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if size > min(LONGEST_HEAD, path.stat().st_size - 8):
                 raise IntegrityError("its head says that it is longer than it can be", where=str(path))
             head = _object(file.read(size), path)
-        names += [name for name, each in head.items() if isinstance(each, dict) and len(each.get("shape", ())) == 2]
-    return sorted(names)
+        found |= {name: tuple(each["shape"]) for name, each in head.items() if _has_shape(each)}
+    return found
+
+
+def _has_shape(entry: Any) -> bool:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    return isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -145,11 +145,7 @@ def _torch() -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     if find_spec("psutil") is None:
         return  # told among the packages
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if (limit := _memory_limit()) is not None:
-        free = min(free, limit)
+    free = machine.free_memory_bytes()
     text = f"{_gib(free)} free"
     if free < MEMORY_WANTED:
         yield Finding("memory", "warning", text, "end other programs, or train a smaller model: --model NAME:nano")
@@ -163,17 +159,6 @@ def _memory() -> Iterator[Finding]:
             yield Finding("shared memory", "warning", f"{_gib(size)} free in {shared}", cure)
         else:
             yield Finding("shared memory", "ok", f"{_gib(size)} free in {shared}")
-
-
-def _memory_limit() -> int | None:
-    """What the container may still take (cgroup version 2), where there is a limit."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = (group / "memory.current").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return None if limit == "max" else max(0, int(limit) - int(used))
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

@@ -222,6 +222,15 @@ class MergeConfig(Spec):
     base: Path | None = flag(None, "the adapter's base, where it is no longer where it was", panel="Main")
 
 
+class SuggestConfig(Spec):
+    """Which models could learn a task here."""
+
+    task: TaskName | None = flag(None, "what shall be learned; prepared data knows its own", panel="Main")
+    data: Path | None = flag(None, "a prepared folder: its size decides with", panel="Main")
+    memory: Size | None = flag(None, "memory there is, 8GiB; what is free here when not given", panel="Main", ge=1)
+    batch_size: Whole = flag(32, "records (blocks) of one step", panel="Main", ge=1)
+
+
 class QuickstartConfig(Spec):
     """The whole lifecycle on data that ships with the package."""
 

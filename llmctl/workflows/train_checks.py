@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ from llmctl.metrics.spec import MetricSpec
 from llmctl.models import families
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
-from llmctl.store.adapters import IN_STACK, check_installed, check_targets
-from llmctl.store.models import ModelFolder, content_hash, matrices
+from llmctl.store.adapters import check_installed, check_targets, stack_layers
+from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
@@ -65,16 +65,9 @@ class Checked:
         return found
 
 
-def preflight(
-    config: TrainConfig,
-    *,
-    force: bool,
-    offline: bool,
-    resume: bool = False,
-    in_worker: bool = False,
-    tell: Tell = silent,
-) -> Checked:
-    """Raise the first kind of fault that there is, before anything slow; imports nothing heavy."""
+def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Checked:
+    """Whether model, data, task and settings go together; raises the first kind of fault that there is. Looks at no
+    place that is written to; imports nothing heavy."""
     prepared = open_prepared(config.data)
     task: Task = registry.load("tasks", prepared.manifest.task)()
     architecture, shape, given = _model(config, prepared, offline=offline, tell=tell)
@@ -86,17 +79,6 @@ def preflight(
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
     best_by, best_score = _best_by(config, prepared, task)
-    parents = _parents(config, prepared, given)
-    resuming = resume and (config.out / runs.RUN).is_file()
-    if resuming and config.adapter is not None:
-        _check_same_base(config, parents)
-    if resuming:
-        _check_same_data(config, parents)
-    if not resuming and not in_worker and config.machine_rank == 0:
-        whole.refuse_existing(config.out, force=force, marker=runs.RUN)
-        _refuse_inside_run(config.out)
-    whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
-    whole.check_writable(config.out / "model", bytes_needed=_bytes_needed(config, prepared, architecture, shape, given))
     return Checked(
         resolved=_resolve(config, architecture, shape, given),
         prepared=prepared,
@@ -107,9 +89,33 @@ def preflight(
         given=given,
         best_by=best_by,
         best_score=best_score,
-        parents=parents,
-        resume=resuming,
+        parents=_parents(config, prepared, given),
+        resume=False,
     )
+
+
+def preflight(
+    config: TrainConfig,
+    *,
+    force: bool,
+    offline: bool,
+    resume: bool = False,
+    in_worker: bool = False,
+    tell: Tell = silent,
+) -> Checked:
+    """`examine`, and whether the run can be written where it shall be."""
+    checked = examine(config, offline=offline, tell=tell)
+    resuming = resume and (config.out / runs.RUN).is_file()
+    if resuming and config.adapter is not None:
+        _check_same_base(config, checked.parents)
+    if resuming:
+        _check_same_data(config, checked.parents)
+    if not resuming and not in_worker and config.machine_rank == 0:
+        whole.refuse_existing(config.out, force=force, marker=runs.RUN)
+        _refuse_inside_run(config.out)
+    whole.refuse_same(config.out, [config.data, *([checked.given.path] if checked.given else [])])
+    whole.check_writable(config.out / "model", bytes_needed=_bytes_needed(config, checked))
+    return replace(checked, resume=resuming)
 
 
 CHANGEABLE: Final = frozenset(
@@ -196,8 +202,7 @@ def _model(
             )
         if config.adapter is not None:
             check_installed()
-            names = [name.removesuffix(".weight") for name in matrices(given.path) if name.endswith(".weight")]
-            check_targets(config.adapter.targets, filter(IN_STACK.fullmatch, names))
+            check_targets(config.adapter.targets, stack_layers(shapes(given.path)))
         return None, None, given
     if config.adapter is not None:
         raise ConfigError(
@@ -358,17 +363,13 @@ def _parents(config: TrainConfig, prepared: Prepared, given: ModelFolder | None)
     return found
 
 
-def _bytes_needed(
-    config: TrainConfig,
-    prepared: Prepared,
-    architecture: ModelSpec | None,
-    shape: Shape | None,
-    given: ModelFolder | None,
-) -> int:
+def _bytes_needed(config: TrainConfig, checked: Checked) -> int:
     """Disk for the checkpoints kept, the best one, one being written, and the model."""
-    if architecture and shape:
-        labels = len(prepared.manifest.labels)
-        weights = 4 * architecture.parameters(shape, prepared.manifest.tokenizer.vocab_size, labels)
+    given = checked.given
+    if checked.architecture and checked.shape:
+        labels = len(checked.prepared.manifest.labels)
+        size = checked.prepared.manifest.tokenizer.vocab_size
+        weights = 4 * checked.architecture.parameters(checked.shape, size, labels)
     else:
         weights = sum(each.stat().st_size for each in given.path.glob("*.safetensors")) if given else 0
     if config.adapter is not None and given is not None:

@@ -174,3 +174,29 @@ def test_attention_over_the_source_comes_out_of_generate() -> None:
     assert weights.shape == (2, 1, out.sequences.shape[1] - 1, 7)
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
     assert weights[1, :, :, 5:].max() == 0
+
+
+def test_one_long_record_does_not_take_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Additive attention in parts of the target is the same attention, with the same gradients."""
+    from llmctl.models import lstm_seq2seq
+
+    torch.manual_seed(0)
+    attention = lstm_seq2seq.CrossAttention(16, "additive")
+    h, memory = torch.randn(2, 11, 16), torch.randn(2, 9, 16)
+    mask = torch.ones(2, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+
+    def run() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        attention.zero_grad()
+        context, weights = attention(h, memory, mask)
+        (context.square().sum() + weights.square().sum()).backward()
+        return context.detach(), [weight.grad.clone() for weight in attention.parameters() if weight.grad is not None]
+
+    whole, gradients = run()
+    monkeypatch.setattr(lstm_seq2seq, "AT_ONCE", 2 * 9 * 16 * 3)
+    parts, gradients_of_parts = run()
+    assert torch.equal(whole, parts)
+    for one, other in zip(gradients, gradients_of_parts, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        assert torch.equal(attention(h, memory, mask)[0], whole)

@@ -1,0 +1,66 @@
+"""`llmctl show models NAME --data PREPARED`: what learning that data would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl import registry
+from llmctl.cli.options import Option
+from llmctl.cli.render import plain
+from llmctl.cli.session import Session
+from llmctl.errors import UsageError
+
+PANEL: Final = "show models NAME"
+OPTIONS: Final = (
+    Option("--data", "what it would cost to learn this prepared data", PANEL, "DIR", is_path=True, text=True),
+    Option("--measure", "with --data: make a few steps and forget them, for the time it takes", PANEL),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A forecast, for JSON and for a person."""
+
+    facts: Mapping[str, Any]
+    told: Mapping[str, str]
+
+    def show(self, document: Mapping[str, Any]) -> None:
+        print(f"{document['name']}  {plain(document['summary'])}\n")
+        width = max(map(len, self.told))
+        for name, value in self.told.items():
+            print(f"{name:<{width}}  {plain(value)}")
+
+
+def asked(session: Session, kind: str, name: str) -> Cost | None:
+    """The forecast where `--data` asks for one; `--set` then takes the settings of `train`."""
+    data, measure = session.extra["data"], session.extra["measure"]
+    if data is None:
+        if measure or session.sets:
+            given = "--measure" if measure else "--set"
+            raise UsageError(f"{given} goes with --data", hint="llmctl show models NAME --data PREPARED")
+        return None
+    if registry.kind_named(kind) != "models":
+        raise UsageError(f"--data is for models, not for {kind}", hint="llmctl show models NAME --data PREPARED")
+    from llmctl import config as configuration
+    from llmctl.workflows import forecast as forecasting
+    from llmctl.workflows.spec import TrainConfig
+    from llmctl.workflows.train_checks import examine
+
+    flags = {"data": Path(data), "model": name, "out": "not-made"}
+    config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags)
+    checked = examine(config, offline=True)
+    made = forecasting.forecast(config, checked)
+    facts, told = made.facts(), made.told()
+    if not made.fits:
+        changes = forecasting.changes(config, checked)
+        facts["changes"] = [each.facts() for each in changes]
+        told["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
+    elif measure:
+        from llmctl.workflows.rehearsal import rehearse
+
+        found = rehearse(config, checked, session.tell)
+        facts["measured"], told["measured"] = found.facts(made), found.told(made)
+    return Cost(facts, told)

@@ -1,0 +1,149 @@
+"""What a model costs: floating-point operations and the memory of its activations, by arithmetic alone.
+
+Operations: two for every weight that a token passes (one multiplication, one addition), and 4·H for each pair of
+positions that attend to each other in a layer; learning takes three times the forward pass, which the backward pass
+costs twice again (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+
+Activations: what stays in memory from the forward pass for the backward pass, most of all. It is proportional to the
+tokens read, the layers and the widths; the factors were fitted to measured peaks (`tests/benchmarks/memory.py`
+measures again) and hold for the computation of `training/` on a processor.
+
+Letters: B examples, S positions of the source (or of the only sequence), U of the target, L layers, H width, I width
+inside the MLP, E width of token vectors, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from llmctl.models.spec import Shape
+from llmctl.types import Family
+
+LEARNING: Final = 3
+"""Forward passes that one step of learning costs."""
+MASKED_SHARE: Final = 0.15
+"""Places that a masked language model says something of (Devlin et al. 2019)."""
+
+
+class Reading(NamedTuple):
+    """What is read at once, padding included: B examples of S tokens, in an encoder-decoder with U tokens of target."""
+
+    examples: int
+    source: int
+    target: int = 0
+
+
+def forward_flops(
+    family: Family, shape: Shape, parameters: int, vocabulary: int, reading: Reading, *, labelled: bool = False
+) -> float:
+    """Operations of reading once. `parameters`: all weights, tied ones counted once. `labelled`: an encoder's head names
+    labels."""
+    b, s, u = reading
+    width = shape.hidden or 1
+    table = vocabulary * (shape.embedding or width)
+    positions = (shape.context or 0) * width * (2 if family == "encoder-decoder" else 1)
+    stack = max(0, parameters - table - positions)
+    pairs = 4 * width * (shape.layers or 1) if shape.heads else 0
+    if family == "decoder":
+        return b * s * (2 * (stack + table) + pairs * s)
+    if family == "encoder":
+        head = 0.0 if labelled else 2 * table * MASKED_SHARE
+        return b * s * (2 * stack + head + pairs * s)
+    # Of a transformer's layer the decoder has one attention more; an LSTM that reads both ways is about half of all.
+    mlp = 2 * width * (shape.inner or 0)
+    reads = (4 * width**2 + mlp) / (12 * width**2 + 2 * mlp) if shape.heads else 0.5
+    crossing = 4 * width * (shape.layers or 1) if shape.heads else 4 * width
+    return (
+        2 * b * (s * reads * stack + u * ((1 - reads) * stack + table))
+        + pairs * b * (s * s + u * u)
+        + crossing * b * s * u
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes that a step holds at its peak beside weights, gradients and the optimizer's memory, by what they grow with."""
+
+    hidden: float
+    """for each token, layer and unit of H"""
+    inner: float = 0.0
+    """for each token, layer and unit of I"""
+    token: float = 0.0
+    """for each token and unit of H (of E in a recurrent model)"""
+    logits: float = 0.0
+    """for each target token and entry of the vocabulary"""
+    scores: float = 0.0
+    """for each head, layer and pair of positions, where attention is not fused"""
+    energies: float = 0.0
+    """for each pair of source and target position and unit of H, in additive attention"""
+
+
+LIBRARIES_BYTES: Final = 445 << 20
+"""What a process that trains holds before it has a model: Python, torch, transformers, and what ends a run."""
+
+_FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
+    # in bf16, in fp32
+    "rnn": (Kept(hidden=20), Kept(hidden=18)),
+    "lstm": (Kept(hidden=47), Kept(hidden=47)),
+    "attention": (Kept(hidden=33, inner=11), Kept(hidden=33, inner=11)),
+    "gpt2": (Kept(hidden=44, inner=17), Kept(hidden=44, inner=25)),
+    "llama": (Kept(hidden=41, inner=13, token=114), Kept(hidden=41, inner=20)),
+    "lstm-seq2seq": (Kept(hidden=60, logits=14, energies=12), Kept(hidden=60, logits=14, energies=12)),
+    "t5": (Kept(hidden=40, inner=12, logits=14, scores=12), Kept(hidden=40, inner=12, logits=14, scores=12)),
+    "marian": (Kept(hidden=40, inner=12, logits=14), Kept(hidden=40, inner=12, logits=14)),
+    "bart": (Kept(hidden=40, inner=12, logits=14), Kept(hidden=40, inner=12, logits=14)),
+    "lstm-classifier": (Kept(hidden=170), Kept(hidden=163)),
+    "bert": (Kept(hidden=40, inner=15), Kept(hidden=50, inner=20)),
+}
+_NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
+    "decoder": ("llama", "lstm"),
+    "encoder-decoder": ("bart", "lstm-seq2seq"),
+    "encoder": ("bert", "lstm-classifier"),
+}
+"""For an architecture that was not measured, the one of its family: with attention, and without."""
+
+
+def _factors(name: str, family: Family, shape: Shape, precision: Literal["fp32", "bf16"]) -> Kept:
+    with_attention, without = _NEAREST[family]
+    own = name.removeprefix("llmctl-")
+    narrow, wide = _FACTORS.get(own) or _FACTORS[with_attention if shape.heads else without]
+    return narrow if precision == "bf16" else wide
+
+
+def kept_bytes(
+    name: str,
+    family: Family,
+    shape: Shape,
+    vocabulary: int,
+    reading: Reading,
+    precision: Literal["fp32", "bf16"],
+    *,
+    labelled: bool = False,
+) -> float:
+    """Bytes of activations of the architecture `name` (for one that is not known: of the nearest that is)."""
+    factors = _factors(name, family, shape, precision)
+    b, s, u = reading
+    width, layers = shape.hidden or 1, shape.layers or 1
+    tokens = b * (s + u)
+    total = tokens * layers * (factors.hidden * width + factors.inner * (shape.inner or 0))
+    total += tokens * factors.token * (shape.embedding or width)
+    said = b * u if family == "encoder-decoder" else 0
+    if family == "encoder" and not labelled:
+        said = round(MASKED_SHARE * b * s)
+    total += factors.logits * said * vocabulary
+    total += factors.scores * (shape.heads or 0) * layers * b * (s * s + u * u + s * u)
+    if shape.score == "additive":
+        total += factors.energies * b * s * u * width
+    return total
+
+
+def answering_bytes(family: Family, shape: Shape, vocabulary: int, answers: int, length: int) -> float:
+    """Bytes of answering `answers` prompts at once in fp32, each `length` tokens with its answer: keys and values of
+    every layer (of a recurrence its state), and the logits of one place."""
+    width, layers = shape.hidden or 1, shape.layers or 1
+    cached = 2 * 4 * width * layers * (length if shape.heads else 1)
+    if family == "encoder":
+        cached = 4 * width * length * 8
+    return float(answers * (cached + 3 * 4 * vocabulary))

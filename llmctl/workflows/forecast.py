@@ -1,0 +1,430 @@
+"""What a run will cost before it starts: operations, memory, whether it fits here and what would make it fit.
+
+Arithmetic alone (`models/costs.py`); nothing heavy is imported. `workflows/rehearsal.py` measures instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from llmctl.config import combine, validate
+from llmctl.data.lengths import Lengths, lengths
+from llmctl.errors import EnvironmentFault, LlmctlError
+from llmctl.models import costs, families
+from llmctl.models.costs import Reading
+from llmctl.models.spec import Shape
+from llmctl.store.adapters import is_target, stack_layers
+from llmctl.store.models import shapes
+from llmctl.training import machine
+from llmctl.types import Family
+from llmctl.workflows.spec import TrainConfig
+from llmctl.workflows.train_checks import Checked, examine
+
+AROUND: Final = 3
+"""Control tokens around the texts of a record."""
+TOLD: Final = 24
+"""Tokens around them where given weights are told in words what to do."""
+OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
+"""What a rule remembers of each weight."""
+RESERVE: Final = 0.05
+"""Share of the free memory that is left to others."""
+SPANS_SHARE: Final = 0.25
+"""Tokens to say of a block from which spans were cut: 15 % of it and the marks between them."""
+GENERATED: Final = 32
+"""Answers made at once, as `generate` does by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes at the peak, by what takes them."""
+
+    libraries: int
+    weights: int
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    """What a forward pass leaves for the backward pass, with the logits; of a generate, its cache and logits."""
+
+    @property
+    def total(self) -> int:
+        return self.libraries + self.weights + self.gradients + self.optimizer + self.activations
+
+    def told(self) -> str:
+        parts = ", ".join(f"{name} {gib(size)}" for name, size in asdict(self).items() if size)
+        return f"{gib(self.total)} ({parts})"
+
+    def facts(self) -> dict[str, int]:
+        found = {f"{name}_bytes": size for name, size in asdict(self).items() if size}
+        return {**found, "total_bytes": self.total}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run will take."""
+
+    parameters: int
+    learned_parameters: int
+    reading: Reading
+    """The largest forward pass that it makes."""
+    precision: machine.Precision
+    flops_per_token: float
+    tokens_per_epoch: int
+    steps_per_epoch: int
+    epochs: float | None
+    """None where the budget is one of time."""
+    memory: Memory
+    generating: Memory
+    processes: int
+    free: int
+
+    @property
+    def needed(self) -> int:
+        return self.memory.total * self.processes
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= (1 - RESERVE) * self.free
+
+    def told(self) -> dict[str, Any]:
+        """The same for a person."""
+        budget = f"{self.epochs:.3g} epochs" if self.epochs is not None else "a budget of time"
+        flops = self.flops_per_token * self.tokens_per_epoch
+        return {
+            "weights": f"{self.parameters:,}"
+            + (f", {self.learned_parameters:,} learned" if self.learned_parameters < self.parameters else ""),
+            "operations": f"{_short(self.flops_per_token)}FLOP a token, {_short(flops)}FLOP an epoch",
+            "epoch": f"{self.tokens_per_epoch:,} tokens in {self.steps_per_epoch:,} steps; {budget}",
+            "largest batch": " x ".join(str(each) for each in self.reading if each) + f" tokens, {self.precision}",
+            "memory to train": self.memory.told() + (f", {self.processes} times" if self.processes > 1 else ""),
+            "memory to answer": self.generating.told(),
+            "memory free": f"{gib(self.free)}: " + ("fits" if self.fits else "does not fit"),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        epoch = self.flops_per_token * self.tokens_per_epoch
+        return {
+            "parameters": self.parameters,
+            "learned_parameters": self.learned_parameters,
+            "precision": self.precision,
+            "largest_batch": {name: size for name, size in self.reading._asdict().items() if size},
+            "flops_per_token": round(self.flops_per_token),
+            "tokens_per_epoch": self.tokens_per_epoch,
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": round(self.epochs, 3) if self.epochs is not None else None,
+            "flops": round(epoch * self.epochs) if self.epochs is not None else None,
+            "memory": self.memory.facts(),
+            "generate_memory": self.generating.facts(),
+            "processes": self.processes,
+            "needed_bytes": self.needed,
+            "free_bytes": self.free,
+            "fits": self.fits,
+        }
+
+
+def forecast(config: TrainConfig, checked: Checked) -> Forecast:
+    """What this run will take at its peak and in all."""
+    manifest = checked.prepared.manifest
+    shape, name, vocabulary, parameters = _model(checked)
+    found = lengths(checked.prepared.tokens, "train")
+    precision = _precision(config)
+    reading, examples = _largest(config, checked, name, shape, found)
+    learned = _learned(config, checked, parameters)
+    labelled = checked.family == "encoder" and checked.task.labelled
+    tokens = _tokens(checked, found, examples)
+    typical = _typical(checked, found, examples, reading)
+    operations = costs.LEARNING * costs.forward_flops(
+        checked.family, shape, parameters, vocabulary, typical, labelled=labelled
+    )
+    per_token = operations / max(1, typical.examples * (typical.source + typical.target))
+    steps = -(-examples // config.batch_size)
+    return Forecast(
+        parameters=parameters,
+        learned_parameters=learned,
+        reading=reading,
+        precision=precision,
+        flops_per_token=per_token,
+        tokens_per_epoch=tokens,
+        steps_per_epoch=steps,
+        epochs=_epochs(checked.resolved, steps, tokens),
+        memory=memory_of(
+            checked.family,
+            name,
+            shape,
+            vocabulary,
+            parameters,
+            reading,
+            precision=precision,
+            learned=learned,
+            optimizer=config.optimizer.name,
+            labelled=labelled,
+        ),
+        generating=Memory(
+            libraries=costs.LIBRARIES_BYTES,
+            weights=4 * parameters,
+            activations=round(
+                costs.answering_bytes(
+                    checked.family, shape, vocabulary, GENERATED, manifest.block_size or reading.source
+                )
+            ),
+        ),
+        processes=config.processes,
+        free=machine.free_memory_bytes(),
+    )
+
+
+def memory_of(
+    family: Family,
+    name: str,
+    shape: Shape,
+    vocabulary: int,
+    parameters: int,
+    reading: Reading,
+    *,
+    precision: machine.Precision | None = None,
+    learned: int | None = None,
+    optimizer: str = "adamw",
+    labelled: bool = False,
+) -> Memory:
+    """Bytes at the peak of training an architecture. `learned`: of its weights those that move, all where not given."""
+    precision = precision or ("bf16" if machine.has_bf16() else "fp32")
+    learned = parameters if learned is None else learned
+    weights = 4 * parameters
+    if precision == "bf16":
+        # Under autocast a second copy in bf16; frozen ones under an adapter are kept in bf16 alone.
+        weights += 2 * parameters if learned == parameters else -2 * (parameters - learned)
+    kept = costs.kept_bytes(name, family, shape, vocabulary, reading, precision, labelled=labelled)
+    return Memory(
+        libraries=costs.LIBRARIES_BYTES,
+        weights=weights,
+        gradients=4 * learned,
+        optimizer=OPTIMIZER_BYTES[optimizer] * learned,
+        activations=round(kept),
+    )
+
+
+def _model(checked: Checked) -> tuple[Shape, str, int, int]:
+    """Shape, name of the architecture, entries of the vocabulary, weights: of random weights or of given ones."""
+    manifest = checked.prepared.manifest
+    if checked.architecture is not None and checked.shape is not None:
+        size = manifest.tokenizer.vocab_size
+        labels = len(manifest.labels) if checked.task.labelled else 0
+        parameters = checked.architecture.parameters(checked.shape, size, labels)
+        return checked.shape, checked.architecture.name, size, parameters
+    assert checked.given is not None
+    config = checked.given.config
+    counts = [_product(each) for each in shapes(checked.given.path).values()]
+    return _shape_of(config), str(config.get("model_type")), int(config.get("vocab_size") or 0), sum(counts)
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total
+
+
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads"),
+    "context": ("max_position_embeddings", "n_positions"),
+    "inner": ("intermediate_size", "n_inner", "d_ff", "encoder_ffn_dim"),
+    "embedding": ("embedding_size",),
+}
+"""Where the configs of transformers' architectures keep what a `Shape` says."""
+
+
+def _shape_of(config: Mapping[str, Any]) -> Shape:
+    found: dict[str, Any] = {}
+    for name, keys in _KEYS.items():
+        value = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+        if value:
+            found[name] = value
+    if "heads" in found and "inner" not in found and "hidden" in found:
+        found["inner"] = 4 * found["hidden"]  # GPT-2 leaves it open
+    return Shape.model_validate(found)
+
+
+def _precision(config: TrainConfig) -> machine.Precision:
+    if config.precision == "auto":
+        return "bf16" if machine.has_bf16() else "fp32"
+    return "fp32" if config.precision == "fp32" else "bf16"
+
+
+def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, found: Lengths) -> tuple[Reading, int]:
+    """The largest forward pass, and how many examples an epoch has."""
+    share = -(-config.batch_size // config.processes)
+    rows = min(config.micro_batch_size or share, share)
+    block = checked.prepared.manifest.block_size
+    context = min([each for each in (shape.context, config.max_length) if each], default=None)
+    if block is not None:
+        examples = max(1, -(-(found.tokens - 1) // block))
+        size = min(block, context or block)
+        return Reading(min(rows, examples), min(size, found.tokens), _mended(checked, name, size)), examples
+    around = AROUND if checked.given is None else TOLD
+    if checked.family == "encoder-decoder":
+        source, target = found.longest_given + around, found.longest_learned + AROUND
+    elif checked.family == "encoder":
+        source, target = found.longest_given + around, 0
+    else:
+        source, target = found.longest + around, 0
+    limit = context or max(source, target)
+    return Reading(min(rows, found.records), min(source, limit), min(target, limit)), found.records
+
+
+def _mended(checked: Checked, name: str, size: int) -> int:
+    """Tokens that an encoder-decoder has to say of a block: all of it, or the spans cut out (Raffel et al. 2020)."""
+    if checked.family != "encoder-decoder":
+        return 0
+    return max(1, round(SPANS_SHARE * size)) if families.mending_of(checked.family, name) == "spans" else size
+
+
+def _tokens(checked: Checked, found: Lengths, examples: int) -> int:
+    """Tokens that an epoch reads, control tokens included."""
+    if checked.prepared.manifest.block_size is not None:
+        return found.tokens
+    return found.tokens + examples * (AROUND if checked.given is None else TOLD)
+
+
+def _typical(checked: Checked, found: Lengths, examples: int, largest: Reading) -> Reading:
+    """One example of average length."""
+    if checked.prepared.manifest.block_size is not None:
+        return largest._replace(examples=1)
+    learned = found.learned / max(1, found.records)
+    rest = found.tokens / max(1, found.records) - learned
+    if checked.family == "encoder-decoder":
+        return Reading(1, max(1, round(rest) + AROUND), max(1, round(learned) + 1))
+    text = rest if checked.family == "encoder" else rest + learned
+    return Reading(1, max(1, round(text) + AROUND))
+
+
+def _learned(config: TrainConfig, checked: Checked, parameters: int) -> int:
+    """Weights that move: all, or an adapter's two matrices beside each layer that it stands on."""
+    if config.adapter is None or checked.given is None:
+        return parameters
+    layers = stack_layers(shapes(checked.given.path))
+    wanted = config.adapter.targets
+    chosen = [shape for name, shape in layers.items() if wanted is None or is_target(name, wanted)]
+    return sum(config.adapter.rank * (shape[0] + shape[1]) for shape in chosen)
+
+
+def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) -> float | None:
+    """Passes that the budget allows; None where only time bounds it."""
+    limits = []
+    if config.epochs is not None:
+        limits.append(config.epochs)
+    if config.max_steps is not None:
+        limits.append(config.max_steps / steps_per_epoch)
+    if config.max_tokens is not None:
+        limits.append(config.max_tokens / max(1, tokens_per_epoch))
+    return min(limits, default=None)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What would make it fit
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting with which the run would fit."""
+
+    setting: str
+    needed: int
+
+    def facts(self) -> dict[str, Any]:
+        return {"set": self.setting, "needed_bytes": self.needed}
+
+
+def changes(config: TrainConfig, checked: Checked) -> list[Change]:
+    """Single changes that would each make the run fit, the mildest first; where none alone does, the strongest two
+    together; nothing where even those do not."""
+    singles = list(_changes(config, checked))
+    fitting = [Change(told, made.needed) for told, _, made in singles if made.fits]
+    if fitting:
+        return fitting
+    together: dict[str, Any] = {}
+    told: list[str] = []
+    for setting, settings, _ in singles:
+        if not set(settings) & set(together):
+            together |= settings
+            told.append(setting)
+    made = _with(config, together, checked) if len(told) > 1 else None
+    return [Change(" and ".join(told), made.needed)] if made and made.fits else []
+
+
+def _changes(config: TrainConfig, checked: Checked) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    """Each change that could help: how it is spelled, what it sets, what would come of it. Of sizes the largest that
+    fits, else the smallest."""
+    share = -(-config.batch_size // config.processes)
+    yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
+    if _precision(config) == "fp32" and machine.has_bf16():
+        yield from _tried("--precision bf16", {"precision": "bf16"}, config, checked)
+    if checked.given is not None and config.adapter is None and checked.family != "encoder":
+        yield from _tried("--adapter lora", {"adapter": {"name": "lora"}}, config, checked)
+    if checked.prepared.manifest.block_size is None:
+        longest = forecast(config, checked).reading
+        yield from _halved("max_length", max(longest.source, longest.target), 32, config, checked)
+    if checked.architecture is not None:
+        for size in reversed(list(checked.architecture.sizes)):
+            name = f"{checked.architecture.name}:{size}"
+            made = _with(config, {"model": {"name": name}}, checked)
+            if made is not None and made.fits and made.parameters < forecast(config, checked).parameters:
+                yield f"--model {name}", {"model": {"name": name}}, made
+                break
+
+
+def _halved(
+    key: str, start: int, least: int, config: TrainConfig, checked: Checked
+) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    value, last = start // 2, None
+    while value >= least:
+        made = _with(config, {key: value}, checked)
+        if made is not None:
+            last = (f"--set {key}={value}", {key: value}, made)
+            if made.fits:
+                break
+        value //= 2
+    if last is not None:
+        yield last
+
+
+def _tried(
+    told: str, settings: dict[str, Any], config: TrainConfig, checked: Checked
+) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    if (made := _with(config, settings, checked)) is not None:
+        yield told, settings, made
+
+
+def _with(config: TrainConfig, settings: Mapping[str, Any], checked: Checked) -> Forecast | None:
+    """The forecast with settings changed; None where they do not go together."""
+    block = combine(TrainConfig, [config.model_dump(mode="json", exclude_none=True), settings])
+    try:
+        changed = validate(TrainConfig, block)
+        return forecast(changed, examine(changed, offline=True))
+    except LlmctlError:
+        return None
+
+
+def refusal(made: Forecast, found: list[Change]) -> EnvironmentFault:
+    """A run that does not fit, with the change that would make it fit."""
+    hint = "; or ".join(f"{each.setting} ({gib(each.needed)})" for each in found)
+    return EnvironmentFault(
+        f"this run needs about {gib(made.needed)} of memory, {gib(made.free)} are free",
+        hint=f"it would fit with {hint}" if hint else "a smaller model, shorter texts, or a machine with more memory",
+    )
+
+
+def gib(size: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+
+
+def _short(number: float) -> str:
+    """Three figures with the SI prefix: 6.9 M, 1.24 T."""
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {prefix}"
+    return f"{number:.3g} "
