@@ -24,6 +24,8 @@ PLAIN_HEADS: Final = frozenset({"gpt2", "llama", "qwen2", "mistral", "opt", "gpt
 """Architectures of the library whose logits are just the output embedding of the last hidden state."""
 
 
+SOURCE_HEADS: Final = frozenset({"bart", "marian"})
+"""The same of encoder-decoders, with a bias."""
 MASKED_HEADS: Final = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_head"}
 """The part of the library's masked language models that reads one place by itself: it need not read the others."""
 
@@ -72,12 +74,20 @@ def _decoder(model: Any, batch: dict[str, Tensor]) -> Tensor:
     if hidden is None:
         logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return _through_head(model, hidden, labels)
+
+
+def _through_head(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Hidden states (B, T, H) through the output embedding, against labels (B, T)."""
     head = model.get_output_embeddings()
     rows, wanted = hidden.flatten(0, 1), labels.flatten()  # (N, H), (N,)
     kept = wanted != IGNORED
     if not bool(kept.all()):
         rows, wanted = rows[kept], wanted[kept]
-    return linear_cross_entropy(rows, head.weight, getattr(head, "bias", None), wanted)
+    bias = getattr(head, "bias", None)
+    if bias is None and hasattr(model, "final_logits_bias"):
+        bias = model.final_logits_bias[0]  # (V,), zeros that are not learned in BART and Marian
+    return linear_cross_entropy(rows, head.weight, bias, wanted)
 
 
 def _features(model: Any, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -98,13 +108,32 @@ def _encoder_decoder(model: Any, batch: dict[str, Tensor]) -> Tensor:
     shifted = labels.new_full(labels.shape, pad)
     shifted[:, 0] = start
     shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, pad)
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        decoder_input_ids=shifted,
-        use_cache=False,
-    ).logits  # (B, U, V)
+    source = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    hidden = _decoded(model, source, shifted)
+    if hidden is not None:
+        return _through_head(model, hidden, labels)
+    logits = model(**source, decoder_input_ids=shifted, use_cache=False).logits  # (B, U, V)
     return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def _decoded(model: Any, source: dict[str, Tensor], shifted: Tensor) -> Tensor | None:
+    """Hidden states before the head (B, U, H), where the head is a linear map of them."""
+    hidden: Tensor
+    if hasattr(model, "features"):
+        hidden = model.features(**source, decoder_input_ids=shifted)
+    elif model.config.model_type in SOURCE_HEADS:
+        hidden = model.base_model(**source, decoder_input_ids=shifted, use_cache=False)[0]
+    elif model.config.model_type == "t5":
+        read = model.encoder(**source)[0]  # (B, S, H)
+        mask = source["attention_mask"]
+        hidden = model.decoder(
+            input_ids=shifted, encoder_hidden_states=read, encoder_attention_mask=mask, use_cache=False
+        )[0]
+        if model.config.scale_decoder_outputs:
+            hidden = hidden * model.model_dim**-0.5
+    else:
+        return None
+    return hidden
 
 
 def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
@@ -132,7 +161,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             w = weight.to(kind)  # (V, H)
             rows_grad = torch.empty_like(rows)
             weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # none where it is frozen
-            bias_grad = torch.zeros_like(bias) if bias is not None else None
+            bias_grad = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
             total = rows.new_zeros((), dtype=torch.float32)
             for first in range(0, len(rows), CHUNK):
                 h = rows[first : first + CHUNK].to(kind)  # (C, H)

@@ -129,14 +129,21 @@ def rows() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["t5", "marian", "bart"])
+@pytest.mark.parametrize("name", ["t5", "marian", "bart", "lstm-seq2seq"])
 def test_the_loss_of_an_encoder_decoder_is_transformers_own(name: str) -> None:
-    """Whose models shift the labels themselves, behind the start of each kind."""
+    """Whose models shift the labels themselves, behind the start of each kind; and so are its gradients."""
     model, batch = small(name), rows()
     batch["labels"] = torch.randint(9, 96, (2, 6), generator=torch.Generator().manual_seed(1))
     batch["labels"][1, 3:] = objectives.IGNORED
     expected = model(**batch).loss * 9
-    torch.testing.assert_close(objectives.loss_sum(model, "encoder-decoder", batch), expected)
+    expected.backward()
+    slopes = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    found = objectives.loss_sum(model, "encoder-decoder", batch)
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    for slope, weight in zip(slopes, [each for each in model.parameters() if each.grad is not None], strict=True):
+        torch.testing.assert_close(weight.grad, slope, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("whole_head", [False, True])
