@@ -39,7 +39,7 @@ _llmctl() {
 }
 
 _llmctl_verbs() {
-    _llmctl_offer "quickstart preprocess train generate chat eval merge run list show runs doctor completions --help --version"
+    _llmctl_offer "quickstart preprocess train generate chat eval merge run list show suggest runs doctor completions --help --version"
 }
 
 _llmctl_quickstart() {
@@ -78,7 +78,7 @@ _llmctl_train() {
     --best-by) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
     --set) compopt -o nospace; _llmctl_offer "data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= compile= processes= machines= machine_rank= main_address= seed="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --measure --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
     _llmctl_offer "" -d
 }
 
@@ -143,15 +143,26 @@ _llmctl_show() {
     case $previous in
     --index) return ;;
     --split) _llmctl_offer "train validation test"; return ;;
-    --model) _llmctl_offer "" -f; return ;;
+    --model | --data) _llmctl_offer "" -f; return ;;
+    --set) compopt -o nospace; _llmctl_offer "preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed="; return ;;
     models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base"; return ;;
     tasks) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
     metrics) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
     datasets) _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts"; return ;;
     engines) _llmctl_offer "torch echo"; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--index --split --model --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--index --split --model --data --measure --set --json --debug --help"; return; fi
     _llmctl_offer "models tasks metrics datasets engines data"
+}
+
+_llmctl_suggest() {
+    case $previous in
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
+    --data) _llmctl_offer "" -f; return ;;
+    --memory | --batch-size) return ;;
+    --set) compopt -o nospace; _llmctl_offer "task= data= memory= batch_size="; return ;;
+    esac
+    _llmctl_offer "--task --data --memory --batch-size --set --json --debug --help"
 }
 
 _llmctl_runs() {

@@ -1,18 +1,19 @@
 # Completion of llmctl for powershell, made by `llmctl completions powershell`.
 # Use it: llmctl completions powershell | Out-String | Invoke-Expression, in $PROFILE
 
-$llmctlVerbs = @('quickstart', 'preprocess', 'train', 'generate', 'chat', 'eval', 'merge', 'run', 'list', 'show', 'runs', 'doctor', 'completions')
+$llmctlVerbs = @('quickstart', 'preprocess', 'train', 'generate', 'chat', 'eval', 'merge', 'run', 'list', 'show', 'suggest', 'runs', 'doctor', 'completions')
 $llmctlOptions = @{
     'quickstart' = @('--out', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'preprocess' = @('--task', '--out', '--columns', '--document', '--source-file', '--target-file', '--encoding', '--on-bad-record', '--tokenizer', '--vocab-size', '--max-length', '--workers', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
-    'train' = @('--data', '--model', '--out', '--adapter', '--epochs', '--max-steps', '--max-tokens', '--max-time', '--batch-size', '--precision', '--best-by', '--patience', '--processes', '--machines', '--machine-rank', '--main-address', '--seed', '--lr', '--resume', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
+    'train' = @('--data', '--model', '--out', '--adapter', '--epochs', '--max-steps', '--max-tokens', '--max-time', '--batch-size', '--precision', '--best-by', '--patience', '--processes', '--machines', '--machine-rank', '--main-address', '--seed', '--lr', '--resume', '--measure', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'generate' = @('--model', '--task', '--prompt', '--input', '--output', '--max-new-tokens', '--stop', '--temperature', '--top-k', '--top-p', '--num-beams', '--num-samples', '--batch-size', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'chat' = @('--model', '--system', '--max-new-tokens', '--stop', '--temperature', '--top-k', '--top-p', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'eval' = @('--model', '--data', '--split', '--predictions', '--references', '--metric', '--require', '--baseline', '--junit', '--markdown', '--limit', '--out', '--batch-size', '--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'merge' = @('--model', '--out', '--base', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'run' = @('--seed', '--config', '--set', '--dry-run', '--force', '--offline', '--events', '--quiet', '--verbose', '--json', '--debug', '--help')
     'list' = @('--json', '--debug', '--help')
-    'show' = @('--index', '--split', '--model', '--json', '--debug', '--help')
+    'show' = @('--index', '--split', '--model', '--data', '--measure', '--set', '--json', '--debug', '--help')
+    'suggest' = @('--task', '--data', '--memory', '--batch-size', '--set', '--json', '--debug', '--help')
     'runs' = @('--json', '--debug', '--help')
     'doctor' = @('--quiet', '--json', '--debug', '--help')
     'completions' = @('--json', '--debug', '--help')
@@ -127,6 +128,13 @@ $llmctlValues = @{
     'show --index' = @()
     'show --split' = @('train', 'validation', 'test')
     'show --model' = @()
+    'show --data' = @()
+    'show --set' = @('preprocess.inputs=', 'preprocess.task=', 'preprocess.out=', 'preprocess.columns=', 'preprocess.document=', 'preprocess.source_file=', 'preprocess.target_file=', 'preprocess.encoding=', 'preprocess.on_bad_record=', 'preprocess.tokenizer=', 'preprocess.vocab_size=', 'preprocess.max_length=', 'preprocess.block_size=', 'preprocess.splits.validation=', 'preprocess.splits.test=', 'preprocess.clean.unicode=', 'preprocess.clean.control=', 'preprocess.clean.whitespace=', 'preprocess.clean.lowercase=', 'preprocess.clean.min_chars=', 'preprocess.dedup.exact=', 'preprocess.workers=', 'preprocess.seed=', 'train.data=', 'train.model.layers=', 'train.model.hidden=', 'train.model.heads=', 'train.model.context=', 'train.model.embedding=', 'train.model.inner=', 'train.model.dropout=', 'train.model.activation=', 'train.model.score=', 'train.model.bidirectional=', 'train.model.pooling=', 'train.model.head=', 'train.model.name=', 'train.out=', 'train.adapter.name=', 'train.adapter.rank=', 'train.adapter.alpha=', 'train.adapter.dropout=', 'train.adapter.targets=', 'train.epochs=', 'train.max_steps=', 'train.max_tokens=', 'train.max_time=', 'train.batch_size=', 'train.micro_batch_size=', 'train.optimizer.name=', 'train.optimizer.lr=', 'train.optimizer.weight_decay=', 'train.optimizer.betas=', 'train.optimizer.eps=', 'train.schedule.name=', 'train.schedule.warmup_steps=', 'train.schedule.min_lr=', 'train.clip_norm=', 'train.precision=', 'train.best_by=', 'train.best_by_limit=', 'train.patience=', 'train.eval_every=', 'train.save_every=', 'train.keep_checkpoints=', 'train.log_every=', 'train.max_length=', 'train.compile=', 'train.processes=', 'train.machines=', 'train.machine_rank=', 'train.main_address=', 'train.seed=', 'generate.model=', 'generate.task=', 'generate.prompt=', 'generate.input=', 'generate.output=', 'generate.max_new_tokens=', 'generate.stop=', 'generate.temperature=', 'generate.top_k=', 'generate.top_p=', 'generate.min_p=', 'generate.repetition_penalty=', 'generate.num_beams=', 'generate.length_penalty=', 'generate.num_samples=', 'generate.labels=', 'generate.calibrate=', 'generate.batch_size=', 'generate.base=', 'generate.precision=', 'generate.engine=', 'generate.seed=', 'eval.model=', 'eval.data=', 'eval.split=', 'eval.task=', 'eval.predictions=', 'eval.references=', 'eval.metric=', 'eval.require=', 'eval.baseline=', 'eval.junit=', 'eval.markdown=', 'eval.interval.level=', 'eval.interval.resamples=', 'eval.limit=', 'eval.out=', 'eval.max_new_tokens=', 'eval.num_beams=', 'eval.labels=', 'eval.calibrate=', 'eval.window=', 'eval.batch_size=', 'eval.base=', 'eval.precision=', 'eval.engine=', 'eval.seed=')
+    'suggest --task' = @('language-modeling', 'translation', 'summarization', 'question-answering', 'classification', 'chat')
+    'suggest --data' = @()
+    'suggest --memory' = @()
+    'suggest --batch-size' = @()
+    'suggest --set' = @('task=', 'data=', 'memory=', 'batch_size=')
     'runs' = @('list', 'show', 'compare')
     'completions' = @('bash', 'zsh', 'fish', 'powershell')
 }

@@ -72,6 +72,9 @@ _llmctl_list() {
 _llmctl_show--split() {
     compadd "$@" -- train validation test
 }
+_llmctl_show--set() {
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
+}
 _llmctl_show() {
     case $words[CURRENT-1] in
     models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base; return ;;
@@ -81,6 +84,12 @@ _llmctl_show() {
     engines) compadd "$@" -- torch echo; return ;;
     esac
     compadd "$@" -- models tasks metrics datasets engines data
+}
+_llmctl_suggest--task() {
+    compadd "$@" -- language-modeling translation summarization question-answering classification chat
+}
+_llmctl_suggest--set() {
+    compadd "$@" -S "" -- task= data= memory= batch_size=
 }
 _llmctl_runs() {
     compadd "$@" -- list show compare
@@ -106,6 +115,7 @@ _llmctl() {
         'run:The stages of a recipe in order; unchanged ones are skipped.'
         'list:The registry: models, tasks, metrics, datasets, engines.'
         'show:One entry of the registry, whole.'
+        'suggest:Which models could learn a task here, each with the reason for its rank.'
         'runs:Runs under a folder: what made a model, what it scored, what differs.'
         'doctor:What this machine and installation can do, every finding with its cure.'
         'completions:The completion script of a shell.'
@@ -178,6 +188,7 @@ _llmctl() {
                 '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
                 '--lr=[peak learning rate; the model'\''s own default when not given]:value: ' \
                 '--resume[go on with the run: llmctl train --resume RUN, or the same command again]' \
+                '--measure[with --dry-run: make a few steps and forget them, for the time it takes]' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_train--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
@@ -306,9 +317,22 @@ _llmctl() {
                 '--index=[which record (or block), from 0]:value: ' \
                 '--split=[train, validation or test]:value:_llmctl_show--split' \
                 '--model=[who reads it: a run, a folder, NAME\[:SIZE\]]:value:_files' \
+                '--data=[what it would cost to learn this prepared data]:value:_files' \
+                '--measure[with --data: make a few steps and forget them, for the time it takes]' \
+                '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_show--set' \
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
                 '*:word:_llmctl_show'
+            ;;
+        suggest)
+            _arguments $help \
+                '--task=[what shall be learned; prepared data knows its own]:value:_llmctl_suggest--task' \
+                '--data=[a prepared folder: its size decides with]:value:_files' \
+                '--memory=[memory there is, 8GiB; what is free here when not given]:value: ' \
+                '--batch-size=[records (blocks) of one step \[default: 32\]]:value: ' \
+                '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_suggest--set' \
+                '--json[one JSON document on standard output]' \
+                '--debug[show the traceback of an error]'
             ;;
         runs)
             _arguments $help \

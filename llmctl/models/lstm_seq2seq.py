@@ -38,7 +38,6 @@ from llmctl.models.reader import Reader
 from llmctl.models.recurrent import State, config_fields
 from llmctl.models.spec import Shape, Vocabulary
 
-
 AT_ONCE: Final = 1 << 24
 """Numbers of (target, source, width) that additive attention holds at once."""
 

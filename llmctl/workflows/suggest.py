@@ -90,8 +90,9 @@ def suggest(config: SuggestConfig) -> dict[str, Any]:
 def _ranked(
     spec: ModelSpec, size: str, task: Task, config: SuggestConfig, memory: int, tokens: int | None
 ) -> tuple[tuple[Any, ...], Suggestion]:
-    """A model with what it is ordered by: whether it fits; its family's fitness for the task; how far its size is from
-    what the text can teach (the smaller first where no text is named); then what learns from little text."""
+    """A model with what it is ordered by: whether it fits; its family's fitness for the task; what its state forgets;
+    how far its size is from what the text can teach, within a factor of four (the smaller first where no text is
+    named); what learns from little text."""
     made, flops = _cost(spec, size, config, task)
     parameters, needed = made
     fits = needed <= (1 - RESERVE) * memory
@@ -107,7 +108,7 @@ def _ranked(
         *(["its state forgets within some ten tokens"] if spec.forgets else []),
         *(["recurrent: learns from little text"] if recurrent and little and not spec.forgets else []),
     ]
-    order = (not fits, place, round(away), spec.forgets, recurrent is not little, away, spec.name)
+    order = (not fits, place, spec.forgets, round(away / 2), recurrent is not little, away, spec.name)
     suggestion = Suggestion(f"{spec.name}:{size}", spec.family, parameters, needed, fits, ratio, flops, tuple(reasons))
     return order, suggestion
 

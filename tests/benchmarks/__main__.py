@@ -1,4 +1,4 @@
-"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|train]`.
+"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|train|memory]`.
 
 Each measurement is a process of its own; ours and the peer's take turns, and the median of the ratios is printed.
 Nothing here is asserted in a test. Quiet machines only: the spread is printed beside each ratio.
@@ -18,8 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.memory import measure
+
 HERE = Path(__file__).parent
-WHAT = ("start", "preprocess", "train")
+WHAT = ("start", "preprocess", "train", "memory")
 
 
 def measured(command: Sequence[str]) -> tuple[float, float]:
@@ -154,6 +156,8 @@ def main() -> None:
         preprocess(chosen.runs, chosen.corpus)
     if "train" in what:
         train(chosen.runs)
+    if "memory" in what:
+        measure()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""What a run will cost is told before it starts, and is near what it takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from llmctl.data.lengths import lengths
+from llmctl.data.tokens import TokenStore
+from llmctl.training import machine
+
+MIB = 2**20
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 700 * MIB)
+
+
+def test_lengths_are_those_of_the_token_store(dates: Path, sonnets: Path) -> None:
+    for folder in (dates, sonnets):
+        store = TokenStore.open(folder / "tokens", "train")
+        found = lengths(folder / "tokens", "train")
+        sizes = np.diff(store.segments[store.records])
+        assert (found.records, found.tokens, found.longest) == (len(store), store.total_tokens, sizes.max())
+    learned = sum(len(part.ids) for index in range(len(store)) for part in store.record(index) if part.learned)
+    assert found.learned == learned
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("lstm", ("--batch-size", "256")),
+        ("gpt2", ("--batch-size", "256")),
+        ("gpt2", ("--batch-size", "256", "--precision", "fp32")),
+        ("llama:tiny", ("--batch-size", "256", "--set", "micro_batch_size=64")),
+        ("lstm-seq2seq", ("--batch-size", "256")),
+        ("marian:tiny", ("--batch-size", "256")),
+    ],
+)
+def test_the_memory_forecast_is_within_15_percent_of_what_a_run_takes(
+    model: str, more: tuple[str, ...], llmctl: Any, sonnets: Path, dates: Path, tmp_path: Path
+) -> None:
+    data = dates if model.partition(":")[0] in ("lstm-seq2seq", "marian") else sonnets
+    words = ("train", "--data", data, "--model", model, "--max-steps", "8", "--out", tmp_path / "run", "--json", *more)
+    plan = json.loads(llmctl(*words, "--dry-run").stdout)["plan"]
+    measured = json.loads(llmctl(*words).stdout)["peak_memory_bytes"]
+    assert plan["forecast"]["memory"]["total_bytes"] == pytest.approx(measured, rel=0.15)
+
+
+def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_fit(
+    little_memory: None, sonnets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmctl.cli.main import run
+
+    words = ["train", "--data", str(sonnets), "--model", "gpt2", "--out", str(tmp_path / "run")]
+    words += ["--batch-size", "256", "--dry-run"]
+    assert run(words) == 4
+    said = capsys.readouterr()
+    assert "of memory, 700 MiB are free" in said.err
+    assert "it would fit with --set micro_batch_size=" in said.err
+    assert yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB: does not fit"
+    assert not (tmp_path / "run").exists()
+    change = said.err.split("fit with --set ")[1].split(" ")[0]
+    assert run([*words, "--set", change]) == 0
+
+
+def test_several_changes_together_where_one_is_not_enough(
+    monkeypatch: pytest.MonkeyPatch, inside: Any, dates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmctl.cli.main import run
+
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 520 * MIB)
+    words = [
+        "train",
+        "--data",
+        str(dates),
+        "--model",
+        "t5:small",
+        "--out",
+        str(tmp_path / "run"),
+        "--dry-run",
+        "--json",
+    ]
+    assert run(words) == 4
+    document = json.loads(capsys.readouterr().out)
+    assert document["plan"]["forecast"]["fits"] is False
+    assert all(change["needed_bytes"] <= 520 * MIB for change in document["plan"]["forecast"]["changes"])
+
+
+def test_a_run_that_may_not_fit_is_warned_of_before_it_starts(
+    little_memory: None, inside: Any, sonnets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmctl.cli.main import run
+
+    words = ["train", "--data", str(sonnets), "--model", "rnn", "--set", "model.hidden=1024", "--set", "model.layers=8"]
+    assert run([*words, "--max-steps", "1", "--batch-size", "1", "--out", str(tmp_path / "run")]) == 0
+    assert "this run needs about" in capsys.readouterr().err
+
+
+def test_measured_steps_tell_the_time_and_leave_nothing(inside: Any, dates: Path, tmp_path: Path) -> None:
+    words = ("train", "--data", str(dates), "--model", "lstm-seq2seq", "--epochs", "2", "--out", str(tmp_path / "run"))
+    forecast = inside(*words, "--dry-run", "--measure")["plan"]["forecast"]
+    measured = forecast["measured"]
+    assert measured["steps"] == 8
+    assert measured["seconds"] == pytest.approx(2 * measured["seconds_per_epoch"], rel=0.05)
+    assert measured["seconds_per_epoch"] == pytest.approx(
+        forecast["tokens_per_epoch"] / measured["tokens_per_second"], rel=0.05
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_show_models_tells_the_cost_of_learning_some_data(inside: Any, sonnets: Path) -> None:
+    document = inside("show", "models", "gpt2:tiny", "--data", str(sonnets), "--set", "batch_size=4")
+    forecast = document["forecast"]
+    assert forecast["largest_batch"] == {"examples": 4, "source": 32}
+    assert forecast["parameters"] < next(each["parameters"] for each in document["sizes"])  # 400 entries, not 4,096
+    memory = forecast["memory"]
+    assert memory["total_bytes"] == sum(size for name, size in memory.items() if name != "total_bytes")
+    assert forecast["flops_per_token"] == pytest.approx(6 * forecast["parameters"], rel=0.25)
+
+
+def test_suggest_ranks_what_fits_first_each_with_its_reason(inside: Any, dates: Path, sonnets: Path) -> None:
+    found = inside("suggest", "--data", str(dates), "--memory", "1GiB")["suggestions"]
+    assert [each["rank"] for each in found] == list(range(1, len(found) + 1))
+    assert {each["family"] for each in found} == {"decoder", "encoder-decoder"}
+    fits = [each["fits"] for each in found]
+    assert fits == sorted(fits, reverse=True)
+    assert True in fits
+    assert False in fits
+    assert found[0]["family"] == "encoder-decoder"
+    assert all(each["memory_bytes"] <= 2**30 for each in found if each["fits"])
+    assert all(each["reasons"] for each in found)
+    names = [each["model"] for each in inside("suggest", "--data", str(sonnets))["suggestions"]]
+    assert names.index("lstm:nano") < names.index("rnn:nano")
+    assert "lstm-classifier:nano" not in names
+
+
+def test_suggest_needs_a_task_or_data(llmctl: Any) -> None:
+    done = llmctl("suggest")
+    assert done.returncode == 2
+    assert "--task or --data" in done.stderr
+    assert llmctl("suggest", "--task", "translation", "--memory", "2GiB").stdout.startswith("translation in 2.0 GiB")
