@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from llmctl import registry
-from llmctl.data.sources import STDIN, find_sources
+from llmctl.data.sources import STDIN, Source, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, GateError, UsageError
 from llmctl.models.spec import ModelSpec
@@ -68,6 +68,7 @@ class GenerateResult:
         return {
             "completions": list(self.completions),
             "tokens_per_second": round(tokens / self.seconds, 1) if self.seconds > 0 else 0.0,
+            "records_per_second": round(len(self.completions) / self.seconds, 1) if self.seconds > 0 else 0.0,
             "seconds": round(self.seconds, 3),
             **({"explained": self.explained} if self.explained else {}),
         }
@@ -103,17 +104,22 @@ def preflight(
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")
     if config.output is not None:
-        inputs = [path for each in find_sources([source]) for path in each.paths] if source is not None else []
+        inputs = [path for each in _sources(source) for path in each.paths]
         whole.refuse_same(config.output, [*inputs, model.folder.path])
         if config.output.is_dir():
             raise UsageError(f"the output {config.output} is a folder", hint="name a .jsonl file")
         whole.refuse_existing(config.output, force=force)
         whole.check_writable(config.output)
-    elif source is not None:
-        find_sources([source])
+    else:
+        _sources(source)
     if config.explain is not None:
         _check_picture(config, config.explain, model, force=force)
     return Plan(model, sampling, tuple(given_prompts(config.prompt, model.task)), source)
+
+
+def _sources(source: str | None) -> list[Source]:
+    """The files asked by, found to be there."""
+    return [] if source is None else find_sources([source], unknown="text")
 
 
 PICTURES: Final = (".svg", ".png")
@@ -222,9 +228,10 @@ def _rows(
             tokens += completion.tokens
             yield _completion_row(completion, prompt, sampling)
         if stream is None:
-            speed = tokens / max(time.monotonic() - started, 1e-9)
-            shown = {"stage": "generate", "done": done, "total": len(rows), "tokens_per_second": speed}
-            tell(Event("progress", shown))
+            # A label is chosen, no token of it generated.
+            name, count = ("tokens_per_second", tokens) if tokens else ("records_per_second", done)
+            speed = count / max(time.monotonic() - started, 1e-9)
+            tell(Event("progress", {"stage": "generate", "done": done, "total": len(rows), name: speed}))
 
 
 def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> dict[str, Any]:
