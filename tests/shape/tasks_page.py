@@ -48,7 +48,8 @@ for all spans, `<extra_id_0>`, … are used where a tokenizer has them):
 """
 
 DENOISING: Final = """\
-`bart`, `marian` and `lstm-seq2seq` say the whole text again, of which a mask covers some spans, after Lewis et al. 2020:
+`bart`, `marian` and `lstm-seq2seq` say the whole text again: they see its sentences and lines in another order, and a
+mask over some spans, after Lewis et al. 2020:
 """
 
 TRANSLATION: Final = """\
@@ -112,7 +113,7 @@ PARTS: Final[tuple[Part, ...]] = (
     (SPANS, ("llmctl show data data/sonnets --model t5 --index 1", "llmctl show data data/tang-poems --model t5")),
     (
         DENOISING,
-        ("llmctl show data data/sonnets --model bart --index 1", "llmctl show data data/tang-poems --model bart"),
+        ("llmctl show data data/sonnets --model bart --index 2", "llmctl show data data/tang-poems --model bart"),
     ),
     (
         TRANSLATION,
