@@ -65,7 +65,8 @@ class Admission:
             raise SameId(
                 f"the id {record.id!r} stood for other content before",
                 where=f"{record.origin}:id",
-                hint="make ids unique, or drop the column: a missing id is made from the content",
+                hint="make ids unique, drop the column (a missing id is made from the content), or --on-bad-record skip, "
+                "which keeps the first of each",
             )
         label = next((part.text for part in segments if part.role == "label"), None)
         return Kept(clean, split_of(digest, self._splits), sum(len(part.text) for part in segments), label)

@@ -3,8 +3,9 @@
     masked      encoder           15 % of the tokens hidden, said in their places (Devlin et al. 2019, arXiv:1810.04805)
     spans       encoder-decoder   spans of 3 tokens, 15 % in all, cut out and said one after the other
                                   (Raffel et al. 2020, arXiv:1910.10683, section 3.1.4)
-    infilling   encoder-decoder   spans of Poisson(3) tokens, 30 % in all, each covered by one mask; the whole text is
-                                  said again (Lewis et al. 2020, arXiv:1910.13461, "text infilling")
+    infilling   encoder-decoder   the sentences in another order, and in that spans of Poisson(3) tokens, 30 % in all, each
+                                  covered by one mask; the whole text is said again as it was (Lewis et al. 2020,
+                                  arXiv:1910.13461, section 2.2: "sentence permutation" with "text infilling")
 
 A tokenizer trained here has one mask and no numbered sentinels: every span is marked by the same mask, and which is
 which follows from their order. Numbered sentinels (`<extra_id_0>`, …) are used where a tokenizer has them.
@@ -39,6 +40,8 @@ SHOWN_AS_MASK, SHOWN_AS_ANOTHER = 0.8, 0.1
 SPANS_SHARE: Final = 0.15
 SPAN_TOKENS: Final = 3
 INFILLED_SHARE: Final = 0.3
+SENTENCE_ENDS: Final = (".", "!", "?", "。", "！", "？", "\n")
+CLOSING: Final = "\"'”’»)]）」』】》"
 _SENTINEL: Final = "<extra_id_{}>"
 _SALT: Final = 0xC0DE
 
@@ -53,6 +56,12 @@ class Marks:
     """Every token that is no control token."""
     is_ordinary: NDArray[np.bool_]
     """The same by id."""
+    ends: NDArray[np.bool_]
+    """By id: text that ends a sentence, alone or with what closes it."""
+    closes: NDArray[np.bool_]
+    """By id: quotes and brackets that belong to the sentence that has just ended."""
+    parts: NDArray[np.bool_]
+    """By id: control tokens that stand between documents."""
 
     @property
     def mask(self) -> int:
@@ -70,9 +79,17 @@ def marks_of(tokenizer: Any) -> Marks:
             "the tokenizer has no mask token: nothing can be taken out of a plain text to be mended",
             hint="preprocess with a tokenizer trained here, or one with a mask_token",
         )
+    control = [each for each in (*tokenizer.all_special_ids, *numbered) if each < len(tokenizer)]
     is_ordinary = np.ones(len(tokenizer), bool)
-    is_ordinary[[each for each in (*tokenizer.all_special_ids, *numbered) if each < len(tokenizer)]] = False
-    return Marks(np.array(sentinels, np.int64), np.flatnonzero(is_ordinary), is_ordinary)
+    is_ordinary[control] = False
+    # What a tokenizer does not know stands within a sentence as any other word.
+    parts = ~is_ordinary
+    parts[[each for each in (tokenizer.unk_token_id, *sentinels) if each is not None]] = False
+    texts = backend.decode_batch([[number] for number in range(len(tokenizer))], skip_special_tokens=True)
+    bare = [text.rstrip(CLOSING) for text in texts]
+    ends = np.array([each.endswith(SENTENCE_ENDS) for each in bare]) & is_ordinary
+    closes = np.array([bool(text) and not left for text, left in zip(texts, bare, strict=True)]) & is_ordinary
+    return Marks(np.array(sentinels, np.int64), np.flatnonzero(is_ordinary), is_ordinary, ends, closes, parts)
 
 
 def hide(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
@@ -108,6 +125,38 @@ def cut_spans(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids,
         said += [mark, ids[begin : begin + length]]
         place = begin + length
     return np.concatenate([*seen, ids[place:]]), np.concatenate([*said, _mark(marks, count)])
+
+
+def denoise(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+    """(T,) -> the text with its sentences in another order and spans covered, and the text itself."""
+    return infill(shuffle_sentences(ids, marks, chance), marks, chance)[0], ids
+
+
+def shuffle_sentences(ids: Ids, marks: Marks, chance: np.random.Generator) -> Ids:
+    """(T,) -> (T,) the same tokens, the sentences of each document in another order.
+
+    A sentence goes on to the last of the tokens that end it and of what closes it: `?!`, `.”`, a newline. What a block
+    has of a sentence that begins before it or ends behind it is a sentence too. Control tokens between documents stay.
+    """
+    ended = marks.ends[ids]
+    for place in np.flatnonzero(marks.closes[ids] & ~ended):
+        ended[place] = place > 0 and ended[place - 1]
+    goes_on = marks.ends[ids] | marks.closes[ids]
+    parts = marks.parts[ids]
+    between = (ended[:-1] & ~goes_on[1:]) | parts[:-1] | parts[1:]  # (T-1) a cut behind each token
+    found: list[Ids] = []
+    document: list[Ids] = []
+    for piece in np.split(ids, np.flatnonzero(between) + 1):
+        if len(piece) and marks.parts[piece[0]]:
+            found += [*_shuffled(document, chance), piece]
+            document = []
+        else:
+            document.append(piece)
+    return np.concatenate([*found, *_shuffled(document, chance)])
+
+
+def _shuffled(pieces: Sequence[Ids], chance: np.random.Generator) -> list[Ids]:
+    return [pieces[number] for number in chance.permutation(len(pieces))]
 
 
 def infill(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
@@ -185,5 +234,5 @@ class Corrupted:
             whole = self.layout.sample([Tokens("text", ids, False)])
             seen, said = hide(whole.input_ids, self.marks, chance)
             return whole._replace(input_ids=seen, target_ids=said)
-        seen, said = (cut_spans if self.scheme == "spans" else infill)(ids, self.marks, chance)
+        seen, said = (cut_spans if self.scheme == "spans" else denoise)(ids, self.marks, chance)
         return self.layout.sample([Tokens("source", seen, False), Tokens("target", said, True)])

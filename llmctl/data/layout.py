@@ -142,7 +142,10 @@ class Layout:
     def prompt(self, segments: Sequence[Segment], *, room: int | None = None) -> tuple[int, ...]:
         """The ids that a model is given before it answers, cut to leave a decoder `room` tokens of its context for the
         answer (a quarter of it where None). A text to be continued is not cut."""
-        parts = self.tokens([Segment(segment.role, segment.text) for segment in segments])
+        return self.asked(self.tokens([Segment(segment.role, segment.text) for segment in segments]), room=room)
+
+    def asked(self, parts: Sequence[Tokens], *, room: int | None = None) -> tuple[int, ...]:
+        """The same of texts that are ids already."""
         if self.family == "encoder":
             return tuple(self._text(parts).tolist())
         if self.family == "encoder-decoder":

@@ -54,17 +54,21 @@ class Source:
 
 
 def find_sources(
-    inputs: Sequence[str], source_file: Path | None = None, target_file: Path | None = None
+    inputs: Sequence[str],
+    source_file: Path | None = None,
+    target_file: Path | None = None,
+    *,
+    unknown: Format | None = None,
 ) -> list[Source]:
     """Every input as a source, in the order given; folders and globs sorted by name.
 
-    A path that is there wins over the name of a data set. Raises `UsageError` for what cannot be found or has no
-    known ending, `EnvironmentFault` for what may not be read.
+    A path that is there wins over the name of a data set. `unknown`: the format of a named file whose ending says none.
+    Raises `UsageError` for what cannot be found or has no known ending, `EnvironmentFault` for what may not be read.
     """
     if (source_file is None) != (target_file is None):
         missing = "--target-file" if target_file is None else "--source-file"
         raise UsageError(f"line-aligned files come in pairs: {missing} is missing")
-    found = [source for word in inputs for source in _find(word)]
+    found = [source for word in inputs for source in _find(word, unknown)]
     if source_file is not None and target_file is not None:
         for path in (source_file, target_file):
             if not path.is_file():
@@ -83,14 +87,14 @@ def find_sources(
     return found
 
 
-def _find(word: str) -> list[Source]:
+def _find(word: str, unknown: Format | None) -> list[Source]:
     if word == STDIN:
         return [Source(STDIN, None, "unknown")]
     path = Path(word)
     if path.is_dir():
         return _several(_inside(path), f"the folder {word} holds no file")
     if path.exists():
-        return [_file(path)]
+        return [_file(path, unknown)]
     if glob.has_magic(word):
         return _several(sorted(map(Path, glob.glob(word, recursive=True))), f"nothing matches {word}, no file")
     if word in registry.table("datasets").lookup:
@@ -123,9 +127,11 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path, unknown: Format | None) -> Source:
     found = format_of(path)
     if found == "unknown":
+        if unknown is not None:
+            return Source(str(path), path, unknown)
         raise UsageError(f"the format of {path} is not known by its ending", hint=f"endings: {_endings()}")
     return Source(str(path), path, found)
 

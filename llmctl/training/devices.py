@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Final, Literal
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -12,6 +13,9 @@ from accelerate.state import AcceleratorState
 from llmctl.errors import EnvironmentFault, UsageError
 from llmctl.training import machine
 from llmctl.training.machine import Precision
+
+THREADS: Final = "OMP_NUM_THREADS"
+"""Threads of one process, by the name that torch and accelerate know."""
 
 
 def has_accelerator() -> bool:
@@ -42,8 +46,11 @@ def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator
     """The accelerator of this process, checked to know of all the others."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = not has_accelerator()
-    if world > 1 and on_cpu:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, processes_here)))
+    if world > 1 and on_cpu and not os.environ.get(THREADS):
+        # The processes here share the cores. accelerate, where nobody said how many, says so with a warning.
+        threads = max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) // max(1, processes_here))
+        os.environ[THREADS] = str(threads)
+        torch.set_num_threads(threads)
     AcceleratorState._reset_state(reset_partial_state=True)
     made = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
     if made.num_processes != world:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from llmctl.data.sources import STDIN, find_sources
+from llmctl import registry
+from llmctl.data.sources import STDIN, Source, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, GateError, UsageError
+from llmctl.models.spec import ModelSpec
 from llmctl.store import whole
 from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, Record, Request, Tell, silent
@@ -57,6 +59,8 @@ class GenerateResult:
     continues: bool
     """An answer goes on where its prompt ends (language modelling)."""
     streamed: bool
+    explained: str | None = None
+    """The picture of where the answer looks."""
 
     def document(self) -> dict[str, Any]:
         """The contract's fields."""
@@ -64,7 +68,9 @@ class GenerateResult:
         return {
             "completions": list(self.completions),
             "tokens_per_second": round(tokens / self.seconds, 1) if self.seconds > 0 else 0.0,
+            "records_per_second": round(len(self.completions) / self.seconds, 1) if self.seconds > 0 else 0.0,
             "seconds": round(self.seconds, 3),
+            **({"explained": self.explained} if self.explained else {}),
         }
 
     def lines(self) -> Iterator[str]:
@@ -98,15 +104,47 @@ def preflight(
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")
     if config.output is not None:
-        inputs = [path for each in find_sources([source]) for path in each.paths] if source is not None else []
+        inputs = [path for each in _sources(source) for path in each.paths]
         whole.refuse_same(config.output, [*inputs, model.folder.path])
         if config.output.is_dir():
             raise UsageError(f"the output {config.output} is a folder", hint="name a .jsonl file")
         whole.refuse_existing(config.output, force=force)
         whole.check_writable(config.output)
-    elif source is not None:
-        find_sources([source])
+    else:
+        _sources(source)
+    if config.explain is not None:
+        _check_picture(config, config.explain, model, force=force)
     return Plan(model, sampling, tuple(given_prompts(config.prompt, model.task)), source)
+
+
+def _sources(source: str | None) -> list[Source]:
+    """The files asked by, found to be there."""
+    return [] if source is None else find_sources([source], unknown="text")
+
+
+PICTURES: Final = (".svg", ".png")
+
+
+def _check_picture(config: GenerateConfig, path: Path, model: GivenModel, *, force: bool) -> None:
+    """Raise `UsageError` where there is no one answer with a source to look at."""
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"--explain draws {' or '.join(PICTURES)}, not {path.name}", hint="name attention.svg")
+    if len(config.prompt) != 1 or config.num_samples != 1:
+        raise UsageError("--explain draws one answer to one prompt", hint="give --prompt TEXT once")
+    if model.family != "encoder-decoder":
+        specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
+        able = ", ".join(spec.name for spec in specs if spec.family == "encoder-decoder")
+        raise UsageError(
+            f"--explain shows where an encoder-decoder looks in its source, {config.model} is of the family {model.family}",
+            hint=f"models that can: {able}",
+        )
+    if not registry.load("engines", config.engine).needs_weights:
+        raise UsageError(f"the engine {config.engine} has no model to look into", hint="leave engine out")
+    if config.output is not None:
+        whole.refuse_same(path, [config.output])
+    whole.refuse_same(path, [model.folder.path])
+    whole.refuse_existing(path, force=force)
+    whole.check_writable(path)
 
 
 def generate(
@@ -136,9 +174,17 @@ def generate(
     started = time.monotonic()
     found = _rows(asker, rows, asked, plan.sampling, tell, stream)
     completions = _written(found, config.output, len(rows)) if config.output is not None else list(found)
+    seconds = time.monotonic() - started
+    if config.explain is not None and isinstance(asked[0], Request):
+        from llmctl.workflows import attention_picture
+
+        text, ended = completions[0]["text"], completions[0]["finish_reason"] != "length"
+        title = f"source, as {config.model} read it"
+        attention_picture.draw(asker, asked[0], text, config.explain, tell, ended=ended, title=title)
     return GenerateResult(
         completions=tuple(completions),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
+        explained=str(config.explain) if config.explain is not None else None,
         alone=alone,
         continues=plan.model.task.packed,
         streamed=stream is not None,
@@ -182,9 +228,10 @@ def _rows(
             tokens += completion.tokens
             yield _completion_row(completion, prompt, sampling)
         if stream is None:
-            speed = tokens / max(time.monotonic() - started, 1e-9)
-            shown = {"stage": "generate", "done": done, "total": len(rows), "tokens_per_second": speed}
-            tell(Event("progress", shown))
+            # A label is chosen, no token of it generated.
+            name, count = ("tokens_per_second", tokens) if tokens else ("records_per_second", done)
+            speed = count / max(time.monotonic() - started, 1e-9)
+            tell(Event("progress", {"stage": "generate", "done": done, "total": len(rows), name: speed}))
 
 
 def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> dict[str, Any]:

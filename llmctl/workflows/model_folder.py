@@ -1,4 +1,4 @@
-"""`RUN/model/`: the Hugging Face layout, with the card that says how the model was taught to be asked."""
+"""`RUN/model/`: the Hugging Face layout, with `llmctl.json` that says how the model was taught to be asked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from llmctl.models import adapters, pretrained
 from llmctl.store import whole
 from llmctl.store.adapters import LoraFile
 from llmctl.store.models import Card, write_card
+from llmctl.workflows import model_card
 from llmctl.workflows.parts import Parts
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
-from llmctl.workflows.weights import PARENT, PARENT_PATH
+from llmctl.workflows.weights import PARENT_PATH
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -28,11 +29,6 @@ TOKENIZER_FILES: Final = (
     "chat_template.jinja",
     "added_tokens.json",
 )
-AUTO_CLASSES: Final = {
-    "decoder": "AutoModelForCausalLM",
-    "encoder-decoder": "AutoModelForSeq2SeqLM",
-    "encoder": "AutoModelForSequenceClassification",
-}
 
 
 def publish(
@@ -75,7 +71,7 @@ def publish(
                 },
             ),
         )
-        whole.write_text(folder / "README.md", _readme(model, checked, config, facts, adapter))
+        whole.write_text(folder / "README.md", model_card.text(model, parts, checked, config, facts, adapter))
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
@@ -83,62 +79,3 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(source / name, folder / name)
-
-
-def _readme(
-    model: Any, checked: Checked, config: TrainConfig, facts: Mapping[str, Any], adapter: LoraFile | None
-) -> str:
-    """The model card."""
-    own = model.config.model_type.startswith("llmctl-")
-    masked = checked.family == "encoder" and checked.task.packed
-    opener = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
-    steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
-    validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
-    best = facts["best"]
-    rows = {
-        "task": f"{checked.task.name} (version {checked.task.version})",
-        "architecture": f"{model.config.model_type}, {checked.family}",
-        "parameters": f"{facts['parameters']:,}",
-        "trained": f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, precision {facts['precision']}",
-        "validation at the end": validation or "none",
-        "these weights": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
-        "how it is asked": "`llmctl.json`",
-        "data": f"sha256 {checked.parents['data']}",
-    }
-    if checked.architecture is not None:
-        rows["reference"] = checked.architecture.reference
-    if adapter is not None:
-        rows["adapter"] = (
-            f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}, on {', '.join(adapter.targets)}: "
-            f"{facts['learned_parameters']:,} parameters"
-        )
-        rows["base"] = f"{checked.parents[PARENT_PATH]}, content hash {checked.parents[PARENT]}"
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    name = Path(config.out).name
-    asked = checked.family in checked.task.askable
-    command = f"llmctl generate --model {name} --prompt TEXT" if asked else f"llmctl train --model {name} --data DIR"
-    tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))
-    return f"""---
-library_name: transformers
-tags:
-{tags}
----
-# {config.model.name} on {Path(config.data).name}
-
-| | |
-|---|---|
-{table}
-
-## Use
-
-```
-{command}
-```
-
-```python
-{steps}from transformers import {opener}, AutoTokenizer
-
-model = {opener}.from_pretrained("{name}/model")
-tokenizer = AutoTokenizer.from_pretrained("{name}/model")
-```
-"""

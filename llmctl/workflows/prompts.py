@@ -34,13 +34,13 @@ def given_prompts(prompts: Sequence[str], task: Task) -> list[Record]:
 
 
 def input_rows(input: str, task: Task) -> Iterator[Row]:
-    """Every row of an input, in order: of a `.txt` each line (an empty one too, so that lines stay aligned), else each
-    record, whatever its columns.
+    """Every row of an input, in order: of plain text (`.txt`, or an ending that says nothing) each line, an empty one
+    too, so that lines stay aligned; else each record, whatever its columns.
 
     Standard input is JSONL if its first character that is not blank is `{`, else lines.
     Raises for a file that is bad as a whole, `DataError` for one without rows.
     """
-    for source in find_sources([input]):
+    for source in find_sources([input], unknown="text"):
         plain = source.format in ("text", "unknown")
         rows: Iterator[Record | formats.Bad] = (
             _plain(source, task) if plain else scan([replace(source, named=False)], Reading())

@@ -41,7 +41,8 @@ def describe(run: Path) -> dict[str, Any]:
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
     """The document of `runs compare`: per key one value a run, in the order given, None where a run has none.
 
-    `config` and `origin` hold what differs, `scores` everything that was measured.
+    `config` and `origin` hold what differs, `scores` everything that was measured: of evaluations the newest value of
+    each metric and split, and where they differ what it was measured on (`.data`) and how (`.signature`).
     """
     if len(folders) < 2:
         raise UsageError("compare takes two runs or more", hint="llmctl runs compare RUN RUN")
@@ -54,7 +55,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
         "status": [run["status"] for run in described],
         "config": _differences([run["config"] for run in described]),
         "origin": _differences(origins),
-        "scores": _side_by_side([_measured(run) for run in described]),
+        "scores": _scored([_measured(run) for run in described], [_newest(run["scores"]) for run in described]),
     }
 
 
@@ -107,25 +108,44 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _scores(run: Path) -> Iterator[dict[str, Any]]:
-    """Scores of `RUN/evals/*/scores.json`, each with the name of its evaluation."""
-    for path in sorted((run / "evals").glob("*/scores.json")):
+    """Scores of `RUN/evals/*/scores.json`, the oldest first, each with its evaluation's name, split, data and time."""
+    found = []
+    for path in (run / "evals").glob("*/scores.json"):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["scores"]
-        except (ValueError, KeyError, TypeError) as error:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            told = {name: document[name] for name in ("split", "data", "at") if document.get(name) is not None}
+            scores = [{"evaluation": path.parent.name, **told, **score} for score in document["scores"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError("is not what llmctl eval wrote", where=str(path)) from error
-        for score in found:
-            yield {"evaluation": path.parent.name, **score}
+        # Evaluations of one second are numbered: -2, …, -10.
+        found.append((str(told.get("at", "")), len(path.parent.name), path.parent.name, scores))
+    for *_, scores in sorted(found, key=lambda each: each[:3]):
+        yield from scores
 
 
 def _measured(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Every number that a run came to, by name."""
-    found = {
+    """Every number that training came to, by name."""
+    return {
         name: value
         for name, value in flat(run["result"]).items()
         if isinstance(value, int | float) and value is not True
     }
-    for score in run["scores"]:
-        found[f"{score['evaluation']}.{score['metric']}"] = score["value"]
+
+
+def _newest(scores: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The newest score by `split.metric`; `scores` have the oldest first."""
+    return {f"{score.get('split', score['evaluation'])}.{score['metric']}": score for score in scores}
+
+
+def _scored(measured: Sequence[Mapping[str, Any]], newest: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What training came to and what evaluations did, side by side."""
+    found = _side_by_side(measured)
+    for name, scores in _side_by_side(newest).items():
+        found[name] = [score and score["value"] for score in scores]
+        for fact in ("data", "signature"):
+            values = [score and score.get(fact) for score in scores]
+            if len({value for value in values if value is not None}) > 1:
+                found[f"{name}.{fact}"] = values
     return found
 
 

@@ -146,6 +146,9 @@ class GenerateConfig(Spec):
     prompt: tuple[str, ...] = flag((), "what to answer or continue; repeatable", panel="Main")
     input: str | None = flag(None, "a file of prompts or records, - for standard input", panel="Main")
     output: Path | None = flag(None, "a JSONL file of answers, one row for every input row", panel="Main")
+    explain: Path | None = flag(
+        None, "draw where one answer looks in its source: an .svg or .png file; encoder-decoders", panel="Main"
+    )
     max_new_tokens: Size = flag(128, "longest answer in tokens", panel="Length", ge=1)
     stop: tuple[str, ...] = flag((), "end an answer before this text; repeatable", panel="Length")
     temperature: Real | None = flag(None, "sample with this temperature; 0 is greedy", panel="Choice", ge=0)

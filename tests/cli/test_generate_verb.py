@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -170,6 +171,17 @@ def test_a_classifier_that_llmctl_did_not_make_knows_its_labels(capsys: Any, fol
     assert completions(capsys, "--model", bare, *words) == completions(capsys, "--model", folders["classifier"], *words)
 
 
+def test_the_speed_of_a_classifier_is_told_in_records(capsys: Any, folders: Any, tmp_path: Path) -> None:
+    words = ("--model", folders["classifier"], "--prompt", "Thou", "--prompt", "lovely", "--json")
+    code, out, _ = llmctl(capsys, *words, "--events", tmp_path / "events.jsonl")
+    assert code == 0
+    assert json.loads(out)["tokens_per_second"] == 0
+    assert json.loads(out)["records_per_second"] > 0
+    events = [row for row in rows(tmp_path / "events.jsonl") if row["event"] == "progress"]
+    assert len(events) == 2
+    assert all(row["records_per_second"] > 0 and "tokens_per_second" not in row for row in events)
+
+
 def test_stop_and_dry_run(capsys: Any, folders: Any) -> None:
     words = ("--model", folders["lm"], "--prompt", "Shall I", "--max-new-tokens", 12)
     [row] = completions(capsys, *words)
@@ -203,6 +215,16 @@ def test_every_line_of_a_text_file_gets_a_row(capsys: Any, folders: Any, tmp_pat
     assert [row["prompt"] for row in rows(output)] == [
         row["prompt"] for row in completions(capsys, "--model", folders["lm"], "--input", source)
     ]
+
+
+@pytest.mark.parametrize("name", ["dates.en", "诗.zh", "prompts", "ask.en.gz"])
+def test_a_file_of_another_ending_is_read_line_by_line(capsys: Any, folders: Any, tmp_path: Path, name: str) -> None:
+    lines = f"Shall I\n{{\n{POEM}\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    found = completions(capsys, "--model", folders["lm"], "--input", tmp_path / name, "--max-new-tokens", "2")
+    assert [row["prompt"] for row in found] == ["Shall I", "{", POEM]
+    words = ("--model", folders["lm"], "--input", tmp_path / name, "--output", tmp_path / name, "--force")
+    assert llmctl(capsys, *words)[0] == 2
 
 
 def test_records_keep_their_order_and_ids_and_bad_rows_their_places(capsys: Any, folders: Any, tmp_path: Path) -> None:

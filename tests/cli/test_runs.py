@@ -103,6 +103,33 @@ def test_compare_tells_what_differs(folder: Path, capsys: pytest.CaptureFixture[
     ]
 
 
+def test_compare_puts_the_newest_score_of_each_split_side_by_side(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of automatic evaluations are named after the moment, so that no two runs have the same."""
+
+    def evaluated(name: str, at: str, suffix: str, value: float, split: str = "test", tok: str = "zh") -> None:
+        stamp = at.replace("-", "").replace(":", "")
+        score = {"metric": "bleu", "value": value, "signature": f"tok:{tok}"}
+        document = {"data": "/data/d", "split": split, "at": at, "scores": [score]}
+        whole.write_json(folder / "runs" / name / "evals" / f"{split}-{stamp}{suffix}" / "scores.json", document)
+
+    evaluated("good", "2026-01-01T10:00:00Z", "-10", 30.0)
+    evaluated("good", "2026-01-01T10:00:00Z", "-9", 20.0)
+    evaluated("good", "2026-01-01T09:00:00Z", "", 10.0)
+    evaluated("good", "2026-01-01T09:00:00Z", "", 55.0, split="validation")
+    evaluated("stopped", "2026-01-02T10:00:00Z", "", 40.0)
+    scores = asked(capsys, "compare", "runs/good", "runs/stopped")["scores"]
+    assert scores["test.bleu"] == [30.0, 40.0]
+    assert scores["validation.bleu"] == [55.0, None]
+    assert not [name for name in scores if name.endswith((".data", ".signature"))]
+    assert run(["runs", "compare", "runs/good", "runs/stopped"]) == 0
+    assert ["test.bleu", "30", "40"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    evaluated("stopped", "2026-01-03T10:00:00Z", "", 50.0, tok="13a")
+    scores = asked(capsys, "compare", "runs/good", "runs/stopped")["scores"]
+    assert (scores["test.bleu"], scores["test.bleu.signature"]) == ([30.0, 50.0], ["tok:zh", "tok:13a"])
+
+
 def test_a_record_edited_by_hand_does_not_hide_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "runs" / "good" / "run.json").write_text("{}")
     rows = {row["run"]: row for row in asked(capsys)["runs"]}

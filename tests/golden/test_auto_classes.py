@@ -42,7 +42,7 @@ from pathlib import Path
 answers = {}
 for name, asked in json.load(sys.stdin).items():
     card = Path(name, "model", "README.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"^```python\\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
+    snippet, *_ = re.findall(r"^```python\\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
     names = {}
     exec(snippet, names)
     model, tokenizer = names["model"], names["tokenizer"]

@@ -26,7 +26,7 @@ from llmctl.workflows import run as recipes
 
 REPOSITORY = Path(llmctl.__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
-DOCUMENTS = (*READMES, "ARCHITECTURE.md", "CHANGELOG.md")
+DOCUMENTS = (*READMES, "ARCHITECTURE.md", "CHANGELOG.md", "docs/tasks.md")
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt . && .venv/bin/llmctl quickstart"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt '.[test]' && .venv/bin/python -m pytest"
 KIND_OF_HEAD = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,19 @@ import numpy as np
 import pytest
 
 from llmctl.data.batches import IGNORED
-from llmctl.data.corruption import Corrupted, Marks, Scheme, cut_spans, hide, infill, marks_of
+from llmctl.data.corruption import (
+    Corrupted,
+    Marks,
+    Scheme,
+    cut_spans,
+    denoise,
+    hide,
+    infill,
+    marks_of,
+    shuffle_sentences,
+)
 from llmctl.data.layout import Layout, style_for
-from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.tokenizers import load_tokenizer, save, train
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
 from llmctl.types import Family
@@ -24,7 +35,8 @@ ORDINARY = np.arange(9, 400)
 def marks(sentinels: tuple[int, ...] = (MASK,)) -> Marks:
     is_ordinary = np.ones(400, bool)
     is_ordinary[:9] = False
-    return Marks(np.array(sentinels), ORDINARY, is_ordinary)
+    nothing = np.zeros(400, bool)
+    return Marks(np.array(sentinels), ORDINARY, is_ordinary, nothing, nothing, ~is_ordinary)
 
 
 def chance(seed: int = 0) -> np.random.Generator:
@@ -112,8 +124,68 @@ def test_infilling_covers_a_third_and_asks_for_the_whole_text() -> None:
     assert np.mean(lengths) == pytest.approx(3, abs=0.2)  # Poisson(3)
 
 
+@pytest.fixture(scope="module")
+def by_words() -> Any:
+    """A word tokenizer of a text in English and Chinese."""
+    return trained("word", TEXT, 400)
+
+
+TEXT = "It rained (a lot!). “Was it cold?” Yes... 下雨了。他说：“冷！” 是吗？\nNo 3.\n"
+SENTENCES = ["It rained (a lot!).", " “Was it cold?”", " Yes...", " 下雨了。", "他说：“冷！”", " 是吗？\n", "No 3.\n"]
+
+
+def trained(kind: str, words: str, size: int) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        save(train(kind, lambda: [words], len(words), size), Path(folder))
+        return load_tokenizer(Path(folder))
+
+
+def encoded(tokenizer: Any, words: str) -> Any:
+    return np.array(tokenizer.backend_tokenizer.encode(words, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize("kind", ["word", "char", "bpe"])
+def test_sentences_stand_in_another_order_and_stay_whole(kind: str) -> None:
+    tokenizer = trained(kind, TEXT * 20, 400)
+    ids, found = encoded(tokenizer, TEXT), marks_of(tokenizer)
+    orders = {tokenizer.decode(shuffle_sentences(ids, found, chance(seed)).tolist()) for seed in range(60)}
+    assert len(orders) > 50
+    for each in orders:
+        rest = each
+        for sentence in SENTENCES:
+            assert rest.count(sentence) == 1, (sentence, each)
+            rest = rest.replace(sentence, "|")
+        assert rest == "|" * len(SENTENCES)
+
+
+def test_sentences_stay_in_their_document_and_unknown_words_in_their_sentence(by_words: Any) -> None:
+    found, (bos, eos) = marks_of(by_words), (by_words.bos_token_id, by_words.eos_token_id)
+    one, two = encoded(by_words, "It rained. Yes"), encoded(by_words, "Was it unheard. Yes? a cold")
+    ids = np.concatenate([one, [eos, bos], two])
+    assert by_words.unk_token_id in two
+    seen = set()
+    for seed in range(40):
+        mixed = shuffle_sentences(ids, found, chance(seed))
+        assert mixed[len(one) : len(one) + 2].tolist() == [eos, bos]
+        assert sorted(mixed[: len(one)]) == sorted(one)
+        seen.add(by_words.decode(mixed[len(one) + 2 :].tolist()).strip())
+        assert "Was it<|unk|>." in by_words.decode(mixed.tolist())
+    assert len(seen) == 6
+
+
+def test_of_a_text_in_another_order_the_first_one_is_asked_for(by_words: Any) -> None:
+    ids = encoded(by_words, TEXT * 4)
+    seen, said = denoise(ids, marks_of(by_words), chance())
+    assert said.tolist() == ids.tolist()
+    kept = [token for token in seen.tolist() if token != by_words.mask_token_id]
+    assert len(kept) == len(ids) - round(0.3 * len(ids))
+    assert sorted(kept) != kept
+    rest = iter(ids.tolist())
+    assert not all(token in rest for token in kept), "in the order of the text nothing was shuffled"
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
-@pytest.mark.parametrize("way", [hide, cut_spans, infill])
+@pytest.mark.parametrize("way", [hide, cut_spans, infill, denoise])
 def test_the_last_block_of_a_text_may_be_short(way: Any, length: int) -> None:
     seen, said = way(np.arange(9, 9 + length), marks(), chance())
     assert len(seen) > 0
@@ -137,7 +209,7 @@ def split(sonnets: Path, tokenizer: Any, scheme: Scheme, *, name: str = "validat
 
 
 def same(one: Any, other: Any) -> bool:
-    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -1,0 +1,36 @@
+"""docs/tasks.md shows what models really see."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import llmctl
+from llmctl import registry
+
+REPOSITORY = Path(llmctl.__file__).parent.parent
+PAGE = REPOSITORY / "docs" / "tasks.md"
+
+
+def test_the_page_of_tasks_is_what_the_commands_print() -> None:
+    made = subprocess.run([sys.executable, "-m", "tests.shape.tasks_page"], cwd=REPOSITORY, capture_output=True)
+    assert made.returncode == 0, made.stderr.decode()
+    again = "make it again: python -m tests.shape.tasks_page > docs/tasks.md"
+    assert made.stdout.decode() == PAGE.read_text(encoding="utf-8"), again
+
+
+def test_every_task_stands_there_with_every_family_that_can_express_it() -> None:
+    shown = re.findall(r"^task +(\S+)\nmodel +\S+\nfamily +(\S+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    tasks = [registry.load("tasks", entry.name) for entry in registry.entries("tasks") if entry.owner == registry.OWNER]
+    assert set(shown) == {(task.name, family) for task in tasks for family in task.families}
+
+
+def test_the_table_of_families_is_the_registry_s() -> None:
+    rows = re.findall(r"^\| ([a-z-]+) \| (`[^|]+`) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    shown = {model: family for family, models in rows for model in re.findall(r"`([^`]+)`", models)}
+    models = [
+        registry.load("models", entry.name) for entry in registry.entries("models") if entry.owner == registry.OWNER
+    ]
+    assert shown == {spec.name: spec.family for spec in models}
