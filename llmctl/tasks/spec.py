@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from llmctl.errors import DataError
@@ -66,8 +66,11 @@ class Task(ABC):
         """The fields of a record that asks `prompt`, the bare text of `generate --prompt`."""
 
     def prompt(self, record: Record) -> list[Segment]:
-        """What a model is asked: the segments before the answer."""
-        return [segment for segment in self.segments(record) if not segment.learned]
+        """What a model is asked: the segments before the answer. The fields of an answer, which a prompt lacks, are
+        empty: `segments` may look at them all the same."""
+        empty = {column.name: column.kind() for column in self.columns}
+        filled = replace(record, fields={**empty, **record.fields})
+        return [segment for segment in self.segments(filled) if not segment.learned]
 
     def references(self, record: Record) -> tuple[str, ...]:
         """Every right answer."""

@@ -237,6 +237,8 @@ def test_the_plug_in_of_the_readme_works(tmp_path: Path) -> None:
     run("preprocess", "rows.jsonl", "--task", "headlines", "--vocab-size", "300", "--out", "data")
     small = ("--set", "model.hidden=8", "--set", "model.embedding=8", "--max-steps", "2")
     run("train", "--data", "data", "--model", "lstm", "--out", "run", *small)
+    asked = run("generate", "--model", "run", "--prompt", "Number 3 went up.", "--max-new-tokens", "4")
+    assert len(asked["completions"]) == 1
     scores = run("eval", "--model", "run", "--data", "data", "--set", "max_new_tokens=4")["scores"]
     assert [score["metric"] for score in scores] == ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
