@@ -135,7 +135,9 @@ class CrossAttention(nn.Module):
             return self._scores(q, k)
         if not torch.is_grad_enabled():
             return torch.cat([self._scores(part, k) for part in torch.split(q, size, 1)], 1)
-        return torch.cat([checkpoint(self._scores, part, k, use_reentrant=False) for part in torch.split(q, size, 1)], 1)
+        return torch.cat(
+            [checkpoint(self._scores, part, k, use_reentrant=False) for part in torch.split(q, size, 1)], 1
+        )
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H) -> (B, T, S) through (B, T, S, H)."""

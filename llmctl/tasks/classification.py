@@ -23,11 +23,5 @@ class Classification(Task):
     def segments(self, record: Record) -> list[Segment]:
         return [Segment("source", record.fields["text"]), Segment("label", record.fields["label"], learned=True)]
 
-    def prompt(self, record: Record) -> list[Segment]:
-        return [Segment("source", record.fields["text"])]
-
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"text": prompt}
-
-    def prompt_columns(self) -> tuple[Column, ...]:
-        return (self.columns[0],)

@@ -81,8 +81,9 @@ class Task(ABC):
         return answer.strip()
 
     def prompt_columns(self) -> tuple[Column, ...]:
-        """The fields that a record needs to be asked (not learned or scored)."""
-        return tuple(column for column in self.columns if column.required)
+        """The fields that a record needs to be asked (not learned or scored): those that a bare prompt fills."""
+        asked = self.record_of("")
+        return tuple(column for column in self.columns if column.required and column.name in asked)
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         """Raise `DataError` naming the first field that is missing or of the wrong type."""

@@ -21,11 +21,5 @@ class Summarization(Task):
     def segments(self, record: Record) -> list[Segment]:
         return [Segment("source", record.fields["document"]), Segment("target", record.fields["summary"], learned=True)]
 
-    def prompt(self, record: Record) -> list[Segment]:
-        return [Segment("source", record.fields["document"])]
-
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"document": prompt}
-
-    def prompt_columns(self) -> tuple[Column, ...]:
-        return (self.columns[0],)

@@ -21,11 +21,5 @@ class Translation(Task):
     def segments(self, record: Record) -> list[Segment]:
         return [Segment("source", record.fields["source"]), Segment("target", record.fields["target"], learned=True)]
 
-    def prompt(self, record: Record) -> list[Segment]:
-        return [Segment("source", record.fields["source"])]
-
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"source": prompt}
-
-    def prompt_columns(self) -> tuple[Column, ...]:
-        return (self.columns[0],)
