@@ -135,6 +135,7 @@ class Verb:
 KIND_OF: Mapping[str, str] = {
     "task": "tasks",
     "model": "models",
+    "models": "models",
     "metric": "metrics",
     "best_by": "metrics",
     "engine": "engines",
