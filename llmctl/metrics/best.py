@@ -88,7 +88,14 @@ def _of_metric(spec: MetricSpec, options: Spec, systems: Sequence[System], start
         leader = max(finite, key=lambda number: sign * scores[number].value)
         others = [number for number in range(len(systems)) if number != leader]
         p = holm({systems[other].name: tests(leader, other)[name].p_randomization for other in others})
-        close = [other for other, value in p.items() if not value < LEVEL]
-        why = f"no difference from {', '.join(close)} is sure" if close else None if others else "it stands alone"
-        model = systems[leader].name if why is None else None
-        yield Best(name, signatures[0], model, systems[leader].name, scores[leader].value, p, why)
+        name_of_leader, doubt = systems[leader].name, _doubt(p)
+        model = name_of_leader if doubt is None else None
+        yield Best(name, signatures[0], model, name_of_leader, scores[leader].value, p, doubt)
+
+
+def _doubt(p: Mapping[str, float]) -> str | None:
+    """Why a leader with these p values against the others is not marked."""
+    if not p:
+        return "there is no other to compare with"
+    close = [name for name, value in p.items() if not value < LEVEL]
+    return f"the leader may be no better than {', '.join(close)}" if close else None

@@ -47,7 +47,8 @@ def _draw(axes: Any, curves: Curves, over: str, unit: str) -> None:
     axes.set_xlim(left=0)
     axes.set_ylabel("loss, nats a token")
     axes.set_xlabel(f"{unit}  (bold: validation, faint: training)")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" " if over == "seconds" else ""))
+    if over == "tokens":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     plots.tidy(axes)
     _label(axes, ends, low, high)
 
@@ -59,8 +60,8 @@ def points(rows: Sequence[Mapping[str, Any]], over: str, name: str) -> list[tupl
 
 
 def bounds(curves: Curves, over: str) -> tuple[float, float]:
-    """Between which losses the picture shows the curves: all once they have settled, but none that is above where it
-    began, nor above where the first of the others ended twice its way."""
+    """Between which losses the picture shows the curves: all that there is once they have settled, but nothing above
+    the lowest first loss, where a model is that has learned nothing."""
     settled: list[float] = []
     begun: list[float] = []
     for rows in curves.values():
@@ -88,12 +89,20 @@ def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]], low: float,
             va="center",
             fontweight="bold",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linestyle": ":",
+                "linewidth": 1,
+                "shrinkA": 0,
+                "shrinkB": 3,
+            },
         )
 
 
 def spread(heights: Sequence[float], apart: float) -> list[float]:
-    """The heights, in 0 to 1, moved as little as it takes for them to be `apart` (or evenly, where there is no room)."""
+    """The heights, in 0 to 1, in the same order and at least `apart`: moved up, those that have no room above down;
+    all over the picture where there is no room at all."""
     apart = min(apart, 1.0 / max(1, len(heights) - 1))
     order = sorted(range(len(heights)), key=lambda number: heights[number])
     placed = [0.0] * len(heights)

@@ -11,17 +11,17 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from llmctl.errors import DivergedError, GateError, LlmctlError, Stopped
 from llmctl.store import locks, runs, whole
 from llmctl.training import launch
-from llmctl.types import Answer, Event, Interval, Score, Tell
+from llmctl.types import Event, Tell
 from llmctl.workflows import comparison_report, evaluate, train
 from llmctl.workflows.compare_checks import COMPARISON, SPLIT, Checked, Entrant, preflight
+from llmctl.workflows.comparison_rows import ROW, answers, ended, goes_on, score_of, scored, so_far, trained
 from llmctl.workflows.spec import EvalConfig, TrainConfig
 
 __all__ = ["Result", "compare", "preflight", "refusal"]
@@ -62,7 +62,7 @@ def compare(checked: Checked, tell: Tell, *, force: bool = False) -> Result:
         try:
             for entrant in checked.entrants:
                 comparison.enter(entrant)
-            comparison.judge()
+            return comparison.judge()
         except (Stopped, KeyboardInterrupt) as error:
             stopped = Stopped(
                 f"stopped with {len(comparison.rows)} of {len(checked.entrants)} models done",
@@ -70,7 +70,6 @@ def compare(checked: Checked, tell: Tell, *, force: bool = False) -> Result:
             )
             stopped.document = comparison.document()
             raise stopped from error
-    return comparison.result()
 
 
 def _open(checked: Checked, *, force: bool) -> None:
@@ -97,7 +96,7 @@ class _Comparison:
         self.rows: dict[str, Row] = {
             each.model: before[each.model]
             for each in checked.entrants
-            if before.get(each.model, {}).get("status") == "ok" and (_scored(each) / "predictions.jsonl").is_file()
+            if before.get(each.model, {}).get("status") == "ok" and (scored(each) / "predictions.jsonl").is_file()
         }
         self.best: list[dict[str, Any]] = []
         self._began, self._before = time.monotonic(), float(checked.found.get("seconds") or 0.0)
@@ -119,11 +118,8 @@ class _Comparison:
         cleaned: dict[str, Any] = runs.without_nan(found)
         return cleaned
 
-    def result(self) -> Result:
-        return Result(self.document(), {each.model: each.title for each in self.checked.entrants})
-
-    def _write(self, *, finished: bool = False) -> None:
-        whole.write_json(self.out / COMPARISON, {"schema": SCHEMA, "finished": finished, **self.document()})
+    def _write(self, document: Mapping[str, Any], *, finished: bool = False) -> None:
+        whole.write_json(self.out / COMPARISON, {"schema": SCHEMA, "finished": finished, **document})
 
     # -- one model --------------------------------------------------------------------------------------------
 
@@ -142,17 +138,17 @@ class _Comparison:
         }
         try:
             row["learning_rate"] = self._rate(entrant, row["search"])
-            row |= _trained(self._train(entrant, row["learning_rate"]), entrant)
+            row |= trained(self._train(entrant, row["learning_rate"]), entrant)
             row["scores"] = self._score(entrant)
             row["status"] = "ok"
         except Stopped:
             raise
         except LlmctlError as error:
-            row |= _so_far(entrant)
+            row |= so_far(entrant)
             row["error"] = {"kind": error.kind, "message": str(error), "hint": error.hint}
             self.tell(Event("warning", {"text": f"{entrant.title} failed: {error}"}))
         self.rows[entrant.model] = row
-        self._write()
+        self._write(self.document())
         if row["status"] == "ok":
             shutil.rmtree(entrant.trials, ignore_errors=True)
             with contextlib.suppress(OSError):  # others have trials there
@@ -183,25 +179,25 @@ class _Comparison:
 
     def _trial(self, entrant: Entrant, settings: TrainConfig, number: int) -> float | None:
         """The validation loss at the end of a trial, None where it diverged. What it leaves is small."""
-        ended = _ended(settings.out)
-        if ended is None:
+        result = ended(settings.out)
+        if result is None:
             tell = self._of(entrant, f"search {number} of {len(entrant.rates)}", quiet=True)
             try:
-                ended = self._apart(_train, (settings.model_dump_json(), _goes_on(settings.out)), tell)
+                result = self._apart(_train, (settings.model_dump_json(), goes_on(settings.out)), tell)
             except DivergedError:
-                ended = {}
+                result = {}
         for name in ("checkpoints", "model"):
             shutil.rmtree(settings.out / name, ignore_errors=True)
-        loss = (ended.get("validation") or {}).get("loss")
+        loss = (result.get("validation") or {}).get("loss")
         return loss if loss is not None and math.isfinite(loss) else None
 
     def _train(self, entrant: Entrant, rate: float) -> Mapping[str, Any]:
         """What the run came to."""
-        if (ended := _ended(entrant.run)) is not None:
-            return ended
-        self._say(entrant, f"training, learning rate {rate:.3g}")
-        settings = entrant.training(rate)
-        return self._apart(_train, (settings.model_dump_json(), _goes_on(entrant.run)), self._of(entrant, "training"))
+        if (result := ended(entrant.run)) is not None:
+            return result
+        resume, settings = goes_on(entrant.run), entrant.training(rate)
+        self._say(entrant, f"training{' goes on' if resume else ''}, learning rate {rate:.3g}")
+        return self._apart(_train, (settings.model_dump_json(), resume), self._of(entrant, "training"))
 
     def _score(self, entrant: Entrant) -> list[dict[str, Any]]:
         config = self.checked.resolved
@@ -214,7 +210,7 @@ class _Comparison:
             interval=config.interval,
             limit=config.limit,
             max_new_tokens=config.max_new_tokens,
-            out=_scored(entrant),
+            out=scored(entrant),
             seed=config.seed,
         )
         scores: list[dict[str, Any]] = self._apart(_eval, (asked.model_dump_json(),), self._of(entrant, "scoring"))[
@@ -234,27 +230,27 @@ class _Comparison:
         self.tell(Event("note", {"text": f"{number} of {len(self.checked.entrants)}, {entrant.title}: {text}"}))
 
     def _of(self, entrant: Entrant, phase: str, *, quiet: bool = False) -> Tell:
-        """What a process tells, with the model that it is about; `quiet`: evaluations are a detail."""
+        """What a process tells, with the model that it is about; `quiet`: of a trial, whose training tells it again."""
 
         def tell(event: Event) -> None:
             fields = {
                 name: f"{entrant.title}, {phase}: {value}" if name in ("stage", "text") else value
                 for name, value in event.fields.items()
             }
-            details = ("note", "evaluation") if quiet else ("note",)
+            details = ("note", "evaluation", "warning") if quiet else ("note",)
             self.tell(Event("detail" if event.name in details else event.name, fields))
 
         return tell
 
     # -- all of them ------------------------------------------------------------------------------------------
 
-    def judge(self) -> None:
-        """Which is the best, the pictures, the page."""
+    def judge(self) -> Result:
+        """Which is the best; the pictures and the page."""
         from llmctl.metrics.best import System, best_of
         from llmctl.training import comparison_plot
 
         systems = [
-            System(each.model, list(_answers(each)), [_score_of(score) for score in self.rows[each.model]["scores"]])
+            System(each.model, list(answers(each)), [score_of(score) for score in self.rows[each.model]["scores"]])
             for each in self.checked.entrants
             if self.rows[each.model]["status"] == "ok"
         ]
@@ -264,69 +260,10 @@ class _Comparison:
         curves = {each.title: runs.metrics(each.run) for each in self.checked.entrants}
         title = f"{self.checked.task.name} on {self.checked.resolved.data.name}"
         comparison_plot.loss_plots(curves, self.out / "plots", title=title)
-        result = self.result()
+        result = Result(self.document(), {each.model: each.title for each in self.checked.entrants})
         whole.write_text(self.out / "compare.md", comparison_report.markdown(result.document, result.titles))
-        self._write(finished=True)
-
-
-ROW: Final = (
-    *("model", "status", "parameters", "tokens", "steps", "seconds", "tokens_per_second", "peak_memory_bytes"),
-    *("loss", "perplexity", "scores", "learning_rate", "search", "run"),
-)
-"""The keys of a row, in their order; `error` where there is one."""
-
-
-def _trained(result: Mapping[str, Any], entrant: Entrant) -> dict[str, Any]:
-    """What a row takes from a finished run. The loss is the best checkpoint's, which is the model."""
-    found = {name: result[name] for name in ("parameters", "tokens", "steps", "seconds", "peak_memory_bytes")}
-    found["tokens_per_second"] = round(result["tokens"] / result["seconds"], 1) if result["seconds"] else None
-    step = (result["best"] or {}).get("step")
-    checks = [row for row in runs.metrics(entrant.run) if row["step"] == step and "validation_loss" in row]
-    for row in checks[-1:]:
-        found |= {"loss": row["validation_loss"], "perplexity": row.get("validation_perplexity")}
-    return found
-
-
-def _so_far(entrant: Entrant) -> dict[str, Any]:
-    """How far a run that failed had come."""
-    rows = [row for row in runs.metrics(entrant.run) if "tokens" in row]
-    return {name: rows[-1][name] for name in ("tokens", "steps", "seconds") if rows and name in rows[-1]} | (
-        {"steps": rows[-1]["step"]} if rows else {}
-    )
-
-
-def _scored(entrant: Entrant) -> Path:
-    return entrant.run / "evals" / SPLIT
-
-
-def _goes_on(run: Path) -> bool:
-    """Whether there is a run to resume: stopped or killed, not one that failed by itself, which is begun anew."""
-    return (run / runs.RUN).is_file() and runs.read(run).status != "failed"
-
-
-def _ended(run: Path) -> dict[str, Any] | None:
-    """The result of a run that is finished."""
-    if not (run / runs.RUN).is_file():
-        return None
-    record = runs.read(run)
-    return record.result if record.status == "finished" else None
-
-
-def _answers(entrant: Entrant) -> Iterator[Answer]:
-    """What a model answered to the test split, as its evaluation kept it."""
-    with (_scored(entrant) / "predictions.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            likely = {name: row[name] for name in ("logprob", "tokens", "bytes") if name in row}
-            yield Answer(row["id"], row["prediction"], tuple(row["references"]), **likely)
-
-
-def _score_of(fields: Mapping[str, Any]) -> Score:
-    """A score as `eval` writes it. JSON has no infinity: null stands for what is not finite."""
-    ci = dict(fields["ci"]) if fields["ci"] else None
-    for place, names in ((fields := dict(fields), ("value",)), (ci or {}, ("low", "high"))):
-        place |= {name: math.nan for name in names if name in place and place[name] is None}
-    return Score(**fields | {"ci": Interval(**ci) if ci else None})
+        self._write(result.document, finished=True)
+        return result
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -131,8 +131,9 @@ def preflight(
     asked = EvalConfig(model=resolved.models[0], data=resolved.data, metric=resolved.metric)
     metrics = metrics_of(asked, task)
     resuming = resume and (config.out / COMPARISON).is_file()
+    _check_out(config, resume=resuming, force=force)
     entrants = _entrants(resolved, prepared, task, resume=resuming, offline=offline, tell=tell)
-    _check_out(config, entrants, resume=resuming, force=force)
+    _check_room(config.out, [each.checked for each in entrants])
     return Checked(resolved, task, prepared, metrics, entrants, _found(config.out) if resuming else {}, resuming)
 
 
@@ -173,7 +174,7 @@ def _entrants(
                     hint=f"models that can: {', '.join(_askable(task))}",
                 )
         except ConfigError as error:
-            faults += [replace(each, problem=f"{model}: {each.problem}") for each in error.faults]
+            faults += [_of(model, each) for each in error.faults]
         except UsageError as error:
             faults.append(Fault(f"models.{number}", error.message, error.hint))
         else:
@@ -185,6 +186,12 @@ def _entrants(
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     return tuple(found)
+
+
+def _of(model: str, fault: Fault) -> Fault:
+    """A fault of one model's training as one of the comparison."""
+    path = fault.path if fault.path.partition(".")[0] in CompareConfig.model_fields else f"train.{fault.path}"
+    return replace(fault, path=path, problem=fault.problem if model in fault.problem else f"{model}: {fault.problem}")
 
 
 def _training(config: CompareConfig, model: str, run: Path, rate: float | None) -> TrainConfig:
@@ -237,14 +244,15 @@ def run_names(models: Sequence[str]) -> list[str]:
     found: list[str] = []
     for model in models:
         place = Path(model)
-        last = (place.parent if place.name == "model" else place).name if os.sep in model else model
-        name = re.sub(r"[^\w.-]+", "-", last.removeprefix(HUB)).strip(".-") or "model"
+        of_place = os.sep in model and not model.startswith(HUB)
+        said = (place.parent if place.name == "model" else place).name if of_place else model.removeprefix(HUB)
+        name = re.sub(r"[^\w.-]+", "-", said).strip(".-") or "model"
         numbered = (f"{name}-{number}" for number in range(2, len(models) + 2))
         found.append(name if name not in found else next(each for each in numbered if each not in found))
     return found
 
 
-def _check_out(config: CompareConfig, entrants: Sequence[Entrant], *, resume: bool, force: bool) -> None:
+def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
     out = config.out
     if locks.is_locked(out):
         with locks.locked(out):  # says who holds it
@@ -252,11 +260,14 @@ def _check_out(config: CompareConfig, entrants: Sequence[Entrant], *, resume: bo
     if not resume and not _only_begun(out):
         whole.refuse_existing(out, force=force, marker=COMPARISON)
     train_checks.refuse_inside_run(out)
-    given = [each.checked.given.path for each in entrants if each.checked.given is not None]
-    whole.refuse_same(out, [config.data, *given])
+    whole.refuse_same(out, [config.data])
+
+
+def _check_room(out: Path, trainings: Sequence[train_checks.Checked]) -> None:
+    whole.refuse_same(out, [each.given.path for each in trainings if each.given is not None])
     needed = sum(
-        train_checks.bytes_needed(c.resolved, c.prepared, c.architecture, c.shape, c.given)
-        for c in (each.checked for each in entrants)
+        train_checks.bytes_needed(each.resolved, each.prepared, each.architecture, each.shape, each.given)
+        for each in trainings
     )
     whole.check_writable(out / "runs", bytes_needed=needed)
 

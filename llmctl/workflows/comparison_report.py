@@ -64,18 +64,23 @@ def remarks(document: Document, titles: Mapping[str, str]) -> list[str]:
             f"{MARK} better than every other model (approximate randomization with {RESAMPLES:,} resamples, "
             f"p < {LEVEL} after Holm's correction)"
         )
+    unmarked: dict[str, list[str]] = {}
     for each in document["best"]:
-        if not each["model"] and each["why"]:
-            why = each["why"]
-            for model, title in titles.items():
-                why = why.replace(model, title) if model != title else why
-            found.append(f"{each['metric']}: none is marked; {why}")
+        if each["why"]:
+            unmarked.setdefault(_titled(each["why"], titles), []).append(each["metric"])
+    found += [f"none is marked by {', '.join(names)}: {why}" for why, names in unmarked.items()]
     found += [
         f"{titles[row['model']]} failed: {row['error']['message']}"
         for row in document["rows"]
         if row["status"] == "failed"
     ]
     return found
+
+
+def _titled(text: str, titles: Mapping[str, str]) -> str:
+    for model, title in titles.items():
+        text = text.replace(model, title) if model != title else text
+    return text
 
 
 def budget(document: Document) -> str:
