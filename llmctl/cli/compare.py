@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import typer
 
 from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.main import VerbRow
-from llmctl.cli.render import number, plain, table
+from llmctl.cli.render import columns, fancy, number, plain, table, width
 from llmctl.cli.session import Session
 from llmctl.errors import UsageError
 from llmctl.workflows.spec import CompareConfig
 
+GAP: Final = 3
+"""Columns between two cells, at most."""
 RESUME = options.Option("--resume", "go on: llmctl compare --resume DIR, or the same command again", "Main")
 
 
@@ -66,8 +71,21 @@ def _show(result: object) -> None:
     from llmctl.workflows.compare import Result
 
     assert isinstance(result, Result)
-    heads = report.headings(result.document)
-    table(heads, report.cells(result.document, result.titles), right=range(1, len(heads)))
+    lines = [report.headings(result.document), *report.cells(result.document, result.titles)]
+    for part in _parts(lines, width(sys.stdout) if fancy(sys.stdout) else None):
+        heads, *rows = ([line[place] for place in part] for line in lines)
+        table(heads, rows, right=range(1, len(heads)))
     for line in report.remarks(result.document, result.titles):
         print(plain(line))
     print(f"{result.document['out']}/compare.md  ({number(result.document['seconds'])} s)")
+
+
+def _parts(lines: Sequence[Sequence[str]], room: int | None) -> list[list[int]]:
+    """The columns of as many tables as it takes for none to be cut, each with the first column."""
+    widths = [max(columns(cell) for cell in column) + GAP for column in zip(*lines, strict=True)]
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(widths)):
+        if room is not None and sum(widths[each] for each in (*parts[-1], place)) > room and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(place)
+    return parts

@@ -15,6 +15,8 @@ DASHES: Final = ("-", "--", ":", "-.")
 """Once the colours are used up."""
 SETTLED: Final = 0.1
 """The share of a run after which its losses decide what the picture shows: what is before is steep and says little."""
+LEARNED: Final = 0.95
+"""A model has learned something once its loss is below so much of its first."""
 _LABELS_APART: Final = 0.055
 """Least distance of two labels, as a share of the picture's height."""
 
@@ -60,20 +62,27 @@ def points(rows: Sequence[Mapping[str, Any]], over: str, name: str) -> list[tupl
 
 
 def bounds(curves: Curves, over: str) -> tuple[float, float]:
-    """Between which losses the picture shows the curves: all that there is once they have settled, but nothing above
-    the lowest first loss, where a model is that has learned nothing."""
-    settled: list[float] = []
-    begun: list[float] = []
-    for rows in curves.values():
-        learned, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
-        begun += [value for _, value in (learned or checked)[:1]]
-        last = max((x for x, _ in (*learned, *checked)), default=0.0)
-        settled += [value for x, value in (*learned, *checked) if x >= SETTLED * last]
-    if not settled:
-        return 0.0, 1.0
-    low, high = min(settled), min(max(settled), max(min(begun), min(settled)))
+    """Between which losses the picture shows the curves: each from where it has settled, but not above where it began.
+
+    A model that learns nothing, at more than twice the loss that any that learns began with, is left out: it would
+    squash the others.
+    """
+    found = [each for each in (_settled(rows, over) for rows in curves.values()) if each is not None]
+    begun = [first for first, settled in found if min(settled) < LEARNED * first]
+    seen = [settled for _, settled in found if not begun or min(settled) <= 2 * max(begun)]
+    low, high = min(map(min, seen), default=0.0), max(map(max, seen), default=1.0)
     room = 0.05 * (high - low or abs(high) or 1.0)
     return low - room, high + room
+
+
+def _settled(rows: Sequence[Mapping[str, Any]], over: str) -> tuple[float, list[float]] | None:
+    """The first loss of a run, and those after it has settled, none above the first; None where there are no losses."""
+    learned, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
+    if not (learned or checked):
+        return None
+    first = (learned or checked)[0][1]
+    last = max(x for x, _ in (*learned, *checked))
+    return first, [min(value, first) for x, value in (*learned, *checked) if x >= SETTLED * last]
 
 
 def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]], low: float, high: float) -> None:

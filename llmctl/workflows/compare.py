@@ -92,11 +92,11 @@ class _Comparison:
     def __init__(self, checked: Checked, tell: Tell, stop: Callable[[], bool]) -> None:
         self.checked, self.tell, self.stop = checked, tell, stop
         self.out = checked.resolved.out
-        before = {row["model"]: row for row in checked.found.get("rows", ())}
+        before = {row["model"]: row for row in checked.found.get("rows", ()) if row["status"] == "ok"}
         self.rows: dict[str, Row] = {
             each.model: before[each.model]
             for each in checked.entrants
-            if before.get(each.model, {}).get("status") == "ok" and (scored(each) / "predictions.jsonl").is_file()
+            if before.get(each.model, {}).keys() >= set(ROW) and (scored(each) / "predictions.jsonl").is_file()
         }
         self.best: list[dict[str, Any]] = []
         self._began, self._before = time.monotonic(), float(checked.found.get("seconds") or 0.0)
@@ -130,6 +130,7 @@ class _Comparison:
             return
         row: dict[str, Any] = dict.fromkeys(ROW) | {
             "model": entrant.model,
+            "family": entrant.checked.family,
             "status": "failed",
             "parameters": entrant.parameters,
             "scores": [],

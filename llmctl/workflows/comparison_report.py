@@ -68,7 +68,9 @@ def remarks(document: Document, titles: Mapping[str, str]) -> list[str]:
     for each in document["best"]:
         if each["why"]:
             unmarked.setdefault(_titled(each["why"], titles), []).append(each["metric"])
-    found += [f"none is marked by {', '.join(names)}: {why}" for why, names in unmarked.items()]
+    found += [f"none is the best by {' and '.join(names)}: {why}" for why, names in unmarked.items()]
+    if len({row["family"] for row in document["rows"]}) > 1:
+        found.append("loss: families take it over different tokens; compare it within one")
     found += [
         f"{titles[row['model']]} failed: {row['error']['message']}"
         for row in document["rows"]

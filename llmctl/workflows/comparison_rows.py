@@ -13,7 +13,17 @@ from llmctl.types import Answer, Interval, Score
 from llmctl.workflows.compare_checks import SPLIT, Entrant
 
 ROW: Final = (
-    *("model", "status", "parameters", "tokens", "steps", "seconds", "tokens_per_second", "peak_memory_bytes"),
+    *(
+        "model",
+        "family",
+        "status",
+        "parameters",
+        "tokens",
+        "steps",
+        "seconds",
+        "tokens_per_second",
+        "peak_memory_bytes",
+    ),
     *("loss", "perplexity", "scores", "learning_rate", "search", "run"),
 )
 """The keys of a row, in their order; `error` where there is one."""

@@ -36,14 +36,24 @@ def test_the_steep_beginning_does_not_squash_the_rest() -> None:
 
 
 def test_nor_does_a_model_that_learns_nothing() -> None:
-    wild = [row | {"loss": 90.0} for row in run(2.0) if "loss" in row]
+    wild = [row | {"loss": 90.0 - row["step"] % 3} for row in run(2.0) if "loss" in row]
     _, high = bounds({"one": run(2.0), "wild": wild}, "tokens")
     assert high < 6.0
+    _, high = bounds({"one": run(2.0), "slow": run(7.8)}, "tokens")
+    assert high > 7.8
+
+
+def test_a_model_whose_losses_are_of_another_size_is_seen() -> None:
+    """A classifier's loss is of one label, that of a decoder of some tokens."""
+    low, high = bounds({"classifier": run(0.5, start=0.7), "decoder": run(2.0)}, "tokens")
+    assert low < 0.5
+    assert high > 2.1
 
 
 def test_nothing_to_show_is_a_picture_all_the_same(tmp_path: Path) -> None:
     loss_plots({"failed": []}, tmp_path, title="nothing")
-    assert bounds({"failed": []}, "tokens") == (0.0, 1.0)
+    low, high = bounds({"failed": []}, "tokens")
+    assert low < high
 
 
 def test_labels_keep_apart_and_within() -> None:

@@ -38,6 +38,12 @@ def die(tell):
 def leave(tell):
     os._exit(3)
 
+def measure(tell):
+    from llmctl.training import machine
+    before = machine.peak_memory_bytes()
+    held = b"x" * 50_000_000
+    return {"before": before, "after": machine.peak_memory_bytes(), "held": len(held)}
+
 def wait(tell):
     tell(Event("note", {"text": str(os.getpid())}))
     time.sleep(60)
@@ -75,6 +81,13 @@ def test_what_it_tells_and_returns_arrives(worker: Callable[[str], Worker]) -> N
     assert found["sum"] == 5
     assert found["pid"] != os.getpid()
     assert told == [Event("progress", {"done": 2})]
+
+
+def test_its_peak_memory_is_its_own(worker: Callable[[str], Worker]) -> None:
+    held = b"x" * 300_000_000
+    found = launch.apart(worker("measure"), (), silent)
+    assert found["before"] < len(held)
+    assert found["after"] >= found["before"] + 0.9 * found["held"]
 
 
 def test_its_error_is_raised_as_it_was(worker: Callable[[str], Worker]) -> None:
