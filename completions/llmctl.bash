@@ -39,7 +39,7 @@ _llmctl() {
 }
 
 _llmctl_verbs() {
-    _llmctl_offer "quickstart preprocess train generate chat eval merge run list show suggest runs doctor completions --help --version"
+    _llmctl_offer "quickstart preprocess train generate chat eval merge compare run list show suggest runs doctor completions --help --version"
 }
 
 _llmctl_quickstart() {
@@ -122,6 +122,20 @@ _llmctl_merge() {
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--model --out --base --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
     _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -f
+}
+
+_llmctl_compare() {
+    case $previous in
+    --data | --config | --events) _llmctl_offer "" -f; return ;;
+    --models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
+    --out) _llmctl_offer "" -d; return ;;
+    --epochs | --max-steps | --max-tokens | --max-time | --batch-size | --lr | --limit | --seed) return ;;
+    --precision) _llmctl_offer "auto fp32 bf16"; return ;;
+    --metric) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
+    --set) compopt -o nospace; _llmctl_offer "data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed="; return ;;
+    esac
+    if [[ $current == -* ]]; then _llmctl_offer "--data --models --out --epochs --max-steps --max-tokens --max-time --batch-size --lr --precision --metric --limit --seed --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    _llmctl_offer "" -d
 }
 
 _llmctl_run() {

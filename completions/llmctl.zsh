@@ -63,6 +63,19 @@ _llmctl_merge() {
     compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
     _files
 }
+_llmctl_compare--models() {
+    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
+    _files -/
+}
+_llmctl_compare--precision() {
+    compadd "$@" -- auto fp32 bf16
+}
+_llmctl_compare--metric() {
+    compadd "$@" -- bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1
+}
+_llmctl_compare--set() {
+    compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
+}
 _llmctl_run--set() {
     compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
 }
@@ -112,6 +125,7 @@ _llmctl() {
         'chat:A conversation with a chat model; piped lines are answered one by one.'
         'eval:Score a model or a file of predictions; gate on the score.'
         'merge:Plain weights of an adapter on its base, or of a GGUF file.'
+        'compare:Models trained and scored alike, in one table with the best marked.'
         'run:The stages of a recipe in order; unchanged ones are skipped.'
         'list:The registry: models, tasks, metrics, datasets, engines.'
         'show:One entry of the registry, whole.'
@@ -291,6 +305,34 @@ _llmctl() {
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
                 '*:word:_llmctl_merge'
+            ;;
+        compare)
+            _arguments $help \
+                '--data=[a prepared folder]:value:_files' \
+                '*--models=[NAME\[:SIZE\], a folder or hf:ID; several with commas between, or repeated]:value:_llmctl_compare--models' \
+                '--out=[the folder to make]:value:_files -/' \
+                '--epochs=[stop after so many passes; 3 when no budget is given]:value: ' \
+                '--max-steps=[stop after so many optimizer steps]:value: ' \
+                '--max-tokens=[stop after so many tokens]:value: ' \
+                '--max-time=[stop after so long: 90s, 55m]:value: ' \
+                '--batch-size=[records (blocks) of one optimizer step \[default: 32\]]:value: ' \
+                '--lr=[one peak learning rate for all models; found for each by a short search when not given]:value: ' \
+                '--precision=[of training; auto: bf16 autocast where the processor has it \[default: auto\]]:value:_llmctl_compare--precision' \
+                '*--metric=[of the test split, the task'\''s own when not given; repeatable]:value:_llmctl_compare--metric' \
+                '--limit=[score the first so many records]:value: ' \
+                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--resume[go on: llmctl compare --resume DIR, or the same command again]' \
+                '*--config=[a recipe; repeatable, later ones win]:value:_files' \
+                '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_compare--set' \
+                '--dry-run[print the resolved plan, write nothing]' \
+                '--force[replace what is in the way of the output]' \
+                '--offline[never touch the network]' \
+                '--events=[write progress as JSON lines; - for standard error]:value:_files' \
+                '--quiet[say only warnings and errors]' \
+                '--verbose[say more]' \
+                '--json[one JSON document on standard output]' \
+                '--debug[show the traceback of an error]' \
+                '*:word:_files -/'
             ;;
         run)
             _arguments $help \

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, Vali
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.registry import near
 
-VERBS: Final = ("quickstart", "preprocess", "train", "generate", "eval", "chat")
+VERBS: Final = ("quickstart", "preprocess", "train", "generate", "eval", "chat", "compare")
 """The top-level keys of a recipe."""
 RECIPE_VERSION: Final = 1
 

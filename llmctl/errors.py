@@ -17,9 +17,10 @@ A message says what is wrong, `where` says where (`file:line:field`), `hint` say
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class LlmctlError(Exception):
@@ -116,3 +117,23 @@ class GateError(LlmctlError):
 class Stopped(LlmctlError):
     kind = "stopped"
     exit_code = 75
+
+
+_OF_THE_MACHINE: Final = {
+    errno.ENOSPC: "free some disk; a rerun continues",
+    errno.EDQUOT: "free some disk; a rerun continues",
+    errno.EACCES: "change the permissions, or name another place",
+    errno.EPERM: "change the permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+}
+
+
+def untranslated(error: Exception) -> LlmctlError:
+    """An error that no border translated, where a process ends: the machine's, or a bug."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = f": {error.filename}" if error.filename else ""
+        return EnvironmentFault(f"{error.strerror}{place}", hint=_OF_THE_MACHINE[error.errno])
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return EnvironmentFault("not enough memory", hint="a smaller batch or model, or shorter blocks")
+    return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")

@@ -66,7 +66,7 @@ def _values(verb: options.Verb, option: options.Option) -> Values | None:
 def _place(option: options.Option) -> Place | None:
     if not option.is_path:
         return None
-    return "folder" if option.key in ("model", "out") else "file"
+    return "folder" if option.key in ("model", "models", "out") else "file"
 
 
 def _words(verb: options.Verb) -> Values | None:

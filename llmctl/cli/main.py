@@ -5,7 +5,6 @@ Only the module of the verb asked for is imported, so that `--help` costs little
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
@@ -19,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import typer
 
 from llmctl import __version__
-from llmctl.errors import LlmctlError
+from llmctl.errors import LlmctlError, untranslated
 from llmctl.registry import near
 
 
@@ -41,6 +40,7 @@ VERBS: Final = (
     VerbRow("chat", "chat", "A conversation with a chat model; piped lines are answered one by one.", WORK),
     VerbRow("eval", "evaluate", "Score a model or a file of predictions; gate on the score.", WORK),
     VerbRow("merge", "merge", "Plain weights of an adapter on its base, or of a GGUF file.", WORK),
+    VerbRow("compare", "compare", "Models trained and scored alike, in one table with the best marked.", WORK),
     VerbRow("run", "run", "The stages of a recipe in order; unchanged ones are skipped.", WORK),
     VerbRow("list", "catalog", "The registry: models, tasks, metrics, datasets, engines.", SEE),
     VerbRow("show", "catalog", "One entry of the registry, whole.", SEE),
@@ -184,24 +184,10 @@ def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
     """An error that no border translated: the machine's, or a bug."""
     if debug:
         traceback.print_exc()
-    machine = {
-        errno.ENOSPC: "free some disk; a rerun continues",
-        errno.EDQUOT: "free some disk; a rerun continues",
-        errno.EACCES: "change the permissions, or name another place",
-        errno.EPERM: "change the permissions, or name another place",
-        errno.EROFS: "name a place that can be written",
-        errno.EMFILE: "raise the limit of open files: ulimit -n",
-    }
-    if isinstance(error, OSError) and error.errno in machine:
-        place = f": {error.filename}" if error.filename else ""
-        _tell_error(words, "environment", f"{error.strerror}{place}", machine[error.errno], 4)
-        return 4
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        _tell_error(words, "environment", "not enough memory", "a smaller batch or model, or shorter blocks", 4)
-        return 4
-    hint = None if debug else "this is a bug in llmctl; --debug shows where"
-    _tell_error(words, "bug", f"{type(error).__name__}: {error}", hint, 1)
-    return 1
+    told = untranslated(error)
+    hint = None if debug and told.kind == "bug" else told.hint
+    _tell_error(words, told.kind, told.message, hint, told.exit_code)
+    return told.exit_code
 
 
 def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:

@@ -135,6 +135,7 @@ class Verb:
 KIND_OF: Mapping[str, str] = {
     "task": "tasks",
     "model": "models",
+    "models": "models",
     "metric": "metrics",
     "best_by": "metrics",
     "engine": "engines",
@@ -182,7 +183,7 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
         repeatable=repeatable,
         # Only `model` as a block can be an architecture; where it is text it is a folder.
         kind=None if name == "model" and inner is None else KIND_OF.get(name),
-        is_path=is_path or name in ("data", "model", "input", "tokenizer"),
+        is_path=is_path or name in ("data", "model", "models", "input", "tokenizer"),
         text=is_path or bare is str or inner is not None,
         key=key,
     )

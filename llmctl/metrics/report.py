@@ -41,14 +41,14 @@ def markdown(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
     """One table of scores and, where there are any, one of gates."""
     lines = ["| metric | value | interval | n | scale | signature |", "|---|---:|---|---:|---|---|"]
     lines += [
-        f"| {_cell(score.metric)} | {shown(score)} | {_bounds(score)} | {score.n} | {_cell(score.scale)} "
+        f"| {escaped(score.metric)} | {shown(score)} | {_bounds(score)} | {score.n} | {escaped(score.scale)} "
         f"| {_code(score.signature)} |"
         for score in scores
     ]
     if gates:
         lines += ["", "| gate | met | why |", "|---|---|---|"]
         lines += [
-            f"| {_code(gate.require)} | {'yes' if gate.met else '**no**'} | {_cell(gate.why)} |" for gate in gates
+            f"| {_code(gate.require)} | {'yes' if gate.met else '**no**'} | {escaped(gate.why)} |" for gate in gates
         ]
     return "\n".join(lines) + "\n"
 
@@ -73,17 +73,17 @@ def _commands(scores: Sequence[Score], gates: Sequence[GateResult]) -> Iterator[
 
 def shown(score: Score) -> str:
     """A value as papers print it: two digits after the point on scales of 100, four on smaller ones."""
-    return _rounded(score.value, score.scale)
+    return rounded(score.value, score.scale)
 
 
-def _rounded(value: float, scale: str) -> str:
+def rounded(value: float, scale: str) -> str:
     return f"{value:.2f}" if scale.startswith("0-100") or scale == "perplexity" else f"{value:.4f}"
 
 
 def _bounds(score: Score, *, exact: bool = False) -> str:
     if not (ci := score.ci):
         return ""
-    low, high = (repr(each) if exact else _rounded(each, score.scale) for each in (ci.low, ci.high))
+    low, high = (repr(each) if exact else rounded(each, score.scale) for each in (ci.low, ci.high))
     drawn = f", {ci.method}, {ci.resamples} resamples, seed {ci.seed}" if exact else ""
     return f"{low} to {high} ({100 * ci.level:g}%{drawn})"
 
@@ -92,7 +92,7 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def _cell(text: str) -> str:
+def escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 

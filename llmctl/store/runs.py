@@ -110,9 +110,12 @@ def under(folder: Path) -> Iterator[Path]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`."""
+    """The lines of `metrics.jsonl`, without a half one that a killed process left at its end."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()
+    return [json.loads(line) for line in lines]
 
 
 def versions(

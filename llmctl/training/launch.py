@@ -1,7 +1,7 @@
-"""Many processes from one command, through torch's elastic launcher.
+"""Other processes from one command: many through torch's elastic launcher (`run`), or one alone (`apart`).
 
-The parent starts workers and shows what the main one tells; events travel as JSON over a local socket. Workers ask
-`accelerate` for CPU explicitly where there is no accelerator: else each would train alone without a word.
+The parent starts workers and shows what the main one tells; events travel as JSON over a local socket or a pipe. Workers
+ask `accelerate` for CPU explicitly where there is no accelerator: else each would train alone without a word.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final
 
 from llmctl import errors
-from llmctl.errors import EnvironmentFault, LlmctlError
+from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, untranslated
 from llmctl.types import Event, Tell
 
 DEFAULT_PORT: Final = 29500
@@ -73,6 +77,94 @@ def run(
                 f"process {rank} ended with {failure.exitcode}: {failure.message}".strip(),
                 hint="--processes 1 shows more; out of memory kills without a word",
             ) from error
+
+
+def apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], tell: Tell) -> dict[str, Any]:
+    """Run `worker(*arguments, voice)` in one process of its own, so that its memory and its end are its own.
+
+    `voice` is a `Tell`; what the worker returns is read as JSON. SIGTERM and Ctrl-C are handed on: in the worker they
+    raise `KeyboardInterrupt` unless it handles them itself.
+    Raises the worker's own `LlmctlError`, `Stopped` where it was interrupted, `EnvironmentFault` where it died.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_apart, args=(worker, arguments, sender), name=worker.__name__)
+    with _forwarding() as asked, receiver:
+        try:
+            _start(process)
+            sender.close()
+            if asked and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)  # asked while it was not there yet
+            told = _until_told(receiver, tell)
+            process.join()
+        finally:
+            if process.is_alive():
+                process.kill()
+                process.join()
+    if isinstance(told, LlmctlError):
+        raise told
+    if told is not None:
+        return told
+    if asked:
+        raise Stopped("stopped")
+    code = process.exitcode or 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and said nothing"
+    raise EnvironmentFault(
+        f"the process {how}", hint="out of memory kills so: a smaller batch_size, model or block_size"
+    )
+
+
+_HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def _start(process: SpawnProcess) -> None:
+    """Start a process that finds what signals came while it started once it is ready for them: `_apart` lets them in."""
+    resource_tracker.ensure_running()  # which lets them in itself when it is started
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+
+
+def _apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], sender: Connection) -> None:
+    """The process that `apart` starts, from its beginning to its end."""
+    voice = Voice(sender)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for number in _HELD_BACK:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        voice.result(worker(*arguments, voice))
+    except KeyboardInterrupt:
+        voice.error(Stopped("stopped"))
+    except LlmctlError as error:
+        voice.error(error)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        voice.error(untranslated(error))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed leaves nobody to tell, and a lock that its next start wants."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _until_told(receiver: Connection, tell: Tell) -> dict[str, Any] | LlmctlError | None:
+    """Show a worker's events until it tells what came of it: a result or an error; None where it ended without."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            message = json.loads(receiver.recv_bytes())
+            if message["event"] == "error":
+                return _error(message)
+            if message["event"] == "result":
+                return dict(message["value"])
+            tell(Event(message.pop("event"), message))
+    return None
 
 
 def _config(processes: Processes) -> Any:
@@ -154,22 +246,32 @@ def _hear(connection: Connection, tell: Tell, heard: list[LlmctlError]) -> None:
         while True:
             message = json.loads(connection.recv_bytes())
             if message["event"] == "error":
-                kind = getattr(errors, message["class"], LlmctlError)
-                error = LlmctlError.__new__(kind)
-                LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
-                heard.append(error)
+                heard.append(_error(message))
             else:
                 tell(Event(message.pop("event"), message))
+
+
+def _error(message: Mapping[str, Any]) -> LlmctlError:
+    kind: type[LlmctlError] = getattr(errors, message["class"], LlmctlError)
+    error = LlmctlError.__new__(kind)
+    LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
+    return error
 
 
 class Voice:
     """A worker's way to tell its parent: a `Tell` whose events travel as JSON."""
 
-    def __init__(self) -> None:
-        self._connection = Client(os.environ[SOCKET], family="AF_UNIX") if SOCKET in os.environ else None
+    def __init__(self, connection: Connection | None = None) -> None:
+        """`connection`: to the parent; the socket that it listens at when not given."""
+        listening = connection is None and SOCKET in os.environ
+        self._connection = Client(os.environ[SOCKET], family="AF_UNIX") if listening else connection
 
     def __call__(self, event: Event) -> None:
         self._send({"event": event.name, **event.fields})
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """Tell the parent what came of the work."""
+        self._send({"event": "result", "value": value})
 
     def error(self, error: LlmctlError) -> None:
         """Tell the parent what ended this worker, so that the user is told that and not a stack of processes."""

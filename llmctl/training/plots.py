@@ -15,20 +15,13 @@ _INK: Final = "#444444"
 
 def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, best_step: int | None) -> None:
     """Write `loss.svg` and `loss.png` from the lines of `metrics.jsonl`. The same rows give the same bytes."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "llmctl", "font.size": 9, "axes.edgecolor": _INK, "text.color": _INK})
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = blank(7.2, 4.2, font_size=9)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     learned = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     checked = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
-    axes.plot(*_columns(learned), color=TRAIN, linewidth=1.2, label="training")
+    axes.plot(*columns(learned), color=TRAIN, linewidth=1.2, label="training")
     if checked:
-        axes.plot(*_columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
+        axes.plot(*columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
     if best_step is not None and (best := [value for step, value in checked if step == best_step]):
         axes.scatter(
             [best_step], best, s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
@@ -36,16 +29,40 @@ def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, be
     axes.set_ylabel("loss, nats a token")
     axes.set_title(title, loc="left", fontsize=10)
     _scores(axes, rows)
-    below.plot(*_columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
+    below.plot(*columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
     below.set_ylabel("lr")
     below.set_xlabel("optimizer step")
     for each in (axes, below):
-        each.grid(color="#e6e6e6", linewidth=0.6)
-        each.spines[["top", "right"]].set_visible(False)
-        each.set_axisbelow(True)
+        tidy(each)
     axes.legend(frameon=False, loc="upper right")
+    save(figure, folder, "loss")
+
+
+def blank(width: float, height: float, *, font_size: int) -> Any:
+    """An empty figure of so many inches."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "llmctl", "font.size": font_size, "axes.edgecolor": _INK, "text.color": _INK}
+    )
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: Any) -> None:
+    """A light grid behind the lines, no frame above and to the right."""
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    """`name.svg` and `name.png`, each whole; the same figure gives the same bytes."""
     for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        with whole.whole_file(folder / f"loss.{ending}") as file:
+        with whole.whole_file(folder / f"{name}.{ending}") as file:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
 
 
@@ -58,10 +75,11 @@ def _scores(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in sorted(names):
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
         beside = axes.twinx()
-        beside.plot(*_columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
+        beside.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
         beside.set_ylabel(name.removeprefix("validation_"), color=SCORE)
         beside.spines[["top"]].set_visible(False)
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Points as the two sequences that matplotlib draws."""
     return [x for x, _ in points], [y for _, y in points]

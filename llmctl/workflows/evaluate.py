@@ -84,7 +84,7 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = si
     _check_sides(config)
     given = _asked(config, offline=offline, tell=tell)
     task = given.task if given else None
-    metrics = _metrics(config, task)
+    metrics = metrics_of(config, task)
     gates = tuple(parse.parse_gate(each) for each in config.require)
     parse.check_gates(gates, [spec for spec, _ in metrics], baseline=config.baseline is not None)
     if config.predictions is not None:
@@ -157,7 +157,8 @@ def _asked(config: EvalConfig, *, offline: bool, tell: Tell) -> GivenModel | Non
     return given.choosing(labels, calibrate=config.calibrate)
 
 
-def _metrics(config: EvalConfig, task: Task | None) -> Metrics:
+def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
+    """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
     asked = config.metric or (task.metrics if task else ())
     if not asked:
         raise UsageError("eval of files needs a metric", hint="--metric bleu; see: llmctl list metrics")

@@ -122,7 +122,7 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
 
 
 @dataclass
-class _Stop:
+class Stop:
     """Set by SIGTERM or Ctrl-C: finish the step, save, end. A second Ctrl-C (not the same one again) ends now."""
 
     asked_at: float | None = None
@@ -136,7 +136,7 @@ class _Stop:
             raise KeyboardInterrupt
         self.asked_at = self.asked_at or time.monotonic()
 
-    def __enter__(self) -> _Stop:
+    def __enter__(self) -> Stop:
         with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
             self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -148,7 +148,7 @@ class _Stop:
 
 def _alone(config: TrainConfig, checked: Checked, tell: Tell) -> dict[str, Any]:
     """The run, as one of however many processes."""
-    with _Stop() as stop:
+    with Stop() as stop:
         from llmctl.training import machine
 
         machine.keep_memory()

@@ -112,9 +112,9 @@ def preflight(
         _check_same_data(config, checked.parents)
     if not resuming and not in_worker and config.machine_rank == 0:
         whole.refuse_existing(config.out, force=force, marker=runs.RUN)
-        _refuse_inside_run(config.out)
+        refuse_inside_run(config.out)
     whole.refuse_same(config.out, [config.data, *([checked.given.path] if checked.given else [])])
-    whole.check_writable(config.out / "model", bytes_needed=_bytes_needed(config, checked))
+    whole.check_writable(config.out / "model", bytes_needed=bytes_needed(config, checked))
     return replace(checked, resume=resuming)
 
 
@@ -148,13 +148,13 @@ def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for name in TrainConfig.model_fields:
         if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):
             continue
-        for path, was, now in _differing(name, _comparable(name, before), _comparable(name, after)):
+        for path, was, now in differing(name, _comparable(name, before), _comparable(name, after)):
             faults.append(Fault(path, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
     if faults:
         raise ConfigError(faults)
 
 
-def _differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+def differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
     """The keys at which two settings differ, with both values."""
     if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
         yield path, was, now
@@ -233,7 +233,7 @@ def _check_same_base(config: TrainConfig, parents: Mapping[str, str]) -> None:
         )
 
 
-def _refuse_inside_run(out: Path) -> None:
+def refuse_inside_run(out: Path) -> None:
     """A run inside a run would go with it, and is never listed."""
     for folder in out.absolute().parents:
         if (folder / runs.RUN).is_file():
@@ -363,7 +363,7 @@ def _parents(config: TrainConfig, prepared: Prepared, given: ModelFolder | None)
     return found
 
 
-def _bytes_needed(config: TrainConfig, checked: Checked) -> int:
+def bytes_needed(config: TrainConfig, checked: Checked) -> int:
     """Disk for the checkpoints kept, the best one, one being written, and the model."""
     given = checked.given
     if checked.architecture and checked.shape:

@@ -34,6 +34,7 @@ COMMANDS = [
     ["chat", "--model", "./m", "--set", "topk=3"],
     ["eval", "--set", "interval.levle=0.9"],
     ["quickstart", "--set", "sead=1"],
+    ["compare", "--data", "d", "--models", "rnn,gtp2", "--out", "o", "--set", "train.clip_nrom=1"],
     ["run", "recipe.yaml"],
 ]
 

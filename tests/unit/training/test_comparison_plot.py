@@ -1,0 +1,81 @@
+"""The picture of several runs: what it shows, what it leaves out, and that it is the same every time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmctl.training.comparison_plot import bounds, loss_plots, points, spread
+
+
+def run(end: float, *, start: float = 8.0, steps: int = 20) -> list[dict[str, Any]]:
+    """Lines of `metrics.jsonl`: a loss that falls quickly at first, checked at every fifth step."""
+    rows: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        place = {"step": step, "tokens": 1000 * step, "seconds": 0.5 * step}
+        loss = end + (start - end) * 0.5**step
+        rows.append(place | {"loss": loss, "lr": 1e-3})
+        if step % 5 == 0:
+            rows.append(place | {"validation_loss": loss + 0.1})
+    return rows
+
+
+def test_points_are_those_of_one_name_that_are_finite() -> None:
+    rows = [*run(2.0, steps=5), {"step": 6, "tokens": 6000, "seconds": 3.0, "loss": float("inf")}]
+    assert points(rows, "tokens", "validation_loss") == [(5000.0, pytest.approx(2.0 + 6.0 * 0.5**5 + 0.1))]
+    assert len(points(rows, "seconds", "loss")) == 5
+
+
+def test_the_steep_beginning_does_not_squash_the_rest() -> None:
+    low, high = bounds({"one": run(2.0), "other": run(3.0)}, "tokens")
+    assert low < 2.0
+    assert 3.1 < high < 5.0
+
+
+def test_nor_does_a_model_that_learns_nothing() -> None:
+    wild = [row | {"loss": 90.0 - row["step"] % 3} for row in run(2.0) if "loss" in row]
+    _, high = bounds({"one": run(2.0), "wild": wild}, "tokens")
+    assert high < 6.0
+    _, high = bounds({"one": run(2.0), "slow": run(7.8)}, "tokens")
+    assert high > 7.8
+
+
+def test_a_model_whose_losses_are_of_another_size_is_seen() -> None:
+    """A classifier's loss is of one label, that of a decoder of some tokens."""
+    low, high = bounds({"classifier": run(0.5, start=0.7), "decoder": run(2.0)}, "tokens")
+    assert low < 0.5
+    assert high > 2.1
+
+
+def test_nothing_to_show_is_a_picture_all_the_same(tmp_path: Path) -> None:
+    loss_plots({"failed": []}, tmp_path, title="nothing")
+    low, high = bounds({"failed": []}, "tokens")
+    assert low < high
+
+
+def test_labels_keep_apart_and_within() -> None:
+    heights = [0.5, 0.5, 0.51, 0.99, 1.4, -0.2]
+    placed = spread(heights, 0.05)
+    assert all(0.0 <= each <= 1.0 + 1e-9 for each in placed)
+    assert all(after - before >= 0.05 - 1e-9 for before, after in pairwise(sorted(placed)))
+    assert sorted(range(6), key=lambda n: placed[n])[0] == 5
+    assert spread([0.2, 0.8], 0.05) == [0.2, 0.8]
+    crowd = spread([0.5] * 40, 0.05)
+    assert (min(crowd), max(crowd)) == (pytest.approx(0.0, abs=1e-9), pytest.approx(1.0))
+
+
+def test_the_pictures_are_whole_name_every_model_and_are_the_same_every_time(tmp_path: Path) -> None:
+    curves = {"gpt2:nano": run(2.0), "lstm": run(3.0)}
+    for folder in ("one", "two"):
+        loss_plots(curves, tmp_path / folder, title="language-modeling on sonnets")
+    names = ["loss-seconds.png", "loss-seconds.svg", "loss-tokens.png", "loss-tokens.svg"]
+    assert sorted(each.name for each in (tmp_path / "one").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    svg = (tmp_path / "one" / "loss-tokens.svg").read_text(encoding="utf-8")
+    assert svg.startswith("<?xml")
+    assert "<!-- gpt2:nano -->" in svg
+    assert "<!-- lstm -->" in svg
