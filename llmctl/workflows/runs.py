@@ -42,7 +42,8 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     """The document of `runs compare`: per key one value a run, in the order given, None where a run has none.
 
     `config` and `origin` hold what differs, `scores` everything that was measured: of evaluations the newest value of
-    each metric and split, and where they differ what it was measured on (`.data`) and how (`.signature`).
+    each metric and split, and where they differ what it was measured on (`.data`), on how many records (`.n`) and how
+    (`.signature`).
     """
     if len(folders) < 2:
         raise UsageError("compare takes two runs or more", hint="llmctl runs compare RUN RUN")
@@ -142,7 +143,7 @@ def _scored(measured: Sequence[Mapping[str, Any]], newest: Sequence[Mapping[str,
     found = _side_by_side(measured)
     for name, scores in _side_by_side(newest).items():
         found[name] = [score and score["value"] for score in scores]
-        for fact in ("data", "signature"):
+        for fact in ("data", "n", "signature"):
             values = [score and score.get(fact) for score in scores]
             if len({value for value in values if value is not None}) > 1:
                 found[f"{name}.{fact}"] = values

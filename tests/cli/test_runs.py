@@ -110,7 +110,7 @@ def test_compare_puts_the_newest_score_of_each_split_side_by_side(
 
     def evaluated(name: str, at: str, suffix: str, value: float, split: str = "test", tok: str = "zh") -> None:
         stamp = at.replace("-", "").replace(":", "")
-        score = {"metric": "bleu", "value": value, "signature": f"tok:{tok}"}
+        score = {"metric": "bleu", "value": value, "n": 10, "signature": f"tok:{tok}"}
         document = {"data": "/data/d", "split": split, "at": at, "scores": [score]}
         whole.write_json(folder / "runs" / name / "evals" / f"{split}-{stamp}{suffix}" / "scores.json", document)
 
@@ -122,7 +122,7 @@ def test_compare_puts_the_newest_score_of_each_split_side_by_side(
     scores = asked(capsys, "compare", "runs/good", "runs/stopped")["scores"]
     assert scores["test.bleu"] == [30.0, 40.0]
     assert scores["validation.bleu"] == [55.0, None]
-    assert not [name for name in scores if name.endswith((".data", ".signature"))]
+    assert not [name for name in scores if name.endswith((".data", ".n", ".signature"))]
     assert run(["runs", "compare", "runs/good", "runs/stopped"]) == 0
     assert ["test.bleu", "30", "40"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     evaluated("stopped", "2026-01-03T10:00:00Z", "", 50.0, tok="13a")
