@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +33,11 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from llmctl.models import costs
 from llmctl.models.lstm import init_lstm
 from llmctl.models.reader import Reader
 from llmctl.models.recurrent import State, config_fields
 from llmctl.models.spec import Shape, Vocabulary
-
-AT_ONCE: Final = 1 << 24
-"""Numbers of (target, source, width) that additive attention holds at once."""
 
 
 class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -130,7 +128,7 @@ class CrossAttention(nn.Module):
     def _additive(self, q: Tensor, k: Tensor) -> Tensor:
         """q (B, T, H), k (B, S, H) -> e (B, T, S). What would be too much at once is made in parts of the target, and
         again in the backward pass: one long record else takes gigabytes."""
-        size = max(1, AT_ONCE // (q.shape[0] * k.shape[1] * k.shape[2]))
+        size = max(1, costs.ENERGIES_AT_ONCE // (q.shape[0] * k.shape[1] * k.shape[2]))
         if q.shape[1] <= size:
             return self._scores(q, k)
         if not torch.is_grad_enabled():
