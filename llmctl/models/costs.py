@@ -89,17 +89,17 @@ LIBRARIES_BYTES: Final = 440 << 20
 
 _FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
     # in bf16, in fp32
-    "rnn": (Kept(hidden=14, token=29), Kept(hidden=18)),
-    "lstm": (Kept(hidden=55, token=13), Kept(hidden=113)),
-    "attention": (Kept(hidden=54, inner=6), Kept(hidden=50, inner=10)),
-    "gpt2": (Kept(hidden=9, inner=23, token=124), Kept(hidden=59, inner=28)),
-    "llama": (Kept(hidden=74, inner=4, token=153), Kept(hidden=60, inner=15)),
-    "lstm-seq2seq": (Kept(hidden=87, energies=44), Kept(hidden=87, energies=48)),
-    "t5": (Kept(hidden=30, inner=14, scores=14), Kept(hidden=20, inner=8, scores=19)),
-    "marian": (Kept(hidden=35, inner=12, token=75), Kept(hidden=42, inner=10, token=48)),
-    "bart": (Kept(hidden=42, inner=12, token=75), Kept(hidden=42, inner=10, token=48)),
-    "lstm-classifier": (Kept(hidden=170), Kept(hidden=163)),
-    "bert": (Kept(hidden=40, inner=15, logits=14), Kept(hidden=50, inner=20, logits=16)),
+    "rnn": (Kept(hidden=14, token=22), Kept(hidden=18)),
+    "lstm": (Kept(hidden=56, token=10), Kept(hidden=93)),
+    "attention": (Kept(hidden=52, inner=4, token=25), Kept(hidden=45, inner=10)),
+    "gpt2": (Kept(hidden=8, inner=20, token=170), Kept(hidden=59, inner=28)),
+    "llama": (Kept(hidden=74, inner=4, token=154), Kept(hidden=5, inner=32, token=110)),
+    "lstm-seq2seq": (Kept(hidden=86, energies=44), Kept(hidden=86, energies=47)),
+    "t5": (Kept(hidden=10, inner=25, scores=14), Kept(hidden=5, inner=12, scores=19)),
+    "marian": (Kept(hidden=35, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
+    "bart": (Kept(hidden=42, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
+    "lstm-classifier": (Kept(hidden=85), Kept(hidden=111)),
+    "bert": (Kept(hidden=6, inner=7, token=75, logits=14), Kept(hidden=10, inner=25, token=20, logits=16)),
 }
 _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
     "decoder": ("llama", "lstm"),

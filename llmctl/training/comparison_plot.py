@@ -17,9 +17,6 @@ SETTLED: Final = 0.1
 """The share of a run after which its losses decide what the picture shows: what is before is steep and says little."""
 LEARNED: Final = 0.95
 """A model has learned something once its loss is below so much of its first."""
-_LABELS_APART: Final = 0.055
-"""Least distance of two labels, as a share of the picture's height."""
-
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """The lines of `metrics.jsonl` of each model."""
 
@@ -36,23 +33,44 @@ def loss_plots(curves: Curves, folder: Path, *, title: str) -> None:
 def _draw(axes: Any, curves: Curves, over: str, unit: str) -> None:
     from matplotlib.ticker import EngFormatter
 
-    ends: list[tuple[str, float, float, str]] = []
+    lines: list[tuple[float, str, Any]] = []
     for number, (model, rows) in enumerate(curves.items()):
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+        style = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        }
         learned, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
-        axes.plot(*plots.columns(learned), color=colour, linestyle=dash, linewidth=1, alpha=0.3)
-        axes.plot(*plots.columns(checked), color=colour, linestyle=dash, linewidth=2.2, marker="o", markersize=4)
-        if last := (checked or learned)[-1:]:
-            ends.append((model, *last[0], colour))
-    low, high = bounds(curves, over)
-    axes.set_ylim(low, high)
+        axes.plot(*plots.columns(learned), **style, linewidth=1, alpha=0.25)
+        if not checked:
+            continue
+        place = min(range(len(checked)), key=lambda each: checked[each][1])
+        [line] = axes.plot(*plots.columns(checked[: place + 1]), **style, linewidth=2.4, marker="o", markersize=4)
+        axes.plot(*plots.columns(checked[place:]), **style, linewidth=1.4, alpha=0.55)
+        axes.plot(*checked[place], **style, marker="o", markersize=9, markerfacecolor="white", markeredgewidth=2.4)
+        lines.append((checked[place][1], model, line))
+    axes.set_ylim(*bounds(curves, over))
     axes.set_xlim(left=0)
     axes.set_ylabel("loss, nats a token")
-    axes.set_xlabel(f"{unit}  (bold: validation, faint: training)")
+    axes.set_xlabel(f"{unit}  (bold: validation, until its best ○; faint: training)")
     if over == "tokens":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     plots.tidy(axes)
-    _label(axes, ends, low, high)
+    _legend(axes, sorted(lines, key=lambda each: each[0]))
+
+
+def _legend(axes: Any, lines: Sequence[tuple[float, str, Any]]) -> None:
+    """Every model with its best validation loss, the least first, beside the picture."""
+    if not lines:
+        return
+    axes.legend(
+        [line for *_, line in lines],
+        [f"{model}  {best:.3g}" for best, model, _ in lines],
+        title="best validation loss",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        alignment="left",
+    )
 
 
 def points(rows: Sequence[Mapping[str, Any]], over: str, name: str) -> list[tuple[float, float]]:
@@ -83,44 +101,3 @@ def _settled(rows: Sequence[Mapping[str, Any]], over: str) -> tuple[float, list[
     first = (learned or checked)[0][1]
     last = max(x for x, _ in (*learned, *checked))
     return first, [min(value, first) for x, value in (*learned, *checked) if x >= SETTLED * last]
-
-
-def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]], low: float, high: float) -> None:
-    """Each line's model at its end, beyond the right edge, labels that would touch moved apart."""
-    heights = spread([(value - low) / (high - low) for _, _, value, _ in ends], _LABELS_APART)
-    for (model, x, value, colour), height in zip(ends, heights, strict=True):
-        axes.annotate(
-            model,
-            xy=(x, min(value, high)),
-            xytext=(1.015, height),
-            textcoords="axes fraction",
-            color=colour,
-            va="center",
-            fontweight="bold",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linestyle": ":",
-                "linewidth": 1,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            },
-        )
-
-
-def spread(heights: Sequence[float], apart: float) -> list[float]:
-    """The heights, in 0 to 1, in the same order and at least `apart`: moved up, those that have no room above down;
-    all over the picture where there is no room at all."""
-    apart = min(apart, 1.0 / max(1, len(heights) - 1))
-    order = sorted(range(len(heights)), key=lambda number: heights[number])
-    placed = [0.0] * len(heights)
-    floor = 0.0
-    for number in order:
-        placed[number] = floor = max(floor, min(1.0, heights[number]))
-        floor += apart
-    ceiling = 1.0
-    for number in reversed(order):
-        placed[number] = ceiling = min(ceiling, placed[number])
-        ceiling -= apart
-    return placed
