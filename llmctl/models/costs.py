@@ -30,6 +30,9 @@ MASKED_SHARE: Final = 0.15
 ENERGIES_AT_ONCE: Final = 1 << 23
 """Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
 
+IN_PARTS: Final = 0.57
+"""Of the memory of a part as much is held where parts are made again in the backward pass, one at a time."""
+
 
 class Reading(NamedTuple):
     """What is read at once, padding included: B examples of S tokens, in an encoder-decoder with U tokens of target."""
@@ -137,7 +140,8 @@ def kept_bytes(
         total += factors.logits * round(MASKED_SHARE * b * s) * vocabulary
     total += factors.scores * (shape.heads or 0) * layers * b * (s * s + u * u + s * u)
     if shape.score == "additive":
-        total += factors.energies * min(b * s * u * width, ENERGIES_AT_ONCE)
+        energies = b * s * u * width
+        total += factors.energies * (energies if energies <= ENERGIES_AT_ONCE else IN_PARTS * ENERGIES_AT_ONCE)
     return total
 
 
