@@ -6,6 +6,7 @@ import contextlib
 import json as json_module
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,7 +108,8 @@ class Session:
         document = {"dry_run": True, **given, "plan": dict(facts)}
 
         def show() -> None:
-            print(to_yaml({**given, "plan": {**facts, **shown}}), end="")
+            print(to_yaml({**given, "plan": {name: fact for name, fact in facts.items() if name not in shown}}), end="")
+            print(textwrap.indent(to_yaml(shown, lines=True), "  ") if shown else "", end="")
 
         if refusal is not None:
             self.fail(refusal, document, show)
@@ -132,8 +134,10 @@ def write_document(verb: str, status: str, fields: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def to_yaml(value: Mapping[str, Any]) -> str:
-    """YAML as a person writes it: no sorting, Unicode as it is."""
+def to_yaml(value: Mapping[str, Any], *, lines: bool = False) -> str:
+    """YAML as a person writes it: no sorting, Unicode as it is; small mappings on one line, or with `lines` each entry
+    on a line of its own."""
     import yaml
 
-    return yaml.safe_dump(dict(value), allow_unicode=True, sort_keys=False, default_flow_style=None, width=100)
+    flow, width = (False, 10_000) if lines else (None, 100)
+    return yaml.safe_dump(dict(value), allow_unicode=True, sort_keys=False, default_flow_style=flow, width=width)

@@ -95,7 +95,7 @@ class Forecast:
             "weights": f"{self.parameters:,}"
             + (f", {self.learned_parameters:,} learned" if self.learned_parameters < self.parameters else ""),
             "operations": f"{_short(self.flops_per_token)}FLOP a token, {_short(flops)}FLOP an epoch",
-            "epoch": f"{self.tokens_per_epoch:,} tokens in {self.steps_per_epoch:,} steps; {budget}",
+            "epoch": f"{self.tokens_per_epoch:,} tokens in {self.steps_per_epoch:,} step{'s'[: self.steps_per_epoch != 1]}; {budget}",
             "largest batch": " x ".join(str(each) for each in self.reading if each) + f" tokens, {self.precision}",
             "memory to train": self.memory.told() + (f", {self.processes} times" if self.processes > 1 else ""),
             "memory to answer": self.generating.told(),

@@ -102,7 +102,7 @@ def _ranked(
     recurrent = spec.sizes[size].heads is None
     little = tokens is not None and tokens < LITTLE_TEXT
     reasons = [
-        f"needs {gib(needed)} of {gib(memory)}" if fits else f"does not fit: {gib(needed)} of {gib(memory)}",
+        f"fits in {gib(memory)}" if fits else f"does not fit in {gib(memory)}",
         *([BEST_FAMILY[spec.family]] if place == 0 and len(task.askable) > 1 else []),
         *([_size_told(ratio)] if ratio else []),
         *(["its state forgets within some ten tokens"] if spec.forgets else []),
@@ -117,10 +117,10 @@ def _size_told(ratio: float) -> str:
     """Whether the text is enough for so many weights."""
     enough = TOKENS_A_WEIGHT / PASSES
     if ratio >= 4 * enough:
-        return f"{ratio:.3g} tokens a weight: the text could teach a larger one"
+        return f"{ratio:.3g} tokens a weight: the text could teach more"
     if ratio >= enough / 4:
         return f"{ratio:.3g} tokens a weight: the text fits its size"
-    return f"{ratio:.2g} tokens a weight: more weights than the text teaches, hold it back (dropout, --patience)"
+    return f"{ratio:.2g} tokens a weight: hold it back (dropout, --patience)"
 
 
 def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tuple[tuple[int, int], float | None]:

@@ -42,9 +42,9 @@ def measure() -> None:
 
 
 def _line(model: str, data: Path) -> None:
-    train = ("train", "--data", str(data), "--model", model, "--epochs", "1", "--out", str(data.parent / "run"))
+    train = ("train", "--data", str(data), "--model", model, "--epochs", "1", "--out", str(data.parent / model.replace(":", "-")))
     predicted = llmctl(*train, "--dry-run")["plan"]["forecast"]["memory"]["total_bytes"]
-    measured = llmctl(*train, "--force")["peak_memory_bytes"]
+    measured = llmctl(*train)["peak_memory_bytes"]
     print(
         f"{model:<24}{predicted / 2**20:>6,.0f} MiB{measured / 2**20:>6,.0f} MiB{predicted / measured:>8.2f}",
         flush=True,
