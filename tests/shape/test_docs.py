@@ -112,7 +112,8 @@ def test_a_command_is_one_that_llmctl_takes(words: list[str], monkeypatch: pytes
     if session.verb == "run":
         assert recipes.load([Path(session.extra["recipe"])], sets=session.sets)
     elif session.extra.get("resume"):  # what is missing stands in the run
-        validate(session.spec, {"data": "data", "model": "lstm"} | session.block())
+        begun = {"model": "lstm"} if session.verb == "train" else {"models": ["lstm"]}
+        validate(session.spec, {"data": "data", **begun} | session.block())
     elif session.spec is not None:
         session.config(session.spec)
     elif session.verb in ("list", "show"):
