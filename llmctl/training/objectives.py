@@ -20,6 +20,7 @@ from llmctl.types import Family
 IGNORED: Final = -100
 CHUNK: Final = 256
 """Rows of logits made at once: small enough to stay in the cache."""
+ROWS: Final = 64
 PLAIN_HEADS: Final = frozenset({"gpt2", "llama", "qwen2", "mistral", "opt", "gpt_neox"})
 """Architectures of the library whose logits are just the output embedding of the last hidden state."""
 
@@ -144,11 +145,19 @@ def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, want
     if not torch.is_grad_enabled():
         total = rows.new_zeros((), dtype=torch.float32)
         for first in range(0, len(rows), CHUNK):
-            logits = F.linear(rows[first : first + CHUNK], weight, bias)
+            real = min(CHUNK, len(rows) - first)
+            logits = F.linear(_filled(rows[first : first + CHUNK]), weight, bias)[:real]
             total = total + F.cross_entropy(logits.float(), wanted[first : first + CHUNK], reduction="sum")
         return total
     loss: Tensor = _LinearCrossEntropy.apply(rows, weight, bias, wanted)  # type: ignore[no-untyped-call]
     return loss
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """(C, …) with zeros behind up to a multiple of `ROWS`: oneDNN compiles its kernels anew for every number of rows and
+    keeps them, hundreds of megabytes where each batch has another."""
+    missing = -len(rows) % ROWS
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -164,19 +173,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
             bias_grad = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
             total = rows.new_zeros((), dtype=torch.float32)
             for first in range(0, len(rows), CHUNK):
-                h = rows[first : first + CHUNK].to(kind)  # (C, H)
-                target = wanted[first : first + CHUNK]
+                real = min(CHUNK, len(rows) - first)
+                h = _filled(rows[first : first + CHUNK].to(kind))  # (C, H)
+                target = _filled(wanted[first : first + CHUNK])
                 logits = F.linear(h, w).float()  # (C, V)
                 if bias is not None:
                     logits += bias
                 log_total = torch.logsumexp(logits, 1)
-                total += (log_total - logits.gather(1, target[:, None])[:, 0]).sum()
+                total += (log_total - logits.gather(1, target[:, None])[:, 0])[:real].sum()
                 slope = (logits - log_total[:, None]).exp_()  # softmax
                 slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
+                slope[real:] = 0.0
                 if bias_grad is not None:
                     bias_grad += slope.sum(0)
                 narrow = slope.to(kind)
-                rows_grad[first : first + CHUNK] = narrow @ w
+                rows_grad[first : first + CHUNK] = (narrow @ w)[:real]
                 if weight_grad is not None:
                     weight_grad += narrow.t() @ h
         ctx.save_for_backward(rows_grad, weight_grad, bias_grad)
