@@ -42,7 +42,17 @@ def measure() -> None:
 
 
 def _line(model: str, data: Path) -> None:
-    train = ("train", "--data", str(data), "--model", model, "--epochs", "1", "--out", str(data.parent / model.replace(":", "-")))
+    train = (
+        "train",
+        "--data",
+        str(data),
+        "--model",
+        model,
+        "--epochs",
+        "1",
+        "--out",
+        str(data.parent / model.replace(":", "-")),
+    )
     predicted = llmctl(*train, "--dry-run")["plan"]["forecast"]["memory"]["total_bytes"]
     measured = llmctl(*train)["peak_memory_bytes"]
     print(
