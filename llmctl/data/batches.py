@@ -6,6 +6,7 @@ arithmetic, and the order does not depend on how many processes there are.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,6 +19,9 @@ from llmctl.data.tokens import TokenStore
 from llmctl.types import Family
 
 Arrays = dict[str, NDArray[np.int64]]
+STEP: Final = 8
+"""Widths that batches are padded to: oneDNN compiles its kernels anew for every width and keeps them. On review sentences
+that is a quarter of the memory and a tenth of the time of a small BERT."""
 IGNORED: Final = -100
 """The label of a position on which no loss is taken."""
 
@@ -94,38 +98,49 @@ class Records:
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         samples = [self.layout.sample(self.store.record(index), self.store.label(index)) for index in indices]
-        return collate(samples, self.layout.family, self.pad)
+        return collate(samples, self.layout.family, self.pad, context=self.layout.context)
 
 
-def collate(samples: Sequence[Sample], family: Family, pad: int) -> Arrays:
-    """Samples as right-padded arrays. Labels are already shifted for decoders: position t predicts labels[t]."""
+def collate(samples: Sequence[Sample], family: Family, pad: int, *, context: int | None = None) -> Arrays:
+    """Samples as right-padded arrays. Labels are already shifted for decoders: position t predicts labels[t].
+
+    Rows are padded to a multiple of `STEP`, within the context where there is one.
+    """
+
+    def size(lengths: Sequence[int]) -> int:
+        longest = max(lengths)
+        return max(longest, min(-(-longest // STEP) * STEP, context or sys.maxsize))
+
     arrays: Arrays = {}
     inputs = [sample.input_ids for sample in samples]
     if family == "decoder":
-        arrays["input_ids"] = _padded([each[:-1] for each in inputs], pad)
+        width = size([len(each) - 1 for each in inputs])
+        arrays["input_ids"] = _padded([each[:-1] for each in inputs], pad, width)
         arrays["labels"] = _padded(
-            [np.where(sample.learned[1:], sample.input_ids[1:], IGNORED) for sample in samples], IGNORED
+            [np.where(sample.learned[1:], sample.input_ids[1:], IGNORED) for sample in samples], IGNORED, width
         )
-        arrays["attention_mask"] = _mask([len(each) - 1 for each in inputs])
+        arrays["attention_mask"] = _mask([len(each) - 1 for each in inputs], width)
         return arrays
-    arrays["input_ids"] = _padded(inputs, pad)
-    arrays["attention_mask"] = _mask([len(each) for each in inputs])
+    width = size([len(each) for each in inputs])
+    arrays["input_ids"] = _padded(inputs, pad, width)
+    arrays["attention_mask"] = _mask([len(each) for each in inputs], width)
     if family == "encoder-decoder":
-        arrays["labels"] = _padded([sample.target_ids for sample in samples], IGNORED)
+        targets = [sample.target_ids for sample in samples]
+        arrays["labels"] = _padded(targets, IGNORED, size([len(each) for each in targets]))
     else:
         arrays["labels"] = np.array([sample.label for sample in samples], np.int64)
     return arrays
 
 
-def _padded(rows: Sequence[NDArray[np.int64]], filler: int) -> NDArray[np.int64]:
-    out = np.full((len(rows), max(len(row) for row in rows)), filler, np.int64)
+def _padded(rows: Sequence[NDArray[np.int64]], filler: int, width: int) -> NDArray[np.int64]:
+    out = np.full((len(rows), width), filler, np.int64)
     for number, row in enumerate(rows):
         out[number, : len(row)] = row
     return out
 
 
-def _mask(lengths: Sequence[int]) -> NDArray[np.int64]:
-    return (np.arange(max(lengths))[None, :] < np.asarray(lengths)[:, None]).astype(np.int64)
+def _mask(lengths: Sequence[int], width: int) -> NDArray[np.int64]:
+    return (np.arange(width)[None, :] < np.asarray(lengths)[:, None]).astype(np.int64)
 
 
 WINDOW: Final = 50

@@ -225,7 +225,9 @@ class Corrupted:
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         """`input_ids` (B, T) and `attention_mask`; `labels` (B, T) in the places hidden, or (B, U) what is said."""
         # What is seen and what has to be said are collated as a text and its answer, for an encoder too.
-        return collate([self._sample(index, epoch) for index in indices], "encoder-decoder", self.pad)
+        return collate(
+            [self._sample(index, epoch) for index in indices], "encoder-decoder", self.pad, context=self.layout.context
+        )
 
     def _sample(self, index: int, epoch: int) -> Sample:
         ids = self.store.values[index * self.tokens_each : (index + 1) * self.tokens_each].astype(np.int64)

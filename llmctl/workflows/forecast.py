@@ -26,6 +26,8 @@ AROUND: Final = 3
 """Control tokens around the texts of a record."""
 TOLD: Final = 24
 """Tokens around them where a decoder is told in words what to do."""
+PADDED_TO: Final = 8
+"""Batches of records are padded to a multiple of so many tokens: `data/batches.py`."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """What a rule remembers of each weight."""
 RESERVE: Final = 0.05
@@ -273,7 +275,8 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
         source, target = found.longest_given + around, 0
     else:
         source, target = found.longest + around, 0
-    limit = context or max(source, target)
+    limit = context or max(source, target) + PADDED_TO
+    source, target = (-(-size // PADDED_TO) * PADDED_TO for size in (source, target))
     return Reading(min(rows, found.records), min(source, limit), min(target, limit)), found.records
 
 
