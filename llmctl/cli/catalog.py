@@ -62,15 +62,16 @@ def run_show(session: Session) -> None:
     if kind == "data" and (name is None or registry.looks_like_path(name) or not registry.kinds_with(name)):
         if name is None:
             raise UsageError("show data takes a prepared folder", hint="llmctl show data PREPARED --index 3")
+        show_cost.refuse(session)
         return show_data.run(session, name)
     if given := show_data.asked(session):
         raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
-    cost = show_cost.asked(session, kind, name)
     from llmctl.workflows.describe import describe
 
     document = describe(kind, name)
+    cost = show_cost.asked(session, kind, name)
     if cost is None:
         return session.finish(document, lambda: _show(document))
     session.finish({**document, "forecast": cost.facts}, lambda: cost.show(document))

@@ -12,6 +12,7 @@ from llmctl.cli.options import Option
 from llmctl.cli.render import plain
 from llmctl.cli.session import Session
 from llmctl.errors import UsageError
+from llmctl.types import Event
 
 PANEL: Final = "show models NAME"
 OPTIONS: Final = (
@@ -34,16 +35,20 @@ class Cost:
             print(f"{name:<{width}}  {plain(value)}")
 
 
+def refuse(session: Session) -> None:
+    """Raise `UsageError` for the options of a forecast where something else is shown."""
+    given = {"--data": session.extra["data"], "--measure": session.extra["measure"], "--set": session.sets}
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"{name} is for: llmctl show models NAME --data PREPARED")
+
+
 def asked(session: Session, kind: str, name: str) -> Cost | None:
     """The forecast where `--data` asks for one; `--set` then takes the settings of `train`."""
     data, measure = session.extra["data"], session.extra["measure"]
-    if data is None:
-        if measure or session.sets:
-            given = "--measure" if measure else "--set"
-            raise UsageError(f"{given} goes with --data", hint="llmctl show models NAME --data PREPARED")
+    if data is None or registry.kind_named(kind) != "models":
+        refuse(session)
         return None
-    if registry.kind_named(kind) != "models":
-        raise UsageError(f"--data is for models, not for {kind}", hint="llmctl show models NAME --data PREPARED")
     from llmctl import config as configuration
     from llmctl.workflows import forecast as forecasting
     from llmctl.workflows.spec import TrainConfig
@@ -51,6 +56,8 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}
     config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags)
+    if measure:
+        forecasting.check_measurable(config)
     checked = examine(config, offline=True)
     made = forecasting.forecast(config, checked)
     facts, told = made.facts(), made.told()
@@ -58,6 +65,8 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
         changes = forecasting.changes(config, checked)
         facts["changes"] = [each.facts() for each in changes]
         told["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
+        if measure:
+            session.tell(Event("warning", {"text": "not measured: it does not fit in the memory that is free"}))
     elif measure:
         from llmctl.workflows.rehearsal import rehearse
 

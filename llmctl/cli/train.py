@@ -41,9 +41,11 @@ def run(session: Session) -> None:
     from llmctl.workflows import forecast as forecasting
     from llmctl.workflows import train as workflow
 
+    if session.extra["measure"]:
+        if not session.dry_run:
+            raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
+        forecasting.check_measurable(config)
     checked = workflow.preflight(config, force=session.force, offline=session.offline, resume=resume, tell=session.tell)
-    if session.extra["measure"] and not session.dry_run:
-        raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
     made = forecasting.forecast(config, checked)
     if session.dry_run:
         return _plan(session, config, checked, made)

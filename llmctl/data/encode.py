@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import deque
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
+from llmctl.data.spec import LEARNED
 from llmctl.data.text import read_group, row_groups
-from llmctl.data.tokens import LEARNED, ROLES, Piece, write_store
+from llmctl.data.tokens import ROLES, Piece, write_store
 from llmctl.errors import DataError, EnvironmentFault
 from llmctl.types import Record, Role, Segment
 
@@ -320,17 +322,21 @@ class Workers:
         waiting: deque[Future[Piece]] = deque()
         for group in range(groups):
             if self._pool is not None:
-                for ahead in islice(elsewhere, 2 * self._count - len(waiting)):
-                    waiting.append(self._pool.submit(_work, self._tokenizer, task, text, rules, ahead))
-                if group % self._count:
-                    yield _made(waiting.popleft())
+                with _alive():
+                    for ahead in islice(elsewhere, 2 * self._count - len(waiting)):
+                        waiting.append(self._pool.submit(_work, self._tokenizer, task, text, rules, ahead))
+                    made = waiting.popleft().result() if group % self._count else None
+                if made is not None:
+                    yield made
                     continue
             yield encode_records(read_group(text, group), task, encoder, rules)
 
 
-def _made(piece: Future[Piece]) -> Piece:
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    """Raise `EnvironmentFault` where another process has died: it is noticed in what it is given or in what it gives."""
     try:
-        return piece.result()
+        yield
     except BrokenProcessPool:
         raise EnvironmentFault(
             "a process that encodes was killed", hint="is there memory enough? --workers 1 uses one process"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from llmctl.data.spec import LEARNED
 from llmctl.errors import IntegrityError
 
 MAGIC: Final = b"\x93NUMPY"
@@ -31,10 +33,23 @@ class Lengths(NamedTuple):
 
 
 def lengths(folder: Path, split: str) -> Lengths:
-    """Of `folder`/`split`.*.npy. Raises `IntegrityError` where a file is no such array."""
-    segments = _read(folder / f"{split}.segments.npy", "q")
-    records = _read(folder / f"{split}.records.npy", "q")
-    roles = _read(folder / f"{split}.roles.npy", "B")
+    """Of `folder`/`split`.*.npy. Raises `IntegrityError` where a file is no such array or does not fit the others."""
+    paths = [folder / f"{split}.{part}.npy" for part in ("segments", "records", "roles")]
+    try:
+        versions = tuple((each.stat().st_ino, each.stat().st_mtime_ns) for each in paths)
+    except OSError as error:
+        raise _unsound(str(error), folder / split) from error
+    return _lengths(*paths, versions)
+
+
+@functools.lru_cache(maxsize=4)
+def _lengths(
+    segments_path: Path, records_path: Path, roles_path: Path, _versions: tuple[tuple[int, int], ...]
+) -> Lengths:
+    """Read once for all the forecasts that are made of the same files: `suggest` makes some forty."""
+    segments, records, roles = _read(segments_path, "<i8"), _read(records_path, "<i8"), _read(roles_path, "|u1")
+    if not records or records[-1] != len(roles) or len(segments) != len(roles) + 1:
+        raise _unsound("the arrays do not fit each other", segments_path)
     count = len(records) - 1
     step = max(1, count // LOOKED_AT)
     given_most = learned_most = longest = learned_all = seen = 0
@@ -42,7 +57,7 @@ def lengths(folder: Path, split: str) -> Lengths:
         given = learned = 0
         for each in range(records[record], records[record + 1]):
             size = segments[each + 1] - segments[each]
-            if roles[each] & 0x80:
+            if roles[each] & LEARNED:
                 learned += size
             else:
                 given += size
@@ -50,26 +65,30 @@ def lengths(folder: Path, split: str) -> Lengths:
         longest = max(longest, given + learned)
         learned_all, seen = learned_all + learned, seen + 1
     scale = count / seen if seen else 0.0
-    return Lengths(
-        count, segments[-1] if segments else 0, given_most, learned_most, longest, round(learned_all * scale)
-    )
+    return Lengths(count, segments[-1], given_most, learned_most, longest, round(learned_all * scale))
+
+
+_CODES: Final = {"<i8": "q", "|u1": "B"}
+"""Kinds of numbers by numpy's name and by that of `array`."""
 
 
 def _read(path: Path, kind: str) -> Sequence[int]:
-    """A one-dimensional array of that type code, after the format of `numpy.lib.format`, versions 1 to 3."""
+    """A one-dimensional array of that kind, after the format of `numpy.lib.format`, versions 1 to 3."""
+    found = array(_CODES[kind])
     try:
         with path.open("rb") as file:
             head = file.read(8)
             size = int.from_bytes(file.read(2 if head[6:7] == b"\x01" else 4), "little")
             described = ast.literal_eval(file.read(size).decode("latin-1"))
-            found = array(kind)
-            if head[:6] != MAGIC or described["descr"] not in (f"<i{found.itemsize}", "|u1"):
-                raise ValueError("not an array of the kind that preprocess writes")
             found.frombytes(file.read())
+        if head[:6] != MAGIC or described["descr"] != kind or described["shape"] != (len(found),):
+            raise ValueError("not an array as preprocess writes it")
     except (OSError, ValueError, SyntaxError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"cannot be opened as an array: {error}", where=str(path), hint="preprocess again, with --force"
-        ) from error
+        raise _unsound(f"cannot be opened as an array: {error}", path) from error
     if sys.byteorder == "big":
         found.byteswap()
     return found
+
+
+def _unsound(problem: str, path: Path) -> IntegrityError:
+    return IntegrityError(problem, where=str(path), hint="preprocess again, with --force")

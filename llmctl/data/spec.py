@@ -11,6 +11,9 @@ TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
 
 SPLITS: Final = ("train", "validation", "test")
 
+LEARNED: Final = 0x80
+"""The bit of a segment's role in the token store that says that it is learned."""
+
 
 class Clean(Spec):
     """How text is cleaned before anything else sees it."""

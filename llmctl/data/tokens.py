@@ -23,11 +23,11 @@ from typing import IO, Any, Final, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.spec import LEARNED
 from llmctl.errors import IntegrityError
 from llmctl.types import Role, Tokens
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-LEARNED: Final = 0x80
 PARTS: Final = ("values", "segments", "records", "roles", "labels")
 
 

@@ -84,7 +84,8 @@ def apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], tel
 
     `voice` is a `Tell`; what the worker returns is read as JSON. SIGTERM and Ctrl-C are handed on: in the worker they
     raise `KeyboardInterrupt` unless it handles them itself.
-    Raises the worker's own `LlmctlError`, `Stopped` where it was interrupted, `EnvironmentFault` where it died.
+    Raises the worker's own `LlmctlError`, `EnvironmentFault` where it died, and `Stopped` where stopping was asked for,
+    whatever came of the worker: it may have been at its end, and nothing is to begin after it.
     """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
@@ -101,12 +102,12 @@ def apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], tel
             if process.is_alive():
                 process.kill()
                 process.join()
+    if asked:
+        raise Stopped("stopped")
     if isinstance(told, LlmctlError):
         raise told
     if told is not None:
         return told
-    if asked:
-        raise Stopped("stopped")
     code = process.exitcode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and said nothing"
     raise EnvironmentFault(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from llmctl.config import combine, validate
 from llmctl.data.lengths import Lengths, lengths
-from llmctl.errors import EnvironmentFault, LlmctlError
+from llmctl.errors import EnvironmentFault, LlmctlError, UsageError
 from llmctl.models import costs, families
 from llmctl.models.costs import Reading
 from llmctl.models.spec import Shape
@@ -25,7 +25,7 @@ from llmctl.workflows.train_checks import Checked, examine
 AROUND: Final = 3
 """Control tokens around the texts of a record."""
 TOLD: Final = 24
-"""Tokens around them where given weights are told in words what to do."""
+"""Tokens around them where a decoder is told in words what to do."""
 PADDED_TO: Final = 8
 """Batches of records are padded to a multiple of so many tokens: `data/batches.py`."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
@@ -247,6 +247,8 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
             found[name] = value
     if "heads" in found and "inner" not in found and "hidden" in found:
         found["inner"] = 4 * found["hidden"]  # GPT-2 leaves it open
+    if config.get("score") == "additive":
+        found["score"] = "additive"  # lstm-seq2seq: much of its memory
     return Shape.model_validate(found)
 
 
@@ -266,7 +268,7 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
         examples = max(1, -(-(found.tokens - 1) // block))
         size = min(block, context or block)
         return Reading(min(rows, examples), min(size, found.tokens), _mended(checked, name, size)), examples
-    around = AROUND if checked.given is None else TOLD
+    around = _around(checked)
     if checked.family == "encoder-decoder":
         source, target = found.longest_given + around, found.longest_learned + AROUND
     elif checked.family == "encoder":
@@ -276,6 +278,14 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
     limit = context or max(source, target) + PADDED_TO
     source, target = (-(-size // PADDED_TO) * PADDED_TO for size in (source, target))
     return Reading(min(rows, found.records), min(source, limit), min(target, limit)), found.records
+
+
+def _around(checked: Checked) -> int:
+    """Tokens around the texts of a record: a decoder that was not taught by llmctl's control tokens is told in words."""
+    given = checked.given
+    if checked.family != "decoder" or given is None or (given.card is not None and not given.card.instruction):
+        return AROUND
+    return TOLD
 
 
 def _mended(checked: Checked, name: str, size: int) -> int:
@@ -289,7 +299,7 @@ def _tokens(checked: Checked, found: Lengths, examples: int) -> int:
     """Tokens that an epoch reads, control tokens included."""
     if checked.prepared.manifest.block_size is not None:
         return found.tokens
-    return found.tokens + examples * (AROUND if checked.given is None else TOLD)
+    return found.tokens + examples * _around(checked)
 
 
 def _typical(checked: Checked, found: Lengths, examples: int, largest: Reading) -> Reading:
@@ -301,7 +311,7 @@ def _typical(checked: Checked, found: Lengths, examples: int, largest: Reading) 
     if checked.family == "encoder-decoder":
         return Reading(1, max(1, round(rest) + AROUND), max(1, round(learned) + 1))
     text = rest if checked.family == "encoder" else rest + learned
-    return Reading(1, max(1, round(text) + AROUND))
+    return Reading(1, max(1, round(text) + _around(checked)))
 
 
 def _learned(config: TrainConfig, checked: Checked, parameters: int) -> int:
@@ -326,6 +336,12 @@ def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) ->
     return min(limits, default=None)
 
 
+def check_measurable(config: TrainConfig) -> None:
+    """Raise `UsageError` where a few steps in this one process would say nothing of the run's pace."""
+    if config.processes * config.machines > 1:
+        raise UsageError("--measure makes its steps in one process", hint="--set processes=1 --set machines=1")
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # What would make it fit
 
@@ -342,8 +358,8 @@ class Change:
 
 
 def changes(config: TrainConfig, checked: Checked) -> list[Change]:
-    """Single changes that would each make the run fit, the mildest first; where none alone does, the strongest two
-    together; nothing where even those do not."""
+    """Single changes that would each make the run fit, the mildest first; where none alone does, all of them together;
+    nothing where even those do not."""
     singles = list(_changes(config, checked))
     fitting = [Change(told, made.needed) for told, _, made in singles if made.fits]
     if fitting:

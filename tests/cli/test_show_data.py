@@ -143,6 +143,12 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
         (["data", "./nowhere"], "no such prepared folder: nowhere"),
         (["data"], "show data takes a prepared folder"),
         (["metrics", "bleu", "--index", "3"], "--index is for: llmctl show data PREPARED"),
+        (["data", "{chat}", "--data", "{chat}"], "--data is for: llmctl show models NAME --data PREPARED"),
+        (["data", "{chat}", "--measure"], "--measure is for: llmctl show models NAME --data PREPARED"),
+        (["data", "{chat}", "--set", "batch_size=3"], "--set is for: llmctl show models NAME --data PREPARED"),
+        (["tasks", "chat", "--data", "{chat}"], "--data is for: llmctl show models NAME --data PREPARED"),
+        (["models", "gtp2", "--data", "{chat}"], "did you mean 'gpt2'"),
+        (["models", "gpt2", "--measure"], "--measure is for: llmctl show models NAME --data PREPARED"),
     ],
 )
 def test_what_cannot_be_shown(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,9 +56,13 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[str], 
     """Every command with its exit code and the heavy packages that are there after it, all in one process."""
     folder = tmp_path_factory.mktemp("light")
     (folder / "recipe.yaml").write_text("train: {modle: gpt2}\n")
+    return _answered(COMMANDS, folder)
+
+
+def _answered(commands: list[list[str]], folder: Path) -> list[tuple[list[str], int, list[str]]]:
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
-        input=json.dumps(COMMANDS),
+        input=json.dumps(commands),
         capture_output=True,
         text=True,
         cwd=folder,
@@ -78,3 +83,12 @@ def test_they_all_answer(answered: list[tuple[list[str], int, list[str]]]) -> No
     ]
     assert wrong == []
     assert [(words, code) for words, code, _ in answered[mistakes:] if code != 2] == []
+
+
+def test_a_forecast_is_arithmetic_alone(sonnets: Path, tmp_path: Path) -> None:
+    commands = [
+        ["show", "models", "gpt2", "--data", str(sonnets)],
+        ["suggest", "--data", str(sonnets)],
+        ["train", "--data", str(sonnets), "--model", "gpt2", "--out", "o", "--dry-run"],
+    ]
+    assert _answered(commands, tmp_path) == [(words, 0, []) for words in commands]

@@ -71,26 +71,23 @@ def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_f
 
 
 def test_several_changes_together_where_one_is_not_enough(
-    monkeypatch: pytest.MonkeyPatch, inside: Any, dates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, inside: Any, tmp_path: Path
 ) -> None:
-    from llmctl.cli.main import run
-
-    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 520 * MIB)
-    words = [
-        "train",
-        "--data",
-        str(dates),
-        "--model",
-        "t5:small",
-        "--out",
-        str(tmp_path / "run"),
-        "--dry-run",
-        "--json",
-    ]
-    assert run(words) == 4
-    document = json.loads(capsys.readouterr().out)
-    assert document["plan"]["forecast"]["fits"] is False
-    assert all(change["needed_bytes"] <= 520 * MIB for change in document["plan"]["forecast"]["changes"])
+    texts = ["a long tale, " * 300, *(f"tale {number}" for number in range(700))]
+    rows = [{"source": text, "target": text.upper()} for text in texts]
+    (tmp_path / "tales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--task", "translation", "--tokenizer", "byte", "--set", "splits.test=0", "--set", "splits.validation=0")
+    inside("preprocess", tmp_path / "tales.jsonl", *words, "--out", tmp_path / "data")
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 560 * MIB)
+    train = ("train", "--data", tmp_path / "data", "--model", "lstm-seq2seq", "--batch-size", "512", "--dry-run")
+    train = (*train, "--precision", "fp32", "--out", tmp_path / "run")
+    [change] = inside(*train, code=4)["plan"]["forecast"]["changes"]
+    assert change["needed_bytes"] <= 560 * MIB
+    together = change["set"].split(" and ")
+    assert len(together) >= 2
+    for alone in together:
+        assert inside(*train, *alone.split(), code=4)["plan"]["forecast"]["fits"] is False
+    assert inside(*train, *change["set"].replace(" and ", " ").split())["plan"]["forecast"]["fits"] is True
 
 
 def test_a_run_that_may_not_fit_is_warned_of_before_it_starts(
@@ -113,6 +110,30 @@ def test_measured_steps_tell_the_time_and_leave_nothing(inside: Any, dates: Path
         forecast["tokens_per_epoch"] / measured["tokens_per_second"], rel=0.05
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--measure",), "--measure goes with --dry-run"),
+        (("--measure", "--dry-run", "--processes", "2"), "--measure makes its steps in one process"),
+    ],
+)
+def test_steps_that_would_tell_nothing_are_not_made(more: tuple[str, ...], message: str, inside: Any) -> None:
+    document = inside("train", "--data", "./nowhere", "--model", "gpt2", "--out", "run", *more, code=2)
+    assert document["error"]["message"] == message
+
+
+def test_memory_is_forecast_alike_once_a_model_has_weights(inside: Any, dates: Path, tmp_path: Path) -> None:
+    words = ("train", "--data", dates, "--batch-size", "256")
+    for model in ("lstm-seq2seq", "marian"):
+        run = tmp_path / model
+        inside(*words, "--model", model, "--max-steps", "1", "--out", run)
+        new, given = (
+            inside(*words, "--model", each, "--out", tmp_path / "not-made", "--dry-run")["plan"]["forecast"]
+            for each in (model, run)
+        )
+        assert given["memory"]["total_bytes"] == pytest.approx(new["memory"]["total_bytes"], rel=0.02)
 
 
 def test_show_models_tells_the_cost_of_learning_some_data(inside: Any, sonnets: Path) -> None:

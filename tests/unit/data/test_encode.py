@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llmctl.data import pretokens, tokenizers
-from llmctl.data.encode import Codes, Encoder, Workers, encode_split
+from llmctl.data.encode import Codes, Encoder, Rules, Workers, encode_split
+from llmctl.data.lengths import lengths
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.text import TextWriter, keep, read_text
 from llmctl.data.tokens import TokenStore
-from llmctl.errors import DataError, IntegrityError
+from llmctl.errors import DataError, EnvironmentFault, IntegrityError
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling
 from llmctl.tasks.spec import Task
@@ -211,6 +213,46 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pyte
     assert names == ["train.records.npy", "train.roles.npy", "train.segments.npy", "train.values.npy"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("noticed", ["before", "within"])
+def test_the_end_of_one_of_several_processes_is_told(
+    tmp_path: Path, noticed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 1_000)
+    codes, task = trained("bpe"), LanguageModeling()
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS])
+    tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
+    with Workers(2) as workers:
+        workers.use(tmp_path / "tokenizer")
+        pieces = workers.pieces(task, path, Encoder(codes), Rules({}))
+        if noticed == "within":
+            next(pieces)
+        [other] = multiprocessing.active_children()
+        other.kill()
+        other.join()
+        with pytest.raises(EnvironmentFault, match="was killed"):
+            list(pieces)
+
+
+@pytest.mark.parametrize("part", ["segments", "records", "roles"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "other", "kind"])
+def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damage: str) -> None:
+    text = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
+    encode_split(LanguageModeling(), text, Encoder(trained("byte")), tmp_path / "tokens", "train")
+    assert lengths(tmp_path / "tokens", "train").records == 3
+    path = tmp_path / "tokens" / f"train.{part}.npy"
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(whole[:-8])
+    elif damage == "kind":
+        np.save(path, np.load(path).astype(np.float32))
+    else:
+        np.save(path, np.load(path)[:-1])
+    with pytest.raises(IntegrityError, match=r"train"):
+        lengths(tmp_path / "tokens", "train")
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])

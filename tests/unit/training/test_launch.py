@@ -54,6 +54,7 @@ def save(tell):
     tell(Event("note", {"text": "ready"}))
     while not asked:
         time.sleep(0.01)
+    tell(Event("note", {"text": "saved"}))
     return {"saved": True}
 """
 
@@ -117,8 +118,20 @@ def test_asked_to_stop_it_is_asked_in_turn(worker: Callable[[str], Worker]) -> N
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped):
         launch.apart(worker("wait"), (), ask_to_stop)
-    assert launch.apart(worker("save"), (), ask_to_stop) == {"saved": True}
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_asked_at_its_end_it_ends_as_it_would_and_nothing_begins_after_it(worker: Callable[[str], Worker]) -> None:
+    told: list[str] = []
+
+    def ask_once(event: Event) -> None:
+        told.append(event.fields["text"])
+        if len(told) == 1:
+            ask_to_stop(event)
+
+    with pytest.raises(Stopped):
+        launch.apart(worker("save"), (), ask_once)
+    assert told == ["ready", "saved"]
 
 
 def test_it_does_not_outlive_one_who_cannot_go_on_waiting(worker: Callable[[str], Worker]) -> None:
