@@ -30,6 +30,8 @@ MASKED_SHARE: Final = 0.15
 ENERGIES_AT_ONCE: Final = 1 << 23
 """Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
 
+VARIED: Final = 1.4
+"""What batches of many widths hold of what the widest holds: memory that one left does not fit the next one whole."""
 IN_PARTS: Final = 0.57
 """Of the memory of a part as much is held where parts are made again in the backward pass, one at a time."""
 
@@ -98,7 +100,7 @@ _FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
     "gpt2": (Kept(hidden=8, inner=20, token=170), Kept(hidden=59, inner=28)),
     "llama": (Kept(hidden=74, inner=4, token=154), Kept(hidden=5, inner=32, token=110)),
     "lstm-seq2seq": (Kept(hidden=86, energies=44), Kept(hidden=86, energies=47)),
-    "t5": (Kept(hidden=10, inner=25, scores=14), Kept(hidden=5, inner=12, scores=19)),
+    "t5": (Kept(hidden=10, inner=25, scores=6), Kept(hidden=5, inner=20, scores=8)),
     "marian": (Kept(hidden=35, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
     "bart": (Kept(hidden=42, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
     "lstm-classifier": (Kept(hidden=85), Kept(hidden=111)),
