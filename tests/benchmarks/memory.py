@@ -1,4 +1,5 @@
-"""How far forecasts of memory are off: each architecture in two sizes, forecast and then trained for an epoch."""
+"""How far forecasts are off: each architecture in two sizes, forecast (the seconds from a few measured steps) and then
+trained for an epoch."""
 
 from __future__ import annotations
 
@@ -29,12 +30,12 @@ def llmctl(*words: str) -> Any:
 
 
 def measure() -> None:
-    """A line for each architecture and size: forecast and measured peak, and how many times the one the other is."""
+    """A line for each architecture and size: forecast and measured peak and seconds, and how many times the one the other is."""
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
         place = Path(folder)
         for name in DATA.values():
             llmctl("preprocess", name, "--out", str(place / name))
-        print(f"{'model':<24}{'forecast':>10}{'measured':>10}{'ratio':>8}   (wanted 0.85 to 1.15)")
+        print(f"{'model':<24}{'forecast':>9}{'measured':>9}  ratio   (memory wanted 0.85 to 1.15; then seconds)")
         for entry in registry.entries("models"):
             spec: ModelSpec = registry.load("models", entry.name)
             for size in SIZES:
@@ -53,9 +54,12 @@ def _line(model: str, data: Path) -> None:
         "--out",
         str(data.parent / model.replace(":", "-")),
     )
-    predicted = llmctl(*train, "--dry-run")["plan"]["forecast"]["memory"]["total_bytes"]
-    measured = llmctl(*train)["peak_memory_bytes"]
-    print(
-        f"{model:<24}{predicted / 2**20:>6,.0f} MiB{measured / 2**20:>6,.0f} MiB{predicted / measured:>8.2f}",
-        flush=True,
-    )
+    forecast = llmctl(*train, "--dry-run", "--measure")["plan"]["forecast"]
+    done = llmctl(*train)
+    told = [f"{model:<24}"]
+    for predicted, measured, unit in (
+        (forecast["memory"]["total_bytes"] / 2**20, done["peak_memory_bytes"] / 2**20, "MiB"),
+        (forecast["measured"]["seconds"], done["seconds"], "s"),
+    ):
+        told.append(f"{predicted:>9,.1f}{measured:>9,.1f} {unit:<4}{predicted / measured:>6.2f}")
+    print("".join(told), flush=True)
