@@ -161,13 +161,15 @@ def _rows(source: Source, index: int, family: Family, tokenizer: Any) -> list[di
     if isinstance(source, Records):
         return _of_sample(source.layout.sample(source.store.record(index)), family, tokenizer)
     arrays = source.arrays([index])
-    seen, said = arrays["input_ids"][0].tolist(), arrays["labels"][0].tolist()
+    shown = int(arrays["attention_mask"][0].sum()) if "attention_mask" in arrays else None  # what is behind is padding
+    seen, said = arrays["input_ids"][0, :shown].tolist(), arrays["labels"][0].tolist()
     if family == "decoder":
         # Labels are the successors already: what comes after the first token is what is learned.
         whole_block = [*seen[:1], *(label for label in said if label != IGNORED)]
         return _pieces(whole_block, [False] + [True] * (len(whole_block) - 1), tokenizer)
     if family == "encoder-decoder":
-        return _pair(seen, said, tokenizer)
+        return _pair(seen, [label for label in said if label != IGNORED], tokenizer)
+    said = said[:shown]
     rows = _pieces(seen, [label != IGNORED for label in said], tokenizer)
     for row, label in zip(rows, said, strict=True):
         if label != IGNORED:
