@@ -30,8 +30,6 @@ MASKED_SHARE: Final = 0.15
 ENERGIES_AT_ONCE: Final = 1 << 23
 """Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
 
-VARIED: Final = 1.4
-"""What batches of many widths hold of what the widest holds: memory that one left does not fit the next one whole."""
 IN_PARTS: Final = 0.57
 """Of the memory of a part as much is held where parts are made again in the backward pass, one at a time."""
 
@@ -103,8 +101,8 @@ _FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
     "t5": (Kept(hidden=10, inner=25, scores=6), Kept(hidden=5, inner=20, scores=8)),
     "marian": (Kept(hidden=35, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
     "bart": (Kept(hidden=42, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
-    "lstm-classifier": (Kept(hidden=85), Kept(hidden=111)),
-    "bert": (Kept(hidden=6, inner=7, token=75, logits=14), Kept(hidden=10, inner=25, token=20, logits=16)),
+    "lstm-classifier": (Kept(hidden=125), Kept(hidden=150)),
+    "bert": (Kept(hidden=10, inner=11, token=120, logits=14), Kept(hidden=15, inner=30, token=30, logits=16)),
 }
 _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
     "decoder": ("llama", "lstm"),

@@ -162,7 +162,6 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
             learned=learned,
             optimizer=config.optimizer.name,
             labelled=labelled,
-            varied=manifest.block_size is None,
         ),
         generating=Memory(
             libraries=costs.LIBRARIES_BYTES,
@@ -190,10 +189,8 @@ def memory_of(
     learned: int | None = None,
     optimizer: str = "adamw",
     labelled: bool = False,
-    varied: bool = False,
 ) -> Memory:
-    """Bytes at the peak of training an architecture. `learned`: of its weights those that move, all where not given.
-    `varied`: batches differ in width."""
+    """Bytes at the peak of training an architecture. `learned`: of its weights those that move, all where not given."""
     precision = precision or ("bf16" if machine.has_bf16() else "fp32")
     learned = parameters if learned is None else learned
     weights = 4 * parameters
@@ -201,7 +198,6 @@ def memory_of(
         # Under autocast a second copy in bf16; frozen ones under an adapter are kept in bf16 alone.
         weights += 2 * parameters if learned == parameters else -2 * (parameters - learned)
     kept = costs.kept_bytes(name, family, shape, vocabulary, reading, precision, labelled=labelled)
-    kept *= costs.VARIED if varied else 1.0
     return Memory(
         libraries=costs.LIBRARIES_BYTES,
         weights=weights,

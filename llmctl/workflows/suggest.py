@@ -141,9 +141,7 @@ def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tupl
     parameters = spec.parameters(shape, VOCABULARY)
     length = ASSUMED[task.packed]
     reading = Reading(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
-    found: Memory = memory_of(
-        spec.family, spec.name, shape, VOCABULARY, parameters, reading, labelled=task.labelled, varied=not task.packed
-    )
+    found: Memory = memory_of(spec.family, spec.name, shape, VOCABULARY, parameters, reading, labelled=task.labelled)
     return (parameters, found.total), None
 
 

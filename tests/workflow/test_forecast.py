@@ -47,7 +47,7 @@ def test_the_memory_forecast_is_within_15_percent_of_what_a_run_takes(
     model: str, more: tuple[str, ...], llmctl: Any, sonnets: Path, dates: Path, tmp_path: Path
 ) -> None:
     data = dates if model.partition(":")[0] in ("lstm-seq2seq", "marian") else sonnets
-    words = ("train", "--data", data, "--model", model, "--max-steps", "8", "--out", tmp_path / "run", "--json", *more)
+    words = ("train", "--data", data, "--model", model, "--epochs", "1", "--out", tmp_path / "run", "--json", *more)
     plan = json.loads(llmctl(*words, "--dry-run").stdout)["plan"]
     measured = json.loads(llmctl(*words).stdout)["peak_memory_bytes"]
     assert plan["forecast"]["memory"]["total_bytes"] == pytest.approx(measured, rel=0.15)
