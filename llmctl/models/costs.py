@@ -98,9 +98,9 @@ _FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
     "gpt2": (Kept(hidden=8, inner=20, token=170), Kept(hidden=59, inner=28)),
     "llama": (Kept(hidden=74, inner=4, token=154), Kept(hidden=5, inner=32, token=110)),
     "lstm-seq2seq": (Kept(hidden=86, energies=44), Kept(hidden=86, energies=47)),
-    "t5": (Kept(hidden=10, inner=25, scores=6), Kept(hidden=5, inner=20, scores=8)),
-    "marian": (Kept(hidden=35, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
-    "bart": (Kept(hidden=42, inner=12, token=72), Kept(hidden=38, inner=11, token=45)),
+    "t5": (Kept(hidden=8, inner=19, scores=4.5), Kept(hidden=5, inner=17, scores=7)),
+    "marian": (Kept(hidden=28, inner=9, token=60), Kept(hidden=34, inner=10, token=40)),
+    "bart": (Kept(hidden=33, inner=10, token=60), Kept(hidden=34, inner=10, token=40)),
     "lstm-classifier": (Kept(hidden=125), Kept(hidden=150)),
     "bert": (Kept(hidden=10, inner=11, token=120, logits=14), Kept(hidden=15, inner=30, token=30, logits=16)),
 }

@@ -24,6 +24,9 @@ from llmctl.workflows.compare_checks import COMPARISON, SPLIT, Checked, Entrant,
 from llmctl.workflows.comparison_rows import ROW, answers, ended, goes_on, score_of, scored, so_far, trained
 from llmctl.workflows.spec import EvalConfig, TrainConfig
 
+LEAST_TRIAL: Final = 10
+"""Steps of a trial below which the learning rate is still warming up, and the largest would always win."""
+
 __all__ = ["Result", "compare", "preflight", "refusal"]
 
 SCHEMA: Final = "llmctl.compare/1"
@@ -161,8 +164,13 @@ class _Comparison:
             return entrant.rates[0]
         for number, rate in enumerate(entrant.rates, 1):
             self._say(entrant, f"search {number} of {len(entrant.rates)}, learning rate {rate:.3g}")
-            loss = self._trial(entrant, entrant.trial(rate, self.checked.resolved.search.share), number)
+            loss, steps = self._trial(entrant, entrant.trial(rate, self.checked.resolved.search.share), number)
             search.append({"lr": rate, "validation_loss": loss})
+            if steps is not None and steps < LEAST_TRIAL:
+                usual: float = entrant.rates[len(entrant.rates) // 2]
+                text = f"a trial has {steps} steps, too few to tell: the usual learning rate, {usual:.3g}, is taken"
+                self._say(entrant, f"{text}; see search.share, lr")
+                return usual
         found = {each["lr"]: each["validation_loss"] for each in search if each["validation_loss"] is not None}
         if not found:
             tried = ", ".join(f"{rate:.3g}" for rate in entrant.rates)
@@ -178,8 +186,8 @@ class _Comparison:
             self._say(entrant, text)
         return best
 
-    def _trial(self, entrant: Entrant, settings: TrainConfig, number: int) -> float | None:
-        """The validation loss at the end of a trial, None where it diverged. What it leaves is small."""
+    def _trial(self, entrant: Entrant, settings: TrainConfig, number: int) -> tuple[float | None, int | None]:
+        """The validation loss at the end of a trial and its steps, None where it diverged. What it leaves is small."""
         result = ended(settings.out)
         if result is None:
             tell = self._of(entrant, f"search {number} of {len(entrant.rates)}", quiet=True)
@@ -190,7 +198,7 @@ class _Comparison:
         for name in ("checkpoints", "model"):
             shutil.rmtree(settings.out / name, ignore_errors=True)
         loss = (result.get("validation") or {}).get("loss")
-        return loss if loss is not None and math.isfinite(loss) else None
+        return loss if loss is not None and math.isfinite(loss) else None, result.get("steps")
 
     def _train(self, entrant: Entrant, rate: float) -> Mapping[str, Any]:
         """What the run came to."""

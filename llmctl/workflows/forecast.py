@@ -101,7 +101,8 @@ class Forecast:
             "largest batch": " x ".join(str(each) for each in self.reading if each) + f" tokens, {self.precision}",
             "memory to train": self.memory.told() + (f", {self.processes} times" if self.processes > 1 else ""),
             "memory to answer": self.generating.told(),
-            "memory free": f"{gib(self.free)}: " + ("fits" if self.fits else "does not fit"),
+            "memory free": f"{gib(self.free)}, {RESERVE:.0%} of it left to others: "
+            + ("fits" if self.fits else "does not fit"),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -431,7 +432,7 @@ def refusal(made: Forecast, found: list[Change]) -> EnvironmentFault:
     """A run that does not fit, with the change that would make it fit."""
     hint = "; or ".join(f"{each.setting} ({gib(each.needed)})" for each in found)
     return EnvironmentFault(
-        f"this run needs about {gib(made.needed)} of memory, {gib(made.free)} are free",
+        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is left to others",
         hint=f"it would fit with {hint}" if hint else "a smaller model, shorter texts, or a machine with more memory",
     )
 

@@ -28,9 +28,18 @@ def saved(out: Path) -> dict[str, Any]:
     return found
 
 
+def test_a_search_of_a_few_steps_does_not_choose_the_largest_rate(
+    inside: Inside, sonnets: Path, tmp_path: Path
+) -> None:
+    document = inside(*compare(sonnets, "rnn", tmp_path / "out", *RECURRENT, "--max-steps", "12"))
+    [row] = document["rows"]
+    assert len(row["search"]) == 1
+    assert row["learning_rate"] == pytest.approx(3 * row["search"][0]["lr"], rel=0.02)
+
+
 def test_language_models_with_a_search_and_one_that_fails(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = (*RECURRENT, "--max-steps", "20", "--set", "lrs.lstm=1e12", "--set", "search.share=0.2")
+    words = (*RECURRENT, "--max-steps", "20", "--set", "lrs.lstm=1e12", "--set", "search.share=0.5")
     document = inside(*compare(sonnets, "rnn,lstm", out, *words), code=10)
     assert (document["schema"], document["status"]) == ("llmctl.compare/1", "error")
     assert "lstm" in document["error"]["message"]

@@ -62,9 +62,11 @@ def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_f
     words += ["--batch-size", "256", "--dry-run"]
     assert run(words) == 4
     said = capsys.readouterr()
-    assert "of memory, 700 MiB are free" in said.err
+    assert "of memory; 700 MiB are free, of which 5% is left to others" in said.err
     assert "it would fit with --set micro_batch_size=" in said.err
-    assert yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB: does not fit"
+    assert (
+        yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it left to others: does not fit"
+    )
     assert not (tmp_path / "run").exists()
     change = said.err.split("fit with --set ")[1].split(" ")[0]
     assert run([*words, "--set", change]) == 0
