@@ -276,7 +276,7 @@ def test_validation_losses_of_runs_with_different_seeds_are_on_the_same_holes(
 # ---------------------------------------------------------------------------------------------------------------
 # Learning: masks, arrangements, memories and decoding end to end
 
-WIDE_RECURRENT = ("model.layers=1", "model.hidden=96", "model.embedding=48", "lr=0.01", "max_steps=400")
+WIDE_RECURRENT = ("model.layers=1", "model.hidden=96", "model.embedding=48", "lr=0.01", "max_steps=500")
 WIDE_TRANSFORMER = (
     "model.layers=2",
     "model.hidden=64",
