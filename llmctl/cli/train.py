@@ -66,13 +66,13 @@ def _plan(session: Session, config: TrainConfig, checked: Checked, made: Forecas
         changes = forecasting.changes(config, checked)
         refusal = forecasting.refusal(made, changes)
         facts["changes"] = [each.facts() for each in changes]
-        session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown}, refusal)
+        return session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown}, refusal)
     if session.extra["measure"]:
         from llmctl.workflows.rehearsal import rehearse
 
         found = rehearse(config, checked, session.tell)
         facts["measured"], shown["measured"] = found.facts(made), found.told(made)
-    session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown})
+    return session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown})
 
 
 def _with_recorded_settings(session: Session) -> Session:

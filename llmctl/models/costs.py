@@ -6,7 +6,8 @@ costs twice again (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery 
 
 Activations: what stays in memory from the forward pass for the backward pass, most of all. It is proportional to the
 tokens read, the layers and the widths; the factors were fitted to measured peaks (`tests/benchmarks/memory.py`
-measures again) and hold for the computation of `training/` on a processor.
+measures again, in bf16) and hold for the computation of `training/` on a processor. Those in fp32 stand on one to five
+measurements each.
 
 Letters: B examples, S positions of the source (or of the only sequence), U of the target, L layers, H width, I width
 inside the MLP, E width of token vectors, V vocabulary.
@@ -31,7 +32,7 @@ ENERGIES_AT_ONCE: Final = 1 << 23
 """Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
 
 IN_PARTS: Final = 0.57
-"""Of the memory of a part as much is held where parts are made again in the backward pass, one at a time."""
+"""By one measurement: of the memory of a part as much is held where parts are made again in the backward pass, one at a time."""
 
 
 class Reading(NamedTuple):

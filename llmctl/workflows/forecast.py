@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from llmctl.config import combine, validate
 from llmctl.data.lengths import Lengths, lengths
+from llmctl.data.spec import PADDED_TO
 from llmctl.errors import EnvironmentFault, LlmctlError, UsageError
 from llmctl.models import costs, families
 from llmctl.models.costs import Reading
@@ -26,8 +27,6 @@ AROUND: Final = 3
 """Control tokens around the texts of a record."""
 TOLD: Final = 24
 """Tokens around them where a decoder is told in words what to do."""
-PADDED_TO: Final = 8
-"""Batches of records are padded to a multiple of so many tokens: `data/batches.py`."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """What a rule remembers of each weight."""
 RESERVE: Final = 0.05
@@ -378,20 +377,19 @@ def changes(config: TrainConfig, checked: Checked) -> list[Change]:
 def _changes(config: TrainConfig, checked: Checked) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
     """Each change that could help: how it is spelled, what it sets, what would come of it. Of sizes the largest that
     fits, else the smallest."""
-    share = -(-config.batch_size // config.processes)
+    share, asked = -(-config.batch_size // config.processes), forecast(config, checked)
     yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
     if _precision(config) == "fp32" and machine.has_bf16():
         yield from _tried("--precision bf16", {"precision": "bf16"}, config, checked)
     if checked.given is not None and config.adapter is None and checked.family != "encoder":
         yield from _tried("--adapter lora", {"adapter": {"name": "lora"}}, config, checked)
     if checked.prepared.manifest.block_size is None:
-        longest = forecast(config, checked).reading
-        yield from _halved("max_length", max(longest.source, longest.target), 32, config, checked)
+        yield from _halved("max_length", max(asked.reading.source, asked.reading.target), 32, config, checked)
     if checked.architecture is not None:
         for size in reversed(list(checked.architecture.sizes)):
             name = f"{checked.architecture.name}:{size}"
             made = _with(config, {"model": {"name": name}}, checked)
-            if made is not None and made.fits and made.parameters < forecast(config, checked).parameters:
+            if made is not None and made.fits and made.parameters < asked.parameters:
                 yield f"--model {name}", {"model": {"name": name}}, made
                 break
 

@@ -154,8 +154,8 @@ def test_suggest_ranks_what_fits_first_each_with_its_reason(inside: Any, dates: 
     assert {each["family"] for each in found} == {"decoder", "encoder-decoder"}
     fits = [each["fits"] for each in found]
     assert fits == sorted(fits, reverse=True)
-    assert True in fits
-    assert False in fits
+    assert any(fits)
+    assert not all(fits)
     assert found[0]["family"] == "encoder-decoder"
     assert all(each["memory_bytes"] <= 2**30 for each in found if each["fits"])
     assert all(each["reasons"] for each in found)
