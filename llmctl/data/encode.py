@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -301,8 +302,14 @@ class Workers:
             # Never `fork`: pyarrow and tokenizers hold threads.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(count - 1, mp_context=context, initializer=_start)
-            for _ in range(count - 1):
-                self._pool.submit(_ready)
+            # The terminal sends Ctrl-C to every process of the group; the parent ends its workers itself. They inherit
+            # the block, so that it holds before they have begun to import.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                for _ in range(count - 1):
+                    self._pool.submit(_ready)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Workers:
         return self
@@ -356,10 +363,6 @@ _ENCODERS: dict[Path, Encoder] = {}
 
 
 def _start() -> None:
-    import signal
-
-    # The terminal sends Ctrl-C to every process of the group; the parent ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
