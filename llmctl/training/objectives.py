@@ -181,7 +181,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     logits += bias
                 log_total = torch.logsumexp(logits, 1)
                 total += (log_total - logits.gather(1, target[:, None])[:, 0])[:real].sum()
-                slope = (logits - log_total[:, None]).exp_()  # softmax
+                slope = logits.sub_(log_total[:, None]).exp_()  # softmax
                 slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
                 slope[real:] = 0.0
                 if bias_grad is not None:

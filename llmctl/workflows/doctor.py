@@ -198,7 +198,7 @@ def _threads() -> Iterator[Finding]:
         yield Finding("threads", "ok", f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else ""))
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if policy.upper() == "PASSIVE":
-        yield Finding("waiting threads", "ok", "OMP_WAIT_POLICY=PASSIVE: they sleep")
+        yield Finding("waiting threads", "ok", "OMP_WAIT_POLICY=PASSIVE: they sleep, after a moment")
     else:
         yield Finding(
             "waiting threads",

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmctl.cli.main import SPINS
 from tests.benchmarks.memory import measure
 
 HERE = Path(__file__).parent
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="a .jsonl[.gz] of {text}; sonnets, repeated, when not given")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}, {chosen.runs} runs each")
     what = chosen.only or WHAT
     if "start" in what:
