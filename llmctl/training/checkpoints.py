@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,9 @@ class State:
     best: Best | None = None
     waited: int = 0
     """Evaluations since the best one."""
+    evaluated_step: int = -1
+    validation: Mapping[str, float] = field(default_factory=dict)
+    """What the newest evaluation measured, at `evaluated_step`."""
     train_loss: float = float("nan")
 
 

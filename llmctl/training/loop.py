@@ -85,16 +85,18 @@ def fit(
     position, clock = start, time.monotonic() - start.seconds
     lengths = examples.lengths()
     while True:
+        before = plan.budget.progress(position.step, position.tokens, position.seconds)
+        if before >= 1.0:
+            return False
         indices = batch_of(position.step)
         micro = _micro_batches(indices, lengths, plan.micro_batch_size, accelerator)
         epoch = position.step // plan.steps_per_epoch
         arrays = [examples.arrays(part, epoch) for part in micro]
         learned = sum(map(objectives.learned_count, arrays))
         tokens = sum(objectives.token_count(each, family) for each in arrays)
-        learned, tokens, stops, seconds = _agree(accelerator, learned, tokens, stop(), time.monotonic() - clock)
-        before = plan.budget.progress(position.step, position.tokens, seconds)
-        if stops or before >= 1.0:
-            return before < 1.0
+        learned, tokens, stops = map(int, _sums(accelerator, learned, tokens, stop()))
+        if stops:
+            return True
         lr = plan.lr(position.step, before)
         optimizers.set_lr(optimizer, lr)
         # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
@@ -106,7 +108,9 @@ def fit(
             raise Diverged(f"{what} at step {position.step + 1}; the step is not applied", position.step + 1, indices)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        position = Position(position.step + 1, position.tokens + tokens, time.monotonic() - clock)
+        # What is due now depends on the clock: were each process to read its own, one would evaluate and the other not.
+        (seconds,) = _sums(accelerator, time.monotonic() - clock if accelerator.is_main_process else 0.0)
+        position = Position(position.step + 1, position.tokens + tokens, seconds)
         after = plan.budget.progress(position.step, position.tokens, position.seconds)
         yield Report(position, loss, lr, norm, before, after)
         # What the caller does between two steps (evaluating, saving) is not training time.
@@ -122,15 +126,14 @@ def _micro_batches(
     return [mine[first : first + size].tolist() for first in range(0, len(mine), size)]
 
 
-def _agree(
-    accelerator: Accelerator, learned: int, tokens: int, stop: bool, seconds: float
-) -> tuple[int, int, bool, float]:
-    """Sums over all processes, whether any wants to stop, and the clock of the main one."""
+def _sums(accelerator: Accelerator, *mine: float) -> list[float]:
+    """Each number summed over all processes."""
     if accelerator.num_processes == 1:
-        return learned, tokens, stop, seconds
-    mine = [learned, tokens, float(stop), seconds if accelerator.is_main_process else 0.0]
-    total = accelerator.reduce(torch.tensor(mine, dtype=torch.float64, device=accelerator.device), "sum").tolist()
-    return int(total[0]), int(total[1]), total[2] > 0, total[3]
+        return [float(each) for each in mine]
+    total: list[float] = accelerator.reduce(
+        torch.tensor(mine, dtype=torch.float64, device=accelerator.device), "sum"
+    ).tolist()
+    return total
 
 
 def _accumulate(
@@ -141,16 +144,14 @@ def _accumulate(
     accelerator: Accelerator,
 ) -> float:
     """Gradients of all micro-batches; returns the loss of the step in nats a learned token, over all processes."""
-    total = torch.zeros((), dtype=torch.float64)
+    total = 0.0
     for each in arrays:
         batch = to_tensors(each, accelerator.device)
         with accelerator.autocast():
             loss = objectives.loss_sum(model, family, batch) / learned
         loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach().double().cpu()
-    if accelerator.num_processes > 1:
-        total = accelerator.reduce(total.to(accelerator.device), "sum").cpu()
-    return float(total)
+        total += float(loss.detach())
+    return _sums(accelerator, total)[0]
 
 
 def to_tensors(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
@@ -195,8 +196,6 @@ def validation_loss(
             with accelerator.autocast():
                 total += float(objectives.loss_sum(model, family, to_tensors(arrays, accelerator.device)))
             learned += objectives.learned_count(arrays)
-    if accelerator.num_processes > 1:
-        sums = torch.tensor([total, learned], dtype=torch.float64, device=accelerator.device)
-        total, learned = (lambda both: (both[0], int(both[1])))(accelerator.reduce(sums, "sum").tolist())
+    total, count = _sums(accelerator, total, learned)
     model.train()
-    return (total / learned if learned else float("nan")), learned
+    return (total / count if count else float("nan")), int(count)

@@ -22,10 +22,8 @@ def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, be
     axes.plot(*columns(learned), color=TRAIN, linewidth=1.2, label="training")
     if checked:
         axes.plot(*columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
-    if best_step is not None and (best := [value for step, value in checked if step == best_step]):
-        axes.scatter(
-            [best_step], best, s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
-        )
+    if best := [point for point in checked if point[0] == best_step]:
+        axes.scatter(*columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best")
     axes.set_ylabel("loss, nats a token")
     axes.set_title(title, loc="left", fontsize=10)
     _scores(axes, rows)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import LlmctlError, Stopped
+from llmctl.errors import LlmctlError, Stopped, untranslated
 from llmctl.store import locks, runs, whole
 from llmctl.types import Event, Tell, silent
 from llmctl.workflows.spec import TrainConfig
@@ -53,8 +53,9 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
             except KeyboardInterrupt:
                 runs.end(out, record, "stopped", exit_code=130)
                 raise
-            except LlmctlError as error:
-                runs.end(out, record, "failed", exit_code=error.exit_code, error=str(error))
+            except Exception as error:
+                known = error if isinstance(error, LlmctlError) else untranslated(error)
+                runs.end(out, record, "failed", exit_code=known.exit_code, error=str(known))
                 raise
         status: runs.Status = "finished" if fields is not None and fields["finished"] else "stopped"
         shown = {name: value for name, value in (fields or {}).items() if name != "finished"}

@@ -76,8 +76,7 @@ class TrainingRun:
         self.learned = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
         self.state = State(Position())
         self.resumed_from: str | None = None
-        self.validation: dict[str, float] = {}
-        self._saved_step, self._evaluated_step = -1, -1
+        self._saved_step = -1
         self._saved_at = time.monotonic()
         self._was_stopped = False
 
@@ -124,8 +123,13 @@ class TrainingRun:
             except loop.Diverged as error:
                 raise self._diverged(error) from error
             finished = not self._was_stopped
-            if finished and self._evaluated_step != self.state.position.step:
+            if finished and self.state.evaluated_step != self.state.position.step:
                 self._evaluate(metrics, self.state.position)
+        if finished and self.resumed_from and self.state.position == first:
+            step = f"step {first.step:,}"
+            self._say(
+                f"the run was finished already, at {step}: a larger --max-steps, --epochs, … beside --resume goes on"
+            )
         self._save()
         if finished:
             self._once(self._publish)
@@ -190,7 +194,7 @@ class TrainingRun:
 
     def _evaluate(self, metrics: Any, position: Position) -> None:
         """Score the validation split, remember the best, keep its checkpoint."""
-        self._evaluated_step = position.step
+        self.state = replace(self.state, evaluated_step=position.step)
         if self.parts.validation is None:
             return
         loss, _ = loop.validation_loss(
@@ -201,7 +205,7 @@ class TrainingRun:
             scores["perplexity"] = math.exp(min(loss, 700.0))
         if self.checked.best_by is not None:
             scores[self.checked.best_score] = self._metric()
-        self.validation = scores
+        self.state = replace(self.state, validation=scores)
         value = scores[self.checked.best_score]
         better = self._is_better(value)
         if better:
@@ -306,7 +310,7 @@ class TrainingRun:
             "steps": self.state.position.step,
             "tokens": self.state.position.tokens,
             "train_loss": runs.without_nan(self.state.train_loss),
-            "validation": runs.without_nan(self.validation),
+            "validation": runs.without_nan(self.state.validation),
             "best": {"step": best.step, "metric": best.metric, "value": best.value} if best else None,
             "parameters": self.parameters,
             "learned_parameters": self.learned,

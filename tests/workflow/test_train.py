@@ -102,6 +102,24 @@ def test_stopped_by_a_budget_and_resumed_ends_with_the_same_bytes(
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_resuming_a_finished_run_whose_last_step_is_its_best_says_so_and_changes_nothing(
+    inside: Inside, llmctl: Any, sonnets: Path, tmp_path: Path
+) -> None:
+    """It measured the last step again, and the picture with two points at one step ended in a ValueError."""
+    run = tmp_path / "run"
+    before = inside(*command("lstm", sonnets, run, "max_steps=4", "eval_every=2"))
+    assert before["best"]["step"] == 4
+    kept = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "plots/loss.svg", "model/model.safetensors")}
+    done = llmctl("train", "--resume", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "the run was finished already, at step 4" in done.stderr
+    after = json.loads(done.stdout)
+    assert [after[name] for name in ("validation", "best", "steps")] == [
+        before[name] for name in ("validation", "best", "steps")
+    ]
+    assert kept == {name: (run / name).read_bytes() for name in kept}
+
+
 @pytest.mark.parametrize("model", list(SMALL))
 def test_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(
     model: str, inside: Inside, request: pytest.FixtureRequest, tmp_path: Path
@@ -157,6 +175,16 @@ def test_asked_to_stop_it_saves_says_how_to_go_on_and_ends_with_75(
     step = int(sorted(each.name for each in (run / "checkpoints").iterdir())[-1].removeprefix("step-"))
     document = inside("train", "--resume", run, "--max-steps", str(step + 3))
     assert document["steps"] == step + 3
+
+
+@pytest.mark.timeout(120)
+def test_two_processes_with_a_budget_of_time_evaluate_together(llmctl: Any, sonnets: Path, tmp_path: Path) -> None:
+    """Each read its own clock to see what is due: one evaluated while the other made a step, and both waited for ever."""
+    words = command("lstm", sonnets, tmp_path / "run", "max_time=3s", "batch_size=2")
+    done = llmctl(*words, "--processes", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert sum("validation_loss" in line for line in lines) >= 5, "due at every tenth of the budget"
 
 
 def test_two_processes_see_the_same_batches_as_one(inside: Inside, llmctl: Any, dates: Path, tmp_path: Path) -> None:
