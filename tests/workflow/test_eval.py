@@ -171,6 +171,23 @@ def test_blanks_behind_a_text_leave_its_bits_per_byte(inside: Inside, sonnets: P
     assert found[0] == found[1]
 
 
+def test_a_calibrated_accuracy_says_so_and_others_of_two_families_agree(
+    inside: Inside, reviews: Path, tmp_path: Path
+) -> None:
+    signatures = []
+    for model, words in (("lstm-classifier", ()), ("lstm", ()), ("lstm", ("--set", "calibrate=true"))):
+        run = tmp_path / model
+        if not run.exists():
+            small = ("--set", "model.hidden=16", "--set", "model.embedding=16")
+            inside("train", "--data", reviews, "--model", model, "--max-steps", 5, "--out", run, *small)
+        document = inside("eval", "--model", run, "--data", reviews, "--limit", 20, *words)
+        signatures.append({score["metric"]: score["signature"] for score in document["scores"]})
+    head, likeliest, calibrated = signatures
+    assert head == likeliest
+    assert head["accuracy"] == "nrefs:1|case:mixed"
+    assert calibrated == {metric: f"{each}|choice:calibrated" for metric, each in head.items()}
+
+
 def test_a_file_of_records_is_data_too(inside: Inside, reviews: Path, tmp_path: Path) -> None:
     run, file = tmp_path / "run", tmp_path / "mine.jsonl"
     small = ("--set", "model.hidden=16", "--set", "model.embedding=16")
