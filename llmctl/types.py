@@ -44,7 +44,7 @@ class Request:
     """What an engine is asked, in token ids and already laid out for the model's family.
 
     `input_ids`   decoder: the whole prompt; encoder-decoder: the source; encoder: the text.
-    `answer_ids`  for `score` only: the continuation (or target) whose likelihood is wanted.
+    `answer_ids`  for `score` only: the continuation (or target) whose likelihood is wanted; encoder: a label's number.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """log p(answer | input): `logprob` in nats, summed over `tokens` tokens."""
+    """log p(answer | input): `logprob` in nats, summed over `tokens` tokens (a label is one)."""
 
     id: str
     logprob: float

@@ -7,8 +7,8 @@
                                   covered by one mask; the whole text is said again as it was (Lewis et al. 2020,
                                   arXiv:1910.13461, section 2.2: "sentence permutation" with "text infilling")
 
-A tokenizer trained here has one mask and no numbered sentinels: every span is marked by the same mask, and which is
-which follows from their order. Numbered sentinels (`<extra_id_0>`, …) are used where a tokenizer has them.
+Cut out spans are marked by numbered sentinels (`<extra_id_0>`, …) where a tokenizer has them. One trained here has one mask
+and none of them: every span is marked by the same mask, and which is which follows from their order.
 
 What is taken away is a pure function of (seed, epoch, example): nothing to save when a run is resumed, the same on
 however many processes.
@@ -50,8 +50,11 @@ _SALT: Final = 0xC0DE
 class Marks:
     """What a tokenizer offers to corrupt with."""
 
+    mask: int
+    """What stands for a token that is hidden, or for a span that is covered; the first sentinel where there is none."""
     sentinels: Ids
-    """What stands for a span, the first for the first; the last for all that follow. One mask, or numbered ones."""
+    """What stands for a span that is cut out, the first for the first; the last for all that follow. Numbered ones, or
+    the mask."""
     ordinary: Ids
     """Every token that is no control token."""
     is_ordinary: NDArray[np.bool_]
@@ -63,18 +66,14 @@ class Marks:
     parts: NDArray[np.bool_]
     """By id: control tokens that stand between documents."""
 
-    @property
-    def mask(self) -> int:
-        return int(self.sentinels[0])
-
 
 def marks_of(tokenizer: Any) -> Marks:
     """The mask or the sentinels of a tokenizer. Raises `UsageError` where it has neither."""
     backend = tokenizer.backend_tokenizer
     numbered = [each for number in range(100) if (each := backend.token_to_id(_SENTINEL.format(number))) is not None]
-    mask: int | None = tokenizer.mask_token_id
-    sentinels = [mask] if mask is not None else numbered
-    if not sentinels:
+    own: int | None = tokenizer.mask_token_id
+    masks = [own] if own is not None else numbered[:1]
+    if not masks:
         raise UsageError(
             "the tokenizer has no mask token: nothing can be taken out of a plain text to be mended",
             hint="preprocess with a tokenizer trained here, or one with a mask_token",
@@ -84,12 +83,13 @@ def marks_of(tokenizer: Any) -> Marks:
     is_ordinary[control] = False
     # What a tokenizer does not know stands within a sentence as any other word.
     parts = ~is_ordinary
-    parts[[each for each in (tokenizer.unk_token_id, *sentinels) if each is not None]] = False
+    parts[[each for each in (tokenizer.unk_token_id, *masks, *numbered) if each is not None]] = False
     texts = backend.decode_batch([[number] for number in range(len(tokenizer))], skip_special_tokens=True)
     bare = [text.rstrip(CLOSING) for text in texts]
     ends = np.array([each.endswith(SENTENCE_ENDS) for each in bare]) & is_ordinary
     closes = np.array([bool(text) and not left for text, left in zip(texts, bare, strict=True)]) & is_ordinary
-    return Marks(np.array(sentinels, np.int64), np.flatnonzero(is_ordinary), is_ordinary, ends, closes, parts)
+    sentinels = np.array(numbered or masks, np.int64)
+    return Marks(masks[0], sentinels, np.flatnonzero(is_ordinary), is_ordinary, ends, closes, parts)
 
 
 def hide(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
@@ -119,12 +119,12 @@ def cut_spans(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids,
     said: list[Ids] = []
     place = 0
     for number, (gap, length) in enumerate(zip(gaps, lengths, strict=True)):
-        mark = _mark(marks, number)
+        mark = _sentinel(marks, number)
         begin = min(place + gap, len(ids) - length)  # a text of one token has no gap before it
         seen += [ids[place:begin], mark]
         said += [mark, ids[begin : begin + length]]
         place = begin + length
-    return np.concatenate([*seen, ids[place:]]), np.concatenate([*said, _mark(marks, count)])
+    return np.concatenate([*seen, ids[place:]]), np.concatenate([*said, _sentinel(marks, count)])
 
 
 def denoise(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
@@ -171,13 +171,13 @@ def infill(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Id
     gaps = np.diff(np.sort(chance.integers(0, kept + 1, len(lengths))), prepend=0)
     seen: list[Ids] = []
     place = 0
-    for number, (gap, length) in enumerate(zip(gaps.tolist(), lengths, strict=True)):
-        seen += [ids[place : place + gap], _mark(marks, number)]
+    for gap, length in zip(gaps.tolist(), lengths, strict=True):
+        seen += [ids[place : place + gap], np.array([marks.mask])]
         place += gap + length
     return np.concatenate([*seen, ids[place:]]), ids
 
 
-def _mark(marks: Marks, number: int) -> Ids:
+def _sentinel(marks: Marks, number: int) -> Ids:
     return marks.sentinels[[min(number, len(marks.sentinels) - 1)]]
 
 

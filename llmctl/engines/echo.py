@@ -13,7 +13,7 @@ from llmctl.types import Completion, Family, Likelihood, Request
 class EchoEngine:
     """Every answer is the text of the prompt, cut to `max_new_tokens`; an encoder names its first label.
 
-    Every token is as likely as any other: log p = -tokens · log V.
+    Every token is as likely as any other, and every label: log p = -tokens · log V.
     """
 
     def __init__(
@@ -52,6 +52,6 @@ class EchoEngine:
         return Completion(request.id, text[:place], "stop" if ended else "length", len(kept), sample)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
-        surprise = math.log(len(self.tokenizer))
+        surprise = math.log(len(self.labels) if self.family == "encoder" else len(self.tokenizer))
         for request in requests:
             yield Likelihood(request.id, -len(request.answer_ids) * surprise, len(request.answer_ids))

@@ -234,24 +234,32 @@ class TorchEngine:
             yield answer
 
     def _classify(self, batch: Sequence[Request]) -> list[Completion]:
-        ids, mask = self._padded([request.input_ids for request in batch], left=False)
-        with self._computing():
-            logits = self.model(input_ids=ids, attention_mask=mask).logits  # (B, labels)
-        chosen = logits.argmax(-1).tolist()
+        chosen = self._label_logits(batch).argmax(-1).tolist()
         return [
             Completion(id=request.id, text=self.labels[label], finish_reason="label", tokens=0)
             for request, label in zip(batch, chosen, strict=True)
         ]
+
+    def _label_logits(self, batch: Sequence[Request]) -> Tensor:
+        """(B, labels)."""
+        ids, mask = self._padded([request.input_ids for request in batch], left=False)  # (B, T) each
+        with self._computing():
+            logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
+        return logits
 
     # -- score ------------------------------------------------------------------------------------------------
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
         """log p(answer_ids | input_ids) in nats, in the order of the requests; the softmax is taken in fp32.
 
-        Raises `DataError` where a request does not fit the context, `UsageError` for an encoder.
+        Raises `DataError` where a request does not fit the context.
         """
         if self.family == "encoder":
-            raise UsageError("a model that names labels gives no likelihood of a text", hint="score it by accuracy")
+            for request in requests:
+                self._check_fits(request)
+            return sorted_batches(
+                requests, batch_size, key=lambda request: len(request.input_ids), run=self._label_likelihoods
+            )
         for request in requests:
             if not request.input_ids:
                 raise ValueError(f"request {request.id!r} gives nothing to go on from")
@@ -292,6 +300,13 @@ class TorchEngine:
         fed = [self._fed(each) for each in (*batch, request)]
         kept = max(len(ids) for ids, _ in fed) - min(start for _, start in fed)
         return len(fed) * kept * vocabulary <= LOGITS_AT_ONCE
+
+    def _label_likelihoods(self, batch: Sequence[Request]) -> list[Likelihood]:
+        scores = self._label_logits(batch).float().log_softmax(-1).tolist()  # (B, labels)
+        return [
+            Likelihood(request.id, sum(row[label] for label in request.answer_ids), len(request.answer_ids))
+            for request, row in zip(batch, scores, strict=True)
+        ]
 
     def _likelihoods(self, batch: Sequence[Request]) -> list[Likelihood]:
         fed = [self._fed(request) for request in batch]

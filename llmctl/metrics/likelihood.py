@@ -35,7 +35,10 @@ class Perplexity:
 
 
 class BitsPerByte:
-    """-log2 p / UTF-8 bytes of the text: comparable across tokenizers. A row is [-log p in nats, bytes]."""
+    """-log2 p / UTF-8 bytes of the text that was scored, as cleaning left it: comparable across tokenizers.
+
+    A row is [-log p in nats, bytes].
+    """
 
     def __init__(self, options: NoOptions) -> None:
         self.options = options

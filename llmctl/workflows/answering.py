@@ -83,15 +83,14 @@ class Asker:
         remaining = iter(records)
         while part := list(itertools.islice(remaining, RECORDS_AT_ONCE)):
             asked = [self.questions.to_score(record, window, stride) for record in part]
-            found = self.engine.score([request for requests in asked for request in requests], batch_size=batch_size)
-            for record, requests in zip(part, asked, strict=True):
-                parts = list(itertools.islice(found, len(requests)))
-                learned = (segment.text for segment in self.task.segments(record) if segment.learned)
+            found = self.engine.score([request for each in asked for request in each.requests], batch_size=batch_size)
+            for record, scoring in zip(part, asked, strict=True):
+                parts = list(itertools.islice(found, len(scoring.requests)))
                 yield Answer(
                     id=record.id,
                     logprob=sum(each.logprob for each in parts),
                     tokens=sum(each.tokens for each in parts),
-                    bytes=sum(len(text.encode()) for text in learned),
+                    bytes=scoring.bytes,
                 )
 
 

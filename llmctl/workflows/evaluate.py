@@ -25,6 +25,8 @@ from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.spec import EvalConfig
 
 Metrics = list[tuple[MetricSpec, Spec]]
+Facts = Mapping[str, Mapping[str, str]]
+"""What the signatures of scores must say of how a model was asked, by what their metrics read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     return result
 
 
-def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Answer], dict[str, str]]:
+def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Answer], Facts]:
     if config.model is None:
         assert config.predictions is not None
         predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
@@ -220,9 +222,13 @@ def _references(config: EvalConfig) -> list[list[pairs.Line]]:
 
 def _answers_of_model(
     config: EvalConfig, given: GivenModel, metrics: Metrics, tell: Tell
-) -> tuple[list[Answer], dict[str, str]]:
-    """What the model answers to the records, how likely it finds them, or both, as the metrics read; and what the
-    signature of a likelihood must say."""
+) -> tuple[list[Answer], Facts]:
+    """What the model answers to the records, how likely it finds them, or both, as the metrics read.
+
+    A likelihood compares only between models of one tokenizer, window and precision. A label that nothing is said of is
+    the one that the model finds likeliest, by its head or by the label's text: so both stand side by side, and a
+    calibrated choice by itself.
+    """
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.answering import answered, open_asker
     from llmctl.workflows.questions import open_questions
@@ -245,20 +251,22 @@ def _answers_of_model(
             seed=config.seed,
         )
         answers = answered(asker, records, sampling)
+    facts = {"text": {"choice": "calibrated"} if config.calibrate else {}}
     if "likelihood" not in reads:
-        return answers, {}
+        return answers, facts
     likely = asker.likelihoods(records, batch_size=config.batch_size, window=config.window)
     answers = [
         replace(answer, logprob=each.logprob, tokens=each.tokens, bytes=each.bytes)
         for answer, each in zip(answers, likely, strict=True)
     ]
     window, stride = asker.questions.window(config.window, None)
-    return answers, {
+    facts["likelihood"] = {
         "tok": _tokenizer_hash(given, asker.questions.layout.tokenizer),
         "window": str(window),
         "stride": str(stride),
         "precision": config.precision,
     }
+    return answers, facts
 
 
 def _tokenizer_hash(given: GivenModel, tokenizer: Any) -> str:
@@ -281,12 +289,10 @@ def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
     return read_records([str(config.data)], check=task.check, fields_of=task.record_of if task.packed else None)
 
 
-def _with_facts(score: Score, checked: Checked, facts: Mapping[str, str]) -> Score:
-    """A likelihood compares only between models of one tokenizer, window and precision: the signature says them."""
+def _with_facts(score: Score, checked: Checked, facts: Facts) -> Score:
     reads = {name: spec.reads for spec, _ in checked.metrics for name in spec.scores}
-    if reads[score.metric] != "likelihood":
-        return score
-    return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in facts.items())]))
+    said = facts.get(reads[score.metric], {})
+    return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in said.items())]))
 
 
 def _compare(

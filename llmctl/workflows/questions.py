@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ from llmctl.workflows.given_model import GivenModel
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Tokens that a model without a longest sequence reads at once when a document is scored."""
+
+
+class Scoring(NamedTuple):
+    """Requests that together score a record, and the UTF-8 bytes of the text that their answers are the tokens of."""
+
+    requests: list[Request]
+    bytes: int
 
 
 class Questions:
@@ -97,21 +104,25 @@ class Questions:
             self._told_cut = True
             self.tell(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
 
-    def to_score(self, record: Record, window: int, stride: int) -> list[Request]:
+    def to_score(self, record: Record, window: int, stride: int) -> Scoring:
         """What the record teaches, as requests that together score each token of it once: see `spans`.
+
+        Nothing of an answer is cut away, so the bytes are those of all of its text, cleaned as the model learned it.
 
         Raises `DataError` for a record that lacks a field, or whose target does not fit the context.
         """
         self.task.check(record)
         segments = self.task.segments(_cleaned(record, self._clean))
+        count = sum(len(segment.text.encode()) for segment in segments if segment.learned)
         sample = self._uncut.sample(self._uncut.tokens(segments))
         ids = sample.input_ids.tolist()
         if self.layout.family == "decoder":
-            return [
+            requests = [
                 Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
                 for start, end in _runs(sample.learned)
                 for begin, first, last in spans(start, end, window, stride)
             ]
+            return Scoring(requests, count)
         target, context = sample.target_ids.tolist(), self.layout.context
         if context is not None and len(target) > context:
             raise DataError(
@@ -121,7 +132,7 @@ class Questions:
         if context is not None and len(ids) > context:
             self._tell_cut(context)
             ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
-        return [Request(record.id, tuple(ids), tuple(target))]
+        return Scoring([Request(record.id, tuple(ids), tuple(target))], count)
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
         """Window and stride: as long as the blocks that were learned (the context where that is not known) and half

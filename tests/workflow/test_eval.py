@@ -160,6 +160,34 @@ def test_a_model_is_scored_on_a_split_and_its_predictions_kept(inside: Inside, s
     inside("eval", "--model", run, "--data", sonnets, "--metric", "bleu", code=2)
 
 
+def test_blanks_behind_a_text_leave_its_bits_per_byte(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
+    """Cleaning takes them away before anything is scored: 3,000 of them once made 0.02 of 1.97 bits."""
+    run, file = tmp_path / "run", tmp_path / "mine.jsonl"
+    inside("train", "--data", sonnets, "--model", "lstm", "--max-steps", 5, "--out", run, "--set", "model.hidden=16")
+    found = []
+    for text in ("Shall I compare thee to a summer's day?", "Shall I compare thee to a summer's day?" + " " * 3000):
+        file.write_text(json.dumps({"text": text}) + "\n")
+        found.append(values(inside("eval", "--model", run, "--data", file)))
+    assert found[0] == found[1]
+
+
+def test_a_calibrated_accuracy_says_so_and_others_of_two_families_agree(
+    inside: Inside, reviews: Path, tmp_path: Path
+) -> None:
+    signatures = []
+    for model, words in (("lstm-classifier", ()), ("lstm", ()), ("lstm", ("--set", "calibrate=true"))):
+        run = tmp_path / model
+        if not run.exists():
+            small = ("--set", "model.hidden=16", "--set", "model.embedding=16")
+            inside("train", "--data", reviews, "--model", model, "--max-steps", 5, "--out", run, *small)
+        document = inside("eval", "--model", run, "--data", reviews, "--limit", 20, *words)
+        signatures.append({score["metric"]: score["signature"] for score in document["scores"]})
+    head, likeliest, calibrated = signatures
+    assert head == likeliest
+    assert head["accuracy"] == "nrefs:1|case:mixed"
+    assert calibrated == {metric: f"{each}|choice:calibrated" for metric, each in head.items()}
+
+
 def test_a_file_of_records_is_data_too(inside: Inside, reviews: Path, tmp_path: Path) -> None:
     run, file = tmp_path / "run", tmp_path / "mine.jsonl"
     small = ("--set", "model.hidden=16", "--set", "model.embedding=16")

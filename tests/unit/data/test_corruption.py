@@ -36,7 +36,7 @@ def marks(sentinels: tuple[int, ...] = (MASK,)) -> Marks:
     is_ordinary = np.ones(400, bool)
     is_ordinary[:9] = False
     nothing = np.zeros(400, bool)
-    return Marks(np.array(sentinels), ORDINARY, is_ordinary, nothing, nothing, ~is_ordinary)
+    return Marks(MASK, np.array(sentinels), ORDINARY, is_ordinary, nothing, nothing, ~is_ordinary)
 
 
 def chance(seed: int = 0) -> np.random.Generator:
@@ -109,6 +109,26 @@ def test_numbered_sentinels_are_used_in_their_order() -> None:
     assert [token for token in seen.tolist() if token in numbered][:4] == [399, 398, 397, 397]
     assert said[0] == 399
     assert said[-1] == 397
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_a_tokenizer_with_sentinels_marks_spans_by_them_also_where_it_has_a_mask(has_mask: bool) -> None:
+    tokenizer = trained("word", TEXT, 400)
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<extra_id_{number}>" for number in range(100)]})
+    if not has_mask:
+        tokenizer.mask_token = None
+    ids, found = encoded(tokenizer, TEXT * 4), marks_of(tokenizer)
+    numbered = [tokenizer.convert_tokens_to_ids(f"<extra_id_{number}>") for number in range(100)]
+    hiding = tokenizer.mask_token_id if has_mask else numbered[0]
+    seen, said = cut_spans(ids, found, chance())
+    shown = [token for token in seen.tolist() if token in (*numbered, tokenizer.mask_token_id)]
+    assert shown == numbered[: len(shown)]
+    assert len(shown) > 3
+    assert [token for token in said.tolist() if token in numbered] == numbered[: len(shown) + 1]
+    for way in (hide, infill):
+        marked = set(way(ids, found, chance())[0].tolist()) & {*numbered, hiding}
+        assert marked == {hiding}, "a token hidden and a span covered have the mask"
+    assert not set(found.ordinary.tolist()) & {*numbered, hiding}
 
 
 def test_infilling_covers_a_third_and_asks_for_the_whole_text() -> None:

@@ -28,3 +28,5 @@ def test_every_token_is_as_likely(tokenizer: Any) -> None:
     engine = EchoEngine(None, tokenizer, "decoder")
     [found] = engine.score([Request("a", (1,), (5, 6))])
     assert found.logprob == -2 * math.log(len(tokenizer))
+    [label] = EchoEngine(None, tokenizer, "encoder", labels=("bad", "good")).score([Request("a", (1,), (1,))])
+    assert label.logprob == -math.log(2)

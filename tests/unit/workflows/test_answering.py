@@ -12,6 +12,7 @@ import torch
 from llmctl import registry
 from llmctl.data import tokenizers
 from llmctl.data.layout import Layout, Style
+from llmctl.data.spec import Clean
 from llmctl.engines.echo import EchoEngine
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.spec import Sampling
@@ -20,7 +21,9 @@ from llmctl.models.spec import Shape, Vocabulary
 from llmctl.tasks.chat import Chat
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling
+from llmctl.tasks.question_answering import QuestionAnswering
 from llmctl.tasks.spec import Task
+from llmctl.tasks.summarization import Summarization
 from llmctl.tasks.translation import Translation
 from llmctl.types import Event, Family, Record
 from llmctl.workflows.answering import Asker, answered
@@ -149,6 +152,79 @@ def test_a_translations_likelihood_counts_the_target_and_its_end(tokenizer: Any)
             loss = chosen.engine.model(source, labels=target).loss  # type: ignore[attr-defined]
         assert answer.logprob == pytest.approx(-float(loss) * target.numel(), abs=1e-3)
         assert (answer.tokens, answer.bytes) == (target.numel(), len(row["target"].encode()))
+
+
+PADDED: list[tuple[Task, str, Family, Style, dict[str, Any], dict[str, Any]]] = [
+    (LanguageModeling(), "lstm", "decoder", "document", {"text": "Shall I"}, {"text": "Shall I" + " " * 300}),
+    (
+        Translation(),
+        "lstm",
+        "decoder",
+        "control",
+        {"source": "a", "target": POEM},
+        {"source": " a", "target": f"\n{POEM}\t "},
+    ),
+    (
+        Summarization(),
+        "lstm-seq2seq",
+        "encoder-decoder",
+        "pair",
+        {"document": "a b", "summary": "a b"},
+        {"document": "a   b", "summary": "a\u0000" + " " * 300 + "b"},
+    ),
+    (
+        QuestionAnswering(),
+        "lstm-seq2seq",
+        "encoder-decoder",
+        "pair",
+        {"question": "a", "answers": ["caf\u00e9"]},
+        {"question": "a ", "answers": ["cafe\u0301" + " " * 9, "no"]},
+    ),
+    (
+        Chat(),
+        "lstm",
+        "decoder",
+        "control",
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Good"}]},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Good" + "\n" * 300}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "name", "family", "style", "fields", "padded"), PADDED)
+def test_what_cleaning_takes_away_makes_no_byte_cheaper(
+    tokenizer: Any, task: Task, name: str, family: Family, style: Style, fields: dict[str, Any], padded: dict[str, Any]
+) -> None:
+    chosen = asker(task, tokenizer, name, family, style, context=None, clean=Clean())
+    one, other = chosen.likelihoods(records([fields, padded]))
+    said = task.references(Record("", fields))[0]
+    assert one.bytes == other.bytes == len(said.encode())
+    assert (one.tokens, one.logprob) == (other.tokens, pytest.approx(other.logprob, abs=1e-4))
+
+
+def test_uncleaned_text_is_scored_and_counted_whole(tokenizer: Any) -> None:
+    """A folder that says nothing of cleaning is asked with the text as it stands: its blanks are tokens, and bytes."""
+    chosen = asker(LanguageModeling(), tokenizer, "lstm", "decoder", "document", context=None)
+    bare, padded = chosen.likelihoods(records([{"text": "Shall I"}, {"text": "Shall I" + " " * 300}]))
+    assert padded.bytes == bare.bytes + 300
+    assert padded.tokens > bare.tokens
+
+
+def test_a_source_cut_to_the_context_leaves_the_bytes_of_the_answer(tokenizer: Any) -> None:
+    chosen = asker(Translation(), tokenizer, "t5", "encoder-decoder", "pair")
+    rows = [{"source": "x!" * 300, "target": POEM}, {"source": "a", "target": POEM}]
+    answers = list(chosen.likelihoods(records(rows)))
+    [request] = chosen.questions.to_score(records(rows)[0], 8, 4).requests
+    assert len(request.input_ids) == CONTEXT
+    assert [(each.bytes, each.tokens) for each in answers] == [
+        (len(POEM.encode()), len(chosen.questions.layout.encode(POEM)) + 1)
+    ] * 2
+    [document] = asker(LanguageModeling(), tokenizer, "gpt2", "decoder", "document").likelihoods(
+        records([{"text": "x!" * 300}])
+    )
+    assert document.bytes == 600, "windows score what the context does not hold at once"
+    with pytest.raises(DataError, match="more than the model's context of 48"):
+        list(chosen.likelihoods(records([{"source": "a", "target": "x!" * 300}])))
 
 
 def test_likelihoods_do_not_depend_on_the_batch(tokenizer: Any) -> None:
