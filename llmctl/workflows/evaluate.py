@@ -23,6 +23,7 @@ from llmctl.types import Answer, Record, Score, Tell, silent
 from llmctl.workflows import pairs
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.spec import EvalConfig
+from llmctl.workflows.train_checks import unreadable
 
 Metrics = list[tuple[MetricSpec, Spec]]
 
@@ -166,13 +167,8 @@ def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
     wrong = [spec.name for spec, _ in found if spec.reads == "likelihood"] if config.model is None else []
     if wrong:
         raise UsageError(f"{', '.join(wrong)} needs a model: likelihoods are not in a file of predictions")
-    if task is not None and task.packed and any(spec.reads == "text" for spec, _ in found):
-        names = ", ".join(spec.name for spec, _ in found if spec.reads == "text")
-        raise UsageError(
-            f"{names} compares answers, {task.name} has none", hint=f"metrics of the task: {', '.join(task.metrics)}"
-        )
-    if task is not None and task.labelled and any(spec.reads == "likelihood" for spec, _ in found):
-        raise UsageError(f"{task.name} answers with labels", hint=f"metrics of the task: {', '.join(task.metrics)}")
+    if task is not None and (reasons := [why for spec, _ in found if (why := unreadable(spec, task))]):
+        raise UsageError("; ".join(reasons), hint=f"metrics of the task: {', '.join(task.metrics)}")
     return found
 
 

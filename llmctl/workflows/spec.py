@@ -123,8 +123,10 @@ class TrainConfig(Spec):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto", "auto: bf16 autocast where the processor has it", panel="Learning"
     )
-    best_by: str | None = flag(None, "loss, or a metric of the task, computed by generating", panel="Validation")
-    best_by_limit: Whole = key(200, "validation records that such a metric is computed on", ge=1)
+    best_by: str | None = flag(
+        None, "loss, or a metric of the task, also one of its scores: rougeL", panel="Validation"
+    )
+    best_by_limit: Whole = key(200, "validation records answered for it, where it compares answers", ge=1)
     patience: Whole | None = flag(None, "stop after so many evaluations without a better one", panel="Validation", ge=1)
     eval_every: Size | None = key(None, "steps between evaluations; a tenth of the run when not given", ge=1)
     save_every: Size | None = key(None, "steps between checkpoints; as eval_every when not given", ge=1)

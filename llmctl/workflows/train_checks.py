@@ -12,7 +12,7 @@ from llmctl import registry
 from llmctl.config import Spec, combine, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.metrics import parse
-from llmctl.metrics.spec import MetricSpec
+from llmctl.metrics.spec import PERPLEXITY, MetricSpec
 from llmctl.models import families
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
@@ -35,6 +35,15 @@ ADAM_COPIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
+class BestBy:
+    """What the best checkpoint is chosen by, where it is not the loss."""
+
+    spec: MetricSpec
+    options: Spec
+    score: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What was found sound."""
 
@@ -45,11 +54,14 @@ class Checked:
     architecture: ModelSpec | None
     shape: Shape | None
     given: ModelFolder | None
-    best_by: MetricSpec | None
-    best_score: str
-    """The name of the score that is best: `loss`, or one of the metric's."""
+    best_by: BestBy | None
     parents: Mapping[str, str]
     resume: bool
+
+    @property
+    def best_score(self) -> str:
+        """The name of the score that is best: `loss`, or one of the metric's."""
+        return self.best_by.score if self.best_by else "loss"
 
     def facts(self) -> dict[str, Any]:
         """What `--dry-run` tells."""
@@ -78,7 +90,6 @@ def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Check
         _check_shape(config, prepared, shape)
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
-    best_by, best_score = _best_by(config, prepared, task)
     return Checked(
         resolved=_resolve(config, architecture, shape, given),
         prepared=prepared,
@@ -87,8 +98,7 @@ def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Check
         architecture=architecture,
         shape=shape,
         given=given,
-        best_by=best_by,
-        best_score=best_score,
+        best_by=_best_by(config, prepared, task, family),
         parents=_parents(config, prepared, given),
         resume=False,
     )
@@ -297,37 +307,39 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         raise ConfigError(faults)
 
 
-def _best_by(config: TrainConfig, prepared: Prepared, task: Task) -> tuple[MetricSpec | None, str]:
-    """The metric and the score that the best checkpoint is chosen by; the loss when not given."""
+def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> BestBy | None:
+    """What the best checkpoint is chosen by; None for the loss. Raises `UsageError`, naming what can be had."""
     if config.best_by is None or config.best_by == "loss":
-        return None, "loss"
+        return None
+    found = BestBy(*parse.parse_score(config.best_by))
+    if why := unreadable(found.spec, task) or _unforetold(found.spec, task, family):
+        own = [parse.parse_metric(name)[0] for name in task.metrics]
+        able = [spec.name for spec in own if not (unreadable(spec, task) or _unforetold(spec, task, family))]
+        raise UsageError(f"--best-by {config.best_by}: {why}", hint=f"--best-by {' or '.join(['loss', *able])}")
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
-    if task.packed:
-        raise UsageError(
-            f"--best-by {config.best_by}: {task.name} has no answers to compare", hint="--best-by loss, the default"
-        )
-    spec, score = _metric_named(config.best_by)
-    if spec.reads != "text":
-        raise UsageError(
-            f"--best-by {config.best_by}: likelihoods rank checkpoints as the loss does", hint="--best-by loss"
-        )
-    if task.packed:
-        raise UsageError(
-            f"--best-by {config.best_by} compares answers, {task.name} has none: what it learns is in the loss",
-            hint="--best-by loss",
-        )
-    return spec, score
+    return found
 
 
-def _metric_named(name: str) -> tuple[MetricSpec, str]:
-    """A metric by its own name or by that of one of its scores, and the score meant."""
-    for entry in registry.entries("metrics"):
-        spec: MetricSpec = registry.load("metrics", entry.name)
-        if name in spec.scores:
-            return spec, name
-    spec, _ = parse.parse_metric(name)
-    return spec, spec.scores[-2] if spec.name == "rouge" else spec.scores[0]
+def unreadable(spec: MetricSpec, task: Task) -> str | None:
+    """Why a metric finds nothing to read in what a model makes of the task; None where it does."""
+    if task.packed and spec.reads == "text":
+        return f"{spec.name} compares answers, {task.name} has none"
+    if task.labelled and spec.reads == "likelihood":
+        return f"{spec.name} is of a text, {task.name} answers with labels"
+    return None
+
+
+def _unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
+    """Why what a model learns by mending a text is not the likelihood that a metric reads: of the places that it fills in
+    each is foretold by itself, and what an encoder-decoder says is not all of the text."""
+    if spec.reads != "likelihood" or not task.packed or family == "decoder":
+        return None
+    if family == "encoder":
+        return f"an encoder fills in hidden places, which is no likelihood of a text for {spec.name}"
+    if spec is not PERPLEXITY:
+        return f"an encoder-decoder mends a text, it does not say all of it for {spec.name}"
+    return None
 
 
 def _resolve(
