@@ -51,7 +51,7 @@ def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
 
 
 def parse_score(text: str) -> tuple[MetricSpec, Spec, str]:
-    """As `parse_metric`, for the one score that is meant: `rougeL` is a score of `rouge`, a metric's own name its chief one."""
+    """As `parse_metric`, with the one score that is meant: `rougeL` is a score of `rouge`; a metric's name its chief one."""
     name, colon, settings = text.strip().partition(":")
     for entry in registry.entries("metrics"):
         spec: MetricSpec = registry.load("metrics", entry.name)
