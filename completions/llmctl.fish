@@ -89,7 +89,7 @@ complete -c llmctl -n '__llmctl_is train' -l max-tokens -x -d 'stop after so man
 complete -c llmctl -n '__llmctl_is train' -l max-time -x -d 'stop after so long: 90s, 55m'
 complete -c llmctl -n '__llmctl_is train' -l batch-size -x -d 'records (blocks) of one optimizer step over all processes [default: 32]'
 complete -c llmctl -n '__llmctl_is train' -l precision -x -a 'auto fp32 bf16 fp16' -d 'auto: bf16 autocast where the processor has it [default: auto]'
-complete -c llmctl -n '__llmctl_is train' -l best-by -x -a 'bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1' -d 'loss, or a metric of the task, computed by generating'
+complete -c llmctl -n '__llmctl_is train' -l best-by -x -a 'bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1' -d 'loss, or a metric of the task, also one of its scores: rougeL'
 complete -c llmctl -n '__llmctl_is train' -l patience -x -d 'stop after so many evaluations without a better one'
 complete -c llmctl -n '__llmctl_is train' -l processes -x -d 'processes on this machine [default: 1]'
 complete -c llmctl -n '__llmctl_is train' -l machines -x -d 'machines of the run, this one included [default: 1]'

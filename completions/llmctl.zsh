@@ -193,7 +193,7 @@ _llmctl() {
                 '--max-time=[stop after so long: 90s, 55m]:value: ' \
                 '--batch-size=[records (blocks) of one optimizer step over all processes \[default: 32\]]:value: ' \
                 '--precision=[auto: bf16 autocast where the processor has it \[default: auto\]]:value:_llmctl_train--precision' \
-                '--best-by=[loss, or a metric of the task, computed by generating]:value:_llmctl_train--best-by' \
+                '--best-by=[loss, or a metric of the task, also one of its scores: rougeL]:value:_llmctl_train--best-by' \
                 '--patience=[stop after so many evaluations without a better one]:value: ' \
                 '--processes=[processes on this machine \[default: 1\]]:value: ' \
                 '--machines=[machines of the run, this one included \[default: 1\]]:value: ' \

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
@@ -267,7 +268,8 @@ def validate(spec: type[S], block: Mapping[str, Any], *, prefix: str = "") -> S:
     try:
         return spec.model_validate(block)
     except ValidationError as error:
-        raise ConfigError([_fault(spec, each, prefix) for each in error.errors(include_url=False)]) from error
+        found = error.errors(include_url=False)
+        raise ConfigError([fault for each in found for fault in _faults(spec, each, prefix)]) from error
 
 
 def _only_block(verb: str, path: Path) -> Mapping[str, Any]:
@@ -331,8 +333,15 @@ _PROBLEMS: Final[Mapping[str, str]] = {
 }
 
 
+def _faults(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> list[Fault]:
+    """pydantic's finding in our words: one fault, or those within a value that has settings of its own."""
+    whole, cause = _fault(spec, error, prefix), error.get("ctx", {}).get("error")
+    if not isinstance(cause, UsageValueError) or not cause.faults:
+        return [whole]
+    return [replace(each, path=f"{whole.path}.{each.path}") for each in cause.faults]
+
+
 def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
-    """pydantic's finding in our words."""
     location: tuple[Any, ...] = error["loc"]
     path = prefix + ".".join(str(part) for part in location if not str(part).startswith(("function-", "tagged-")))
     kind, context = error["type"], error.get("ctx", {})
@@ -359,12 +368,16 @@ def _plain(value: Any) -> bool:
 
 
 class UsageValueError(ValueError):
-    """A validator's finding with a hint of its own, for `Annotated[..., AfterValidator(…)]`."""
+    """A validator's finding with a hint of its own, for `Annotated[..., AfterValidator(…)]`.
 
-    def __init__(self, problem: str, hint: str | None = None) -> None:
+    `faults`: where the value has settings of its own, those of them that are wrong; their paths begin within the value.
+    """
+
+    def __init__(self, problem: str, hint: str | None = None, *, faults: Sequence[Fault] = ()) -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+        self.faults = tuple(faults)
 
 
 def _holder(spec: type[Spec], location: Sequence[Any]) -> type[Spec] | None:

@@ -12,22 +12,27 @@
     ├── GateError             10   a requirement on a score was not met, or rows failed
     └── Stopped               75   stopped on request, resumable
 
+    SeveralErrors              the least of theirs, none of them 2: several faults, told together
+
 A message says what is wrong, `where` says where (`file:line:field`), `hint` says what to do next.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LlmctlError(Exception):
     """Base of all errors that are told to the user in one to three lines."""
 
-    kind: ClassVar[str] = "bug"
-    exit_code: ClassVar[int] = 1
+    kind: str = "bug"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -71,10 +76,68 @@ class ConfigError(UsageError):
 
     def __init__(self, faults: Sequence[Fault], *, where: str | None = None, hint: str | None = None) -> None:
         self.faults = tuple(faults)
-        super().__init__("\n".join(one_line(str(fault)) for fault in faults), where=where, hint=hint)
+        super().__init__(_lines(faults), where=where, hint=hint)
 
     def __str__(self) -> str:
         return self.message
+
+
+class SeveralErrors(LlmctlError):
+    """Faults of several kinds, none of them of what was asked, told together."""
+
+    def __init__(self, faults: Sequence[Fault], *, like: LlmctlError) -> None:
+        self.faults = tuple(faults)
+        super().__init__(_lines(faults))
+        self.kind, self.exit_code = like.kind, like.exit_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _lines(faults: Sequence[Fault]) -> str:
+    return "\n".join(one_line(str(fault)) for fault in faults)
+
+
+class Findings:
+    """What checks that do not need each other find, told together: one is raised as it is, of several each is a line.
+
+    Several end the process with the least of their codes, which is that of what was asked (2) before the data (3), the
+    machine (4) and the files (5): the command is what has to be changed first, and in any case.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, LlmctlError]] = []
+
+    def of(self, key: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What a check of the setting `key` returns; None where it finds a fault, which is kept to be told."""
+        try:
+            return check(*args, **kwargs)
+        except LlmctlError as error:
+            self._found.append((key, error))
+            return None
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found so far."""
+        return not self._found
+
+    def tell(self) -> None:
+        """Raise what was found, if anything."""
+        if self.sound:
+            return
+        least = min((error for _, error in self._found), key=lambda error: error.exit_code)
+        if len(self._found) == 1:
+            raise least
+        faults = list(dict.fromkeys(fault for found in self._found for fault in _faults(*found)))
+        raise ConfigError(faults) if isinstance(least, UsageError) else SeveralErrors(faults, like=least)
+
+
+def _faults(key: str, error: LlmctlError) -> list[Fault]:
+    """An error as faults of a configuration; one that holds several already has their paths."""
+    if not isinstance(error, ConfigError | SeveralErrors):
+        return [Fault(key, str(error), error.hint)]
+    first, *others = error.faults
+    return [replace(first, hint=first.hint or error.hint), *others]
 
 
 class DataError(LlmctlError):

@@ -91,10 +91,11 @@ def aside(text: str) -> None:
 
 
 def marked(cells: Iterable[tuple[str, bool]], *, colour: bool) -> str:
-    """Cells in a row, a blank between, those that are marked in colour or in [brackets]; a new line after each ↵."""
+    """Cells in a row, a blank between, those that are marked in colour or in [brackets], which in the text then are
+    escaped; a new line after each ↵."""
     found = []
     for text, mark in cells:
-        safe = plain(text)
+        safe = plain(text) if colour else plain(text).replace("[", "\\[").replace("]", "\\]")
         shown = safe if not mark else f"\x1b[1;32m{safe}\x1b[0m" if colour else f"[{safe}]"
         found.append(shown + ("\n" if text.endswith("↵") else " "))
     return "".join(found).rstrip()

@@ -50,6 +50,17 @@ def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
     return spec, validate(spec.options, block, prefix=f"metric.{spec.name}.")
 
 
+def parse_score(text: str) -> tuple[MetricSpec, Spec, str]:
+    """As `parse_metric`, with the one score that is meant: `rougeL` is a score of `rouge`; a metric's name its chief one."""
+    name, colon, settings = text.strip().partition(":")
+    for entry in registry.entries("metrics"):
+        spec: MetricSpec = registry.load("metrics", entry.name)
+        if name.strip() in spec.scores:
+            return *parse_metric(f"{spec.name}{colon}{settings}"), name.strip()
+    spec, options = parse_metric(text)
+    return spec, options, spec.scores[-2] if spec.name == "rouge" else spec.scores[0]
+
+
 def label(spec: MetricSpec, options: Spec) -> str:
     """The metric as it is asked for: its name, and every option that is not the default."""
     changed = options.model_dump(exclude_defaults=True)

@@ -253,9 +253,10 @@ def _hear(connection: Connection, tell: Tell, heard: list[LlmctlError]) -> None:
 
 
 def _error(message: Mapping[str, Any]) -> LlmctlError:
-    kind: type[LlmctlError] = getattr(errors, message["class"], LlmctlError)
-    error = LlmctlError.__new__(kind)
+    of: type[LlmctlError] = getattr(errors, message["class"], LlmctlError)
+    error = LlmctlError.__new__(of)
     LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
+    error.kind, error.exit_code = message["kind"], message["exit_code"]
     return error
 
 
@@ -280,6 +281,8 @@ class Voice:
             {
                 "event": "error",
                 "class": type(error).__name__,
+                "kind": error.kind,
+                "exit_code": error.exit_code,
                 "message": error.message,
                 "where": error.where,
                 "hint": error.hint,

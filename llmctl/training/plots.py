@@ -13,8 +13,13 @@ TRAIN, VALIDATION, BEST, SCORE = "#9db4c8", "#c2453d", "#2b2b2b", "#3a7d6b"
 _INK: Final = "#444444"
 
 
-def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, best_step: int | None) -> None:
-    """Write `loss.svg` and `loss.png` from the lines of `metrics.jsonl`. The same rows give the same bytes."""
+def loss_plot(
+    rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, best_step: int | None, score: str | None = None
+) -> None:
+    """Write `loss.svg` and `loss.png` from the lines of `metrics.jsonl`. The same rows give the same bytes.
+
+    `score`: what the best checkpoint is chosen by where it is not the loss, on an axis of its own.
+    """
     figure = blank(7.2, 4.2, font_size=9)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     learned = [(row["step"], row["loss"]) for row in rows if "loss" in row]
@@ -26,7 +31,8 @@ def loss_plot(rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, be
         axes.scatter(*columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best")
     axes.set_ylabel("loss, nats a token")
     axes.set_title(title, loc="left", fontsize=10)
-    _scores(axes, rows)
+    if score is not None:
+        _score(axes, rows, score)
     below.plot(*columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
     below.set_ylabel("lr")
     below.set_xlabel("optimizer step")
@@ -64,18 +70,12 @@ def save(figure: Any, folder: Path, name: str) -> None:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
 
 
-def _scores(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The metric that the best checkpoint is chosen by, on an axis of its own."""
-    names = {name for row in rows for name in row if name.startswith("validation_")} - {
-        "validation_loss",
-        "validation_perplexity",
-    }
-    for name in sorted(names):
-        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        beside = axes.twinx()
-        beside.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
-        beside.set_ylabel(name.removeprefix("validation_"), color=SCORE)
-        beside.spines[["top"]].set_visible(False)
+def _score(axes: Any, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+    points = [(row["step"], value) for row in rows if (value := row.get(f"validation_{name}")) is not None]
+    beside = axes.twinx()
+    beside.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
+    beside.set_ylabel(name, color=SCORE)
+    beside.spines[["top"]].set_visible(False)
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -174,7 +174,7 @@ def _entrants(
                     hint=f"models that can: {', '.join(_askable(task))}",
                 )
         except ConfigError as error:
-            faults += [_of(model, each) for each in error.faults]
+            faults += [_of(model, number, each) for each in error.faults]
         except UsageError as error:
             faults.append(Fault(f"models.{number}", error.message, error.hint))
         else:
@@ -188,9 +188,10 @@ def _entrants(
     return tuple(found)
 
 
-def _of(model: str, fault: Fault) -> Fault:
+def _of(model: str, number: int, fault: Fault) -> Fault:
     """A fault of one model's training as one of the comparison."""
-    path = fault.path if fault.path.partition(".")[0] in CompareConfig.model_fields else f"train.{fault.path}"
+    own = fault.path.partition(".")[0] in CompareConfig.model_fields
+    path = fault.path if own else f"models.{number}" if fault.path == "model" else f"train.{fault.path}"
     return replace(fault, path=path, problem=fault.problem if model in fault.problem else f"{model}: {fault.problem}")
 
 

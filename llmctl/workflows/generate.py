@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from llmctl import registry
 from llmctl.data.sources import STDIN, Source, find_sources
 from llmctl.engines.spec import Sampling
-from llmctl.errors import DataError, GateError, UsageError
+from llmctl.errors import DataError, Findings, GateError, UsageError
 from llmctl.models.spec import ModelSpec
 from llmctl.store import whole
 from llmctl.tasks.spec import Task
@@ -86,35 +86,48 @@ class GenerateResult:
 def preflight(
     config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True, tell: Tell = silent
 ) -> Plan:
-    """Check all that can be checked before torch is imported. Raises `UsageError` and what `find_model` does."""
+    """Check all that can be checked before torch is imported. Raises all that is wrong:
+    `UsageError`s and what `find_model` does."""
+    findings = Findings()
     sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
-    sampling.check()
-    source = config.input
-    if config.prompt and source is not None:
+    findings.of("", sampling.check)
+    findings.of("prompt", _check_asked, config, stdin_is_tty=stdin_is_tty)
+    source = STDIN if not config.prompt and config.input is None else config.input
+    sources = findings.of("input", _sources, source)
+    model = findings.of("model", _model, config, offline=offline, tell=tell)
+    if config.output is not None:
+        inputs = [path for each in sources or () for path in each.paths]
+        findings.of("output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force)
+    if config.explain is not None and model is not None:
+        findings.of("explain", _check_picture, config, config.explain, model, force=force)
+    findings.tell()
+    assert model is not None
+    return Plan(model, sampling, tuple(given_prompts(config.prompt, model.task)), source)
+
+
+def _check_asked(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
+    if config.prompt and config.input is not None:
         raise UsageError("give prompts or an input, not both", hint="--prompt TEXT, or --input FILE")
-    if not config.prompt and source is None:
-        if stdin_is_tty:
-            raise UsageError(
-                "nothing is asked",
-                hint="--prompt TEXT (an empty one continues from nothing), or --input FILE, or a pipe",
-            )
-        source = STDIN
+    if not config.prompt and config.input is None and stdin_is_tty:
+        raise UsageError(
+            "nothing is asked", hint="--prompt TEXT (an empty one continues from nothing), or --input FILE, or a pipe"
+        )
+
+
+def _model(config: GenerateConfig, *, offline: bool, tell: Tell) -> GivenModel:
     model = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
     model = model.choosing(config.labels, calibrate=config.calibrate)
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")
-    if config.output is not None:
-        inputs = [path for each in _sources(source) for path in each.paths]
-        whole.refuse_same(config.output, [*inputs, model.folder.path])
-        if config.output.is_dir():
-            raise UsageError(f"the output {config.output} is a folder", hint="name a .jsonl file")
-        whole.refuse_existing(config.output, force=force)
-        whole.check_writable(config.output)
-    else:
-        _sources(source)
-    if config.explain is not None:
-        _check_picture(config, config.explain, model, force=force)
-    return Plan(model, sampling, tuple(given_prompts(config.prompt, model.task)), source)
+    return model
+
+
+def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
+    whole.refuse_same(output, inputs)
+    if output.is_dir():
+        raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
+    whole.refuse_existing(output, force=force)
+    whole.check_writable(output)
 
 
 def _sources(source: str | None) -> list[Source]:

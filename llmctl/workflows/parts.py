@@ -19,10 +19,12 @@ from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
+from llmctl.metrics.scoring import score_answers
+from llmctl.metrics.spec import PERPLEXITY, IntervalSpec
 from llmctl.models import adapters, families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
-from llmctl.types import Event, Tell
+from llmctl.types import Answer, Event, Tell
 from llmctl.workflows.preprocess import encode_prepared
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
@@ -48,6 +50,8 @@ class Parts:
     train: Source
     validation: Source | None
     labels: tuple[str, ...]
+    validation_bytes: int
+    """UTF-8 bytes of what is learned of the validation split; counted only where a metric may ask for them."""
 
 
 def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> Parts:
@@ -79,9 +83,11 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
     if isinstance(train, Records):
         _tell_cut(train, tell)
     _tell_unlearned(checked, tell)
-    validation = None
+    validation, count = None, 0
     if checked.prepared.manifest.splits.get("validation"):
         validation = source("validation", VALIDATION_SEED)
+        if checked.best_by is not None and checked.best_by.spec.reads == "likelihood":
+            count = _learned_bytes(checked, validation)
     return Parts(
         model,
         tokenizer,
@@ -90,6 +96,7 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         train,
         validation if validation and len(validation) else None,
         labels,
+        count,
     )
 
 
@@ -164,6 +171,25 @@ def _tell_cut(source: Records, tell: Tell) -> None:
         tell(Event("warning", {"text": said}))
 
 
+def _learned_bytes(checked: Checked, validation: Source) -> int:
+    """UTF-8 bytes of what is learned of the validation split.
+
+    Raises `UsageError` where answers are cut, so that not all of their bytes are foretold; perplexity counts tokens.
+    """
+    assert checked.best_by is not None
+    if isinstance(validation, Records) and checked.best_by.spec is not PERPLEXITY:
+        parts = map(validation.store.record, range(len(validation)))
+        if cut := sum(validation.layout.loss(each) == "answer" for each in parts):
+            raise UsageError(
+                f"--best-by {checked.best_score}: {cut:,} of {len(validation):,} validation records are cut within what is "
+                "learned, so not all of their bytes are foretold",
+                hint="--best-by loss or perplexity",
+            )
+    records = read_text(checked.prepared.text("validation"))
+    segments = (segment for record in records for segment in checked.task.segments(record))
+    return sum(len(segment.text.encode()) for segment in segments if segment.learned)
+
+
 def record_ids(source: Source, checked: Checked, indices: Sequence[int]) -> list[str]:
     """Ids of the records that these training examples are, or are cut from."""
     rows = set(indices) if isinstance(source, Records) else set[int]()
@@ -179,16 +205,11 @@ def record_ids(source: Source, checked: Checked, indices: Sequence[int]) -> list
 
 def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> float:
     """The chosen score of answers generated to the first records of the validation split."""
-    from llmctl.config import Spec
     from llmctl.engines.local import Precision, TorchEngine
     from llmctl.engines.spec import Sampling
-    from llmctl.metrics.scoring import score_answers
-    from llmctl.metrics.spec import IntervalSpec
     from llmctl.workflows.answering import Asker, answered
     from llmctl.workflows.questions import Questions
 
-    assert checked.best_by is not None
-    options: Spec = checked.best_by.options()
     precision: Precision = "bf16" if adapters.is_narrow(parts.model) else "fp32"
     engine = TorchEngine(parts.model, parts.tokenizer, checked.family, labels=parts.labels, precision=precision)
     records = list(islice(read_text(checked.prepared.text("validation")), config.best_by_limit))
@@ -200,5 +221,17 @@ def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> floa
     parts.model.eval()
     answers = answered(asker, records, Sampling(max_new_tokens=limit, batch_size=config.batch_size))
     parts.model.train(was_training)
-    scored = score_answers([(checked.best_by, options)], answers, IntervalSpec(resamples=0), 0)
+    return _score(checked, answers)
+
+
+def likelihood_score(parts: Parts, checked: Checked, loss: float, tokens: int) -> float:
+    """The chosen score of the whole validation split, by its loss in nats a token: rows of a metric add up, so one answer
+    that is the sum of all has their score."""
+    return _score(checked, [Answer("validation", logprob=-loss * tokens, tokens=tokens, bytes=parts.validation_bytes)])
+
+
+def _score(checked: Checked, answers: Sequence[Answer]) -> float:
+    assert checked.best_by is not None
+    metric = (checked.best_by.spec, checked.best_by.options)
+    scored = score_answers([metric], answers, IntervalSpec(resamples=0), 0)
     return next(score.value for score in scored.scores if score.metric == checked.best_score)

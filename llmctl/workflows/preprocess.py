@@ -18,7 +18,7 @@ from llmctl.data.formats import Bad
 from llmctl.data.read import Reading, parse_columns, plain_fields, scan
 from llmctl.data.sources import Source, find_sources
 from llmctl.data.spec import SPLITS, TOKENIZERS
-from llmctl.errors import ConfigError, DataError, Fault, GateError, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, Findings, GateError, UsageError
 from llmctl.registry import near
 from llmctl.store import whole
 from llmctl.store.locks import locked
@@ -92,28 +92,43 @@ def refusal(out: str | Path, rejected: int) -> GateError:
 def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Plan:
     """Check everything that can be checked without reading the data; no torch, nothing written.
 
-    Raises `UsageError` and `ConfigError` for what was asked, `DataError` for a first record that cannot be used,
+    Raises all that is wrong: `UsageError` and `ConfigError` for what was asked, `DataError` for a first record that cannot be used,
     `EnvironmentFault` for the place, `IntegrityError` for a given tokenizer that would run code.
     """
-    _check_encoding(config.encoding)
-    _check_fractions(config)
-    sources = tuple(find_sources(config.inputs, config.source_file, config.target_file))
-    task = _task(config, sources)
-    _check_columns(config, task)
+    findings = Findings()
+    findings.of("encoding", _check_encoding, config.encoding)
+    findings.of("splits", _check_fractions, config)
+    sources = tuple(findings.of("inputs", find_sources, config.inputs, config.source_file, config.target_file) or ())
+    # A built-in data set knows its task: where an input is not found, a task that is not named is not missed.
+    task = findings.of("task", _task, config, sources) if sources or config.task else None
+    if task is not None:
+        findings.of("columns", _check_columns, config, task)
+        findings.of("inputs", _check_kinds, task, sources)
+    if task is not None and config.on_bad_record == "fail" and findings.sound:
+        findings.of("inputs", _check_first_records, config, task, sources)
+    findings.of("out", _check_out, config, sources, force=force)
+    tokenizer = findings.of("tokenizer", _tokenizer, config, offline=offline)
+    findings.tell()
+    assert task is not None
+    assert tokenizer is not None
+    folder, notes = tokenizer
+    return Plan(task, sources, folder, tuple(notes), _unpacked_bytes(sources))
+
+
+def _check_kinds(task: Task, sources: Iterable[Source]) -> None:
+    """Raise `UsageError` for files that hold no records of the task."""
     for source in sources:
         if source.format == "text":
             plain_fields(source, task.record_of if task.packed else None)
     if any(source.format == "pair" for source in sources) and {c.name for c in task.columns} != {"source", "target"}:
         raise UsageError(f"--source-file and --target-file make records of translation, not of {task.name}")
+
+
+def _check_out(config: PreprocessConfig, sources: Iterable[Source], *, force: bool) -> None:
     whole.refuse_existing(config.out, force=force, marker=MANIFEST)
     folders = [Path(word) for word in config.inputs if Path(word).is_dir()]
     whole.refuse_same(config.out, [*folders, *(path for source in sources for path in source.paths)])
-    size = _unpacked_bytes(sources)
-    whole.check_writable(config.out, bytes_needed=2 * size)
-    tokenizer, notes = _tokenizer(config, offline=offline)
-    if config.on_bad_record == "fail":
-        _check_first_records(config, task, sources)
-    return Plan(task, sources, tokenizer, tuple(notes), size)
+    whole.check_writable(config.out, bytes_needed=2 * _unpacked_bytes(sources))
 
 
 def _check_encoding(name: str) -> None:

@@ -28,6 +28,7 @@ from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
 from llmctl.workflows.spec import HUB
+from llmctl.workflows.train_checks import check_able
 from llmctl.workflows.weights import open_weights
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
@@ -110,9 +111,7 @@ def _reader(prepared: Prepared, task: Task, model: str | None, *, offline: bool)
             raise UsageError(f"{name} has no size {size!r}", hint=f"sizes: {', '.join(spec.sizes)}")
         context = spec.sizes[size or spec.default_size].context
         reader = Reader(model, spec.family, spec.name, context, prepared.tokenizer)
-    if reader.family not in task.families:
-        able = " or ".join(task.families)
-        raise UsageError(f"{model} is of the family {reader.family}, {task.name} needs {able}")
+    check_able(model, task, reader.family, reader.kind)
     return reader
 
 

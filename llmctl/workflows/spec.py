@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -12,11 +13,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 from llmctl import registry
 from llmctl.config import Document, Duration, Real, Size, Spec, Switch, UsageValueError, Whole, flag, key
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
-from llmctl.errors import UsageError
+from llmctl.errors import ConfigError, UsageError
+from llmctl.metrics import parse
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import Adapter, Shape
 from llmctl.training.spec import Optimizer, Schedule
 
+LOSS: Final = "loss"
+"""What the best checkpoint is chosen by unless a metric is named."""
 HUB: Final = "hf:"
 """The prefix that asks the Hugging Face hub."""
 
@@ -31,6 +35,26 @@ def registered(kind: str) -> Callable[[str], str]:
             raise UsageValueError(error.message, error.hint) from error
 
     return check
+
+
+def understood(read: Callable[[str], object]) -> Callable[[str], str]:
+    """A validator: text that `read` understands; it is kept as it stands."""
+
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except ConfigError as error:
+            within = [replace(each, path=each.path.removeprefix("metric.")) for each in error.faults]
+            raise UsageValueError(error.message, faults=within) from error
+        except UsageError as error:
+            raise UsageValueError(error.message, error.hint) from error
+        return text
+
+    return check
+
+
+def _best_by(text: str) -> object:
+    return None if text == LOSS else parse.parse_score(text)
 
 
 def _model_reference(name: str) -> str:
@@ -64,6 +88,9 @@ EngineName = Annotated[str, AfterValidator(registered("engines"))]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
 TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference)]
 ColumnMap = Annotated[str, AfterValidator(_column_map)]
+MetricText = Annotated[str, AfterValidator(understood(parse.parse_metric))]
+GateText = Annotated[str, AfterValidator(understood(parse.parse_gate))]
+BestBy = Annotated[str, AfterValidator(understood(_best_by))]
 
 
 class ModelSettings(Shape):
@@ -123,8 +150,10 @@ class TrainConfig(Spec):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto", "auto: bf16 autocast where the processor has it", panel="Learning"
     )
-    best_by: str | None = flag(None, "loss, or a metric of the task, computed by generating", panel="Validation")
-    best_by_limit: Whole = key(200, "validation records that such a metric is computed on", ge=1)
+    best_by: BestBy | None = flag(
+        None, "loss, or a metric of the task, also one of its scores: rougeL", panel="Validation"
+    )
+    best_by_limit: Whole = key(200, "validation records answered for it, where it compares answers", ge=1)
     patience: Whole | None = flag(None, "stop after so many evaluations without a better one", panel="Validation", ge=1)
     eval_every: Size | None = key(None, "steps between evaluations; a tenth of the run when not given", ge=1)
     save_every: Size | None = key(None, "steps between checkpoints; as eval_every when not given", ge=1)
@@ -196,8 +225,8 @@ class EvalConfig(Spec):
     task: TaskName | None = key(None, "how to put the records; the model folder knows")
     predictions: Path | None = flag(None, ".txt (one a line) or .jsonl", panel="Files")
     references: tuple[Path, ...] = flag((), ".txt or .jsonl; repeat for several right answers", panel="Files")
-    metric: tuple[str, ...] = flag((), "bleu, or with options bleu:tokenize=zh; repeatable", panel="Score")
-    require: tuple[str, ...] = flag((), "a gate: 'bleu>=20'; not met is exit 10; repeatable", panel="Score")
+    metric: tuple[MetricText, ...] = flag((), "bleu, or with options bleu:tokenize=zh; repeatable", panel="Score")
+    require: tuple[GateText, ...] = flag((), "a gate: 'bleu>=20'; not met is exit 10; repeatable", panel="Score")
     baseline: Path | None = flag(None, "other predictions, compared in pairs: 'bleu>=baseline-0.5'", panel="Score")
     junit: Path | None = flag(None, "write scores and gates as JUnit XML", panel="Report")
     markdown: Path | None = flag(None, "write scores and gates as a Markdown table", panel="Report")
@@ -332,7 +361,9 @@ class CompareConfig(Spec):
         "auto", "of training; auto: bf16 autocast where the processor has it", panel="Learning"
     )
     train: TrainSettings = key(TrainSettings(), "further settings of train for every model")
-    metric: tuple[str, ...] = flag((), "of the test split, the task's own when not given; repeatable", panel="Score")
+    metric: tuple[MetricText, ...] = flag(
+        (), "of the test split, the task's own when not given; repeatable", panel="Score"
+    )
     limit: Whole | None = flag(None, "score the first so many records", panel="Score", ge=1)
     max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
     interval: IntervalSpec = key(IntervalSpec(), "confidence interval")

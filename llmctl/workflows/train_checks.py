@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.config import Spec, combine, validate
-from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, Findings, IntegrityError, UsageError
 from llmctl.metrics import parse
-from llmctl.metrics.spec import MetricSpec
+from llmctl.metrics.spec import PERPLEXITY, MetricSpec
 from llmctl.models import families
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
@@ -21,7 +21,7 @@ from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
-from llmctl.workflows.spec import HUB, TrainConfig
+from llmctl.workflows.spec import HUB, LOSS, TrainConfig
 from llmctl.workflows.weights import PARENT, PARENT_PATH, open_weights
 
 GIVEN_LEARNING_RATE: Final = 5e-5
@@ -35,6 +35,15 @@ ADAM_COPIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
+class BestBy:
+    """What the best checkpoint is chosen by, where it is not the loss."""
+
+    spec: MetricSpec
+    options: Spec
+    score: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What was found sound."""
 
@@ -45,11 +54,14 @@ class Checked:
     architecture: ModelSpec | None
     shape: Shape | None
     given: ModelFolder | None
-    best_by: MetricSpec | None
-    best_score: str
-    """The name of the score that is best: `loss`, or one of the metric's."""
+    best_by: BestBy | None
     parents: Mapping[str, str]
     resume: bool
+
+    @property
+    def best_score(self) -> str:
+        """The name of the score that is best: `loss`, or one of the metric's."""
+        return self.best_by.score if self.best_by else LOSS
 
     def facts(self) -> dict[str, Any]:
         """What `--dry-run` tells."""
@@ -66,19 +78,33 @@ class Checked:
 
 
 def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Checked:
-    """Whether model, data, task and settings go together; raises the first kind of fault that there is. Looks at no
-    place that is written to; imports nothing heavy."""
-    prepared = open_prepared(config.data)
+    """Whether model, data, task and settings go together; raises all that does not. Looks at no place that is written
+    to; imports nothing heavy."""
+    findings = Findings()
+    checked = _examine(config, findings, offline=offline, tell=tell)
+    findings.tell()
+    assert checked is not None
+    return checked
+
+
+def _examine(config: TrainConfig, findings: Findings, *, offline: bool, tell: Tell) -> Checked | None:
+    """None where something was found."""
+    prepared = findings.of("data", open_prepared, config.data)
+    model = findings.of("model", _model, config, offline=offline, tell=tell)
+    if prepared is None or model is None:
+        return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
-    architecture, shape, given = _model(config, prepared, offline=offline, tell=tell)
-    family: Family = architecture.family if architecture else families.family_of(given.config if given else {})
-    _check_family(config, task, family, given)
-    _check_blocks(config, prepared, family, given)
+    architecture, shape, given = model
+    family = findings.of("model", _family, config, task, architecture, given)
+    if family is None:
+        return None
+    findings.of("data", _check_blocks, config, prepared, family, given)
     if shape is not None:
-        _check_shape(config, prepared, shape)
-    if not prepared.manifest.splits.get("train"):
-        raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
-    best_by, best_score = _best_by(config, prepared, task)
+        findings.of("model", _check_shape, config, prepared, shape)
+    findings.of("data", _check_train_split, config, prepared)
+    best_by = findings.of("best_by", _best_by, config, prepared, task, family)
+    if not findings.sound:
+        return None
     return Checked(
         resolved=_resolve(config, architecture, shape, given),
         prepared=prepared,
@@ -88,7 +114,6 @@ def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Check
         shape=shape,
         given=given,
         best_by=best_by,
-        best_score=best_score,
         parents=_parents(config, prepared, given),
         resume=False,
     )
@@ -103,19 +128,32 @@ def preflight(
     in_worker: bool = False,
     tell: Tell = silent,
 ) -> Checked:
-    """`examine`, and whether the run can be written where it shall be."""
-    checked = examine(config, offline=offline, tell=tell)
+    """`examine`, and whether the run can be written where it shall be; raises all that is wrong."""
+    findings = Findings()
+    checked = _examine(config, findings, offline=offline, tell=tell)
     resuming = resume and (config.out / runs.RUN).is_file()
-    if resuming and config.adapter is not None:
-        _check_same_base(config, checked.parents)
-    if resuming:
-        _check_same_data(config, checked.parents)
-    if not resuming and not in_worker and config.machine_rank == 0:
+    if resuming and checked is not None:
+        findings.of("out", _check_same_parents, config, checked.parents)
+    begins = not resuming and not in_worker and config.machine_rank == 0
+    findings.of("out", _check_out, config, checked, begins=begins, force=force)
+    findings.tell()
+    assert checked is not None
+    return replace(checked, resume=resuming)
+
+
+def _check_out(config: TrainConfig, checked: Checked | None, *, begins: bool, force: bool) -> None:
+    """Whether the run can be written: what can be told of the place alone where the rest is not sound."""
+    if begins:
         whole.refuse_existing(config.out, force=force, marker=runs.RUN)
         refuse_inside_run(config.out)
-    whole.refuse_same(config.out, [config.data, *([checked.given.path] if checked.given else [])])
-    whole.check_writable(config.out / "model", bytes_needed=bytes_needed(config, checked))
-    return replace(checked, resume=resuming)
+    given = checked.given if checked else None
+    whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])
+    whole.check_writable(config.out / "model", bytes_needed=bytes_needed(config, checked) if checked else 0)
+
+
+def _check_train_split(config: TrainConfig, prepared: Prepared) -> None:
+    if not prepared.manifest.splits.get("train"):
+        raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
 
 
 CHANGEABLE: Final = frozenset(
@@ -164,8 +202,10 @@ def differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
             yield f"{path}.{name}", was.get(name), now.get(name)
 
 
-def _check_same_data(config: TrainConfig, parents: Mapping[str, str]) -> None:
+def _check_same_parents(config: TrainConfig, parents: Mapping[str, str]) -> None:
     """Raise `UsageError` where what the run was begun with has been replaced since, under the same name."""
+    if config.adapter is not None:
+        _check_same_base(config, parents)
     before = runs.read(config.out).parents
     for name, place in (("data", config.data), ("model", config.model.name)):
         if name in before and before[name] != parents.get(name):
@@ -185,7 +225,7 @@ def _comparable(name: str, config: TrainConfig) -> Any:
 
 
 def _model(
-    config: TrainConfig, prepared: Prepared, *, offline: bool, tell: Tell
+    config: TrainConfig, *, offline: bool, tell: Tell
 ) -> tuple[ModelSpec | None, Shape | None, ModelFolder | None]:
     name, overrides = config.model.name, Shape.model_validate(config.model.model_dump(exclude={"name"}))
     if name.startswith(HUB) or registry.looks_like_path(name):
@@ -240,19 +280,27 @@ def refuse_inside_run(out: Path) -> None:
             raise UsageError(f"{out} lies inside the run {folder}", hint="name another --out")
 
 
-def _check_family(config: TrainConfig, task: Task, family: Family, given: ModelFolder | None) -> None:
-    """Raise `UsageError` where a model cannot learn the task, naming those that can."""
+def _family(config: TrainConfig, task: Task, architecture: ModelSpec | None, given: ModelFolder | None) -> Family:
+    """Of a model that can learn the task. Raises `UsageError` for one that cannot, and what `family_of` does."""
+    own = given.config if given else {}
+    family: Family = architecture.family if architecture else families.family_of(own)
+    check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
+    return family
+
+
+def check_able(model: str, task: Task, family: Family, kind: str) -> None:
+    """Raise `UsageError` where a model cannot learn the task, naming those that can. `kind`: its architecture, as the
+    registry or its config.json names it."""
     specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
     able = [spec.name for spec in specs if spec.family in task.families and not (task.packed and spec.labels_only)]
-    kind = config.model.name
-    own = str(given.config.get("model_type", "")).removeprefix("llmctl-") if given else kind.partition(":")[0]
+    own = kind.removeprefix("llmctl-")
     if family not in task.families:
         why = f"is of the family {family}, {task.name} needs {' or '.join(task.families)}"
     elif task.packed and any(spec.labels_only and spec.name == own for spec in specs):
         why = f"only names labels, {task.name} has none"
     else:
         return
-    raise UsageError(f"{kind} {why}", hint=f"models that can: {', '.join(able)}")
+    raise UsageError(f"{model} {why}", hint=f"models that can: {', '.join(able)}")
 
 
 MENDED_LEAST: Final = 8
@@ -297,37 +345,39 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         raise ConfigError(faults)
 
 
-def _best_by(config: TrainConfig, prepared: Prepared, task: Task) -> tuple[MetricSpec | None, str]:
-    """The metric and the score that the best checkpoint is chosen by; the loss when not given."""
-    if config.best_by is None or config.best_by == "loss":
-        return None, "loss"
+def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> BestBy | None:
+    """What the best checkpoint is chosen by; None for the loss. Raises `UsageError`, naming what can be had."""
+    if config.best_by is None or config.best_by == LOSS:
+        return None
+    found = BestBy(*parse.parse_score(config.best_by))
+    if why := unreadable(found.spec, task) or _unforetold(found.spec, task, family):
+        own = [parse.parse_metric(name)[0] for name in task.metrics]
+        able = [spec.name for spec in own if not (unreadable(spec, task) or _unforetold(spec, task, family))]
+        raise UsageError(why, hint=f"--best-by {' or '.join([LOSS, *able])}")
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
-    if task.packed:
-        raise UsageError(
-            f"--best-by {config.best_by}: {task.name} has no answers to compare", hint="--best-by loss, the default"
-        )
-    spec, score = _metric_named(config.best_by)
-    if spec.reads != "text":
-        raise UsageError(
-            f"--best-by {config.best_by}: likelihoods rank checkpoints as the loss does", hint="--best-by loss"
-        )
-    if task.packed:
-        raise UsageError(
-            f"--best-by {config.best_by} compares answers, {task.name} has none: what it learns is in the loss",
-            hint="--best-by loss",
-        )
-    return spec, score
+    return found
 
 
-def _metric_named(name: str) -> tuple[MetricSpec, str]:
-    """A metric by its own name or by that of one of its scores, and the score meant."""
-    for entry in registry.entries("metrics"):
-        spec: MetricSpec = registry.load("metrics", entry.name)
-        if name in spec.scores:
-            return spec, name
-    spec, _ = parse.parse_metric(name)
-    return spec, spec.scores[-2] if spec.name == "rouge" else spec.scores[0]
+def unreadable(spec: MetricSpec, task: Task) -> str | None:
+    """Why a metric finds nothing to read in what a model makes of the task; None where it does."""
+    if task.packed and spec.reads == "text":
+        return f"{spec.name} compares answers, {task.name} has none"
+    if task.labelled and spec.reads == "likelihood":
+        return f"{spec.name} is of a text, {task.name} answers with labels"
+    return None
+
+
+def _unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
+    """Why what a model learns by mending a text is not the likelihood that a metric reads: of the places that it fills in
+    each is foretold by itself, and what an encoder-decoder says is not all of the text."""
+    if spec.reads != "likelihood" or not task.packed or family == "decoder":
+        return None
+    if family == "encoder":
+        return f"an encoder fills in hidden places, which is no likelihood of a text for {spec.name}"
+    if spec is not PERPLEXITY:
+        return f"an encoder-decoder mends a text, it does not say all of it for {spec.name}"
+    return None
 
 
 def _resolve(

@@ -197,14 +197,14 @@ class TrainingRun:
         self.state = replace(self.state, evaluated_step=position.step)
         if self.parts.validation is None:
             return
-        loss, _ = loop.validation_loss(
+        loss, tokens = loop.validation_loss(
             self.model, self.checked.family, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
         )
         scores = {"loss": loss}
         if self.checked.family != "encoder":
             scores["perplexity"] = math.exp(min(loss, 700.0))
         if self.checked.best_by is not None:
-            scores[self.checked.best_score] = self._metric()
+            scores[self.checked.best_score] = self._metric(loss, tokens)
         self.state = replace(self.state, validation=scores)
         value = scores[self.checked.best_score]
         better = self._is_better(value)
@@ -227,11 +227,15 @@ class TrainingRun:
             return False
         if best is None:
             return True
-        higher = self.checked.best_by is not None and self.checked.best_by.higher_is_better
+        higher = self.checked.best_by is not None and self.checked.best_by.spec.higher_is_better
         return value > best.value if higher else value < best.value
 
-    def _metric(self) -> float:
-        """The chosen score of answers generated to a slice of the validation split; the same in every process."""
+    def _metric(self, loss: float, tokens: int) -> float:
+        """The chosen score, of the validation loss or of answers generated to a slice of the validation split; the same
+        in every process."""
+        assert self.checked.best_by is not None
+        if self.checked.best_by.spec.reads == "likelihood":
+            return parts.likelihood_score(self.parts, self.checked, loss, tokens)
         value = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
         if self.main:
             value[0] = parts.generated_score(self.parts, self.checked, self.config)
@@ -302,7 +306,8 @@ class TrainingRun:
         )
         rows = runs.metrics(self.out)
         title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"
-        plots.loss_plot(rows, self.out / "plots", title=title, best_step=best.step if best else None)
+        score = self.checked.best_score if self.checked.best_by else None
+        plots.loss_plot(rows, self.out / "plots", title=title, best_step=best.step if best else None, score=score)
 
     def _facts(self) -> dict[str, Any]:
         best = self.state.best

@@ -64,6 +64,124 @@ def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "kind", "lines"),
+    [
+        (
+            ("train", "--model", "t55", "--best-by", "blue", "--data", "good.jsonl", "--out", "full"),
+            2,
+            "config",
+            ["model.name: no model named 't55'; did you mean 't5'?", "best_by: no metric named 'blue'; did you mean"],
+        ),
+        (
+            ("train", "--model", "./nodir", "--data", "nodata", "--out", "full"),
+            2,
+            "config",
+            [
+                "data: no such prepared folder: nodata",
+                "model: no such model folder: nodir",
+                "out: the output full exists",
+            ],
+        ),
+        (
+            ("train", "--model", "rnn", "--best-by", "bleu:tokenise=zh", "--data", "good.jsonl", "--out", "run"),
+            2,
+            "config",
+            ["best_by.bleu.tokenise: unknown key; did you mean 'tokenize'?"],
+        ),
+        (
+            ("eval", "--model", "./nodir", "--data", "nodata", "--metric", "blue", "--require", "bleu"),
+            2,
+            "config",
+            ["metric.0: no metric named 'blue'; did you mean 'bleu'?", "require.0: 'bleu' is not a gate"],
+        ),
+        (
+            ("eval", "--model", "./nodir", "--data", "nodata", "--out", "full", "--junit", "good.jsonl"),
+            2,
+            "config",
+            [
+                "data: no such data: nodata; a prepared folder or a file of records",
+                "model: no such model folder: nodir",
+                "out: the output full exists",
+                "junit: the output good.jsonl exists",
+            ],
+        ),
+        (
+            ("eval", "--references", "nowhere.txt", "--metric", "bleu", "--predictions", "gone.txt"),
+            2,
+            "config",
+            [
+                "predictions: no such file of predictions: gone.txt",
+                "references: no such file of references: nowhere.txt",
+            ],
+        ),
+        (
+            ("generate", "--model", "./nodir", "--input", "nowhere.jsonl", "--output", "good.jsonl"),
+            2,
+            "config",
+            ["input: no such file", "model: no such model folder: nodir", "output: the output good.jsonl exists"],
+        ),
+        (
+            (
+                "preprocess",
+                "nowhere.jsonl",
+                "--task",
+                "lm",
+                "--encoding",
+                "utf-9",
+                "--tokenizer",
+                "./none",
+                "--out",
+                "full",
+            ),
+            2,
+            "config",
+            [
+                "encoding: no encoding is named 'utf-9'",
+                "inputs: no such file",
+                "out: the output full exists",
+                "tokenizer: ",
+            ],
+        ),
+        # An input that is bad (3) beside an output that is there (2): what was asked comes first.
+        (
+            (*PREPROCESS[:-1], "full", "--columns", "text=boddy"),
+            2,
+            "config",
+            ["inputs: good.jsonl:1:text: the column 'boddy'", "out: the output full exists"],
+        ),
+        # Two faults that are not of what was asked end with the least of their codes.
+        (
+            (*PREPROCESS[:-1], "full/out", "--columns", "text=boddy", "--tokenizer", "./unsafe"),
+            3,
+            "data",
+            ["inputs: good.jsonl:1:text: the column 'boddy'", "tokenizer: "],
+        ),
+    ],
+)
+def test_faults_are_told_all_at_once(
+    here: Path, inside: Inside, llmctl: Any, words: tuple[str, ...], code: int, kind: str, lines: list[str]
+) -> None:
+    Path("full").mkdir()
+    Path("full/kept.txt").write_text("kept")
+    Path("unsafe").mkdir()
+    Path("unsafe/tokenizer.json").write_text("{}")
+    Path("unsafe/tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "evil.Evil"}}')
+    error = inside(*words, code=code)["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+    told = error["message"].split("\n")
+    assert [line[: len(start)] for line, start in zip(told, lines, strict=True)] == lines
+    done = llmctl(*words, cwd=here)
+    assert (done.returncode, done.stderr.splitlines()) == (code, [f"error: {told[0]}", *told[1:]])
+    assert sorted(each.name for each in Path("full").iterdir()) == ["kept.txt"]
+
+
+def test_a_fault_alone_is_told_as_it_is(here: Path, inside: Inside) -> None:
+    error = inside("generate", "--model", "./nodir", "--prompt", "a", code=2)["error"]
+    hint = "see: llmctl runs list"
+    assert error == {"kind": "usage", "message": "no such model folder: nodir", "hint": hint, "exit_code": 2}
+
+
 def test_a_compressed_parquet_file_is_read_with_a_renamed_id(here: Path, inside: Inside) -> None:
     inside("preprocess", "good.parquet.gz", *PREPROCESS[2:], "--columns", "id=name")
     assert pq.read_table("out/text/train-00000.parquet")["id"][0].as_py().startswith("n")

@@ -127,6 +127,12 @@ def test_a_pipe_gets_brackets(prepared: dict[str, Path], capsys: pytest.CaptureF
     assert capsys.readouterr().out.endswith("label:\n[up]\n")
 
 
+def test_brackets_of_the_text_are_no_marks_of_what_is_learned() -> None:
+    cells = [("[MASK]", False), ("[x]", True), ("]", False)]
+    assert marked(cells, colour=False) == r"\[MASK\] [\[x\]] \]"
+    assert marked(cells, colour=True) == "[MASK] \x1b[1;32m[x]\x1b[0m ]"
+
+
 def test_a_terminal_gets_colour_and_no_control_characters() -> None:
     assert marked([("a", False), ("b\x1b", True)], colour=True) == "a \x1b[1;32mb\\x1b\x1b[0m"
     assert marked([("a↵", True), ("b", False)], colour=False) == "[a↵]\nb"
@@ -138,7 +144,14 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
         (["data", "{chat}", "--index", "7"], "there is no number 7 in the split train: it has 1 examples"),
         (["data", "{chat}", "--index", "x"], "--index x is no whole number"),
         (["data", "{chat}", "--split", "trian"], "no such split: trian\n  did you mean 'train'?"),
-        (["data", "{chat}", "--model", "bert"], "bert is of the family encoder, chat needs decoder"),
+        (
+            ["data", "{chat}", "--model", "bert"],
+            "bert is of the family encoder, chat needs decoder\n  models that can: rnn, lstm, attention, gpt2, llama\n",
+        ),
+        (
+            ["data", "{language-modeling}", "--model", "lstm-classifier"],
+            "lstm-classifier only names labels, language-modeling has none\n  models that can: rnn, ",
+        ),
         (["data", "{chat}", "--model", "gpt2:huge"], "gpt2 has no size 'huge'"),
         (["data", "./nowhere"], "no such prepared folder: nowhere"),
         (["data"], "show data takes a prepared folder"),
@@ -154,7 +167,7 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
 def test_what_cannot_be_shown(
     prepared: dict[str, Path], capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    assert main.run(["show", *(word.format(chat=prepared["chat"]) for word in words)]) == 2
+    assert main.run(["show", *(word.format(**prepared) for word in words)]) == 2
     assert message in capsys.readouterr().err
 
 

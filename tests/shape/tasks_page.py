@@ -16,9 +16,10 @@ HEAD: Final = """\
 
 The same record is put to each family of models in its own way, once and for all: training, `generate` and `eval` share
 it. This page shows it, on a record of each task, as `llmctl show data` prints it: `·` is a blank, `↵` the end of a line,
-`<|…|>` a control token, and **[what stands in brackets] is learned**: the loss is taken there and nowhere else. The
-tokenizer is `word` for its readable tokens; with another one only the cuts differ. Everything here is the
-output of the commands above it; `python -m tests.shape.tasks_page > docs/tasks.md` makes the page anew.
+`<|…|>` a control token, and **[what stands in brackets] is learned**: the loss is taken there and nowhere else. A
+bracket of the text itself is shown as `\\[` or `\\]`. The tokenizer is `word` for its readable tokens; with another one only
+the cuts differ. Everything here is the output of the commands above it; `python -m tests.shape.tasks_page > docs/tasks.md`
+makes the page anew.
 
 | family | models | what it sees | what it learns |
 |---|---|---|---|

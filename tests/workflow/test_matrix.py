@@ -6,6 +6,7 @@ A cell is a task and an architecture of a family. A task that is added to the re
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,96 @@ def test_the_best_checkpoint_is_that_of_the_best_answers(
     scores = {row["step"]: row[f"validation_{metric}"] for row in metrics_of(tmp_path / "run")}
     assert list(scores) == [5, 10, 15]
     assert best == {"step": max(scores, key=lambda step: scores[step]), "metric": metric, "value": max(scores.values())}
+
+
+@pytest.mark.parametrize(
+    ("task", "family", "model", "metric"),
+    [
+        ("chat", "decoder", "gpt2", "perplexity"),
+        ("chat", "decoder", "lstm", "bits_per_byte"),
+        ("language-modeling", "decoder", "rnn", "perplexity"),
+        ("language-modeling", "decoder", "gpt2", "bits_per_byte"),
+        ("language-modeling", "encoder-decoder", "t5", "perplexity"),
+        ("translation", "encoder-decoder", "lstm-seq2seq", "bits_per_byte"),
+    ],
+)
+def test_a_metric_of_likelihoods_is_taken_from_the_loss_and_bears_its_own_name(
+    task: str, family: str, model: str, metric: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    data, run = prepared(task, 0.2), tmp_path / "run"
+    words = (*FAMILIES[family][model], "batch_size=4", f"best_by={metric}", "eval_every=5", "precision=fp32")
+    done = inside(*train(task, model, data, run, *words, "max_steps=15"))
+    scores = {row["step"]: row[f"validation_{metric}"] for row in metrics_of(run)}
+    losses = {row["step"]: row["validation_loss"] for row in metrics_of(run)}
+    best = min(losses, key=lambda step: losses[step])
+    assert done["best"] == {"step": best, "metric": metric, "value": min(scores.values())}
+    assert done["validation"][metric] == scores[15]
+    assert f"<!-- {metric} -->" in (run / "plots/loss.svg").read_text()
+    if metric == "perplexity":
+        assert scores == {step: pytest.approx(math.exp(loss)) for step, loss in losses.items()}
+    if family == "encoder-decoder" and task == "language-modeling":
+        return  # it cannot be asked
+    asked = inside("eval", "--model", run, "--data", data, "--split", "validation", "--metric", metric)
+    # Of a packed text the stream of all documents is learned: the begin of the next one too.
+    within = 0.05 if task == "language-modeling" else 1e-4
+    assert asked["scores"][0]["value"] == pytest.approx(done["best"]["value"], rel=within)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "metric", "said", "able"),
+    [
+        ("language-modeling", "bert", "perplexity", "an encoder fills in hidden places", "loss"),
+        ("language-modeling", "t5", "bits_per_byte", "an encoder-decoder mends a text", "loss or perplexity"),
+        ("language-modeling", "lstm", "chrf", "has none", "loss or perplexity or bits_per_byte"),
+        ("classification", "bert", "perplexity", "answers with labels", "loss or accuracy or macro_f1"),
+    ],
+)
+def test_a_metric_that_cannot_be_had_is_refused_in_a_line_that_names_what_can(
+    task: str,
+    model: str,
+    metric: str,
+    said: str,
+    able: str,
+    inside: Inside,
+    prepared: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    words = train(task, model, prepared(task, 0.2), tmp_path / "run", f"best_by={metric}", "max_steps=2")
+    error = inside(*words, code=2)["error"]
+    assert said in error["message"]
+    assert "\n" not in error["message"]
+    assert error["hint"] == f"--best-by {able}"
+
+
+def test_bytes_that_are_cut_away_are_no_part_of_bits_per_byte(
+    inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = (*TRANSFORMER, "model.context=32", "max_steps=2", "best_by=bits_per_byte")
+    error = inside(*train("chat", "gpt2", prepared("chat", 0.2), tmp_path / "run", *words), code=2)["error"]
+    assert "validation records are cut within what is learned" in error["message"]
+    assert error["hint"] == "--best-by loss or perplexity"
+
+
+def test_patience_counts_in_perplexity(inside: Inside, prepared: Callable[..., Path], tmp_path: Path) -> None:
+    words = (*RECURRENT, "batch_size=4", "eval_every=5", "patience=2", "best_by=perplexity", "lr=0.1", "max_steps=500")
+    done = inside(*train("chat", "lstm", prepared("chat", 0.2), tmp_path / "run", *words))
+    assert done["best"] == {"step": done["steps"] - 10, "metric": "perplexity", "value": done["best"]["value"]}
+    assert done["steps"] < 500
+
+
+def test_options_of_the_metric_that_chooses_are_kept(
+    inside: Inside, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = []
+    for metric in ("bleu:tokenize=zh", "bleu:tokenize=none"):
+        run = tmp_path / metric.rpartition("=")[2]
+        words = (*RECURRENT, "batch_size=4", "lr=0.03", "max_steps=150", "eval_every=150", "best_by_limit=8")
+        done = inside(
+            *train("translation", "lstm-seq2seq", prepared("translation", 0.2), run, *words), "--best-by", metric
+        )
+        assert done["best"]["metric"] == "bleu"
+        found.append(done["best"]["value"])
+    assert found[0] != found[1]
 
 
 def metrics_of(run: Path) -> Iterator[dict[str, Any]]:

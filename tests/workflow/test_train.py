@@ -308,7 +308,7 @@ def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tm
         (("--model=gpt2:nanno",), 2, "sizes: nano"),
         (("--model=lstm", "--set=model.heads=2"), 2, "lstm has no such setting"),
         (("--model=lstm-classifier",), 2, "models that can: rnn"),
-        (("--best-by=bleu",), 2, "language-modeling has no answers"),
+        (("--best-by=bleu",), 2, "bleu compares answers, language-modeling has none"),
         (("--set=model.context=8",), 2, "block"),
         (("--precision=fp16",), 2, "bf16"),
         (("--best-by=bleuu",), 2, "bleu"),
