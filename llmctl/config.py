@@ -167,7 +167,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         beside = sorted(each.name for each in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise UsageError(f"no such recipe: {path}", hint=near(path.name, beside)) from None
+        raise UsageError(f"no such recipe: {path}", hint=near(path.name, beside, inside=path.parent)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     value = parse_yaml(text, str(path))

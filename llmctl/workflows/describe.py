@@ -94,7 +94,7 @@ def _data_set(spec: DataSetSpec) -> dict[str, Any]:
         "licence": spec.licence,
         "source": spec.source,
         "notice": spec.notice,
-        "command": f"llmctl preprocess {spec.name} --out prepared/{spec.name}",
+        "command": f"llmctl preprocess {spec.name} --out data/{spec.name}",
     }
 
 

@@ -155,12 +155,16 @@ def generate(
     Without an output file the first bad row raises its `DataError` before anything is generated. With one, every row
     gets a row: a bad one `{"id", "error"}`, and `GateError` is raised when the file is whole.
     """
-    from llmctl.workflows.answering import open_asker
-    from llmctl.workflows.questions import open_questions
-
     rows: list[Row] = list(plan.prompts) if plan.input is None else list(input_rows(plan.input, plan.model.task))
     if config.output is None:
         _raise_first(rows)
+        for row in rows:
+            if isinstance(row, Record):
+                plan.model.task.check(row, plan.model.task.prompt_columns())
+    # They import torch: a row that cannot be asked is told before.
+    from llmctl.workflows.answering import open_asker
+    from llmctl.workflows.questions import open_questions
+
     questions = open_questions(plan.model, calibrate=config.calibrate, tell=tell)
     asked = [_asked(questions, row) for row in rows]
     if config.output is None:

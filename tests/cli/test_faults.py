@@ -64,6 +64,30 @@ def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("preprocess reviews.csv --task classification --columns text=sentense,label=mood --out out", "'sentence'?"),
+        ("preprocess reviews.csv --task classification --out out", "--columns text=YOUR_COLUMN"),
+        ("preprocess broken.jsonl --task lm --out out", "--on-bad-record skip|reject"),
+        ("preprocess sub/broken.json --task lm --out out", "did you mean 'sub/broken.jsonl'?"),
+        ("run sub/recipe.yaml", "did you mean 'sub/recipes.yaml'?"),
+        ("show data dates.en", "--source-file dates.en --target-file FILE --task translation --out data/dates"),
+        ("train --data hyp.txt --model lstm --out run", "llmctl preprocess hyp.txt --task lm --out data/hyp"),
+        ("train --data good.jsonl --model lstm --out run", "preprocess good.jsonl --task TASK --out data/good"),
+        ("train --data sonnets --model lstm --out run", "llmctl preprocess sonnets --out data/sonnets"),
+    ],
+)
+def test_a_hint_can_be_followed_as_it_stands(here: Path, inside: Inside, words: str, hint: str) -> None:
+    Path("reviews.csv").write_text("sentence,mood\nfine,good\n")
+    Path("broken.jsonl").write_text('{"text": "a"}\n{"text": \n{"text": "c"}\n')
+    Path("sub").mkdir()
+    for name in ("sub/broken.jsonl", "sub/recipes.yaml", "dates.en"):
+        Path(name).write_text("")
+    code = 3 if words.startswith("preprocess") and "sub/" not in words else 2
+    assert hint in inside(*words.split(), code=code)["error"]["hint"]
+
+
 def test_a_compressed_parquet_file_is_read_with_a_renamed_id(here: Path, inside: Inside) -> None:
     inside("preprocess", "good.parquet.gz", *PREPROCESS[2:], "--columns", "id=name")
     assert pq.read_table("out/text/train-00000.parquet")["id"][0].as_py().startswith("n")
