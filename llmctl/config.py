@@ -340,7 +340,10 @@ def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
         holder = _holder(spec, location[:-1])
         fields = [*holder.model_fields, *holder.moved] if holder else []
         known = f"known keys: {', '.join(fields)}" if fields else None
-        return Fault(path, "unknown key", near(str(location[-1]), fields) or known)
+        last = str(location[-1])
+        deep = [repr(each) for each in elsewhere(spec, last)[:2]]
+        meant = f"did you mean {' or '.join(deep)}?" if deep else near(last, fields)
+        return Fault(path, "unknown key", meant or known)
     if kind == "value_error":
         cause = context.get("error")
         if isinstance(cause, UsageValueError):
@@ -365,6 +368,15 @@ class UsageValueError(ValueError):
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+
+
+def elsewhere(spec: type[Spec], name: str) -> list[str]:
+    """The full paths of the settings of that name, at whatever depth: `layers` -> `model.layers`."""
+    found = [name] if name in spec.model_fields else []
+    for outer, field in spec.model_fields.items():
+        inner = spec_of(field.annotation)
+        found += [f"{outer}.{each}" for each in elsewhere(inner, name)] if inner else []
+    return found
 
 
 def _holder(spec: type[Spec], location: Sequence[Any]) -> type[Spec] | None:
