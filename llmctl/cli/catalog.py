@@ -31,7 +31,7 @@ def show_verb(summary: str) -> options.Verb:
     kind = options.Argument("kind", f"{KIND.help}; or data", choices=(*KINDS, "data"))
     name = options.Argument(
         "name",
-        "its name; a model's may end in a size: gpt2:tiny; of data a prepared folder",
+        "its name; a model's may end in a size: gpt2:tiny, or be a run; of data a prepared folder",
         required=False,
         kind="*",
     )

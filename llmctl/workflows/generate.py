@@ -130,7 +130,8 @@ def _check_picture(config: GenerateConfig, path: Path, model: GivenModel, *, for
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--explain draws {' or '.join(PICTURES)}, not {path.name}", hint="name attention.svg")
     if len(config.prompt) != 1 or config.num_samples != 1:
-        raise UsageError("--explain draws one answer to one prompt", hint="give --prompt TEXT once")
+        once = "give --prompt TEXT once" if len(config.prompt) != 1 else "leave --num-samples out"
+        raise UsageError("--explain draws one answer to one prompt", hint=once)
     if model.family != "encoder-decoder":
         specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
         able = ", ".join(spec.name for spec in specs if spec.family == "encoder-decoder")
