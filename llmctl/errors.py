@@ -4,7 +4,7 @@
     ├── UsageError             2   unknown option, name, path or key
     │   └── ConfigError        2   every fault of a configuration at once
     ├── DataError              3   the input data is bad
-    │   └── MissingField       3   … for a record lacks what it has to have
+    │   └── MissingField       3   … a record lacks a field
     ├── EnvironmentFault       4   missing package, disk, memory, permission
     │   └── MissingPackage     4   … with the line that installs it
     ├── IntegrityError         5   a file is not what it says, or opening it would run code

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal
 
@@ -362,7 +363,11 @@ def _check(
             continue
         place = stage.output(each.verb, each.config)
         for path in stage.inputs(each.verb, each.config):
-            if not path.exists() and not any(_reads(path, other) for other in all_stages[:number]):
+            if (
+                not path.exists()
+                and not has_magic(str(path))
+                and not any(_reads(path, other) for other in all_stages[:number])
+            ):
                 raise UsageError(f"no such file or folder: {path}", where=each.verb, hint="no stage before makes it")
         works(each.verb).foresee(each.config)
         if place is not None:
