@@ -113,7 +113,7 @@ complete -c llmctl -n '__llmctl_is train' -l debug -d 'show the traceback of an 
 # generate
 complete -c llmctl -n '__llmctl_is generate' -l model -x -a '(__fish_complete_directories)' -d 'a run, a model folder, or hf:ID'
 complete -c llmctl -n '__llmctl_is generate' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'how to put the prompt; the model folder knows'
-complete -c llmctl -n '__llmctl_is generate' -l prompt -x -d 'what to answer or continue; repeatable'
+complete -c llmctl -n '__llmctl_is generate' -l prompt -x -d 'what to answer or continue; one prints its text, several (or a file, a pipe) JSON lines'
 complete -c llmctl -n '__llmctl_is generate' -l input -r -F -d 'a file of prompts or records, - for standard input'
 complete -c llmctl -n '__llmctl_is generate' -l output -r -F -d 'a JSONL file of answers, one row for every input row'
 complete -c llmctl -n '__llmctl_is generate' -l explain -r -F -d 'draw where one answer looks in its source: an .svg or .png file; encoder-decoders'

@@ -219,7 +219,7 @@ _llmctl() {
             _arguments $help \
                 '--model=[a run, a model folder, or hf:ID]:value:_files -/' \
                 '--task=[how to put the prompt; the model folder knows]:value:_llmctl_generate--task' \
-                '*--prompt=[what to answer or continue; repeatable]:value: ' \
+                '*--prompt=[what to answer or continue; one prints its text, several (or a file, a pipe) JSON lines]:value: ' \
                 '--input=[a file of prompts or records, - for standard input]:value:_files' \
                 '--output=[a JSONL file of answers, one row for every input row]:value:_files' \
                 '--explain=[draw where one answer looks in its source: an .svg or .png file; encoder-decoders]:value:_files' \

@@ -168,7 +168,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         beside = sorted(each.name for each in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise UsageError(f"no such recipe: {path}", hint=near(path.name, beside)) from None
+        raise UsageError(f"no such recipe: {path}", hint=near(path.name, beside, inside=path.parent)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     value = parse_yaml(text, str(path))
@@ -349,7 +349,10 @@ def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
         holder = _holder(spec, location[:-1])
         fields = [*holder.model_fields, *holder.moved] if holder else []
         known = f"known keys: {', '.join(fields)}" if fields else None
-        return Fault(path, "unknown key", near(str(location[-1]), fields) or known)
+        last = str(location[-1])
+        deep = [repr(each) for each in elsewhere(spec, last)[:2]]
+        meant = f"did you mean {' or '.join(deep)}?" if deep else near(last, fields)
+        return Fault(path, "unknown key", meant or known)
     if kind == "value_error":
         cause = context.get("error")
         if isinstance(cause, UsageValueError):
@@ -378,6 +381,15 @@ class UsageValueError(ValueError):
         self.problem = problem
         self.hint = hint
         self.faults = tuple(faults)
+
+
+def elsewhere(spec: type[Spec], name: str) -> list[str]:
+    """The full paths of the settings of that name, at whatever depth: `layers` -> `model.layers`."""
+    found = [name] if name in spec.model_fields else []
+    for outer, field in spec.model_fields.items():
+        inner = spec_of(field.annotation)
+        found += [f"{outer}.{each}" for each in elsewhere(inner, name)] if inner else []
+    return found
 
 
 def _holder(spec: type[Spec], location: Sequence[Any]) -> type[Spec] | None:

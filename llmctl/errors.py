@@ -4,6 +4,7 @@
     ├── UsageError             2   unknown option, name, path or key
     │   └── ConfigError        2   every fault of a configuration at once
     ├── DataError              3   the input data is bad
+    │   └── MissingField       3   … a record lacks a field
     ├── EnvironmentFault       4   missing package, disk, memory, permission
     │   └── MissingPackage     4   … with the line that installs it
     ├── IntegrityError         5   a file is not what it says, or opening it would run code
@@ -143,6 +144,14 @@ def _faults(key: str, error: LlmctlError) -> list[Fault]:
 class DataError(LlmctlError):
     kind = "data"
     exit_code = 3
+
+
+class MissingField(DataError):
+    """A record lacks a field."""
+
+    def __init__(self, field: str, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.field = field
 
 
 class EnvironmentFault(LlmctlError):

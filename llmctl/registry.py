@@ -13,6 +13,7 @@ import importlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from llmctl import catalog
@@ -129,10 +130,11 @@ def looks_like_path(name: str) -> bool:
     return os.sep in name or name.startswith((".", "~")) or os.path.exists(name)
 
 
-def near(word: str, known: Iterable[str]) -> str | None:
-    """`did you mean 'x'?` where something is near enough, else nothing."""
+def near(word: str, known: Iterable[str], *, inside: Path | None = None) -> str | None:
+    """`did you mean 'x'?` where something is near enough, else nothing. `inside`: the folder that files are in."""
     close = difflib.get_close_matches(word.lower(), list(known), n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(repr(each) for each in close)}?" if close else None
+    shown = [repr(each if inside is None else str(inside / each)) for each in close]
+    return f"did you mean {' or '.join(shown)}?" if close else None
 
 
 def singular(kind: str) -> str:

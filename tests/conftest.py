@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -36,11 +37,42 @@ def llmctl() -> Run:
 
 
 @pytest.fixture(scope="session")
+def on_terminal() -> Callable[..., str]:
+    """Run the command on a terminal of so many columns; returns what a person sees, without colour."""
+
+    def run(width: int, *words: str | Path, cwd: Path | None = None) -> str:
+        import pty
+        import re
+
+        dull = ("NO_COLOR", "CI")
+        env = {name: value for name, value in os.environ.items() if name not in dull}
+        screen, terminal = pty.openpty()
+        command = [sys.executable, "-m", "llmctl", *map(str, words)]
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env | {"TERM": "xterm", "COLUMNS": str(width)},
+            stdin=subprocess.DEVNULL,
+            stdout=terminal,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        seen = b""
+        with contextlib.suppress(OSError):  # the terminal is closed at its other end
+            while piece := os.read(screen, 65536):
+                seen += piece
+        os.close(screen)
+        assert process.wait(timeout=60) == 0, seen
+        return re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).replace("\r\n", "\n")
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def inside() -> Callable[..., dict[str, Any]]:
     """Run the command in this process (torch is imported once) with `--json`; returns its document."""
 
     def run(*words: str | Path, code: int = 0) -> dict[str, Any]:
-        import contextlib
         import io
 
         from llmctl.cli import main

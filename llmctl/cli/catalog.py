@@ -31,7 +31,7 @@ def show_verb(summary: str) -> options.Verb:
     kind = options.Argument("kind", f"{KIND.help}; or data", choices=(*KINDS, "data"))
     name = options.Argument(
         "name",
-        "its name; a model's may end in a size: gpt2:tiny; of data a prepared folder",
+        "its name; a model's may end in a size: gpt2:tiny, or be a run; of data a prepared folder",
         required=False,
         kind="*",
     )
@@ -52,7 +52,7 @@ def run_list(session: Session) -> None:
 
     def show() -> None:
         rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
-        table(("kind", "name", "what it is", "owner"), rows)
+        table(("kind", "name", "what it is", "owner"), rows, names=(1,), least=(3, 0))
 
     session.finish(document, show)
 
@@ -117,6 +117,7 @@ def _show(document: Mapping[str, Any]) -> None:
         table(
             ("option", "type", "default", "what it is"),
             [[each["name"], each["type"], _fact(each["default"]), each["description"]] for each in settings],
+            least=(1, 2),
         )
 
 

@@ -13,7 +13,7 @@ import typer
 from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.main import VerbRow
-from llmctl.cli.render import columns, fancy, number, plain, table, width
+from llmctl.cli.render import columns, fancy, from_here, number, plain, table, width
 from llmctl.cli.session import Session
 from llmctl.errors import UsageError
 from llmctl.workflows.spec import CompareConfig
@@ -77,7 +77,7 @@ def _show(result: object) -> None:
         table(heads, rows, right=range(1, len(heads)))
     for line in report.remarks(result.document, result.titles):
         print(plain(line))
-    print(f"{result.document['out']}/compare.md  ({number(result.document['seconds'])} s)")
+    print(f"{from_here(result.document['out'])}/compare.md  ({number(result.document['seconds'])} s)")
 
 
 def _parts(lines: Sequence[Sequence[str]], room: int | None) -> list[list[int]]:

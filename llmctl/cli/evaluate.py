@@ -8,7 +8,7 @@ import typer
 
 from llmctl.cli import options
 from llmctl.cli.main import VerbRow
-from llmctl.cli.render import number, table
+from llmctl.cli.render import from_here, number, plain, table
 from llmctl.cli.session import Session
 from llmctl.errors import GateError
 from llmctl.workflows.spec import EvalConfig
@@ -67,7 +67,7 @@ def _show(result: object) -> None:
     for gate in result.gates:
         print(f"{'met' if gate.met else 'NOT MET'}: {gate.require}")
     if result.predictions:
-        print(result.predictions)
+        print(f"predictions: {plain(from_here(result.predictions))}")
 
 
 def _level(result: object) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -200,15 +201,20 @@ def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
 
 def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:
     """Message and hint of an error of the command line itself."""
-    verb = next((word for word in words if word in {row.name for row in VERBS}), None)
-    hint = f"see: llmctl {verb} --help" if verb else "see: llmctl --help"
+    row = next((row for word in words for row in VERBS if row.name == word), None)
+    hint = f"see: llmctl {row.name} --help" if row else "see: llmctl --help"
     mistyped, known = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    unknown = hasattr(error, "possibilities")  # not an option that lacks its value
     if mistyped:
         # Without the dashes, which make all options look alike.
         bare = {option.lstrip("-"): option for option in known or ()}
         close = [each for each in bare if near(mistyped.lstrip("-"), [each])]
         message = str(getattr(error, "message", error))
-        hint = near(mistyped, [bare[each] for each in close]) or hint
+        hint = (
+            (_deeper(row, mistyped, words) if row and unknown else None)
+            or near(mistyped, [bare[each] for each in close])
+            or hint
+        )
     else:
         formatted = getattr(error, "format_message", None)
         message = str(formatted() if formatted else error).strip()
@@ -216,6 +222,22 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
         hint = f"did you mean {meant}" if meant else hint
     message = message.rstrip(".")
     return message[:1].lower() + message[1:], hint
+
+
+def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
+    """How a setting is reached that has a name and no flag: `--layers 3` is `--set model.layers=3`."""
+    from llmctl.cli.completions import verb_of
+    from llmctl.config import elsewhere
+
+    spec = verb_of(row).spec
+    found = elsewhere(spec, mistyped.lstrip("-").replace("-", "_")) if spec else []
+    if not found:
+        return None
+    given = next((number for number, word in enumerate(words) if word.partition("=")[0] == mistyped), len(words))
+    _, _, value = words[given].partition("=") if given < len(words) else ("", "", "")
+    after = words[given + 1] if given + 1 < len(words) else "-"
+    value = value or (after if not after.startswith("-") else "VALUE")
+    return " or ".join(shlex.join(["--set", f"{each}={value}"]) for each in found[:2])
 
 
 def _tell_error(

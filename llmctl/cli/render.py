@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -44,23 +46,25 @@ def width(stream: IO[str]) -> int:
     return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[int] = ()) -> None:
-    """A table on standard output: rich on a terminal, aligned columns elsewhere. `right`: columns of numbers."""
-    cells = [[plain(str(cell)).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
-    if fancy(sys.stdout):
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    right: Sequence[int] = (),
+    names: Sequence[int] = (0,),
+    least: Sequence[int] = (),
+) -> None:
+    """A table on standard output: rich on a terminal, aligned columns elsewhere.
 
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, heading in enumerate(headings):
-            drawn.add_column(heading, justify="right" if number in right else "left", no_wrap=number == 0)
-        for row in cells:
-            drawn.add_row(*row)
-        Console(highlight=False, markup=False).print(drawn)
-        return
+    `right`: columns of numbers. `names`: columns of what one has to type. Neither is ever cut; on a narrow terminal other
+    columns wrap, and those of `least` are left out, the first of them first.
+    """
+    cells = [[plain(str(cell)).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     lines = [list(headings), *cells]
     widths = [max(columns(line[number]) for line in lines) for number in range(len(headings))]
+    if fancy(sys.stdout):
+        _draw_table(lines, widths, right=right, names=names, least=least)
+        return
     for line in lines:
         padded = [
             " " * (widths[number] - columns(cell)) + cell
@@ -69,6 +73,52 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequ
             for number, cell in enumerate(line)
         ]
         print("  ".join(padded).rstrip())
+
+
+WRAPPED: Final = 16
+"""Columns that text needs to be read where it wraps: rather than less, other columns are left out."""
+SQUEEZED: Final = 6
+"""Columns that are left to text rather than that a name is cut."""
+BETWEEN: Final = 3
+"""Columns between two of rich's cells."""
+
+
+def _draw_table(
+    lines: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    *,
+    right: Sequence[int],
+    names: Sequence[int],
+    least: Sequence[int],
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    whole = {*right, *names}
+    shown, left_out = list(range(len(widths))), []
+
+    def needed(text: int) -> int:
+        """Columns of the table where text gets so many."""
+        cells = (widths[each] if each in whole else min(widths[each], text) for each in shown)
+        return sum(cells) + BETWEEN * len(shown) - 1
+
+    for number in least:
+        if needed(WRAPPED) > console.width:
+            shown.remove(number)
+            left_out.append(lines[0][number])
+    fits = needed(SQUEEZED) <= console.width
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for each in shown:
+        # Where even the names do not fit they go on in the next line.
+        justify: Any = "right" if each in right else "left"
+        drawn.add_column(lines[0][each], justify=justify, no_wrap=fits and each in whole, overflow="fold")
+    for line in lines[1:]:
+        drawn.add_row(*(line[each] for each in shown))
+    console.print(drawn)
+    if left_out:
+        aside(f"left out, the terminal is narrow: {', '.join(left_out)}")
 
 
 def columns(text: str) -> int:
@@ -190,6 +240,33 @@ def progress_text(fields: Mapping[str, Any]) -> str:
             continue
         shown.append(f"{name.replace('_', ' ')} {number(value)}")
     return "  ".join(filter(None, shown))
+
+
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+HASH_SHOWN: Final = 12
+"""Digits of a hash that tell it from others."""
+DIGITS: Final = 6
+"""Significant ones of a number in a listing: more than any measurement has, and whole settings stay whole."""
+
+
+def readable(value: Any, *, exact: bool = False) -> Any:
+    """A document's value as a person reads it in YAML: paths as seen from here, text made safe to show; unless `exact`,
+    numbers rounded and hashes shortened."""
+    if isinstance(value, Mapping):
+        return {name: readable(inner, exact=exact) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [readable(inner, exact=exact) for inner in value]
+    if isinstance(value, float) and math.isfinite(value) and not exact:
+        return float(round(value)) if abs(value) >= 10**DIGITS else float(f"{value:.{DIGITS}g}")
+    if isinstance(value, str):
+        return plain(f"{value[:HASH_SHOWN]}…" if _HASH.fullmatch(value) and not exact else from_here(value))
+    return value
+
+
+def from_here(text: str) -> str:
+    """An absolute path below the current folder as seen from there; any other text as it is."""
+    here = os.path.join(os.getcwd(), "")
+    return text.removeprefix(here) or text if os.path.isabs(text) else text
 
 
 def number(value: Any) -> str:

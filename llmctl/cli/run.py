@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
-from llmctl.errors import LlmctlError, UsageError
+from llmctl.errors import LlmctlError, Stopped, UsageError
 from llmctl.workflows import run as workflow
 
 RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
@@ -44,6 +45,8 @@ def run(session: Session) -> None:
     try:
         outcomes = workflow.run(stages, session.tell, force=session.force, offline=session.offline)
     except LlmctlError as error:
+        if isinstance(error, Stopped):
+            error.hint = f"go on: {_again(session)}"
         told: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
         session.fail(error, error.document, lambda: _show(told))
     done = workflow.document_of(outcomes)
@@ -52,13 +55,30 @@ def run(session: Session) -> None:
     session.finish(done, lambda: _show(done["stages"]))
 
 
+def _again(session: Session) -> str:
+    """The same command line, without `--force`, by which nothing would go on."""
+    words = ["llmctl", "run", str(session.extra["recipe"])]
+    words += [word for path in session.recipes for word in ("--config", str(path))]
+    words += [word for each in session.sets for word in ("--set", each)]
+    words += ["--seed", session.extra["seed"]] if session.extra["seed"] is not None else []
+    return shlex.join([*words, *(["--offline"] if session.offline else [])])
+
+
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
-        took = f"{number(round(row['seconds'], 1))} s" if row["status"] == "ran" else row["why"]
-        print(f"{row['verb']:<10}  {row['status']:<7}  {plain(took)}")
+        print(f"{row['verb']:<10}  {plain(_became(row))}")
         if row["document"]:
             for line in _lines(row["verb"], row["document"]):
                 print(f"  {plain(line)}")
+
+
+def _became(row: Mapping[str, Any]) -> str:
+    """What became of a stage, and after how long or why; of a gate and a stop the error itself tells more."""
+    if error := row.get("error"):
+        ends = {"gate": "gate not met", "stopped": "stopped"}
+        return ends.get(error["kind"], f"failed: {error['message']}")
+    took = f"{number(round(row['seconds'], 1))} s" if row["status"] == "ran" else row["why"]
+    return f"{row['status']:<7}  {took}"
 
 
 def _seed(text: str | None) -> int | None:

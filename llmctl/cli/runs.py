@@ -10,7 +10,7 @@ import typer
 
 from llmctl.cli import options
 from llmctl.cli.main import VerbRow
-from llmctl.cli.render import number, plain, table
+from llmctl.cli.render import number, readable, table
 from llmctl.cli.session import Session, to_yaml
 from llmctl.errors import UsageError
 from llmctl.types import Event
@@ -74,21 +74,13 @@ def _show_list(document: Mapping[str, Any]) -> None:
                 each.get("ended") or each.get("started") or "-",
             ]
         )
-    table(("run", "status", "model", "task", "steps", "best", "when"), rows, right=(4,))
+    headings = ("run", "status", "model", "task", "steps", "best", "when")
+    table(headings, rows, right=(4,), least=(3, 4, 6, 2, 5, 1))
 
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a person wants to read of a run: what is not there is left out."""
-    return {name: _listed(value) for name, value in document.items() if value not in (None, "", [], {}, ())}
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists, text made safe to show: what YAML writes."""
-    if isinstance(value, Mapping):
-        return {name: _listed(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_listed(inner) for inner in value]
-    return plain(value) if isinstance(value, str) else value
+    return {name: readable(value) for name, value in document.items() if value not in (None, "", [], {}, ())}
 
 
 def _show_comparison(document: Mapping[str, Any]) -> None:
@@ -104,4 +96,4 @@ def _show_comparison(document: Mapping[str, Any]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else number(value)
+    return "-" if value is None else number(readable(value))

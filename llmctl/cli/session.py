@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from llmctl.cli.render import Teller
+from llmctl.cli.render import Teller, readable
 from llmctl.errors import EnvironmentFault, LlmctlError
 from llmctl.types import Tell
 
@@ -108,7 +108,8 @@ class Session:
         document = {"dry_run": True, **given, "plan": dict(facts)}
 
         def show() -> None:
-            print(to_yaml({**given, "plan": {name: fact for name, fact in facts.items() if name not in shown}}), end="")
+            told = {**given, "plan": {name: fact for name, fact in facts.items() if name not in shown}}
+            print(to_yaml(readable(told, exact=True)), end="")
             print(textwrap.indent(to_yaml(shown, lines=True), "  ") if shown else "", end="")
 
         if refusal is not None:

@@ -38,6 +38,6 @@ def run(session: Session) -> None:
             ]
             for each in document["suggestions"]
         ]
-        table(("", "model", "weights", "memory", "why here"), rows, right=(0, 2, 3))
+        table(("", "model", "weights", "memory", "why here"), rows, right=(0, 2, 3), names=(1,), least=(2, 3))
 
     session.finish(document, show)

@@ -15,6 +15,7 @@ from llmctl.data.decode import Text, blocks
 from llmctl.data.formats import Bad, Row
 from llmctl.data.sources import Format, Source, find_sources
 from llmctl.errors import DataError, UsageError
+from llmctl.registry import near
 from llmctl.types import Record
 
 Check = Callable[[Record], None]
@@ -108,7 +109,9 @@ def _record(row: Row, reading: Reading) -> Record | Bad:
         absent = [column for column in reading.rename.values() if column not in row.fields]
         if absent:
             problem = f"the column {absent[0]!r} of --columns is missing; the record has {', '.join(row.fields)}"
-            error = DataError(problem, where=error.where, hint=error.hint)
+            error = DataError(
+                problem, where=error.where, hint=near(absent[0], row.fields) or "name a column that it has"
+            )
         return Bad(error, row.fields)
     return record
 

@@ -27,6 +27,7 @@ ENDINGS: Final[dict[str, Format]] = {
     ".parquet": "parquet",
 }
 STDIN: Final = "-"
+STDIN_NAME: Final = "standard input"
 
 _PACKAGED: Final = contextlib.ExitStack()
 """Built-in data sets in use: a zipped package keeps them unpacked until the process ends."""
@@ -89,7 +90,7 @@ def find_sources(
 
 def _find(word: str, unknown: Format | None) -> list[Source]:
     if word == STDIN:
-        return [Source(STDIN, None, "unknown")]
+        return [Source(STDIN_NAME, None, "unknown")]
     path = Path(word)
     if path.is_dir():
         return _several(_inside(path), f"the folder {word} holds no file")
@@ -105,9 +106,12 @@ def _find(word: str, unknown: Format | None) -> list[Source]:
 
 
 def _missing(word: str) -> UsageError:
-    folder = Path(word).parent
+    folder, datasets = Path(word).parent, registry.table("datasets").lookup
     beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
-    hint = registry.near(Path(word).name, [*registry.table("datasets").lookup, *beside])
+    if os.sep in word:
+        hint = registry.near(Path(word).name, beside, inside=folder) or registry.near(Path(word).name, datasets)
+    else:
+        hint = registry.near(word, [*datasets, *beside])
     return UsageError(f"no such file or built-in data set: {word}", hint=hint or "see: llmctl list datasets")
 
 

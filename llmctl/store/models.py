@@ -72,7 +72,8 @@ def model_path(path: Path) -> Path:
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         from llmctl.registry import near
 
-        raise UsageError(f"no such model folder: {path}", hint=near(path.name, beside) or "see: llmctl runs list")
+        hint = near(path.name, beside, inside=path.parent) or "name a run (llmctl runs list), a model folder or hf:ID"
+        raise UsageError(f"no such model folder: {path}", hint=hint)
     for candidate in (path, path / "model"):
         if (candidate / "config.json").is_file() or (candidate / adapters.CONFIG).is_file():
             return candidate

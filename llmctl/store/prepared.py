@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ConfigDict, ValidationError
 
+from llmctl import registry
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 
@@ -89,12 +91,31 @@ def is_prepared(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
+RECORDS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of files of records: what task they are for only their owner knows."""
+
+
+def _command(path: Path) -> str:
+    """The command line that prepares what was named in the place of a prepared folder."""
+    bare = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
+    out = Path("data") / (bare.stem or "prepared")
+    if not path.exists():
+        known = str(path) in registry.table("datasets").lookup
+        return f"llmctl preprocess {path} --out {out}" if known else f"llmctl preprocess INPUT --task TASK --out {path}"
+    if path.is_dir() or bare.suffix in RECORDS:
+        return shlex.join(["llmctl", "preprocess", str(path), "--task", "TASK", "--out", str(out)])
+    if bare.suffix == ".txt":
+        return shlex.join(["llmctl", "preprocess", str(path), "--task", "lm", "--out", str(out)])
+    words = ["--source-file", str(path), "--target-file", "FILE", "--task", "translation", "--out", str(out)]
+    return shlex.join(["llmctl", "preprocess", *words])
+
+
 def open_prepared(path: Path) -> Prepared:
     """Open by the manifest. Raises `UsageError` if it is no prepared folder, `IntegrityError` if it was edited."""
     if not path.exists():
-        raise UsageError(f"no such prepared folder: {path}", hint=f"make it: llmctl preprocess INPUT --out {path}")
+        raise UsageError(f"no such prepared folder: {path}", hint=f"make it: {_command(path)}")
     if not is_prepared(path):
-        raise UsageError(f"{path} is no prepared folder: it has no {MANIFEST}", hint="make one: llmctl preprocess")
+        raise UsageError(f"{path} is no prepared folder: it has no {MANIFEST}", hint=f"make one: {_command(path)}")
     where = str(path / MANIFEST)
     try:
         value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))

@@ -128,8 +128,10 @@ def refuse_same(output: Path, inputs: Iterable[Path]) -> None:
     target = output.resolve()
     for each in inputs:
         source = each.resolve()
-        if target == source or (source.is_dir() and target.is_relative_to(source)) or source.is_relative_to(target):
+        if source.is_relative_to(target):
             raise UsageError(f"the output {output} would overwrite the input {each}", hint="name another output")
+        if target.is_relative_to(source):
+            raise UsageError(f"the output {output} lies inside the input {each}", hint="name a place outside it")
         with contextlib.suppress(OSError):
             if output.samefile(each):
                 raise UsageError(f"the output {output} is the input {each}", hint="name another output")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
-from llmctl.errors import DataError
+from llmctl.errors import DataError, MissingField
 from llmctl.types import Family, Record, Role, Segment
 
 LABELS_TOLD: Final = 20
@@ -85,6 +85,12 @@ class Task(ABC):
         asked = self.record_of("")
         return tuple(column for column in self.columns if column.required and column.name in asked)
 
+    def _fields_told(self, columns: Sequence[Column] | None) -> str:
+        """The fields that a record has, and those that it may have."""
+        needed = [column.name for column in (self.columns if columns is None else columns) if column.required]
+        optional = [*(column.name for column in self.columns if not column.required), "id"]
+        return f"a record has {' and '.join(needed)}, and may have {' and '.join(optional)}"
+
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         """Raise `DataError` naming the first field that is missing or of the wrong type."""
         for column in self.columns if columns is None else columns:
@@ -92,10 +98,11 @@ class Task(ABC):
             where = f"{record.origin}:{column.name}" if record.origin else column.name
             if value is None:
                 if column.required:
-                    raise DataError(
+                    raise MissingField(
+                        column.name,
                         f"the field {column.name!r} is missing; the record has {', '.join(record.fields) or 'none'}",
                         where=where,
-                        hint=f"name the columns: --columns {column.name}=YOUR_COLUMN",
+                        hint=self._fields_told(columns),
                     )
             elif not isinstance(value, column.kind):
                 raise DataError(

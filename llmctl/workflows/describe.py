@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -25,7 +26,8 @@ VOCABULARY: Final = 4096
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:
-    """The document of `show`: one part, whole. `name` may name a model's size too: `gpt2:tiny`.
+    """The document of `show`: one part, whole. `name` may name a model's size too: `gpt2:tiny`; or a run, or a folder of
+    weights.
 
     Raises `UsageError` with the nearest names; `EnvironmentFault` where a package's part cannot be loaded.
     """
@@ -34,10 +36,32 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     if kind == "models":
         name, colon, size_name = name.partition(":")
         size = size_name if colon else None
+        if name not in registry.table("models").lookup and registry.looks_like_path(name):
+            return _given(name)
     entry = registry.find(kind, name)
     part = registry.load(kind, entry.name)
     more = _model(part, size) if kind == "models" else _DESCRIBE[kind](part)
     return {**entry.facts(), "aliases": list(entry.aliases), **more}
+
+
+def _given(place: str) -> dict[str, Any]:
+    """A model that is no part of the registry, as far as its files say."""
+    from llmctl.models import families
+    from llmctl.store.models import shapes
+    from llmctl.workflows.weights import open_weights
+
+    folder = open_weights(place, offline=True)
+    weights = sum(math.prod(shape) for shape in shapes(folder.path).values())
+    return {
+        "kind": "models",
+        "name": place,
+        "summary": f"given weights, {folder.config.get('model_type', 'of an unknown type')}",
+        "folder": str(folder.path),
+        "family": families.family_of(folder.config),
+        "task": folder.card.task if folder.card else None,
+        "weights": weights,
+        "base": str(folder.base) if folder.base else None,
+    }
 
 
 def _model(spec: ModelSpec, size: str | None) -> dict[str, Any]:
@@ -94,7 +118,7 @@ def _data_set(spec: DataSetSpec) -> dict[str, Any]:
         "licence": spec.licence,
         "source": spec.source,
         "notice": spec.notice,
-        "command": f"llmctl preprocess {spec.name} --out prepared/{spec.name}",
+        "command": f"llmctl preprocess {spec.name} --out data/{spec.name}",
     }
 
 

@@ -29,7 +29,7 @@ SHARED_WANTED: Final = 64 * 1024**2
 """What torch's processes pass tensors through; Docker gives 64 MiB unless told otherwise."""
 
 OPTIONAL: Final = (
-    ("peft", "train --adapter lora, and what it makes,", "pip install 'llmctl[adapters]'"),
+    ("peft", "train --adapter lora and its runs", "pip install 'llmctl[adapters]'"),
     ("gguf", "--model FILE.gguf", "pip install 'llmctl[gguf]'"),
     ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),
     ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),

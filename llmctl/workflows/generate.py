@@ -143,7 +143,8 @@ def _check_picture(config: GenerateConfig, path: Path, model: GivenModel, *, for
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"--explain draws {' or '.join(PICTURES)}, not {path.name}", hint="name attention.svg")
     if len(config.prompt) != 1 or config.num_samples != 1:
-        raise UsageError("--explain draws one answer to one prompt", hint="give --prompt TEXT once")
+        once = "give --prompt TEXT once" if len(config.prompt) != 1 else "leave --num-samples out"
+        raise UsageError("--explain draws one answer to one prompt", hint=once)
     if model.family != "encoder-decoder":
         specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
         able = ", ".join(spec.name for spec in specs if spec.family == "encoder-decoder")
@@ -168,12 +169,16 @@ def generate(
     Without an output file the first bad row raises its `DataError` before anything is generated. With one, every row
     gets a row: a bad one `{"id", "error"}`, and `GateError` is raised when the file is whole.
     """
-    from llmctl.workflows.answering import open_asker
-    from llmctl.workflows.questions import open_questions
-
     rows: list[Row] = list(plan.prompts) if plan.input is None else list(input_rows(plan.input, plan.model.task))
     if config.output is None:
         _raise_first(rows)
+        for row in rows:
+            if isinstance(row, Record):
+                plan.model.task.check(row, plan.model.task.prompt_columns())
+    # They import torch: a row that cannot be asked is told before.
+    from llmctl.workflows.answering import open_asker
+    from llmctl.workflows.questions import open_questions
+
     questions = open_questions(plan.model, calibrate=config.calibrate, tell=tell)
     asked = [_asked(questions, row) for row in rows]
     if config.output is None:

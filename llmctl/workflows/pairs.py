@@ -30,7 +30,7 @@ def check_file(path: Path, what: str) -> None:
     """Raise `UsageError` where the file is not there or of an unknown kind."""
     if not path.is_file():
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(f"no such file of {what}: {path}", hint=near(path.name, beside))
+        raise UsageError(f"no such file of {what}: {path}", hint=near(path.name, beside, inside=path.parent))
     if path.suffix not in (".txt", ".jsonl"):
         raise UsageError(f"{path}: {what} are .txt (one a line) or .jsonl", hint="rename the file, or convert it")
 

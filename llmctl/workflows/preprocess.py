@@ -16,9 +16,9 @@ from llmctl import __version__, registry
 from llmctl.data.admit import Admission, Dropped, SameId
 from llmctl.data.formats import Bad
 from llmctl.data.read import Reading, parse_columns, plain_fields, scan
-from llmctl.data.sources import Source, find_sources
+from llmctl.data.sources import STDIN, Source, find_sources
 from llmctl.data.spec import SPLITS, TOKENIZERS
-from llmctl.errors import ConfigError, DataError, Fault, Findings, GateError, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, Findings, GateError, MissingField, UsageError
 from llmctl.registry import near
 from llmctl.store import whole
 from llmctl.store.locks import locked
@@ -55,7 +55,10 @@ class Plan:
         """For `--dry-run`."""
         return {
             "task": self.task.name,
-            "inputs": [{"path": source.name, "format": source.format} for source in self.sources],
+            "inputs": [
+                {"path": STDIN if source.path is None else source.name, "format": source.format}
+                for source in self.sources
+            ],
             "input_bytes": self.input_bytes,
             "tokenizer": "trained here" if self.tokenizer is None else str(self.tokenizer),
         }
@@ -202,7 +205,7 @@ def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[So
             with contextlib.closing(scan([source], reading)) as items:
                 first = next(items, None)
             if isinstance(first, Bad):
-                raise first.error
+                raise _with_way_out(first.error, first=True)
 
 
 def _reading(config: PreprocessConfig, task: Task) -> Reading:
@@ -346,13 +349,24 @@ def _take(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path) -> _Ta
 def _refuse(error: DataError, raw: Any, rejects: IO[str] | None, taken: _Taken, config: PreprocessConfig) -> None:
     """A bad record: stop; drop it; or keep it beside the data."""
     if config.on_bad_record == "fail":
-        raise error
+        raise _with_way_out(error)
     if rejects is None:
         taken.dropped["bad_record"] += 1
         return
     taken.rejected += 1
     row = {"where": error.where, "reason": error.message, "record": raw}
     rejects.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _with_way_out(error: DataError, *, first: bool = False) -> DataError:
+    """The error of a record; where it knows no cure of its own, with the options that help. `first`: nothing that can be
+    used was read before it."""
+    leave = "or go on without such records: --on-bad-record skip|reject"
+    if isinstance(error, MissingField):
+        error.hint = f"name the columns: --columns {error.field}=YOUR_COLUMN" + ("" if first else f"; {leave}")
+    elif error.hint is None:
+        error.hint = f"mend it; {leave}"
+    return error
 
 
 @contextlib.contextmanager
@@ -394,7 +408,7 @@ def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
     found = []
     for source in sources:
         if source.path is None:
-            found.append(InputFile(path=source.name, bytes=reading.stdin_bytes, sha256=reading.stdin_hash.hexdigest()))
+            found.append(InputFile(path=STDIN, bytes=reading.stdin_bytes, sha256=reading.stdin_hash.hexdigest()))
         for path in source.paths:
             name = source.name if source.task else str(path)
             found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=whole.sha256(path)))

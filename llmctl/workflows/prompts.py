@@ -53,9 +53,7 @@ def input_rows(input: str, task: Task) -> Iterator[Row]:
             else:
                 yield row if row.id else replace(row, id=content_id(row.fields))
         if empty:
-            raise DataError(
-                "no prompts", where="standard input" if source.path is None else source.name, hint="it is empty"
-            )
+            raise DataError("no prompts", where=source.name, hint="it is empty")
 
 
 def _plain(source: Source, task: Task) -> Iterator[Record | formats.Bad]:

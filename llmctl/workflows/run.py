@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,7 @@ class Outcome:
     document: Mapping[str, Any]
     output: str | None = None
     """What it makes: it tells two stages of one verb apart."""
+    error: LlmctlError | None = None
 
     def row(self) -> dict[str, Any]:
         return {
@@ -73,6 +75,7 @@ class Outcome:
             "why": self.why,
             "seconds": round(self.seconds, 3),
             "document": dict(self.document),
+            **({"error": {"kind": self.error.kind, "message": str(self.error)}} if self.error else {}),
         }
 
 
@@ -149,11 +152,17 @@ def _lay(layers: Layers, key: str, inner: str, value: Any) -> list[Fault]:
 
 
 def _clashes(found: Sequence[Stage]) -> list[Fault]:
-    """Two blocks of a verb that make the same place: the second would wipe out the first."""
+    """Two blocks of a verb that make the same place: the second would wipe out the first. A run in a run would go with
+    it, and is never listed."""
     made = [(each.verb, stage.output(each.verb, each.config)) for each in found]
     places = [(verb, os.path.relpath(place)) for verb, place in made if place is not None]
     twice = sorted({place for place in places if places.count(place) > 1})
-    return [Fault(verb, f"two of its blocks make {place}", "give each its own") for verb, place in twice]
+    trained = [Path(place) for verb, place in places if verb == "train"]
+    inside = [(one, other) for one in trained for other in trained if other in one.parents]
+    return [
+        *(Fault(verb, f"two of its blocks make {place}", "give each its own") for verb, place in twice),
+        *(Fault("train.out", f"{one} lies inside the run {other}", "give each its own") for one, other in inside),
+    ]
 
 
 def _with_run(block: dict[str, Any], made: Sequence[str]) -> dict[str, Any]:
@@ -222,7 +231,9 @@ def run(
         made = None if place is None else str(place)
         several = sum(other.verb == each.verb for other in all_stages) > 1
         name = f"{each.verb} {made}" if several and made else each.verb
-        tell(Event("note", {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
+        # The result tells what was skipped.
+        event = "detail" if settled.status == "skipped" else "note"
+        tell(Event(event, {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
         if settled.record is not None and place is not None:
             document = stage.recalled(settled.record, place)
             outcomes.append(Outcome(each.verb, "skipped", settled.why, 0.0, document, made))
@@ -230,7 +241,8 @@ def run(
         try:
             document = _do(each, settled, asked, works(each.verb))
         except LlmctlError as error:
-            failed = Outcome(each.verb, "failed", settled.why, time.monotonic() - started, error.document, made)
+            seconds = time.monotonic() - started
+            failed = Outcome(each.verb, "failed", settled.why, seconds, error.document, made, error)
             error.document = document_of([*outcomes, failed])
             raise
         outcomes.append(Outcome(each.verb, "ran", settled.why, time.monotonic() - started, document, made))
@@ -343,13 +355,21 @@ def _check(
     all_stages: Sequence[Stage], decisions: Sequence[Decision], asked: Asked, works: Callable[[str], Work]
 ) -> None:
     """Every fault that can be found before the first stage starts."""
-    for each, decision in zip(all_stages, decisions, strict=True):
+    for number, (each, decision) in enumerate(zip(all_stages, decisions, strict=True)):
         if decision.record is not None:
             continue
         if not decision.pending:
             works(each.verb).check(_config(each, decision), _asked(decision, asked))
             continue
         place = stage.output(each.verb, each.config)
+        for path in stage.inputs(each.verb, each.config):
+            if (
+                not path.exists()
+                and not has_magic(str(path))
+                and not any(_reads(path, other) for other in all_stages[:number])
+            ):
+                raise UsageError(f"no such file or folder: {path}", where=each.verb, hint="no stage before makes it")
+        works(each.verb).foresee(each.config)
         if place is not None:
             whole.refuse_existing(place, force=decision.status != "refused")
             whole.check_writable(place)

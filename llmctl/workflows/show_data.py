@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 from llmctl import registry
 from llmctl.data.alphabet import BYTES
-from llmctl.data.batches import IGNORED, Records, Source
+from llmctl.data.batches import IGNORED, Blocks, Records, Source
 from llmctl.data.encode import Encoder, encode_split
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, Sample, Style, style_for
@@ -64,7 +64,12 @@ def show_data(
     task: Task = registry.load("tasks", prepared.manifest.task)()
     if split not in SPLITS:
         raise UsageError(f"no such split: {split}", hint=f"splits: {', '.join(SPLITS)}")
+    if not task.packed and (records := prepared.manifest.splits.get(split)):
+        _check_index(index, records, split)
     reader = _reader(prepared, task, model, offline=offline)
+    if task.packed and reader.family == "decoder" and reader.tokenizer == prepared.tokenizer:
+        with _store(prepared, task, split, None, reader.tokenizer) as store:
+            _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
     tokenizer = load_tokenizer(reader.tokenizer)
     labels = prepared.manifest.labels if task.labelled else ()
     told = reader.instruction if reader.instruction is not None else task.instruct(labels)
@@ -73,9 +78,7 @@ def show_data(
     mending = families.mending_of(reader.family, reader.kind) if task.packed and reader.family != "decoder" else None
     with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, mending=mending)
-        if not 0 <= index < len(source):
-            what = f"{len(source):,} examples, 0 to {len(source) - 1:,}" if len(source) else "no examples"
-            raise UsageError(f"there is no number {index} in the split {split}: it has {what}", hint="--index 0")
+        _check_index(index, len(source), split)
         rows = _rows(source, index, reader.family, tokenizer)
         label = prepared.manifest.labels[store.label(index)] if task.labelled and reader.family == "encoder" else None
         found = len(source)
@@ -93,6 +96,13 @@ def show_data(
         "learned": sum(row["learned"] for row in rows),
         "tokens": rows,
     }
+
+
+def _check_index(index: int, count: int, split: str) -> None:
+    """Raise `UsageError` for the number of an example that there is not."""
+    if not 0 <= index < count:
+        what = f"{count:,} examples, 0 to {count - 1:,}" if count else "no examples"
+        raise UsageError(f"there is no number {index} in the split {split}: it has {what}", hint="--index 0")
 
 
 # ---------------------------------------------------------------------------------------------------------------

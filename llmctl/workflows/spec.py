@@ -173,7 +173,9 @@ class GenerateConfig(Spec):
 
     model: ModelReference = flag(..., "a run, a model folder, or hf:ID", panel="Main")
     task: TaskName | None = flag(None, "how to put the prompt; the model folder knows", panel="Main")
-    prompt: tuple[str, ...] = flag((), "what to answer or continue; repeatable", panel="Main")
+    prompt: tuple[str, ...] = flag(
+        (), "what to answer or continue; one prints its text, several (or a file, a pipe) JSON lines", panel="Main"
+    )
     input: str | None = flag(None, "a file of prompts or records, - for standard input", panel="Main")
     output: Path | None = flag(None, "a JSONL file of answers, one row for every input row", panel="Main")
     explain: Path | None = flag(

@@ -49,20 +49,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A verb's two functions: `check(config, asked)` finds faults before anything slow and returns a plan;
-    `do(config, plan, asked)` returns the document of the verb."""
+    """A verb's functions: `check(config, asked)` finds faults before anything slow and returns a plan;
+    `do(config, plan, asked)` returns the document of the verb; `foresee(config)` finds those faults that can be found
+    while an input is yet to be made."""
 
     check: Callable[[Any, Asked], Any]
     do: Callable[[Any, Any, Asked], dict[str, Any]]
+    foresee: Callable[[Any], None]
 
 
 def real(verb: str) -> Work:
     """The verb itself; its workflow is imported when it is first called for."""
     return {
-        "preprocess": Work(_check_preprocess, _preprocess),
-        "train": Work(_check_train, _train),
-        "generate": Work(_check_generate, _generate),
-        "eval": Work(_check_eval, _eval),
+        "preprocess": Work(_check_preprocess, _preprocess, _foresee_preprocess),
+        "train": Work(_check_train, _train, _foresee_train),
+        "generate": Work(_check_generate, _generate, _foresee_generate),
+        "eval": Work(_check_eval, _eval, _foresee_eval),
     }[verb]
 
 
@@ -70,6 +72,10 @@ def _check_preprocess(config: Any, asked: Asked) -> Any:
     from llmctl.workflows import preprocess
 
     return preprocess.preflight(config, force=asked.force, offline=asked.offline)
+
+
+def _foresee_preprocess(config: Any) -> None:
+    whole.refuse_same(config.out, inputs("preprocess", config))
 
 
 def _preprocess(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
@@ -85,6 +91,13 @@ def _check_train(config: Any, asked: Asked) -> Any:
     return train.preflight(config, force=asked.force, offline=asked.offline, resume=asked.resume)
 
 
+def _foresee_train(config: Any) -> None:
+    from llmctl.workflows import train_checks
+
+    train_checks.refuse_inside_run(config.out)
+    whole.refuse_same(config.out, inputs("train", config))
+
+
 def _train(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
     from llmctl.workflows import train
 
@@ -98,6 +111,11 @@ def _check_generate(config: Any, asked: Asked) -> Any:
     return generate.preflight(config, force=asked.force, offline=asked.offline, stdin_is_tty=True)
 
 
+def _foresee_generate(config: Any) -> None:
+    if config.output is not None:
+        whole.refuse_same(config.output, _places(config.input))
+
+
 def _generate(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
     from llmctl.workflows import generate
 
@@ -108,6 +126,18 @@ def _check_eval(config: Any, asked: Asked) -> Any:
     from llmctl.workflows import evaluate
 
     return evaluate.preflight(config, force=asked.force, offline=asked.offline)
+
+
+def _foresee_eval(config: Any) -> None:
+    from llmctl.metrics import parse
+    from llmctl.workflows import evaluate
+
+    if config.metric:
+        evaluate.metrics_of(config, None)
+    for each in config.require:
+        parse.parse_gate(each)
+    if config.out is not None:
+        whole.refuse_same(config.out, _places(config.data, config.predictions, config.baseline, *config.references))
 
 
 def _eval(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:

@@ -123,3 +123,14 @@ def test_a_data_set_says_its_licence_and_the_command_that_reads_it(capsys: pytes
 def test_near_misses(capsys: pytest.CaptureFixture[str], words: list[str], error: str) -> None:
     assert run(words) == 2
     assert capsys.readouterr() == ("", error)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60])
+def test_no_name_is_cut_on_a_narrow_terminal(on_terminal: Any, width: int) -> None:
+    seen = on_terminal(width, "list", "tasks")
+    rows = [line.split() for line in seen.splitlines() if line.strip()]
+    for name in ("question-answering", "language-modeling"):
+        assert any(name in row for row in rows), seen
+    assert ("owner" in rows[0]) == (width == 60)
+    assert ("left out, the terminal is narrow: owner" in " ".join(seen.split())) == (width < 60)
+    assert all(len(line) <= width for line in seen.splitlines() if "left out" not in line)

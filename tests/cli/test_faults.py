@@ -182,6 +182,45 @@ def test_a_fault_alone_is_told_as_it_is(here: Path, inside: Inside) -> None:
     assert error == {"kind": "usage", "message": "no such model folder: nodir", "hint": hint, "exit_code": 2}
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("preprocess reviews.csv --task classification --columns text=sentense,label=mood --out out", "'sentence'?"),
+        ("preprocess reviews.csv --task classification --out out", "--columns text=YOUR_COLUMN"),
+        ("preprocess broken.jsonl --task lm --out out", "--on-bad-record skip|reject"),
+        ("preprocess sub/broken.json --task lm --out out", "did you mean 'sub/broken.jsonl'?"),
+        ("generate --model ./nothere --prompt a", "name a run (llmctl runs list), a model folder or hf:ID"),
+        ("generate --model sub/nothere --prompt a", "did you mean 'sub/nothere2'?"),
+        ("runs list sub/nothere", "did you mean 'sub/nothere2'?"),
+        ("run sub/recipe.yaml", "did you mean 'sub/recipes.yaml'?"),
+        ("show data dates.en", "--source-file dates.en --target-file FILE --task translation --out data/dates"),
+        ("train --data hyp.txt --model lstm --out run", "llmctl preprocess hyp.txt --task lm --out data/hyp"),
+        ("train --data good.jsonl --model lstm --out run", "preprocess good.jsonl --task TASK --out data/good"),
+        ("train --data sonnets --model lstm --out run", "llmctl preprocess sonnets --out data/sonnets"),
+    ],
+)
+def test_a_hint_can_be_followed_as_it_stands(here: Path, inside: Inside, words: str, hint: str) -> None:
+    Path("reviews.csv").write_text("sentence,mood\nfine,good\n")
+    Path("broken.jsonl").write_text('{"text": "a"}\n{"text": \n{"text": "c"}\n')
+    Path("sub/nothere2").mkdir(parents=True)
+    for name in ("sub/broken.jsonl", "sub/recipes.yaml", "dates.en"):
+        Path(name).write_text("")
+    code = 3 if words.startswith("preprocess") and "sub/" not in words else 2
+    assert hint in inside(*words.split(), code=code)["error"]["hint"]
+
+
+def test_an_output_inside_an_input_folder_is_not_said_to_overwrite_it(here: Path, inside: Inside) -> None:
+    error = inside("preprocess", ".", "--task", "lm", "--out", "x3", code=2)["error"]
+    assert error["message"] == "the output x3 lies inside the input ."
+
+
+def test_the_last_line_of_eval_says_what_the_file_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from llmctl.cli.main import run
+
+    assert run([*FILES, "one.jsonl"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "predictions: one.jsonl"
+
+
 def test_a_compressed_parquet_file_is_read_with_a_renamed_id(here: Path, inside: Inside) -> None:
     inside("preprocess", "good.parquet.gz", *PREPROCESS[2:], "--columns", "id=name")
     assert pq.read_table("out/text/train-00000.parquet")["id"][0].as_py().startswith("n")

@@ -57,6 +57,8 @@ def test_version() -> None:
         (["trian"], "no such command 'trian'", "did you mean 'train'?"),
         (["zzz"], "no such command 'zzz'", "see: llmctl --help"),
         (["train", "--modle", "gpt2"], "no such option: --modle", "did you mean '--model'?"),
+        (["train", "--layers", "3"], "no such option: --layers", "--set model.layers=3"),
+        (["train", "--weight-decay=0.1"], "no such option: --weight-decay", "--set optimizer.weight_decay=0.1"),
         (["train", "--model"], "option '--model' requires an argument", "see: llmctl train --help"),
         (["list", "modles"], "no such kind 'modles'", "did you mean 'models'?"),
         (["show", "models", "gtp2"], "no model named 'gtp2'", "did you mean 'gpt2'?"),
@@ -71,6 +73,11 @@ def test_a_mistake_is_named_with_what_was_meant(words: list[str], message: str, 
     assert done.returncode == 2
     assert done.stdout == b""
     assert done.stderr.decode().splitlines() == [f"error: {message}", f"  {hint}"]
+
+
+def test_a_key_that_lies_deeper_is_named_with_its_path_and_not_among_all_others() -> None:
+    done = llmctl("train", "--model", "lstm", "--data", "d", "--out", "o", "--set", "layers=3")
+    assert done.stderr.decode() == "error: layers: unknown key; did you mean 'model.layers'?\n"
 
 
 def test_all_config_faults_come_at_once() -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,29 @@ def test_a_pipe_holds_lines_or_records(capsys: Any, folders: Any, monkeypatch: p
     stdin(monkeypatch, text)
     assert completions(capsys, "--model", folders["translator"], "--max-new-tokens", 4, "--input", "-") == found
     assert [row["prompt"] for row in found] == ["Shall I", "Thou"]
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "no prompts"), ('{"prompt": "hi"}', "is missing")])
+def test_an_input_that_cannot_be_asked_is_told_before_torch_is_imported(
+    folders: Any, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "asked.jsonl").write_text(text)
+    words = ["generate", "--model", str(folders["lm"]), "--input", str(tmp_path / "asked.jsonl")]
+    probe = f"import sys; from llmctl.cli.main import run; print(run({words!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert said in done.stderr
+    assert done.stdout.split() == ["3", "False"]
+
+
+def test_a_row_without_the_field_is_told_the_fields_and_no_option_that_generate_lacks(
+    capsys: Any, folders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(monkeypatch, '{"prompt": "hi"}\n')
+    assert run(["generate", "--model", str(folders["lm"])]) == 3
+    assert capsys.readouterr().err.splitlines() == [
+        "error: standard input:1:text: the field 'text' is missing; the record has prompt",
+        "  a record has text, and may have id",
+    ]
 
 
 def test_an_empty_pipe_asks_nothing(capsys: Any, folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:

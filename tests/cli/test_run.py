@@ -36,7 +36,7 @@ class Stages:
         self.fails: dict[str, LlmctlError] = {}
 
     def __call__(self, verb: str) -> Work:
-        return Work(self._check(verb), self._do(verb))
+        return Work(self._check(verb), self._do(verb), lambda config: None)
 
     def _check(self, verb: str) -> Callable[[Any, Asked], Any]:
         def check(config: Any, asked: Asked) -> None:
@@ -226,6 +226,44 @@ def test_a_failing_stage_ends_the_run_with_its_error_and_tells_all_stages(here: 
     assert go(stages)["preprocess"][0] == "skipped"
 
 
+def test_a_stage_that_failed_says_its_error_and_not_why_it_ran(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("real.yaml").write_text(REAL)
+    Path("words.jsonl").write_text('{"text": "a"}\n{"text": \n{"text": "c"}\n')
+    assert llmctl(["run", "real.yaml", "--set", "preprocess={inputs: [words.jsonl], task: lm}"]) == 3
+    assert "preprocess  failed: words.jsonl:2: not valid JSON" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["train.out=old/new"], "old/new lies inside the run "),
+        (["train.out=prepared/run"], "the output prepared/run lies inside the input prepared"),
+        (["train.model=./nothere"], "train: no such file or folder: nothere"),
+        (["eval.data=nothere.jsonl"], "eval: no such file or folder: nothere.jsonl"),
+        (["eval.require=[perplexity<<1]"], "perplexity<<1"),
+    ],
+)
+def test_nothing_is_prepared_where_a_later_stage_cannot_start(
+    sets: list[str], said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("real.yaml").write_text(REAL)
+    Path("old").mkdir()
+    Path("old/run.json").write_text("{}")
+    before = sorted(here.rglob("*"))
+    assert llmctl(["run", "real.yaml", *(word for each in sets for word in ("--set", each))]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_run_inside_a_run_of_the_same_recipe_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("two.yaml").write_text(
+        "preprocess: {inputs: [words.txt], task: lm, out: p}\n"
+        "train: [{data: p, model: lstm, out: r}, {data: p, model: rnn, out: r/second}]\n"
+    )
+    assert llmctl(["run", "two.yaml"]) == 2
+    assert "train.out: r/second lies inside the run r" in capsys.readouterr().err
+
+
 def test_a_stage_killed_before_its_record_was_written_runs_again(here: Path) -> None:
     stages = Stages()
     go(stages)
@@ -318,7 +356,14 @@ def test_the_verbs_themselves(here: Path, capsys: pytest.CaptureFixture[str]) ->
     document = json.loads(capsys.readouterr().out)
     assert document["error"]["kind"] == "gate"
     assert [row["status"] for row in document["stages"]] == ["skipped", "skipped", "ran", "failed"]
+    assert document["stages"][3]["error"]["kind"] == "gate"
     assert document["stages"][3]["document"]["gates"][0]["met"] is False
+
+    assert llmctl(["run", "real.yaml", "--set", "eval.require=[perplexity<1]"]) == 10
+    told = capsys.readouterr()
+    assert "eval        gate not met\n" in told.out, "not the reason why it ran"
+    assert "skipped" in told.out
+    assert "skipped" not in told.err, "once is enough"
 
     assert llmctl(["run", "real.yaml", "--quiet"]) == 0, "a gate that was not met leaves nothing in the way"
     assert "skipped" in capsys.readouterr().out
@@ -338,19 +383,24 @@ def test_scores_that_run_did_not_make_keep_a_run_from_being_replaced(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_an_interrupted_train_stage_goes_on(here: Path, number: signal.Signals, code: int) -> None:
     Path("real.yaml").write_text(
         REAL.split("generate")[0].replace("max_steps: 3", "max_steps: 200, save_every: 20, eval_every: 100")
     )
-    command = [sys.executable, "-m", "llmctl", "run", "real.yaml", "--json"]
+    words = ["run", "real.yaml", "--set", "train.batch_size=4", "--json"]
+    command = [sys.executable, "-m", "llmctl", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(Path("runs").glob("poet/checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    process.communicate(timeout=120)
+    stdout, _ = process.communicate(timeout=120)
     assert process.returncode == code
+    if code == 75:
+        document = json.loads(stdout)
+        assert document["stages"][1]["error"]["kind"] == "stopped"
+        assert document["error"]["hint"] == "go on: llmctl run real.yaml --set train.batch_size=4"
     done = subprocess.run(command, capture_output=True, check=True)
     prepared, train = json.loads(done.stdout)["stages"]
     assert prepared["status"] == "skipped"

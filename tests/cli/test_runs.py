@@ -51,6 +51,30 @@ def test_list_is_what_runs_does_alone(folder: Path, capsys: pytest.CaptureFixtur
     assert rows[0]["steps"] == 20, "of a run that died: the last line of its metrics"
 
 
+def test_a_narrow_terminal_shows_more_than_the_runs_and_says_what_it_leaves_out(folder: Path, on_terminal: Any) -> None:
+    seen = on_terminal(40, "runs", "list", "runs", cwd=folder)
+    assert "runs/stopped   stopped    loss 3.75" in seen
+    assert "left out, the terminal is narrow: task, steps, when, model" in seen
+
+
+def test_a_person_is_shown_no_whole_hashes_and_floats_and_paths_from_here(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = runs.read(folder / "runs" / "good")
+    parents = {"data": "a1b2c3d4" * 8, "data_path": str(folder / "data" / "dates")}
+    runs.write(folder / "runs" / "good", record.replace(parents=parents, result={"train_loss": 3.426080751419067}))
+    assert run(["runs", "show", "runs/good"]) == 0
+    shown = capsys.readouterr().out
+    assert "parents: {data: a1b2c3d4a1b2…, data_path: data/dates}" in shown
+    assert "train_loss: 3.42608}" in shown
+    assert run(["runs", "compare", "runs/good", "runs/dead"]) == 0
+    shown = capsys.readouterr().out
+    assert "a1b2c3d4a1b2…" in shown
+    assert " data/dates" in shown
+    document = asked(capsys, "show", "runs/good")
+    assert (document["parents"], document["result"]) == (parents, {"train_loss": 3.426080751419067})
+
+
 def test_list_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "runs"]) == 0
     heading, dead, good, _ = capsys.readouterr().out.splitlines()

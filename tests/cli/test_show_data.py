@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,15 @@ def test_what_cannot_be_shown(
 ) -> None:
     assert main.run(["show", *(word.format(**prepared) for word in words)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["chat", "language-modeling"])
+def test_an_index_that_is_not_there_is_told_before_tokenizers_are_loaded(prepared: dict[str, Path], task: str) -> None:
+    words = ["show", "data", str(prepared[task]), "--index", "9999"]
+    probe = f"import sys; from llmctl.cli.main import run; print(run({words!r}), 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "there is no number 9999" in done.stderr
+    assert done.stdout.split() == ["2", "False"]
 
 
 def test_an_empty_split_is_bad_data(prepared: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,9 @@ def test_memory_is_forecast_alike_once_a_model_has_weights(inside: Any, dates: P
             for each in (model, run)
         )
         assert given["memory"]["total_bytes"] == pytest.approx(new["memory"]["total_bytes"], rel=0.02)
+        shown = inside("show", "models", run, "--data", dates, "--set", "batch_size=256")
+        assert shown["forecast"]["memory"] == given["memory"], "a run is a model"
+        assert (shown["task"], shown["weights"]) == ("translation", given["parameters"])
 
 
 def test_show_models_tells_the_cost_of_learning_some_data(inside: Any, sonnets: Path) -> None:

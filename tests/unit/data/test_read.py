@@ -183,7 +183,7 @@ FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
     ("huge.jsonl", '{"text": "a", "n": ' + "9" * 5000 + "}\n", DataError, ["huge.jsonl:1", "digits"]),
     ("half.jsonl", '{"text": "ok"}\n{"text": "\\ud83d"}\n', DataError, ["half.jsonl:2", "lone surrogate", "ud83d"]),
     ("list.jsonl", "[1]\n", DataError, ["list.jsonl:1", "list", "object"]),
-    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "--columns"]),
+    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "a record has text"]),
     ("type.jsonl", '{"text": "a"}\n{"text": 5}\n', DataError, ["type.jsonl:2:text", "int", "expected str"]),
     ("short.csv", "text,n\na,1\nb\n", DataError, ["short.csv:3", "1 cells", "2"]),
     ("twice.csv", "text,text\na,b\n", DataError, ["'text' stands twice"]),

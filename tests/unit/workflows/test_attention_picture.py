@@ -134,7 +134,7 @@ def test_an_answer_that_was_cut_has_no_end_in_the_picture(inside: Inside, transl
     [
         (("--prompt", "a", "--explain", "a.pdf"), ".svg or .png"),
         (("--prompt", "a", "--prompt", "b", "--explain", "a.svg"), "one answer to one prompt"),
-        (("--prompt", "a", "--num-beams", "2", "--num-samples", "2", "--explain", "a.svg"), "one answer to one prompt"),
+        (("--prompt", "a", "--num-beams", "2", "--num-samples", "2", "--explain", "a.svg"), "leave --num-samples out"),
         (("--prompt", "a", "--set=engine=echo", "--explain", "a.svg"), "has no model to look into"),
         (("--prompt", "a", "--explain", "there.svg"), "exists"),
     ],
@@ -144,7 +144,8 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_asked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.svg").write_text("keep me")
-    assert said in inside("generate", "--model", translator, *words, code=2)["error"]["message"]
+    error = inside("generate", "--model", translator, *words, code=2)["error"]
+    assert said in f"{error['message']}; {error['hint']}"
     assert (tmp_path / "there.svg").read_text() == "keep me"
 
 

@@ -86,7 +86,7 @@ def test_what_is_in_the_way_is_left_alone(inside: Inside, sonnets: Path, tmp_pat
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     assert "exists" in refused(inside, sonnets, "rnn", tmp_path / "mine")
     assert "llmctl did not make it" in refused(inside, sonnets, "rnn", tmp_path / "mine", "--force")
-    assert "overwrite the input" in refused(inside, sonnets, "rnn", sonnets / "out")
+    assert "lies inside the input" in refused(inside, sonnets, "rnn", sonnets / "out")
     assert (
         "no comparison that can go on" in inside("compare", "--resume", tmp_path / "mine", code=2)["error"]["message"]
     )
