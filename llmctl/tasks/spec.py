@@ -95,7 +95,7 @@ class Task(ABC):
                     raise DataError(
                         f"the field {column.name!r} is missing; the record has {', '.join(record.fields) or 'none'}",
                         where=where,
-                        hint=f"name the columns: --columns {column.name}=YOUR_COLUMN",
+                        hint=f"rename it, or name the columns: preprocess --columns {column.name}=YOUR_COLUMN",
                     )
             elif not isinstance(value, column.kind):
                 raise DataError(
