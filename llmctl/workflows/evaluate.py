@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llmctl.config import Spec
 from llmctl.errors import ConfigError, DataError, Fault, UsageError
@@ -25,6 +25,8 @@ from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.spec import EvalConfig
 
 Metrics = list[tuple[MetricSpec, Spec]]
+TOLD: Final = "instruction"
+"""In a signature: the hash of what the user chose that the model be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Result:
     comparison: tuple[Mapping[str, Any], ...]
     predictions: str | None
     seconds: float
+    instruction: str | None = None
+    """What the model was told to do, where the user chose it."""
 
     @property
     def met(self) -> bool:
@@ -68,6 +72,8 @@ class Result:
             "predictions": self.predictions,
             "seconds": round(self.seconds, 3),
         }
+        if self.instruction is not None:
+            found["instruction"] = self.instruction
         if self.comparison:
             found["comparison"] = list(self.comparison)
         cleaned: dict[str, Any] = runs.without_nan(found)
@@ -126,6 +132,8 @@ def _check_sides(config: EvalConfig) -> None:
         faults.append(Fault("references", "are for --predictions", "a model is scored against the records of --data"))
     if config.predictions is not None and config.data is not None:
         faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
+    if config.instruction is not None and config.model is None:
+        faults.append(Fault("instruction", "is for --model", "predictions are scored as they are"))
     if config.baseline is not None and config.predictions is None:
         faults.append(Fault("baseline", "is compared with --predictions"))
     if faults:
@@ -140,7 +148,9 @@ def _asked(config: EvalConfig, *, offline: bool, tell: Tell) -> GivenModel | Non
     if not is_prepared(config.data):
         if not config.data.exists():
             raise UsageError(f"no such data: {config.data}", hint="a prepared folder or a file of records")
-        given = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
+        given = find_model(
+            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, tell=tell
+        )
         if given.task.labelled and given.family != "encoder" and not (config.labels or given.labels):
             return given  # chooses among the labels of the records, which are read later
         return given.choosing(config.labels, calibrate=config.calibrate)
@@ -149,7 +159,13 @@ def _asked(config: EvalConfig, *, offline: bool, tell: Tell) -> GivenModel | Non
         raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
     prepared_for = prepared.manifest.task
     given = find_model(
-        config.model, task=config.task, otherwise=prepared_for, base=config.base, offline=offline, tell=tell
+        config.model,
+        task=config.task,
+        otherwise=prepared_for,
+        instruction=config.instruction,
+        base=config.base,
+        offline=offline,
+        tell=tell,
     )
     if given.task.name != prepared_for:
         raise UsageError(f"the model answers {given.task.name}, {config.data} was prepared for {prepared_for}")
@@ -196,7 +212,8 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
     baseline_scores, comparison = _compare(config, checked, answers)
     gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
-    result = Result(scores, gates, comparison, str(config.predictions) if config.predictions else None, 0.0)
+    predictions = str(config.predictions) if config.predictions else None
+    result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
     if checked.out is not None:
         result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
         _keep(config, checked, result, answers, scored.rows, force=force)
@@ -222,7 +239,7 @@ def _answers_of_model(
     config: EvalConfig, given: GivenModel, metrics: Metrics, tell: Tell
 ) -> tuple[list[Answer], dict[str, str]]:
     """What the model answers to the records, how likely it finds them, or both, as the metrics read; and what the
-    signature of a likelihood must say."""
+    signatures must say."""
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.answering import answered, open_asker
     from llmctl.workflows.questions import open_questions
@@ -245,8 +262,10 @@ def _answers_of_model(
             seed=config.seed,
         )
         answers = answered(asker, records, sampling)
+    told = questions.layout.instruction
+    facts = {} if config.instruction is None else {TOLD: hashlib.sha256(told.encode()).hexdigest()[:8]}
     if "likelihood" not in reads:
-        return answers, {}
+        return answers, facts
     likely = asker.likelihoods(records, batch_size=config.batch_size, window=config.window)
     answers = [
         replace(answer, logprob=each.logprob, tokens=each.tokens, bytes=each.bytes)
@@ -258,6 +277,7 @@ def _answers_of_model(
         "window": str(window),
         "stride": str(stride),
         "precision": config.precision,
+        **facts,
     }
 
 
@@ -282,10 +302,11 @@ def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
 
 
 def _with_facts(score: Score, checked: Checked, facts: Mapping[str, str]) -> Score:
-    """A likelihood compares only between models of one tokenizer, window and precision: the signature says them."""
+    """A likelihood compares only between models of one tokenizer, window and precision, any score only between models
+    told the same where the user chose what: the signature says them."""
     reads = {name: spec.reads for spec, _ in checked.metrics for name in spec.scores}
     if reads[score.metric] != "likelihood":
-        return score
+        facts = {name: value for name, value in facts.items() if name == TOLD}
     return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in facts.items())]))
 
 

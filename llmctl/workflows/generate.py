@@ -99,7 +99,9 @@ def preflight(
                 hint="--prompt TEXT (an empty one continues from nothing), or --input FILE, or a pipe",
             )
         source = STDIN
-    model = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
+    model = find_model(
+        config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, tell=tell
+    )
     model = model.choosing(config.labels, calibrate=config.calibrate)
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")

@@ -21,6 +21,7 @@ from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
+from llmctl.workflows.instructions import check_instruction
 from llmctl.workflows.spec import HUB, TrainConfig
 from llmctl.workflows.weights import PARENT, PARENT_PATH, open_weights
 
@@ -79,6 +80,8 @@ def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Check
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
     best_by, best_score = _best_by(config, prepared, task)
+    tokenizer = given.path if given and given.has_tokenizer else prepared.tokenizer
+    check_instruction(config.instruction, task, family, tokenizer)
     return Checked(
         resolved=_resolve(config, architecture, shape, given),
         prepared=prepared,
