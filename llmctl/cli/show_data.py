@@ -18,6 +18,7 @@ OPTIONS: Final = (
     Option("--index", "which record (or block), from 0", PANEL, "N", text=True),
     Option("--split", "train, validation or test", PANEL, "SPLIT", choices=("train", "validation", "test"), text=True),
     Option("--model", "who reads it: a run, a folder, NAME[:SIZE]", PANEL, "MODEL", is_path=True, text=True),
+    Option("--instruction", "what it is told to do, in the place of what it learned", PANEL, "TEXT", text=True),
 )
 FACTS: Final = ("task", "model", "family", "style", "record")
 SPLITS: Final = ("train", "validation", "test")

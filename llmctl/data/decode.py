@@ -25,6 +25,9 @@ BOMB_RATIO: Final = 500
 BOMB_FLOOR: Final = 64 << 20
 """Below so many unpacked bytes no ratio is a danger."""
 
+ENCODINGS: Final = "latin1, cp1252, gb18030, utf-16, …"
+"""As Python and iconv both spell them."""
+
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 
@@ -89,9 +92,11 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str) -> Iterator[bytes]
 class Text:
     """The characters of one input, decoded strictly; a byte that cannot be decoded makes its line a fault."""
 
-    def __init__(self, source: Iterator[bytes], name: str, encoding: str = "utf-8") -> None:
+    def __init__(self, source: Iterator[bytes], name: str, encoding: str | None = None) -> None:
+        """`encoding`: None where the verb has no setting for it: UTF-8, and a fault says how to convert."""
         self.name = name
-        self.encoding = encoding
+        self.encoding = encoding or "utf-8"
+        self._can_be_named = encoding is not None
         self.faulty = False
         """Whether any byte so far could not be decoded: only then lines have to be looked at."""
         self.had_bom = False
@@ -157,7 +162,7 @@ class Text:
         return DataError(
             f"the byte \\x{ord(found[0]) - 0xDC00:02x} is not {self.encoding}",
             where=f"{self.name}:{line}:{column}",
-            hint="name the file's encoding: --encoding latin-1, cp1252, gb18030, utf-16, …",
+            hint=self._cure(),
         )
 
     def _decode(self, decoder: Any, block: bytes, *, final: bool) -> str:
@@ -174,7 +179,7 @@ class Text:
             raise DataError(
                 f"is not {self.encoding}: {getattr(error, 'reason', error)}",
                 where=self.name,
-                hint="name the file's encoding: --encoding utf-8, latin-1, gb18030, …",
+                hint=self._cure(f"utf-8, {ENCODINGS}"),
             ) from error
         decoder.setstate(lenient.getstate())
         return text
@@ -187,18 +192,32 @@ class Text:
         if marked or block[:4096].count(0) * 3 > len(block[:4096]) > 8:
             column = 1 if marked else block.index(0) + 1
             byte = block[column - 1]
+            found = "utf-16" if marked else "utf-16be" if column % 2 else "utf-16le"
             raise DataError(
                 f"the byte \\x{byte:02x} is not utf-8 text; the file looks like UTF-16",
                 where=f"{self.name}:1:{column}",
-                hint="name the file's encoding: --encoding utf-16",
+                hint=self._cure(found),
             )
+
+    def _cure(self, found: str | None = None) -> str:
+        """What helps against another encoding, `found` where it is known."""
+        if self._can_be_named:
+            return f"name the file's encoding: --encoding {found or ENCODINGS}"
+        ending, compression = self.name.lower(), compression_of(self.name)
+        if compression:
+            ending = ending.removesuffix(f".{compression}")
+        unpacked = {"gz": "gzip -dc FILE | ", "zst": "zstd -dc FILE | "}.get(compression, "")
+        command = (
+            f"{unpacked}iconv -f {found or 'ENCODING'} -t utf-8{'' if unpacked else ' FILE'} > NEW{Path(ending).suffix}"
+        )
+        return f"convert it: {command}" + ("" if found else f"; ENCODING is {ENCODINGS}")
 
 
 def too_long(where: str, noun: str) -> EnvironmentFault:
     return EnvironmentFault(
         f"the {noun} is longer than {RECORD_LIMIT:,} characters, which would not be read in bounded memory",
         where=where,
-        hint="cut it into smaller records; for plain text: --document paragraph or line",
+        hint="cut it into smaller records; for plain text: preprocess --document paragraph or line",
     )
 
 

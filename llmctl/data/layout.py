@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from llmctl.data.frames import CHAT_TEMPLATES, NO_IDS, Frame, Frames, Ids, Style, is_chat
 from llmctl.data.plain import control_tokens, plain_ids
+from llmctl.data.spec import TOLD
 from llmctl.types import Family, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "Sample", "Style", "style_for"]
@@ -79,7 +80,7 @@ class Layout:
         `instruction`: what a model is told to do with a record, in the styles `template` and `plain`.
         """
         self.tokenizer, self.family, self.style, self.context = tokenizer, family, style, context
-        self.instruction = instruction if style in ("template", "plain") else ""
+        self.instruction = instruction if style in TOLD else ""
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
         template = tokenizer.chat_template

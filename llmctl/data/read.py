@@ -35,7 +35,8 @@ class Reading:
     """Columns that are needed, where that is known: other ones of a Parquet file are not read."""
     fields_of: FieldsOf | None = None
     document: Document = "line"
-    encoding: str = "utf-8"
+    encoding: str | None = None
+    """None where the verb has no setting for it: UTF-8."""
     whole_files: int = 0
     """Plain text files that were one document each."""
     boms: int = 0
@@ -51,7 +52,7 @@ def read_records(
     columns: str | None = None,
     fields_of: FieldsOf | None = None,
     document: Document = "line",
-    encoding: str = "utf-8",
+    encoding: str | None = None,
 ) -> Iterator[Record]:
     """The records of files, folders, globs, built-in data sets or `-`. Raises `DataError` at the first bad one.
 
@@ -151,7 +152,7 @@ def plain_fields(source: Source, fields_of: FieldsOf | None) -> FieldsOf:
     if fields_of is None:
         raise UsageError(
             f"{source.name} is plain text, which has no fields of its own",
-            hint="give .jsonl, .csv or .parquet; for translation two aligned files: --source-file F --target-file F",
+            hint="give .jsonl, .csv or .parquet; for translation preprocess --source-file F --target-file F, two aligned files",
         )
     return fields_of
 

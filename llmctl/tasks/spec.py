@@ -47,15 +47,22 @@ class Task(ABC):
     """What a model that was given its weights elsewhere is told to do; see `data/layout.py` for which styles."""
 
     @property
+    def instructed(self) -> bool:
+        """Whether a record can be put with an instruction: a text to go on from and a conversation are put as they are."""
+        return not self.packed and self.answer_role != "assistant"
+
+    @property
     def askable(self) -> tuple[Family, ...]:
         """Families that can be asked it."""
         return tuple(family for family in self.families if family not in self.unasked)
 
-    def instruct(self, labels: Sequence[str] = ()) -> str:
-        """The instruction; for a labelled task with the labels to choose among, where they are few."""
-        if not (self.labelled and self.instruction and 0 < len(labels) <= LABELS_TOLD):
-            return self.instruction
-        return f"{self.instruction} The labels are: {', '.join(labels)}."
+    def instruct(self, labels: Sequence[str] = (), instruction: str | None = None) -> str:
+        """The instruction, the task's own where None is given; for a labelled task with the labels to choose among, where
+        they are few."""
+        told = self.instruction if instruction is None else instruction
+        if not (self.labelled and told and 0 < len(labels) <= LABELS_TOLD):
+            return told
+        return f"{told} The labels are: {', '.join(labels)}."
 
     @abstractmethod
     def segments(self, record: Record) -> list[Segment]:

@@ -328,7 +328,7 @@ def piped_lines(source: Iterable[bytes]) -> Iterator[tuple[str, str]]:
     text = Text(iter(source), "standard input")
     for number, line in text.lines():
         if fault := text.fault(number, line):
-            raise DataError(fault.message, where=fault.where, hint="convert it: iconv -f ENCODING -t UTF-8")
+            raise fault
         if line.strip():
             yield f"{text.name}:{number}", line
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llmctl.config import Spec
 from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
@@ -29,6 +29,8 @@ from llmctl.workflows.weights import open_weights
 Metrics = list[tuple[MetricSpec, Spec]]
 Facts = Mapping[str, Mapping[str, str]]
 """What the signatures of scores must say of how a model was asked, by what their metrics read."""
+TOLD: Final = "instruction"
+"""In a signature: the hash of what the user chose that the model be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Result:
     comparison: tuple[Mapping[str, Any], ...]
     predictions: str | None
     seconds: float
+    instruction: str | None = None
+    """What the model was told to do, where the user chose it."""
 
     @property
     def met(self) -> bool:
@@ -72,6 +76,8 @@ class Result:
             "predictions": self.predictions,
             "seconds": round(self.seconds, 3),
         }
+        if self.instruction is not None:
+            found["instruction"] = self.instruction
         if self.comparison:
             found["comparison"] = list(self.comparison)
         cleaned: dict[str, Any] = runs.without_nan(found)
@@ -149,6 +155,8 @@ def _check_sides(config: EvalConfig) -> None:
         faults.append(Fault("references", "are for --predictions", "a model is scored against the records of --data"))
     if config.predictions is not None and config.data is not None:
         faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
+    if config.instruction is not None and config.model is None:
+        faults.append(Fault("instruction", "is for --model", "predictions are scored as they are"))
     if config.baseline is not None and config.predictions is None:
         faults.append(Fault("baseline", "is compared with --predictions"))
     if faults:
@@ -185,13 +193,21 @@ def _given(config: EvalConfig, data: Prepared | Path, *, offline: bool, tell: Te
     """The model, found to belong to the data."""
     assert config.model is not None
     if isinstance(data, Path):
-        given = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
+        given = find_model(
+            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, tell=tell
+        )
         if given.task.labelled and given.family != "encoder" and not (config.labels or given.labels):
             return given  # chooses among the labels of the records, which are read later
         return given.choosing(config.labels, calibrate=config.calibrate)
     prepared_for = data.manifest.task
     given = find_model(
-        config.model, task=config.task, otherwise=prepared_for, base=config.base, offline=offline, tell=tell
+        config.model,
+        task=config.task,
+        otherwise=prepared_for,
+        instruction=config.instruction,
+        base=config.base,
+        offline=offline,
+        tell=tell,
     )
     if given.task.name != prepared_for:
         raise UsageError(f"the model answers {given.task.name}, {config.data} was prepared for {prepared_for}")
@@ -233,7 +249,8 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
     baseline_scores, comparison = _compare(config, checked, answers)
     gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
-    result = Result(scores, gates, comparison, str(config.predictions) if config.predictions else None, 0.0)
+    predictions = str(config.predictions) if config.predictions else None
+    result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
     if checked.out is not None:
         result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
         _keep(config, checked, result, answers, scored.rows, force=force)
@@ -260,9 +277,9 @@ def _answers_of_model(
 ) -> tuple[list[Answer], Facts]:
     """What the model answers to the records, how likely it finds them, or both, as the metrics read.
 
-    A likelihood compares only between models of one tokenizer, window and precision. A label that nothing is said of is
-    the one that the model finds likeliest, by its head or by the label's text: so both stand side by side, and a
-    calibrated choice by itself.
+    A likelihood compares only between models of one tokenizer, window and precision, any score only between models told
+    the same where the user chose what. A label that nothing is said of is the one that the model finds likeliest, by its
+    head or by the label's text: so both stand side by side, and a calibrated choice by itself.
     """
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.answering import answered, open_asker
@@ -286,7 +303,8 @@ def _answers_of_model(
             seed=config.seed,
         )
         answers = answered(asker, records, sampling)
-    facts = {"text": {"choice": "calibrated"} if config.calibrate else {}}
+    told = {} if config.instruction is None else {TOLD: _short_hash(questions.layout.instruction)}
+    facts = {"text": told | ({"choice": "calibrated"} if config.calibrate else {})}
     if "likelihood" not in reads:
         return answers, facts
     likely = asker.likelihoods(records, batch_size=config.batch_size, window=config.window)
@@ -300,6 +318,7 @@ def _answers_of_model(
         "window": str(window),
         "stride": str(stride),
         "precision": config.precision,
+        **told,
     }
     return answers, facts
 
@@ -310,6 +329,10 @@ def _tokenizer_hash(given: GivenModel, tokenizer: Any) -> str:
     if path.is_file():
         return whole.sha256(path)[:8]
     text: str = tokenizer.backend_tokenizer.to_str()
+    return _short_hash(text)
+
+
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

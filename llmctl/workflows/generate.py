@@ -115,7 +115,9 @@ def _check_asked(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
 
 
 def _model(config: GenerateConfig, *, offline: bool, tell: Tell) -> GivenModel:
-    model = find_model(config.model, task=config.task, base=config.base, offline=offline, tell=tell)
+    model = find_model(
+        config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, tell=tell
+    )
     model = model.choosing(config.labels, calibrate=config.calibrate)
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")

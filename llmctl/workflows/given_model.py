@@ -13,6 +13,7 @@ from llmctl.models import families
 from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
+from llmctl.workflows.instructions import check_instruction
 from llmctl.workflows.weights import open_weights
 
 PADDING_SHARE: Final = 0.05
@@ -22,8 +23,8 @@ PADDING_LEAST: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class GivenModel:
-    """`style` and `instruction` are the card's where it was made for this task; None: to be found by the tokenizer and
-    the task."""
+    """`style` and `told` are the card's where it was made for this task; None: to be found by the tokenizer and the
+    task."""
 
     reference: str
     folder: ModelFolder
@@ -31,7 +32,16 @@ class GivenModel:
     family: Family
     style: str | None
     labels: tuple[str, ...]
+    told: str | None = None
+    """What it learned to be told to do, labels included."""
     instruction: str | None = None
+    """What the user wants it to be told in the place of that."""
+
+    def instruct(self) -> str:
+        """What it is told to do."""
+        if self.instruction is None and self.told is not None:
+            return self.told
+        return self.task.instruct(self.labels, self.instruction)
 
     def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> GivenModel:
         """The same model, choosing among these labels; among its own where none are given.
@@ -76,6 +86,7 @@ def find_model(
     *,
     task: str | None = None,
     otherwise: str | None = None,
+    instruction: str | None = None,
     base: Path | None = None,
     offline: bool = False,
     tell: Tell = silent,
@@ -84,7 +95,7 @@ def find_model(
 
     `task` overrides what the model folder says. A folder without a card is asked `otherwise`; where that is not known
     as a chat model if its tokenizer has a chat template, else as a language model. Raises `UsageError` where there is no model, or where it cannot express
-    the task, and what `open_weights` does.
+    the task, `ConfigError` for an `instruction` that it would not read, and what `open_weights` does.
     """
     folder = open_weights(reference, base=base, offline=offline, tell=tell)
     if not folder.has_tokenizer:
@@ -106,14 +117,17 @@ def find_model(
         )
     own = card is not None and card.task == wanted.name
     labels = (card.labels if card else ()) or _labels(folder.config)
+    style = card.style if card and own else None
+    check_instruction(instruction, wanted, family, folder.path, style=style)
     return GivenModel(
         reference=reference,
         folder=folder,
         task=wanted,
         family=family,
-        style=card.style if card and own else None,
+        style=style,
         labels=labels if wanted.labelled else (),
-        instruction=card.instruction if card and own else None,
+        told=card.instruction if card and own else None,
+        instruction=instruction,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from llmctl.data.decode import Text, blocks
 from llmctl.data.formats import parse_json
 from llmctl.errors import DataError, UsageError
 from llmctl.registry import near
@@ -37,13 +38,12 @@ def check_file(path: Path, what: str) -> None:
 
 def read(path: Path, what: str, fields: Sequence[str]) -> list[Line]:
     """The rows of a `.txt` or `.jsonl` file. Raises `DataError` with `file:line`."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"byte {error.object[error.start]:#04x} is not UTF-8", where=f"{path}:{line}") from error
+    text = Text(blocks(path, str(path)), str(path))
+    content = "".join(text.characters())
+    if fault := text.fault(1, content):
+        raise fault
     # Only a line feed ends a line: U+2028, U+0085 and the like are text.
-    rows = text.split("\n")
+    rows = content.split("\n")
     if rows and not rows[-1]:
         rows.pop()
     rows = [row.removesuffix("\r") for row in rows]

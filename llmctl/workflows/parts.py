@@ -66,7 +66,7 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         checked.family,
         style,
         context=_context(checked, config, model),
-        instruction=checked.task.instruct(labels),
+        instruction=checked.task.instruct(labels, config.instruction),
     )
     mends = checked.task.packed and checked.family != "decoder"
     mending = families.mending_of(checked.family, model.config.model_type) if mends else None

@@ -187,9 +187,8 @@ def open_questions(given: GivenModel, *, calibrate: bool = False, tell: Tell = s
     style = cast(Style, given.style) if given.style else style_for(given.family, tokenizer, packed=given.task.packed)
     card = given.folder.card
     clean = Clean.model_validate(card.clean) if card and card.clean else None
-    told = given.instruction if given.instruction is not None else given.task.instruct(given.labels)
     block = card.block_size if card else None
-    layout = Layout(tokenizer, given.family, style, context=context, instruction=told)
+    layout = Layout(tokenizer, given.family, style, context=context, instruction=given.instruct())
     return Questions(
         given.task, layout, clean=clean, block_size=block, labels=given.labels, calibrate=calibrate, tell=tell
     )

@@ -27,6 +27,7 @@ from llmctl.store import whole
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
+from llmctl.workflows.instructions import check_instruction
 from llmctl.workflows.spec import HUB
 from llmctl.workflows.train_checks import check_able
 from llmctl.workflows.weights import open_weights
@@ -50,7 +51,13 @@ class Reader:
 
 
 def show_data(
-    data: Path, *, index: int = 0, split: str = "train", model: str | None = None, offline: bool = False
+    data: Path,
+    *,
+    index: int = 0,
+    split: str = "train",
+    model: str | None = None,
+    instruction: str | None = None,
+    offline: bool = False,
 ) -> dict[str, Any]:
     """The document of `show data`.
 
@@ -58,7 +65,9 @@ def show_data(
     what has to be said in the place of a hidden one. `label` is what a classifier has to name.
 
     `model`: a run, a model folder, `hf:ID` or an architecture; without one the family that fits the task best reads.
-    Raises `UsageError` for what is not there or cannot read the task, and what opening the data and the model raises.
+    `instruction`: what it is told in the place of what it learned, or of the task's own.
+    Raises `UsageError` for what is not there or cannot read the task, `ConfigError` for an instruction that is not read,
+    and what opening the data and the model raises.
     """
     prepared = open_prepared(data)
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -67,12 +76,14 @@ def show_data(
     if not task.packed and (records := prepared.manifest.splits.get(split)):
         _check_index(index, records, split)
     reader = _reader(prepared, task, model, offline=offline)
+    check_instruction(instruction, task, reader.family, reader.tokenizer, style=reader.style)
     if task.packed and reader.family == "decoder" and reader.tokenizer == prepared.tokenizer:
         with _store(prepared, task, split, None, reader.tokenizer) as store:
             _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
     tokenizer = load_tokenizer(reader.tokenizer)
     labels = prepared.manifest.labels if task.labelled else ()
-    told = reader.instruction if reader.instruction is not None else task.instruct(labels)
+    learned = reader.instruction if instruction is None else None
+    told = learned if learned is not None else task.instruct(labels, instruction)
     style = reader.style or style_for(reader.family, tokenizer, packed=task.packed)
     layout = Layout(tokenizer, reader.family, style, context=reader.context, instruction=told)
     mending = families.mending_of(reader.family, reader.kind) if task.packed and reader.family != "decoder" else None

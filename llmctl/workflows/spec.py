@@ -23,6 +23,7 @@ LOSS: Final = "loss"
 """What the best checkpoint is chosen by unless a metric is named."""
 HUB: Final = "hf:"
 """The prefix that asks the Hugging Face hub."""
+INSTRUCTION: Final = "what a decoder that is told in words shall do; what it learned, or the task's own when not given"
 
 
 def registered(kind: str) -> Callable[[str], str]:
@@ -160,6 +161,7 @@ class TrainConfig(Spec):
     keep_checkpoints: Whole = key(2, "newest checkpoints kept, beside the best", ge=1)
     log_every: Whole = key(10, "steps between lines of metrics.jsonl", ge=1)
     max_length: Size | None = key(None, "cut records to so many tokens; the model's context when not given", ge=2)
+    instruction: str | None = key(None, INSTRUCTION)
     compile: Switch = key(False, "torch.compile the model: slower to start, 3 to 27 % faster after")
     processes: Whole = flag(1, "processes on this machine", panel="Processes", ge=1)
     machines: Whole = flag(1, "machines of the run, this one included", panel="Processes", ge=1)
@@ -193,6 +195,7 @@ class GenerateConfig(Spec):
     num_samples: Whole = flag(1, "answers to each prompt", panel="Choice", ge=1)
     labels: tuple[str, ...] = key((), "labels to choose among; a model trained to name labels knows its own")
     calibrate: Switch = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
+    instruction: str | None = key(None, INSTRUCTION)
     batch_size: Whole = flag(32, "prompts answered at once", panel="Run", ge=1)
     base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation")
@@ -239,6 +242,7 @@ class EvalConfig(Spec):
     num_beams: Whole = key(1, "beams of a beam search", ge=1)
     labels: tuple[str, ...] = key((), "labels to choose among; the model's or those of the data when not given")
     calibrate: Switch = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
+    instruction: str | None = key(None, INSTRUCTION)
     window: Size | None = key(
         None, "tokens seen at once in likelihoods; as long as the blocks learned when not given", ge=2
     )

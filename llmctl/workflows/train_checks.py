@@ -21,6 +21,7 @@ from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
+from llmctl.workflows.instructions import check_instruction
 from llmctl.workflows.spec import HUB, LOSS, TrainConfig
 from llmctl.workflows.weights import PARENT, PARENT_PATH, open_weights
 
@@ -103,6 +104,8 @@ def _examine(config: TrainConfig, findings: Findings, *, offline: bool, tell: Te
         findings.of("model", _check_shape, config, prepared, shape)
     findings.of("data", _check_train_split, config, prepared)
     best_by = findings.of("best_by", _best_by, config, prepared, task, family)
+    tokenizer = given.path if given and given.has_tokenizer else prepared.tokenizer
+    findings.of("instruction", check_instruction, config.instruction, task, family, tokenizer)
     if not findings.sound:
         return None
     return Checked(

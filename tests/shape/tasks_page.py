@@ -92,8 +92,10 @@ GIVEN: Final = """\
 A pretrained model keeps its own tokenizer and its own control tokens; `--model` takes its folder. If its tokenizer has a
 chat template, a decoder is put every task but language modelling as a conversation: instruction and question are one
 message of the user, the answer is the assistant's (`style template`). If it has neither a template nor the control
-tokens above, then question, instruction and answer follow each other, blank lines between (`style plain`). Here a chat
-model, hardly trained, stands for one that was downloaded:
+tokens above, then question, instruction and answer follow each other, blank lines between (`style plain`). The
+instruction is the task's own unless `--set instruction=TEXT` gives `train`, `generate` or `eval` another (`--instruction`
+of `show data`); a model keeps the one that it was trained with. Here a chat model, hardly trained, stands for one that was
+downloaded:
 """
 
 WORD: Final = "--tokenizer word --vocab-size 8192"
