@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from llmctl import registry
+from llmctl.models import families
 from llmctl.tasks.spec import Task
 from llmctl.types import Record
 
@@ -390,7 +391,7 @@ WIDE_TRANSFORMER = (
     "lr=0.003",
     "max_steps=300",
 )
-FORGETFUL = ("model.hidden=160", "lr=0.006", "max_steps=800")
+FORGETFUL = ("model.hidden=192", "lr=0.003", "max_steps=2000")
 """Without gates what stands some ten tokens before is learned late."""
 ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).askable]
 MENDED = [each for each in LEARNED if each not in ASKED]
@@ -429,6 +430,9 @@ def test_32_records_learned_by_heart_are_given_back(
 def test_32_texts_learned_by_heart_are_mended_wherever_a_hole_is(
     task: str, family: str, model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Holes are drawn anew whenever a text is seen, so the loss is of holes that were never seen before."""
-    words = (*wide(family, model), *BY_HEART)
-    assert inside(*train(task, model, prepared(task, 0.0), tmp_path / "run", *words))["train_loss"] < 0.1
+    """Holes are drawn anew whenever a text is seen, so the loss is of holes that were never seen before. Some say the
+    whole text again, others only what is missing, and learn from that alone: a guess by frequency would have 2.5."""
+    says_all = families.mending_of(family, model) == "infilling"
+    words = (*wide(family, model), *BY_HEART, *(() if says_all else ("max_steps=1500",)))
+    loss = inside(*train(task, model, prepared(task, 0.0), tmp_path / "run", *words))["train_loss"]
+    assert loss < (0.1 if says_all else 0.5)
