@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,9 +144,12 @@ def test_refusals(pipe: Any, typed: bytes, words: list[str], code: int, message:
     assert len(err.splitlines()) <= 3
 
 
-def test_a_language_model_is_refused_in_one_line_that_says_what_to_do(pipe: Any, chat_folders: Any) -> None:
-    (chat_folders["lm"] / "model.safetensors").write_bytes(b"never to be opened")
-    code, out, err = pipe("Thou\n", model="lm")
+def test_a_language_model_is_refused_in_one_line_that_says_what_to_do(
+    capsys: Any, monkeypatch: Any, chat_folders: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(chat_folders["lm"], tmp_path / "lm")
+    (folder / "model.safetensors").write_bytes(b"never to be opened")
+    code, out, err = llmctl(capsys, monkeypatch, "Thou\n", "--model", folder)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert "no chat model" in err

@@ -91,8 +91,8 @@ def test_the_hint_on_a_foreign_encoding_followed_to_the_letter_helps(
     assert code == 0, told
 
 
-def test_a_missing_field_is_told_with_the_verb_that_can_name_columns(ran: Run, here: Path) -> None:
+def test_a_missing_field_is_told_with_the_fields_that_a_record_has(ran: Run, here: Path) -> None:
     (here / "bad.jsonl").write_text('{"body": "a"}\n', encoding="utf-8")
     code, told = ran(["eval", "--model", "lm", "--data", "bad.jsonl", "--metric", "perplexity"])
     assert code == 3
-    assert "preprocess --columns text=" in told
+    assert "a record has text, and may have id" in told

@@ -178,7 +178,7 @@ def test_faults_are_told_all_at_once(
 
 def test_a_fault_alone_is_told_as_it_is(here: Path, inside: Inside) -> None:
     error = inside("generate", "--model", "./nodir", "--prompt", "a", code=2)["error"]
-    hint = "see: llmctl runs list"
+    hint = "name a run (llmctl runs list), a model folder or hf:ID"
     assert error == {"kind": "usage", "message": "no such model folder: nodir", "hint": hint, "exit_code": 2}
 
 
@@ -211,7 +211,7 @@ def test_a_hint_can_be_followed_as_it_stands(here: Path, inside: Inside, words: 
 
 def test_an_output_inside_an_input_folder_is_not_said_to_overwrite_it(here: Path, inside: Inside) -> None:
     error = inside("preprocess", ".", "--task", "lm", "--out", "x3", code=2)["error"]
-    assert error["message"] == "the output x3 lies inside the input ."
+    assert "out: the output x3 lies inside the input .; name a place outside it" in error["message"].split("\n")
 
 
 def test_the_last_line_of_eval_says_what_the_file_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
