@@ -19,7 +19,7 @@ from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Tell, silent
 from llmctl.workflows import train_checks
-from llmctl.workflows.evaluate import Metrics, metrics_of
+from llmctl.workflows.evaluate_checks import Metrics, metrics_of
 from llmctl.workflows.spec import HUB, CompareConfig, EvalConfig, TrainConfig, same_model
 
 COMPARISON: Final = "compare.json"

@@ -129,13 +129,10 @@ def _check_eval(config: Any, asked: Asked) -> Any:
 
 
 def _foresee_eval(config: Any) -> None:
-    from llmctl.metrics import parse
-    from llmctl.workflows import evaluate
+    from llmctl.workflows import evaluate_checks
 
     if config.metric:
-        evaluate.metrics_of(config, None)
-    for each in config.require:
-        parse.parse_gate(each)
+        evaluate_checks.metrics_of(config, None)
     if config.out is not None:
         whole.refuse_same(config.out, _places(config.data, config.predictions, config.baseline, *config.references))
 
