@@ -74,6 +74,7 @@ class ConfigError(UsageError):
     """All faults of one configuration, told together."""
 
     kind = "config"
+    faults: tuple[Fault, ...] = ()
 
     def __init__(self, faults: Sequence[Fault], *, where: str | None = None, hint: str | None = None) -> None:
         self.faults = tuple(faults)
@@ -85,6 +86,8 @@ class ConfigError(UsageError):
 
 class SeveralErrors(LlmctlError):
     """Faults of several kinds, none of them of what was asked, told together."""
+
+    faults: tuple[Fault, ...] = ()
 
     def __init__(self, faults: Sequence[Fault], *, like: LlmctlError) -> None:
         self.faults = tuple(faults)
@@ -135,7 +138,7 @@ class Findings:
 
 def _faults(key: str, error: LlmctlError) -> list[Fault]:
     """An error as faults of a configuration; one that holds several already has their paths."""
-    if not isinstance(error, ConfigError | SeveralErrors):
+    if not isinstance(error, ConfigError | SeveralErrors) or not error.faults:
         return [Fault(key, str(error), error.hint)]
     first, *others = error.faults
     return [replace(first, hint=first.hint or error.hint), *others]

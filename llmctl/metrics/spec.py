@@ -52,6 +52,8 @@ class MetricSpec:
     options: type[Spec]
     reference: str
     implementation: str
+    counts_bytes: bool = False
+    """Whether a likelihood is taken by the bytes of the text that it foretells, not by its tokens."""
 
     def build(self, options: Spec | None = None) -> Metric:
         """The metric itself, with its options (defaults if none)."""
@@ -166,4 +168,5 @@ BITS_PER_BYTE = _text(
     scale="bits",
     reads="likelihood",
     higher_is_better=False,
+    counts_bytes=True,
 )

@@ -34,10 +34,10 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     kind = registry.kind_named(kind)
     size = None
     if kind == "models":
-        name, colon, size_name = name.partition(":")
+        whole, (name, colon, size_name) = name, name.partition(":")
         size = size_name if colon else None
-        if name not in registry.table("models").lookup and registry.looks_like_path(name):
-            return _given(name)
+        if name not in registry.table("models").lookup and registry.looks_like_path(whole):
+            return _given(whole)
     entry = registry.find(kind, name)
     part = registry.load(kind, entry.name)
     more = _model(part, size) if kind == "models" else _DESCRIBE[kind](part)

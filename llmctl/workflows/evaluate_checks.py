@@ -19,7 +19,7 @@ from llmctl.workflows import pairs
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.spec import EvalConfig
 from llmctl.workflows.train_checks import unreadable
-from llmctl.workflows.weights import open_weights
+from llmctl.workflows.weights import is_costly, open_weights
 
 Metrics = list[tuple[MetricSpec, Spec]]
 
@@ -122,6 +122,8 @@ def _asked(config: EvalConfig, findings: Findings, *, offline: bool, tell: Tell)
     if config.model is None:
         return None
     data = findings.of("data", _data, config)
+    if not findings.sound and is_costly(config.model):
+        return None
     if data is None:
         # What the model would be asked may not be known.
         findings.of("model", open_weights, config.model, base=config.base, offline=offline, tell=tell)

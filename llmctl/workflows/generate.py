@@ -21,6 +21,7 @@ from llmctl.types import Completion, Event, Record, Request, Tell, silent
 from llmctl.workflows.given_model import GivenModel, find_model
 from llmctl.workflows.prompts import Row, given_prompts, input_rows
 from llmctl.workflows.spec import GenerateConfig
+from llmctl.workflows.weights import is_costly
 
 if TYPE_CHECKING:
     from llmctl.workflows.answering import Asker
@@ -94,7 +95,8 @@ def preflight(
     findings.of("prompt", _check_asked, config, stdin_is_tty=stdin_is_tty)
     source = STDIN if not config.prompt and config.input is None else config.input
     sources = findings.of("input", _sources, source)
-    model = findings.of("model", _model, config, offline=offline, tell=tell)
+    look = findings.sound or not is_costly(config.model)
+    model = findings.of("model", _model, config, offline=offline, tell=tell) if look else None
     if config.output is not None:
         inputs = [path for each in sources or () for path in each.paths]
         findings.of("output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force)

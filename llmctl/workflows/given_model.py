@@ -13,7 +13,7 @@ from llmctl.models import families
 from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
-from llmctl.workflows.instructions import check_instruction
+from llmctl.workflows.instructions import check_instruction, told
 from llmctl.workflows.weights import open_weights
 
 PADDING_SHARE: Final = 0.05
@@ -39,9 +39,7 @@ class GivenModel:
 
     def instruct(self) -> str:
         """What it is told to do."""
-        if self.instruction is None and self.told is not None:
-            return self.told
-        return self.task.instruct(self.labels, self.instruction)
+        return told(self.task, self.labels, self.instruction, self.told)
 
     def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> GivenModel:
         """The same model, choosing among these labels; among its own where none are given.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmctl.data.given import is_told
 from llmctl.data.spec import TOLD
 from llmctl.errors import ConfigError, Fault
 from llmctl.tasks.spec import Task
+
+
+def told(task: Task, labels: Sequence[str], asked: str | None, learned: str | None) -> str:
+    """What a model is told: what the user asks for, else what it learned to be told for this task, else the task's own."""
+    return learned if asked is None and learned is not None else task.instruct(labels, asked)
 
 
 def check_instruction(

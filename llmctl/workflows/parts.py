@@ -20,11 +20,12 @@ from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.metrics.scoring import score_answers
-from llmctl.metrics.spec import PERPLEXITY, IntervalSpec
+from llmctl.metrics.spec import IntervalSpec
 from llmctl.models import adapters, families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
 from llmctl.types import Answer, Event, Tell
+from llmctl.workflows import instructions
 from llmctl.workflows.preprocess import encode_prepared
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
@@ -61,12 +62,14 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
     labels = checked.prepared.manifest.labels if checked.task.labelled else ()
     model = _build(checked, tokenizer, labels, tell)
     style = style_for(checked.family, tokenizer, packed=checked.task.packed)
+    card = checked.given.card if checked.given else None
+    learned = card.instruction if card and card.task == checked.task.name and tuple(card.labels) == labels else None
     layout = Layout(
         tokenizer,
         checked.family,
         style,
         context=_context(checked, config, model),
-        instruction=checked.task.instruct(labels, config.instruction),
+        instruction=instructions.told(checked.task, labels, config.instruction, learned),
     )
     mends = checked.task.packed and checked.family != "decoder"
     mending = families.mending_of(checked.family, model.config.model_type) if mends else None
@@ -177,7 +180,7 @@ def _learned_bytes(checked: Checked, validation: Source) -> int:
     Raises `UsageError` where answers are cut, so that not all of their bytes are foretold; perplexity counts tokens.
     """
     assert checked.best_by is not None
-    if isinstance(validation, Records) and checked.best_by.spec is not PERPLEXITY:
+    if isinstance(validation, Records) and checked.best_by.spec.counts_bytes:
         parts = map(validation.store.record, range(len(validation)))
         if cut := sum(validation.layout.loss(each) == "answer" for each in parts):
             raise UsageError(

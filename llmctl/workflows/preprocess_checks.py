@@ -70,7 +70,8 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Plan:
     if task is not None and config.on_bad_record == "fail" and findings.sound:
         findings.of("inputs", _check_first_records, config, task, sources)
     findings.of("out", _check_out, config, sources, force=force)
-    tokenizer = findings.of("tokenizer", _tokenizer, config, offline=offline)
+    look = findings.sound or not config.tokenizer.startswith(HUB)
+    tokenizer = findings.of("tokenizer", _tokenizer, config, offline=offline) if look else None
     findings.tell()
     assert task is not None
     assert tokenizer is not None

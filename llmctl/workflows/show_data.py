@@ -27,7 +27,7 @@ from llmctl.store import whole
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
-from llmctl.workflows.instructions import check_instruction
+from llmctl.workflows.instructions import check_instruction, told
 from llmctl.workflows.spec import HUB
 from llmctl.workflows.train_checks import check_able
 from llmctl.workflows.weights import open_weights
@@ -82,10 +82,14 @@ def show_data(
             _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
     tokenizer = load_tokenizer(reader.tokenizer)
     labels = prepared.manifest.labels if task.labelled else ()
-    learned = reader.instruction if instruction is None else None
-    told = learned if learned is not None else task.instruct(labels, instruction)
     style = reader.style or style_for(reader.family, tokenizer, packed=task.packed)
-    layout = Layout(tokenizer, reader.family, style, context=reader.context, instruction=told)
+    layout = Layout(
+        tokenizer,
+        reader.family,
+        style,
+        context=reader.context,
+        instruction=told(task, labels, instruction, reader.instruction),
+    )
     mending = families.mending_of(reader.family, reader.kind) if task.packed and reader.family != "decoder" else None
     with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, mending=mending)

@@ -25,6 +25,7 @@ from llmctl.errors import GateError
 from llmctl.store import runs, whole
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.types import Tell
+from llmctl.workflows.spec import HUB
 
 STAGES: Final = ("preprocess", "train", "generate", "eval")
 """The verbs that can be stages, in their order."""
@@ -174,7 +175,8 @@ def _places(*named: str | Path | None) -> list[Path]:
     return [
         Path(each).expanduser()
         for each in named
-        if isinstance(each, Path) or (isinstance(each, str) and each != STDIN and registry.looks_like_path(each))
+        if isinstance(each, Path)
+        or (isinstance(each, str) and each != STDIN and not each.startswith(HUB) and registry.looks_like_path(each))
     ]
 
 

@@ -12,7 +12,7 @@ from llmctl import registry
 from llmctl.config import Spec, combine, validate
 from llmctl.errors import ConfigError, DataError, Fault, Findings, IntegrityError, UsageError
 from llmctl.metrics import parse
-from llmctl.metrics.spec import PERPLEXITY, MetricSpec
+from llmctl.metrics.spec import MetricSpec
 from llmctl.models import families
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store import runs, whole
@@ -23,7 +23,7 @@ from llmctl.tasks.spec import Task
 from llmctl.types import Family, Tell, silent
 from llmctl.workflows.instructions import check_instruction
 from llmctl.workflows.spec import HUB, LOSS, TrainConfig
-from llmctl.workflows.weights import PARENT, PARENT_PATH, open_weights
+from llmctl.workflows.weights import PARENT, PARENT_PATH, is_costly, open_weights
 
 GIVEN_LEARNING_RATE: Final = 5e-5
 GIVEN_WIDTH: Final = 768
@@ -91,6 +91,8 @@ def examine(config: TrainConfig, *, offline: bool, tell: Tell = silent) -> Check
 def _examine(config: TrainConfig, findings: Findings, *, offline: bool, tell: Tell) -> Checked | None:
     """None where something was found."""
     prepared = findings.of("data", open_prepared, config.data)
+    if not findings.sound and is_costly(config.model.name):
+        return None
     model = findings.of("model", _model, config, offline=offline, tell=tell)
     if prepared is None or model is None:
         return None
@@ -378,7 +380,7 @@ def _unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
         return None
     if family == "encoder":
         return f"an encoder fills in hidden places, which is no likelihood of a text for {spec.name}"
-    if spec is not PERPLEXITY:
+    if spec.counts_bytes:
         return f"an encoder-decoder mends a text, it does not say all of it for {spec.name}"
     return None
 

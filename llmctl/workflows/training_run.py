@@ -150,7 +150,10 @@ class TrainingRun:
         return DivergedError(f"{error.message}; {kept}", where=f"{self.out / 'diverged.json'}", hint=error.hint)
 
     def _until_end(self, steps: Generator[Report, None, bool]) -> Iterator[Report]:
-        """The steps; afterwards it is known whether the run was asked to stop before its budget was used up."""
+        """The steps, none where patience is at its end already; afterwards it is known whether the run was asked to stop
+        before its budget was used up."""
+        if self._impatient:
+            return
         self._was_stopped = yield from steps
 
     def _between(self, metrics: Any, report: Report, *, done: bool) -> bool:
@@ -162,6 +165,11 @@ class TrainingRun:
         waiting = self.config.save_every is None and time.monotonic() - self._saved_at > SAVE_SECONDS and self._alone
         if save_due or done or waiting:
             self._save()
+        return self._impatient
+
+    @property
+    def _impatient(self) -> bool:
+        """Whether patience is at its end."""
         return self.config.patience is not None and self.state.waited >= self.config.patience
 
     @property
@@ -276,7 +284,7 @@ class TrainingRun:
             self.tell(
                 Event("warning", {"text": f"the best checkpoint, of step {best.step}, is not whole: it is forgotten"})
             )
-            self.state = replace(self.state, best=None, waited=0)
+            self.state = replace(self.state, best=None, waited=0, evaluated_step=-1)
         self._saved_state, self._saved_step = self.state, self.state.position.step
         self.resumed_from = str(path)
         self._say(f"resumed from {path.name}")

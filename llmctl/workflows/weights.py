@@ -79,6 +79,12 @@ def local_folder(reference: str, *, offline: bool = False, tell: Tell = silent) 
     return converted(Path(reference).expanduser(), tell)
 
 
+def is_costly(reference: str) -> bool:
+    """Whether to look at given weights takes a download or a conversion: not for a command that is wrong already."""
+    path = Path(reference).expanduser()
+    return reference.startswith(HUB) or path.suffix == GGUF or (path.is_dir() and any(path.glob(f"*{GGUF}")))
+
+
 def converted(path: Path, tell: Tell = silent) -> Path:
     """The folder of safetensors that a GGUF file stands for, made once and kept; any other path as it is."""
     file = gguf_file(path)

@@ -55,6 +55,16 @@ def test_a_zero_shot_translator_is_told_the_language(inside: Inside, chat_folder
     assert asked(inside, model, *task, "--set", "instruction=''") == "Shall I"
 
 
+def test_a_run_that_goes_on_from_another_keeps_what_that_one_learned_to_be_told(
+    inside: Inside, told: Path, dates: Path, tmp_path: Path
+) -> None:
+    words = ("--model", told, "--data", dates, "--max-steps", "1", "--batch-size", "2", "--out")
+    inside("train", *words, tmp_path / "on")
+    assert card(tmp_path / "on")["instruction"] == WANTED
+    inside("train", *words, tmp_path / "other", "--set", "instruction=Say it in Chinese.")
+    assert card(tmp_path / "other")["instruction"] == "Say it in Chinese."
+
+
 def test_a_trained_model_is_asked_with_the_instruction_it_learned(inside: Inside, told: Path) -> None:
     assert (card(told)["style"], card(told)["instruction"]) == ("template", WANTED)
     assert asked(inside, told) == f"{WANTED}\n\nShall I"

@@ -290,6 +290,8 @@ def test_patience_ends_a_run_and_the_model_is_the_best_one(inside: Inside, revie
     assert {name: value.tolist() for name, value in load_file(best).items()} == {
         name: value.tolist() for name, value in weights(run).items()
     }
+    again = inside("train", "--resume", run)
+    assert (again["steps"], again["best"]) == (document["steps"], document["best"]), "patience is at its end"
 
 
 def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
