@@ -152,7 +152,8 @@ def plain_fields(source: Source, fields_of: FieldsOf | None) -> FieldsOf:
     if fields_of is None:
         raise UsageError(
             f"{source.name} is plain text, which has no fields of its own",
-            hint="give .jsonl, .csv or .parquet; for translation preprocess --source-file F --target-file F, two aligned files",
+            hint="give .jsonl, .csv or .parquet; for translation two aligned files: "
+            "preprocess --source-file F --target-file F",
         )
     return fields_of
 

@@ -51,14 +51,15 @@ def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
 
 
 def parse_score(text: str) -> tuple[MetricSpec, Spec, str]:
-    """As `parse_metric`, with the one score that is meant: `rougeL` is a score of `rouge`; a metric's name its chief one."""
+    """As `parse_metric`, with the one score that is meant: `rougeL` is a score of `rouge`; a metric's name means its
+    chief one."""
     name, colon, settings = text.strip().partition(":")
     for entry in registry.entries("metrics"):
         spec: MetricSpec = registry.load("metrics", entry.name)
         if name.strip() in spec.scores:
             return *parse_metric(f"{spec.name}{colon}{settings}"), name.strip()
     spec, options = parse_metric(text)
-    return spec, options, spec.scores[-2] if spec.name == "rouge" else spec.scores[0]
+    return spec, options, spec.chief or spec.scores[0]
 
 
 def label(spec: MetricSpec, options: Spec) -> str:

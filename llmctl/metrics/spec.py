@@ -52,6 +52,8 @@ class MetricSpec:
     options: type[Spec]
     reference: str
     implementation: str
+    chief: str | None = None
+    """The score that the metric's name alone means; the first where not given."""
     counts_bytes: bool = False
     """Whether a likelihood is taken by the bytes of the text that it foretells, not by its tokens."""
 
@@ -144,6 +146,7 @@ ROUGE = _text(
     RougeOptions,
     "Lin 2004; rouge-score",
     scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
+    chief="rougeL",
 )
 ACCURACY = _text("accuracy", "llmctl.metrics.labels:Accuracy", NoOptions, "share of equal labels")
 MACRO_F1 = _text("macro_f1", "llmctl.metrics.labels:MacroF1", NoOptions, "unweighted mean of F1 over the labels seen")

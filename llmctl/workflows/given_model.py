@@ -92,8 +92,9 @@ def find_model(
     """Look at given weights (see `weights.open_weights`) as something to be asked.
 
     `task` overrides what the model folder says. A folder without a card is asked `otherwise`; where that is not known
-    as a chat model if its tokenizer has a chat template, else as a language model. Raises `UsageError` where there is no model, or where it cannot express
-    the task, `ConfigError` for an `instruction` that it would not read, and what `open_weights` does.
+    as a chat model if its tokenizer has a chat template, else as a language model. Raises `UsageError` where there is no
+    model, or where it cannot express the task, `ConfigError` for an `instruction` that it would not read, and what
+    `open_weights` does.
     """
     folder = open_weights(reference, base=base, offline=offline, tell=tell)
     if not folder.has_tokenizer:
