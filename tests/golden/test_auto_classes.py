@@ -222,7 +222,7 @@ def test_prepared_data_opens_with_datasets_and_its_tokenizer_with_transformers(
 def test_the_readme_s_python_runs_as_printed(
     runs: Path, dates: Path, askers: Mapping[str, Asker], tmp_path: Path
 ) -> None:
-    for place, made in (("runs/dates", runs / "lstm-seq2seq"), ("data/dates", dates)):
+    for place, made in (("runs/translator", runs / "lstm-seq2seq"), ("data/dates", dates)):
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).symlink_to(made, target_is_directory=True)
     readme = Path(llmctl.__file__).parent.parent / "README.md"
