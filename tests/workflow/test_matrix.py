@@ -391,7 +391,7 @@ WIDE_TRANSFORMER = (
     "lr=0.003",
     "max_steps=300",
 )
-FORGETFUL = ("model.hidden=192", "lr=0.003", "max_steps=2000")
+FORGETFUL = ("model.hidden=192", "lr=0.003", "max_steps=3000")
 """Without gates what stands some ten tokens before is learned late."""
 ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).askable]
 MENDED = [each for each in LEARNED if each not in ASKED]
@@ -414,6 +414,9 @@ def test_32_records_learned_by_heart_are_given_back(
     assert inside(*train(task, model, data, tmp_path / "run", *words))["train_loss"] < 0.1
 
     records = [Record(row["id"], row) for row in rows_of(data.parent / "records.jsonl")]
+    if registry.load("models", model).forgets:
+        # Without gates the first question of a conversation is forgotten when the second is answered.
+        records = [each for each in records if len(each.fields.get("messages", ())) <= 3]
     asked = tmp_path / "asked.jsonl"
     begun = [{**each.fields, "text": each.fields["text"][:BEGUN]} if known.packed else each.fields for each in records]
     asked.write_text("".join(json.dumps(row) + "\n" for row in begun), encoding="utf-8")
