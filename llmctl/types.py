@@ -13,6 +13,14 @@ Role = Literal["text", "source", "target", "label", "system", "user", "assistant
 """What a segment is to its record; a layout puts the control tokens that belong to it around it."""
 
 
+class Mending(NamedTuple):
+    """How a model that is no decoder learns from plain text: see `data/corruption.py`."""
+
+    scheme: Literal["masked", "spans", "infilling"]
+    share: float
+    """Of the tokens, those that are taken away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One input record as its task names it. `origin` is `file:line`."""

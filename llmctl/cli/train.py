@@ -85,7 +85,7 @@ def _with_recorded_settings(session: Session) -> Session:
         if "data" not in block:
             raise UsageError(f"{block['out']} is no run that can go on", hint="see: llmctl runs list")
         return session
-    from llmctl.workflows.train_checks import check_same
+    from llmctl.workflows.resuming import check_same
 
     check_same(configuration.read_recipe(recorded).get("train") or {}, block)
     return replace(session, recipes=(recorded, *session.recipes))

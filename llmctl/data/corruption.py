@@ -1,6 +1,7 @@
 """Learning from plain text by mending it: what is taken away, and what has to be said.
 
-    masked      encoder           15 % of the tokens hidden, said in their places (Devlin et al. 2019, arXiv:1810.04805)
+    masked      encoder           15 % of the tokens hidden, said in their places (Devlin et al. 2019, arXiv:1810.04805);
+                                  small models learn faster from more of them (Wettig et al. 2023, arXiv:2202.08005)
     spans       encoder-decoder   spans of 3 tokens, 15 % in all, cut out and said one after the other
                                   (Raffel et al. 2020, arXiv:1910.10683, section 3.1.4)
     infilling   encoder-decoder   the sentences in another order, and in that spans of Poisson(3) tokens, 30 % in all, each
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +30,13 @@ from llmctl.data.batches import IGNORED, Arrays, collate
 from llmctl.data.layout import Layout, Sample
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.types import Tokens
+from llmctl.types import Mending, Tokens
 
 Ids = NDArray[np.int64]
-Scheme = Literal["masked", "spans", "infilling"]
 
-MASKED_SHARE: Final = 0.15
 SHOWN_AS_MASK, SHOWN_AS_ANOTHER = 0.8, 0.1
 """Of the hidden tokens; the rest are shown as they are, so that what is seen may always be wrong."""
-SPANS_SHARE: Final = 0.15
 SPAN_TOKENS: Final = 3
-INFILLED_SHARE: Final = 0.3
 SENTENCE_ENDS: Final = (".", "!", "?", "。", "！", "？", "\n")
 CLOSING: Final = "\"'”’»)]）」』】》"
 _SENTINEL: Final = "<extra_id_{}>"
@@ -92,15 +89,15 @@ def marks_of(tokenizer: Any) -> Marks:
     return Marks(masks[0], sentinels, np.flatnonzero(is_ordinary), is_ordinary, ends, closes, parts)
 
 
-def hide(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def hide(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> what is seen (T,), and what has to be said in each place (T,), `IGNORED` where nothing.
 
-    A fixed share is hidden, at least one token, never a control token: 80 % of them are shown as the mask, 10 % as any
+    `share` of the ordinary tokens is hidden, at least one token, never a control token: 80 % of them are shown as the mask, 10 % as any
     other token, 10 % as they are.
     """
     seen, said = ids.copy(), np.full(len(ids), IGNORED, np.int64)
     places = np.flatnonzero(marks.is_ordinary[ids])
-    hidden = chance.permutation(places)[: max(1, round(MASKED_SHARE * len(places)))]
+    hidden = chance.permutation(places)[: max(1, round(share * len(places)))]
     said[hidden] = ids[hidden]
     fate = chance.random(len(hidden))
     seen[hidden[fate < SHOWN_AS_MASK]] = marks.mask
@@ -109,10 +106,10 @@ def hide(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]
     return seen, said
 
 
-def cut_spans(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def cut_spans(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with each span replaced by its mark, and the spans, each behind its mark, with one more mark at
     their end (U,). At least one token is cut out, and one is left."""
-    cut = min(max(1, round(SPANS_SHARE * len(ids))), max(1, len(ids) - 1))
+    cut = min(max(1, round(share * len(ids))), max(1, len(ids) - 1))
     count = max(1, min(round(cut / SPAN_TOKENS), cut, len(ids) - cut))
     lengths, gaps = _parts(cut, count, chance), _parts(max(len(ids) - cut, 1), count, chance)
     seen: list[Ids] = []
@@ -127,9 +124,9 @@ def cut_spans(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids,
     return np.concatenate([*seen, ids[place:]]), np.concatenate([*said, _sentinel(marks, count)])
 
 
-def denoise(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def denoise(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with its sentences in another order and spans covered, and the text itself."""
-    return infill(shuffle_sentences(ids, marks, chance), marks, chance)[0], ids
+    return infill(shuffle_sentences(ids, marks, chance), marks, share, chance)[0], ids
 
 
 def shuffle_sentences(ids: Ids, marks: Marks, chance: np.random.Generator) -> Ids:
@@ -159,10 +156,10 @@ def _shuffled(pieces: Sequence[Ids], chance: np.random.Generator) -> list[Ids]:
     return [pieces[number] for number in chance.permutation(len(pieces))]
 
 
-def infill(ids: Ids, marks: Marks, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def infill(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with spans covered by one mark each, and the text itself. A span may be empty: then a mark stands
     where nothing is missing, and how many tokens a mark hides has to be learned."""
-    wanted = max(1, round(INFILLED_SHARE * len(ids)))
+    wanted = max(1, round(share * len(ids)))
     lengths: list[int] = []
     while (left := wanted - sum(lengths)) > 0:
         lengths.append(min(int(chance.poisson(SPAN_TOKENS)), left))
@@ -201,13 +198,13 @@ class Corrupted:
     layout: Layout
     pad: int
     marks: Marks
-    scheme: Scheme
+    mending: Mending
     seed: int
 
     @property
     def around(self) -> int:
         """Control tokens around a text: one before and one behind it, or the one that ends a source."""
-        return 2 if self.scheme == "masked" else 1
+        return 2 if self.mending.scheme == "masked" else 1
 
     @property
     def tokens_each(self) -> int:
@@ -232,9 +229,10 @@ class Corrupted:
     def _sample(self, index: int, epoch: int) -> Sample:
         ids = self.store.values[index * self.tokens_each : (index + 1) * self.tokens_each].astype(np.int64)
         chance = np.random.Generator(np.random.PCG64([self.seed, epoch, index, _SALT]))
-        if self.scheme == "masked":
+        scheme, share = self.mending
+        if scheme == "masked":
             whole = self.layout.sample([Tokens("text", ids, False)])
-            seen, said = hide(whole.input_ids, self.marks, chance)
+            seen, said = hide(whole.input_ids, self.marks, share, chance)
             return whole._replace(input_ids=seen, target_ids=said)
-        seen, said = (cut_spans if self.scheme == "spans" else denoise)(ids, self.marks, chance)
+        seen, said = (cut_spans if scheme == "spans" else denoise)(ids, self.marks, share, chance)
         return self.layout.sample([Tokens("source", seen, False), Tokens("target", said, True)])

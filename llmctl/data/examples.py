@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from llmctl.data.batches import Blocks, Records, Source
-from llmctl.data.corruption import Corrupted, Scheme, marks_of
+from llmctl.data.corruption import Corrupted, marks_of
 from llmctl.data.layout import Layout
 from llmctl.data.tokens import TokenStore
+from llmctl.types import Mending
 
 
 def examples(
-    store: TokenStore, layout: Layout, *, block_size: int | None, mending: Scheme | None = None, seed: int = 0
+    store: TokenStore, layout: Layout, *, block_size: int | None, mending: Mending | None = None, seed: int = 0
 ) -> Source:
     """A split as numbered examples.
 

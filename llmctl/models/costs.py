@@ -24,8 +24,6 @@ from llmctl.types import Family
 
 LEARNING: Final = 3
 """Forward passes that one step of learning costs."""
-MASKED_SHARE: Final = 0.15
-"""Places that a masked language model says something of (Devlin et al. 2019)."""
 
 
 ENERGIES_AT_ONCE: Final = 1 << 23
@@ -44,10 +42,10 @@ class Reading(NamedTuple):
 
 
 def forward_flops(
-    family: Family, shape: Shape, parameters: int, vocabulary: int, reading: Reading, *, labelled: bool = False
+    family: Family, shape: Shape, parameters: int, vocabulary: int, reading: Reading, *, said: float = 0.0
 ) -> float:
-    """Operations of reading once. `parameters`: all weights, tied ones counted once. `labelled`: an encoder's head names
-    labels."""
+    """Operations of reading once. `parameters`: all weights, tied ones counted once. `said`: the share of its
+    places that an encoder has to say, 0 where it names labels."""
     b, s, u = reading
     width = shape.hidden or 1
     table = vocabulary * (shape.embedding or width)
@@ -57,8 +55,7 @@ def forward_flops(
     if family == "decoder":
         return b * s * (2 * (stack + table) + pairs * s)
     if family == "encoder":
-        head = 0.0 if labelled else 2 * table * MASKED_SHARE
-        return b * s * (2 * stack + head + pairs * s)
+        return b * s * (2 * (stack + said * table) + pairs * s)
     # Of a transformer's layer the decoder has one attention more; an LSTM that reads both ways is about half of all.
     mlp = 2 * width * (shape.inner or 0)
     reads = (4 * width**2 + mlp) / (12 * width**2 + 2 * mlp) if shape.heads else 0.5
@@ -128,7 +125,7 @@ def kept_bytes(
     reading: Reading,
     precision: Literal["fp32", "bf16"],
     *,
-    labelled: bool = False,
+    said: float = 0.0,
 ) -> float:
     """Bytes of activations of the architecture `name` (for one that is not known: of the nearest that is)."""
     factors = _factors(name, family, shape, precision)
@@ -137,8 +134,8 @@ def kept_bytes(
     tokens = b * (s + u)
     total = tokens * layers * (factors.hidden * width + factors.inner * (shape.inner or 0))
     total += tokens * factors.token * (shape.embedding or width)
-    if family == "encoder" and not labelled:
-        total += factors.logits * round(MASKED_SHARE * b * s) * vocabulary
+    if family == "encoder":
+        total += factors.logits * round(said * b * s) * vocabulary
     total += factors.scores * (shape.heads or 0) * layers * b * (s * s + u * u + s * u)
     if shape.score == "additive":
         energies = b * s * u * width

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from llmctl.errors import UsageError
-from llmctl.types import Family
+from llmctl.types import Family, Mending
 
 _TYPES: Final[Mapping[Family, str]] = {
     "encoder-decoder": (
@@ -64,11 +64,11 @@ def family_of(config: Mapping[str, Any]) -> Family:
     )
 
 
-def mending_of(family: Family, model_type: str) -> Literal["masked", "spans", "infilling"]:
-    """How a model that is no decoder learns from plain text: see `data/corruption.py`."""
+def mending_of(family: Family, model_type: str, share: float | None = None) -> Mending:
+    """How a model that is no decoder learns from plain text: by taking away `share` of it, or as much as was published."""
     if family == "encoder":
-        return "masked"
-    return "spans" if model_type in _MENDS_SPANS else "infilling"
+        return Mending("masked", share or 0.15)
+    return Mending("spans", share or 0.15) if model_type in _MENDS_SPANS else Mending("infilling", share or 0.3)
 
 
 def fills_masks(config: Mapping[str, Any]) -> bool:

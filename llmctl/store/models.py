@@ -40,6 +40,8 @@ class Card(Spec):
     labels: tuple[str, ...] = ()
     block_size: int | None = None
     """Tokens of the blocks that were learned: how far back the model was taught to look."""
+    corruption: float | None = None
+    """Share of a plain text that was taken away to be mended; None where the text was learned as it stands."""
     clean: dict[str, Any] | None = None
     """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
     parents: dict[str, str] = {}

@@ -13,7 +13,7 @@ from llmctl.config import combine, validate
 from llmctl.data.lengths import Lengths, lengths
 from llmctl.data.spec import PADDED_TO
 from llmctl.errors import EnvironmentFault, LlmctlError, UsageError
-from llmctl.models import costs, families
+from llmctl.models import costs
 from llmctl.models.costs import Reading
 from llmctl.models.spec import Shape
 from llmctl.store.adapters import is_target, stack_layers
@@ -31,8 +31,8 @@ OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """What a rule remembers of each weight."""
 RESERVE: Final = 0.05
 """Share of the free memory that is left to others."""
-SPANS_SHARE: Final = 0.25
-"""Tokens to say of a block from which spans were cut: 15 % of it and the marks between them."""
+SPANS_SAID: Final = 5 / 3
+"""Tokens to say for each that is cut out in spans: itself and the marks between them."""
 GENERATED: Final = 32
 """Answers made at once, as `generate` does by default."""
 
@@ -134,12 +134,11 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
     precision = _precision(config)
     reading, examples = _largest(config, checked, name, shape, found)
     learned = _learned(config, checked, parameters)
-    labelled = checked.family == "encoder" and checked.task.labelled
+    mending = checked.mending
+    said = mending.share if mending else 0.0
     tokens = _tokens(checked, found, examples)
     typical = _typical(checked, found, examples, reading)
-    operations = costs.LEARNING * costs.forward_flops(
-        checked.family, shape, parameters, vocabulary, typical, labelled=labelled
-    )
+    operations = costs.LEARNING * costs.forward_flops(checked.family, shape, parameters, vocabulary, typical, said=said)
     per_token = operations / max(1, typical.examples * (typical.source + typical.target))
     steps = -(-examples // config.batch_size)
     return Forecast(
@@ -161,7 +160,7 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
             precision=precision,
             learned=learned,
             optimizer=config.optimizer.name,
-            labelled=labelled,
+            said=said,
         ),
         generating=Memory(
             libraries=costs.LIBRARIES_BYTES,
@@ -188,16 +187,17 @@ def memory_of(
     precision: machine.Precision | None = None,
     learned: int | None = None,
     optimizer: str = "adamw",
-    labelled: bool = False,
+    said: float = 0.0,
 ) -> Memory:
-    """Bytes at the peak of training an architecture. `learned`: of its weights those that move, all where not given."""
+    """Bytes at the peak of training an architecture. `learned`: of its weights those that move, all where not given.
+    `said`: of the places that an encoder reads the share that it has to say, 0 where it names labels."""
     precision = precision or ("bf16" if machine.has_bf16() else "fp32")
     learned = parameters if learned is None else learned
     weights = 4 * parameters
     if precision == "bf16":
         # Under autocast a second copy in bf16; frozen ones under an adapter are kept in bf16 alone.
         weights += 2 * parameters if learned == parameters else -2 * (parameters - learned)
-    kept = costs.kept_bytes(name, family, shape, vocabulary, reading, precision, labelled=labelled)
+    kept = costs.kept_bytes(name, family, shape, vocabulary, reading, precision, said=said)
     return Memory(
         libraries=costs.LIBRARIES_BYTES,
         weights=weights,
@@ -267,7 +267,7 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
     if block is not None:
         examples = max(1, -(-(found.tokens - 1) // block))
         size = min(block, context or block)
-        return Reading(min(rows, examples), min(size, found.tokens), _mended(checked, name, size)), examples
+        return Reading(min(rows, examples), min(size, found.tokens), _mended(checked, size)), examples
     around = _around(checked)
     if checked.family == "encoder-decoder":
         source, target = found.longest_given + around, found.longest_learned + AROUND
@@ -288,11 +288,12 @@ def _around(checked: Checked) -> int:
     return TOLD
 
 
-def _mended(checked: Checked, name: str, size: int) -> int:
+def _mended(checked: Checked, size: int) -> int:
     """Tokens that an encoder-decoder has to say of a block: all of it, or the spans cut out (Raffel et al. 2020)."""
-    if checked.family != "encoder-decoder":
+    mending = checked.mending
+    if mending is None or mending.scheme == "masked":
         return 0
-    return max(1, round(SPANS_SHARE * size)) if families.mending_of(checked.family, name) == "spans" else size
+    return min(size, max(1, round(SPANS_SAID * mending.share * size))) if mending.scheme == "spans" else size
 
 
 def _tokens(checked: Checked, found: Lengths, examples: int) -> int:

@@ -63,6 +63,7 @@ def publish(
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
                 block_size=checked.prepared.manifest.block_size,
+                corruption=checked.mending.share if checked.mending else None,
                 clean=checked.prepared.manifest.config.get("clean"),
                 parents={
                     name: value

@@ -21,7 +21,7 @@ from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.models import adapters, families, pretrained
+from llmctl.models import adapters, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
 from llmctl.types import Answer, Event, Tell
@@ -71,12 +71,10 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         context=_context(checked, config, model),
         instruction=instructions.told(checked.task, labels, config.instruction, learned),
     )
-    mends = checked.task.packed and checked.family != "decoder"
-    mending = families.mending_of(checked.family, model.config.model_type) if mends else None
 
     def source(split: str, seed: int) -> Source:
         block = checked.prepared.manifest.block_size
-        return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=mending, seed=seed)
+        return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=checked.mending, seed=seed)
 
     train = source("train", config.seed)
     if not len(train):

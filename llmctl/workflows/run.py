@@ -396,7 +396,7 @@ def _config(each: Stage, decision: Decision) -> Spec:
     if decision.status != "resumes":
         config: Spec = each.config
         return config
-    from llmctl.workflows.train_checks import check_same
+    from llmctl.workflows.resuming import check_same
 
     recorded = configuration.read_recipe(each.config.out / "config.yaml").get("train") or {}
     check_same(recorded, each.block)

@@ -48,6 +48,7 @@ class Reader:
     tokenizer: Path
     style: Style | None = None
     instruction: str | None = None
+    corruption: float | None = None
 
 
 def show_data(
@@ -90,7 +91,8 @@ def show_data(
         context=reader.context,
         instruction=told(task, labels, instruction, reader.instruction),
     )
-    mending = families.mending_of(reader.family, reader.kind) if task.packed and reader.family != "decoder" else None
+    mends = task.packed and reader.family != "decoder"
+    mending = families.mending_of(reader.family, reader.kind, reader.corruption) if mends else None
     with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, mending=mending)
         _check_index(index, len(source), split)
@@ -155,6 +157,7 @@ def _given(prepared: Prepared, task: Task, model: str, *, offline: bool) -> Read
         prepared.tokenizer if _same(tokenizer, prepared.tokenizer) else tokenizer,
         cast(Style, card.style) if card else None,
         card.instruction if card else None,
+        card.corruption if card else None,
     )
 
 

@@ -161,6 +161,12 @@ class TrainConfig(Spec):
     keep_checkpoints: Whole = key(2, "newest checkpoints kept, beside the best", ge=1)
     log_every: Whole = key(10, "steps between lines of metrics.jsonl", ge=1)
     max_length: Size | None = key(None, "cut records to so many tokens; the model's context when not given", ge=2)
+    corruption: Real | None = key(
+        None,
+        "share of a plain text that is taken away to be mended, by all but decoders; 0.15, bart 0.3, when not given",
+        gt=0,
+        lt=1,
+    )
     instruction: str | None = key(None, INSTRUCTION)
     compile: Switch = key(False, "torch.compile the model: slower to start, 3 to 27 % faster after")
     processes: Whole = flag(1, "processes on this machine", panel="Processes", ge=1)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.errors import ConfigError, UsageError
+from llmctl.models import families
 from llmctl.models.costs import Reading
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store.prepared import open_prepared
@@ -142,7 +143,9 @@ def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tupl
     parameters = spec.parameters(shape, VOCABULARY)
     length = ASSUMED[task.packed]
     reading = Reading(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
-    found: Memory = memory_of(spec.family, spec.name, shape, VOCABULARY, parameters, reading, labelled=task.labelled)
+    masked = spec.family == "encoder" and not task.labelled
+    said = families.mending_of("encoder", spec.name).share if masked else 0.0
+    found: Memory = memory_of(spec.family, spec.name, shape, VOCABULARY, parameters, reading, said=said)
     return (parameters, found.total), None
 
 

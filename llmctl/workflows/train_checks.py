@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import Spec, combine, validate
-from llmctl.errors import ConfigError, DataError, Fault, Findings, IntegrityError, UsageError
+from llmctl.config import Spec
+from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
 from llmctl.metrics import parse
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models import families
@@ -20,8 +20,9 @@ from llmctl.store.adapters import check_installed, check_targets, stack_layers
 from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Family, Tell, silent
+from llmctl.types import Family, Mending, Tell, silent
 from llmctl.workflows.instructions import check_instruction
+from llmctl.workflows.resuming import check_same_parents
 from llmctl.workflows.spec import HUB, LOSS, TrainConfig
 from llmctl.workflows.weights import PARENT, PARENT_PATH, is_costly, open_weights
 
@@ -58,6 +59,8 @@ class Checked:
     best_by: BestBy | None
     parents: Mapping[str, str]
     resume: bool
+    mending: Mending | None = None
+    """How plain text is learned, where it is not foretold token by token."""
 
     @property
     def best_score(self) -> str:
@@ -107,11 +110,13 @@ def _examine(config: TrainConfig, findings: Findings, *, offline: bool, tell: Te
     findings.of("data", _check_train_split, config, prepared)
     best_by = findings.of("best_by", _best_by, config, prepared, task, family)
     tokenizer = given.path if given and given.has_tokenizer else prepared.tokenizer
+    kind = architecture.name if architecture else str(given.config.get("model_type", "")) if given else ""
+    mending = findings.of("corruption", _mending, config, task, family, kind)
     findings.of("instruction", check_instruction, config.instruction, task, family, tokenizer)
     if not findings.sound:
         return None
     return Checked(
-        resolved=_resolve(config, architecture, shape, given),
+        resolved=_resolve(config, architecture, shape, given, mending),
         prepared=prepared,
         task=task,
         family=family,
@@ -121,6 +126,7 @@ def _examine(config: TrainConfig, findings: Findings, *, offline: bool, tell: Te
         best_by=best_by,
         parents=_parents(config, prepared, given),
         resume=False,
+        mending=mending,
     )
 
 
@@ -138,7 +144,7 @@ def preflight(
     checked = _examine(config, findings, offline=offline, tell=tell)
     resuming = resume and (config.out / runs.RUN).is_file()
     if resuming and checked is not None:
-        findings.of("out", _check_same_parents, config, checked.parents)
+        findings.of("out", check_same_parents, config, checked.parents)
     begins = not resuming and not in_worker and config.machine_rank == 0
     findings.of("out", _check_out, config, checked, begins=begins, force=force)
     findings.tell()
@@ -159,74 +165,6 @@ def _check_out(config: TrainConfig, checked: Checked | None, *, begins: bool, fo
 def _check_train_split(config: TrainConfig, prepared: Prepared) -> None:
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
-
-
-CHANGEABLE: Final = frozenset(
-    [
-        "epochs",
-        "max_steps",
-        "max_tokens",
-        "max_time",
-        "patience",
-        "eval_every",
-        "save_every",
-        "keep_checkpoints",
-        "log_every",
-        "micro_batch_size",
-        "processes",
-        "machines",
-        "machine_rank",
-        "main_address",
-        "out",
-    ]
-)
-"""Settings that a resumed run may change."""
-
-
-def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where a resumed run is asked for what would make it another run."""
-    before = validate(TrainConfig, combine(TrainConfig, [recorded]))
-    after = validate(TrainConfig, combine(TrainConfig, [recorded, asked]))
-    faults = []
-    for name in TrainConfig.model_fields:
-        if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):
-            continue
-        for path, was, now in differing(name, _comparable(name, before), _comparable(name, after)):
-            faults.append(Fault(path, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
-    if faults:
-        raise ConfigError(faults)
-
-
-def differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The keys at which two settings differ, with both values."""
-    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
-        yield path, was, now
-        return
-    for name in {**was, **now}:
-        if was.get(name) != now.get(name):
-            yield f"{path}.{name}", was.get(name), now.get(name)
-
-
-def _check_same_parents(config: TrainConfig, parents: Mapping[str, str]) -> None:
-    """Raise `UsageError` where what the run was begun with has been replaced since, under the same name."""
-    if config.adapter is not None:
-        _check_same_base(config, parents)
-    before = runs.read(config.out).parents
-    for name, place in (("data", config.data), ("model", config.model.name)):
-        if name in before and before[name] != parents.get(name):
-            raise UsageError(
-                f"{place} is not what the run {config.out} was begun with: it was made anew since",
-                hint="put back what it was, or train another run: --out",
-            )
-
-
-def _comparable(name: str, config: TrainConfig) -> Any:
-    if name == "data":
-        return os.path.abspath(config.data)
-    if name == "model" and registry.looks_like_path(config.model.name):
-        return os.path.abspath(config.model.name)
-    value = getattr(config, name)
-    return value.model_dump(exclude_none=True) if isinstance(value, Spec) else value
 
 
 def _model(
@@ -268,16 +206,6 @@ def _model(
     return spec, spec.shape(size or spec.default_size, overrides), None
 
 
-def _check_same_base(config: TrainConfig, parents: Mapping[str, str]) -> None:
-    """A checkpoint holds the adapter alone: on other weights it would mean something else."""
-    if (was := runs.read(config.out).parents.get("model")) != parents["model"]:
-        raise IntegrityError(
-            f"{config.model.name} is not the base that the run was begun on: its hash differs",
-            where=str(config.out / runs.RUN),
-            hint=f"bring it back (model {was}), or train another run",
-        )
-
-
 def refuse_inside_run(out: Path) -> None:
     """A run inside a run would go with it, and is never listed."""
     for folder in out.absolute().parents:
@@ -306,6 +234,16 @@ def check_able(model: str, task: Task, family: Family, kind: str) -> None:
     else:
         return
     raise UsageError(f"{model} {why}", hint=f"models that can: {', '.join(able)}")
+
+
+def _mending(config: TrainConfig, task: Task, family: Family, kind: str) -> Mending | None:
+    """Raises `ConfigError` for a share of what is not taken away."""
+    if task.packed and family != "decoder":
+        return families.mending_of(family, kind, config.corruption)
+    if config.corruption is not None:
+        problem = "nothing is taken away" + (" of what a decoder foretells" if task.packed else f" of {task.name}")
+        raise ConfigError([Fault("corruption", problem, "leave it out; bert, t5, bart mend language-modeling's text")])
+    return None
 
 
 MENDED_LEAST: Final = 8
@@ -386,7 +324,11 @@ def _unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
 
 
 def _resolve(
-    config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None, given: ModelFolder | None
+    config: TrainConfig,
+    architecture: ModelSpec | None,
+    shape: Shape | None,
+    given: ModelFolder | None,
+    mending: Mending | None,
 ) -> TrainConfig:
     """The configuration with what was left open filled in, and places made absolute: `RUN/config.yaml`."""
     changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
@@ -400,6 +342,8 @@ def _resolve(
     budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
     if all(each is None for each in budgets):
         changes["epochs"] = 3.0
+    if mending is not None:
+        changes["corruption"] = mending.share
     return config.replace(**changes, model=model, optimizer=config.optimizer.model_dump() | {"lr": rate})
 
 

@@ -108,6 +108,26 @@ def test_a_trained_model_reads_as_it_was_taught(inside: Any, prepared: dict[str,
     assert said(document, learned=True) == "Hi<|eos|>", "the second exchange does not fit into 24 tokens"
 
 
+@pytest.mark.parametrize(("model", "published"), [("bert", 0.15), ("t5", 0.15), ("bart", 0.3)])
+def test_as_much_of_a_text_is_taken_away_as_is_asked_for(
+    inside: Any, prepared: dict[str, Path], tmp_path: Path, model: str, published: float
+) -> None:
+    data = prepared["language-modeling"]
+
+    def taken(*words: str | Path) -> float:
+        document = inside("show", "data", data, "--index", 1, "--model", *words)
+        tokens = [token for token in document["tokens"] if token.get("part") != "target"]
+        if model == "bert":
+            return sum(token["learned"] for token in tokens) / (len(tokens) - 2)
+        return 1 - sum(not token["text"].startswith("<|") for token in tokens) / 15
+
+    assert taken(model) == pytest.approx(published, abs=0.05)
+    small = ("model.layers=1", "model.hidden=16", "model.heads=2", "corruption=0.5")
+    settings = [word for each in small for word in ("--set", each)]
+    inside("train", "--data", data, "--model", model, "--out", tmp_path / "run", "--max-steps", 1, *settings)
+    assert taken(tmp_path / "run") == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_model_with_another_tokenizer_reads_by_its_own(
     inside: Any, prepared: dict[str, Path], sonnets: Path, tmp_path: Path
 ) -> None:

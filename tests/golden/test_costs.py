@@ -31,9 +31,7 @@ def test_operations_are_what_torch_counts(name: str, size: str) -> None:
         model(**inputs)
     parameters = sum(weight.numel() for weight in model.parameters())
     reading = Reading(EXAMPLES, SOURCE, TARGET if spec.family == "encoder-decoder" else 0)
-    found = forward_flops(
-        spec.family, spec.sizes[size], parameters, VOCABULARY.size, reading, labelled=spec.family == "encoder"
-    )
+    found = forward_flops(spec.family, spec.sizes[size], parameters, VOCABULARY.size, reading)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.11)
 
 

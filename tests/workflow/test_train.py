@@ -312,6 +312,8 @@ def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tm
         (("--model=lstm-classifier",), 2, "models that can: rnn"),
         (("--best-by=bleu",), 2, "bleu compares answers, language-modeling has none"),
         (("--set=model.context=8",), 2, "block"),
+        (("--set=corruption=0.4",), 2, "nothing is taken away of what a decoder foretells"),
+        (("--set=corruption=1", "--model=bert"), 2, "less than 1"),
         (("--precision=fp16",), 2, "bf16"),
         (("--best-by=bleuu",), 2, "bleu"),
         (("--data=nowhere",), 2, "no such prepared folder"),

@@ -13,7 +13,6 @@ from llmctl.data.batches import IGNORED
 from llmctl.data.corruption import (
     Corrupted,
     Marks,
-    Scheme,
     cut_spans,
     denoise,
     hide,
@@ -25,9 +24,14 @@ from llmctl.data.layout import Layout, style_for
 from llmctl.data.tokenizers import load_tokenizer, save, train
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.types import Family
+from llmctl.models.families import mending_of
+from llmctl.types import Family, Mending
 
-SCHEMES: dict[Scheme, Family] = {"masked": "encoder", "spans": "encoder-decoder", "infilling": "encoder-decoder"}
+SCHEMES: dict[str, tuple[Family, Mending]] = {
+    "masked": ("encoder", mending_of("encoder", "bert")),
+    "spans": ("encoder-decoder", mending_of("encoder-decoder", "t5")),
+    "infilling": ("encoder-decoder", mending_of("encoder-decoder", "bart")),
+}
 MASK = 5
 ORDINARY = np.arange(9, 400)
 
@@ -52,7 +56,7 @@ def test_of_a_text_fifteen_percent_are_hidden_and_control_tokens_never() -> None
     ids = text(202)
     shown = {"mask": 0, "other": 0, "same": 0}
     for seed in range(200):
-        seen, said = hide(ids, marks(), chance(seed))
+        seen, said = hide(ids, marks(), 0.15, chance(seed))
         places = np.flatnonzero(said != IGNORED)
         assert len(places) == 30  # 15 % of 200
         assert (said[places] == ids[places]).all()
@@ -93,7 +97,7 @@ def cut(ids: list[int], mark: int) -> list[list[int]]:
 def test_spans_put_back_in_their_order_give_the_text(length: int) -> None:
     ids = text(length)
     for seed in range(50):
-        seen, said = cut_spans(ids, marks(), chance(seed))
+        seen, said = cut_spans(ids, marks(), 0.15, chance(seed))
         before, *spans, after = cut(said.tolist(), MASK)
         assert before == after == []
         assert all(spans)
@@ -105,7 +109,7 @@ def test_spans_put_back_in_their_order_give_the_text(length: int) -> None:
 
 def test_numbered_sentinels_are_used_in_their_order() -> None:
     numbered = (399, 398, 397)
-    seen, said = cut_spans(text(200)[:180], marks(numbered), chance())
+    seen, said = cut_spans(text(200)[:180], marks(numbered), 0.15, chance())
     assert [token for token in seen.tolist() if token in numbered][:4] == [399, 398, 397, 397]
     assert said[0] == 399
     assert said[-1] == 397
@@ -120,13 +124,13 @@ def test_a_tokenizer_with_sentinels_marks_spans_by_them_also_where_it_has_a_mask
     ids, found = encoded(tokenizer, TEXT * 4), marks_of(tokenizer)
     numbered = [tokenizer.convert_tokens_to_ids(f"<extra_id_{number}>") for number in range(100)]
     hiding = tokenizer.mask_token_id if has_mask else numbered[0]
-    seen, said = cut_spans(ids, found, chance())
+    seen, said = cut_spans(ids, found, 0.15, chance())
     shown = [token for token in seen.tolist() if token in (*numbered, tokenizer.mask_token_id)]
     assert shown == numbered[: len(shown)]
     assert len(shown) > 3
     assert [token for token in said.tolist() if token in numbered] == numbered[: len(shown) + 1]
     for way in (hide, infill):
-        marked = set(way(ids, found, chance())[0].tolist()) & {*numbered, hiding}
+        marked = set(way(ids, found, 0.15, chance())[0].tolist()) & {*numbered, hiding}
         assert marked == {hiding}, "a token hidden and a span covered have the mask"
     assert not set(found.ordinary.tolist()) & {*numbered, hiding}
 
@@ -134,7 +138,7 @@ def test_a_tokenizer_with_sentinels_marks_spans_by_them_also_where_it_has_a_mask
 def test_infilling_covers_a_third_and_asks_for_the_whole_text() -> None:
     ids, lengths = text(202), []
     for seed in range(200):
-        seen, said = infill(ids, marks(), chance(seed))
+        seen, said = infill(ids, marks(), 0.3, chance(seed))
         assert said.tolist() == ids.tolist()
         masks = int((seen == MASK).sum())
         assert len(ids) - (len(seen) - masks) == round(0.3 * 202)
@@ -195,7 +199,7 @@ def test_sentences_stay_in_their_document_and_unknown_words_in_their_sentence(by
 
 def test_of_a_text_in_another_order_the_first_one_is_asked_for(by_words: Any) -> None:
     ids = encoded(by_words, TEXT * 4)
-    seen, said = denoise(ids, marks_of(by_words), chance())
+    seen, said = denoise(ids, marks_of(by_words), 0.3, chance())
     assert said.tolist() == ids.tolist()
     kept = [token for token in seen.tolist() if token != by_words.mask_token_id]
     assert len(kept) == len(ids) - round(0.3 * len(ids))
@@ -207,7 +211,7 @@ def test_of_a_text_in_another_order_the_first_one_is_asked_for(by_words: Any) ->
 @pytest.mark.parametrize("length", [1, 2, 3])
 @pytest.mark.parametrize("way", [hide, cut_spans, infill, denoise])
 def test_the_last_block_of_a_text_may_be_short(way: Any, length: int) -> None:
-    seen, said = way(np.arange(9, 9 + length), marks(), chance())
+    seen, said = way(np.arange(9, 9 + length), marks(), 0.3, chance())
     assert len(seen) > 0
     assert (said != IGNORED).any()
 
@@ -221,11 +225,11 @@ def tokenizer(sonnets: Path) -> Any:
     return load_tokenizer(sonnets / "tokenizer")
 
 
-def split(sonnets: Path, tokenizer: Any, scheme: Scheme, *, name: str = "validation", seed: int = 0) -> Corrupted:
-    family = SCHEMES[scheme]
+def split(sonnets: Path, tokenizer: Any, scheme: str, *, name: str = "validation", seed: int = 0) -> Corrupted:
+    family, mending = SCHEMES[scheme]
     layout = Layout(tokenizer, family, style_for(family, tokenizer, packed=True), context=32)
     store = TokenStore.open(sonnets / "tokens", name)
-    return Corrupted(store, 32, layout, tokenizer.pad_token_id, marks_of(tokenizer), scheme, seed)
+    return Corrupted(store, 32, layout, tokenizer.pad_token_id, marks_of(tokenizer), mending, seed)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -233,9 +237,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_is_taken_out_depends_on_seed_epoch_and_example_alone(
-    scheme: Scheme, sonnets: Path, tokenizer: Any
-) -> None:
+def test_what_is_taken_out_depends_on_seed_epoch_and_example_alone(scheme: str, sonnets: Path, tokenizer: Any) -> None:
     source = split(sonnets, tokenizer, scheme)
     assert same(source.arrays([3, 5], 2), split(sonnets, tokenizer, scheme).arrays([3, 5], 2))
     row, pair = source.arrays([5], 2)["input_ids"][0], source.arrays([3, 5], 2)["input_ids"][1]
@@ -245,7 +247,7 @@ def test_what_is_taken_out_depends_on_seed_epoch_and_example_alone(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_split_is_seen_once_in_an_epoch_and_within_the_context(scheme: Scheme, sonnets: Path, tokenizer: Any) -> None:
+def test_a_split_is_seen_once_in_an_epoch_and_within_the_context(scheme: str, sonnets: Path, tokenizer: Any) -> None:
     source = split(sonnets, tokenizer, scheme)
     arrays = source.arrays(range(len(source)))
     assert arrays["input_ids"].shape[1] <= 32
