@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from llmctl.errors import ConfigError, Fault, UsageError
-from llmctl.registry import near
+from llmctl.registry import near, near_path
 
 VERBS: Final = ("quickstart", "preprocess", "train", "generate", "eval", "chat", "compare")
 """The top-level keys of a recipe."""
@@ -167,8 +167,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        beside = sorted(each.name for each in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise UsageError(f"no such recipe: {path}", hint=near(path.name, beside, inside=path.parent)) from None
+        raise UsageError(f"no such recipe: {path}", hint=near_path(path, pattern="*.y*ml")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     value = parse_yaml(text, str(path))

@@ -130,11 +130,24 @@ def looks_like_path(name: str) -> bool:
     return os.sep in name or name.startswith((".", "~")) or os.path.exists(name)
 
 
-def near(word: str, known: Iterable[str], *, inside: Path | None = None) -> str | None:
-    """`did you mean 'x'?` where something is near enough, else nothing. `inside`: the folder that files are in."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=2, cutoff=0.6)
-    shown = [repr(each if inside is None else str(inside / each)) for each in close]
-    return f"did you mean {' or '.join(shown)}?" if close else None
+def near(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'x'?` where something is near enough, else nothing."""
+    return _meant(_close(word, known))
+
+
+def near_path(path: Path, *names: str, pattern: str = "*") -> str | None:
+    """`near` among what lies in the folder of `path`, and `names`."""
+    beside = sorted(each.name for each in path.parent.glob(pattern)) if path.parent.is_dir() else []
+    return _meant(str(path.parent / each) for each in _close(path.name, [*names, *beside]))
+
+
+def _close(word: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word.lower(), list(known), n=2, cutoff=0.6)
+
+
+def _meant(names: Iterable[str]) -> str | None:
+    shown = " or ".join(map(repr, names))
+    return f"did you mean {shown}?" if shown else None
 
 
 def singular(kind: str) -> str:

@@ -106,12 +106,11 @@ def _find(word: str, unknown: Format | None) -> list[Source]:
 
 
 def _missing(word: str) -> UsageError:
-    folder, datasets = Path(word).parent, registry.table("datasets").lookup
-    beside = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    path, datasets = Path(word), registry.table("datasets").lookup
     if os.sep in word:
-        hint = registry.near(Path(word).name, beside, inside=folder) or registry.near(Path(word).name, datasets)
+        hint = registry.near_path(path) or registry.near(path.name, datasets)
     else:
-        hint = registry.near(word, [*datasets, *beside])
+        hint = registry.near_path(path, *datasets)
     return UsageError(f"no such file or built-in data set: {word}", hint=hint or "see: llmctl list datasets")
 
 

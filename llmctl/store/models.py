@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.registry import near_path
 from llmctl.store import adapters, whole
 
 CARD: Final = "llmctl.json"
@@ -71,10 +72,7 @@ class ModelFolder:
 def model_path(path: Path) -> Path:
     """The model folder of a run, or the folder itself. Raises `UsageError` where there is no model."""
     if not path.exists():
-        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        from llmctl.registry import near
-
-        hint = near(path.name, beside, inside=path.parent) or "name a run (llmctl runs list), a model folder or hf:ID"
+        hint = near_path(path) or "name a run (llmctl runs list), a model folder or hf:ID"
         raise UsageError(f"no such model folder: {path}", hint=hint)
     for candidate in (path, path / "model"):
         if (candidate / "config.json").is_file() or (candidate / adapters.CONFIG).is_file():

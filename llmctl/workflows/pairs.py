@@ -10,7 +10,7 @@ from typing import Any, Final
 from llmctl.data.decode import Text, blocks
 from llmctl.data.formats import parse_json
 from llmctl.errors import DataError, UsageError
-from llmctl.registry import near
+from llmctl.registry import near_path
 from llmctl.types import Answer
 
 PREDICTION_FIELDS: Final = ("prediction", "target", "summary", "answer", "label", "text")
@@ -30,8 +30,7 @@ class Line:
 def check_file(path: Path, what: str) -> None:
     """Raise `UsageError` where the file is not there or of an unknown kind."""
     if not path.is_file():
-        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(f"no such file of {what}: {path}", hint=near(path.name, beside, inside=path.parent))
+        raise UsageError(f"no such file of {what}: {path}", hint=near_path(path))
     if path.suffix not in (".txt", ".jsonl"):
         raise UsageError(f"{path}: {what} are .txt (one a line) or .jsonl", hint="rename the file, or convert it")
 

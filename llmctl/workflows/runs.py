@@ -19,10 +19,8 @@ DIED = "died"
 def listing(folder: Path) -> dict[str, Any]:
     """The document of `runs list`: every run under `folder`. Raises `UsageError` where there is no such folder."""
     if not folder.is_dir():
-        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
         alone = folder.parent == Path(".")
-        known = registry.near(folder.name, [*(ACTIONS if alone else ()), *beside], inside=folder.parent)
-        hint = known or "name a folder that holds runs"
+        hint = registry.near_path(folder, *(ACTIONS if alone else ())) or "name a folder that holds runs"
         raise UsageError(f"no such folder: {folder}", hint=hint)
     return {"folder": str(folder), "runs": [_row(path) for path in runs.under(folder)]}
 

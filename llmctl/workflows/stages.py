@@ -7,6 +7,7 @@ came out, by content hash; a stage of the same settings, inputs and output needs
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -158,7 +159,7 @@ def inputs(verb: str, config: Any) -> list[Path]:
     """The places that a stage reads. What has a name only (an architecture, the hub's) is settled by the settings."""
     named: list[Any] = []
     if verb == "preprocess":
-        made_later = [word for word in config.inputs if not os.path.exists(word) and registry.looks_like_path(word)]
+        made_later = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
         there = [word for word in config.inputs if word not in (*made_later, STDIN)]
         found = [path for source in (find_sources(there) if there else ()) for path in source.paths]
         return [*found, *map(Path, made_later), *_places(config.source_file, config.target_file, config.tokenizer)]
@@ -169,6 +170,11 @@ def inputs(verb: str, config: Any) -> list[Path]:
     elif verb == "eval":
         named = [config.model, config.data, config.predictions, config.baseline, *config.references]
     return _places(*named)
+
+
+def _matches(word: str) -> bool:
+    """Whether a path, or anything that a glob stands for, is there."""
+    return os.path.exists(word) or (glob.has_magic(word) and any(glob.iglob(word, recursive=True)))
 
 
 def _places(*named: str | Path | None) -> list[Path]:

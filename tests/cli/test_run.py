@@ -124,6 +124,17 @@ def test_a_changed_input_runs_what_reads_it_and_no_further_than_it_matters(here:
     assert stages.ran == ["preprocess"]
 
 
+def test_what_a_glob_in_a_folder_stands_for_is_its_input(here: Path) -> None:
+    inputs = "preprocess.inputs=[./wor*.txt]"
+    stages = Stages()
+    go(stages, inputs)
+    assert go(stages, inputs)["preprocess"][0] == "skipped"
+    Path("words.txt").write_text("Other Words\n")
+    assert go(stages, inputs)["preprocess"] == ("ran", "the input words.txt changed")
+    Path("work.txt").write_text("More\n")
+    assert go(stages, inputs)["preprocess"] == ("ran", "the input work.txt changed")
+
+
 def test_a_touched_file_of_the_same_content_changes_nothing(here: Path) -> None:
     stages = Stages()
     go(stages)
