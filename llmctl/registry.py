@@ -136,7 +136,7 @@ def near(word: str, known: Iterable[str]) -> str | None:
 
 
 def near_path(path: Path, *names: str, pattern: str = "*") -> str | None:
-    """`near` among what lies in the folder of `path`, and `names`."""
+    """`near` among what lies in the folder of `path`, and `names`, which stand for things in that folder."""
     beside = sorted(each.name for each in path.parent.glob(pattern)) if path.parent.is_dir() else []
     return _meant(str(path.parent / each) for each in _close(path.name, [*names, *beside]))
 

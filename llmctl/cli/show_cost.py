@@ -50,6 +50,7 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
         refuse(session)
         return None
     from llmctl import config as configuration
+    from llmctl.workflows import fitting
     from llmctl.workflows import forecast as forecasting
     from llmctl.workflows.spec import TrainConfig
     from llmctl.workflows.train_checks import examine
@@ -62,7 +63,7 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
     made = forecasting.forecast(config, checked)
     facts, told = made.facts(), made.told()
     if not made.fits:
-        changes = forecasting.changes(config, checked)
+        changes = fitting.changes(config, checked)
         facts["changes"] = [each.facts() for each in changes]
         told["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
         if measure:

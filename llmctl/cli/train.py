@@ -38,6 +38,7 @@ def verb(summary: str) -> options.Verb:
 def run(session: Session) -> None:
     resume = bool(session.extra["resume"])
     config = (_with_recorded_settings(session) if resume else session).config(TrainConfig)
+    from llmctl.workflows import fitting
     from llmctl.workflows import forecast as forecasting
     from llmctl.workflows import train as workflow
 
@@ -50,7 +51,7 @@ def run(session: Session) -> None:
     if session.dry_run:
         return _plan(session, config, checked, made)
     if not made.fits:
-        told = forecasting.refusal(made, forecasting.changes(config, checked))
+        told = fitting.refusal(made, fitting.changes(config, checked))
         session.tell(Event("warning", {"text": f"{told}; {told.hint}"}))
     result = workflow.train(config, checked, session.tell, force=session.force)
     session.finish(result.document(), lambda: _show(result.document()))
@@ -59,12 +60,12 @@ def run(session: Session) -> None:
 
 def _plan(session: Session, config: TrainConfig, checked: Checked, made: Forecast) -> None:
     """The answer to `--dry-run`; a run that does not fit is refused with what would make it fit."""
-    from llmctl.workflows import forecast as forecasting
+    from llmctl.workflows import fitting
 
     facts, shown = made.facts(), made.told()
     if not made.fits:
-        changes = forecasting.changes(config, checked)
-        refusal = forecasting.refusal(made, changes)
+        changes = fitting.changes(config, checked)
+        refusal = fitting.refusal(made, changes)
         facts["changes"] = [each.facts() for each in changes]
         return session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown}, refusal)
     if session.extra["measure"]:

@@ -1,12 +1,14 @@
 """Learning from plain text by mending it: what is taken away, and what has to be said.
 
-    masked      encoder           15 % of the tokens hidden, said in their places (Devlin et al. 2019, arXiv:1810.04805);
-                                  small models learn faster from more of them (Wettig et al. 2023, arXiv:2202.08005)
+    masked      encoder           15 % of the tokens hidden, said in their places (Devlin et al. 2019, arXiv:1810.04805)
     spans       encoder-decoder   spans of 3 tokens, 15 % in all, cut out and said one after the other
                                   (Raffel et al. 2020, arXiv:1910.10683, section 3.1.4)
     infilling   encoder-decoder   the sentences in another order, and in that spans of Poisson(3) tokens, 30 % in all, each
                                   covered by one mask; the whole text is said again as it was (Lewis et al. 2020,
                                   arXiv:1910.13461, section 2.2: "sentence permutation" with "text infilling")
+
+The shares are as published; another can be asked for, and which is best depends on the model (Wettig et al. 2023,
+arXiv:2202.08005).
 
 Cut out spans are marked by numbered sentinels (`<extra_id_0>`, …) where a tokenizer has them. One trained here has one mask
 and none of them: every span is marked by the same mask, and which is which follows from their order.
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 
 from llmctl.data.batches import IGNORED, Arrays, collate
 from llmctl.data.layout import Layout, Sample
+from llmctl.data.spec import SPAN_TOKENS
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
 from llmctl.types import Mending, Tokens
@@ -36,7 +39,6 @@ Ids = NDArray[np.int64]
 
 SHOWN_AS_MASK, SHOWN_AS_ANOTHER = 0.8, 0.1
 """Of the hidden tokens; the rest are shown as they are, so that what is seen may always be wrong."""
-SPAN_TOKENS: Final = 3
 SENTENCE_ENDS: Final = (".", "!", "?", "。", "！", "？", "\n")
 CLOSING: Final = "\"'”’»)]）」』】》"
 _SENTINEL: Final = "<extra_id_{}>"
@@ -92,8 +94,8 @@ def marks_of(tokenizer: Any) -> Marks:
 def hide(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> what is seen (T,), and what has to be said in each place (T,), `IGNORED` where nothing.
 
-    `share` of the ordinary tokens is hidden, at least one token, never a control token: 80 % of them are shown as the mask, 10 % as any
-    other token, 10 % as they are.
+    `share` of the ordinary tokens is hidden, at least one token, never a control token: 80 % of them are shown as the
+    mask, 10 % as any other token, 10 % as they are.
     """
     seen, said = ids.copy(), np.full(len(ids), IGNORED, np.int64)
     places = np.flatnonzero(marks.is_ordinary[ids])
@@ -109,8 +111,9 @@ def hide(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> t
 def cut_spans(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with each span replaced by its mark, and the spans, each behind its mark, with one more mark at
     their end (U,). At least one token is cut out, and one is left."""
-    cut = min(max(1, round(share * len(ids))), max(1, len(ids) - 1))
-    count = max(1, min(round(cut / SPAN_TOKENS), cut, len(ids) - cut))
+    cut = min(max(1, round(share * len(ids))), max(1, len(ids) - 2))
+    # What is said with its marks is no longer than the text.
+    count = max(1, min(round(cut / SPAN_TOKENS), cut, len(ids) - cut - 1))
     lengths, gaps = _parts(cut, count, chance), _parts(max(len(ids) - cut, 1), count, chance)
     seen: list[Ids] = []
     said: list[Ids] = []
@@ -159,7 +162,7 @@ def _shuffled(pieces: Sequence[Ids], chance: np.random.Generator) -> list[Ids]:
 def infill(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with spans covered by one mark each, and the text itself. A span may be empty: then a mark stands
     where nothing is missing, and how many tokens a mark hides has to be learned."""
-    wanted = max(1, round(share * len(ids)))
+    wanted = min(max(1, round(share * len(ids))), max(1, len(ids) - 1))
     lengths: list[int] = []
     while (left := wanted - sum(lengths)) > 0:
         lengths.append(min(int(chance.poisson(SPAN_TOKENS)), left))

@@ -17,6 +17,8 @@ TOLD: Final = ("template", "plain")
 PADDED_TO: Final = 8
 """Widths that batches of records are padded to a multiple of: oneDNN compiles its kernels anew for every width and keeps
 them. Seen on review sentences: a small BERT takes 644 MiB in the place of 843."""
+SPAN_TOKENS: Final = 3
+"""Tokens of a span that is taken out of a plain text to be said again, on average."""
 LEARNED: Final = 0x80
 """The bit of a segment's role in the token store that says that it is learned."""
 

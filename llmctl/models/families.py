@@ -64,8 +64,11 @@ def family_of(config: Mapping[str, Any]) -> Family:
     )
 
 
-def mending_of(family: Family, model_type: str, share: float | None = None) -> Mending:
-    """How a model that is no decoder learns from plain text: by taking away `share` of it, or as much as was published."""
+def mending_of(family: Family, model_type: str, share: float | None = None) -> Mending | None:
+    """How a model learns from plain text of which `share`, or as much as was published, is taken away; None for a decoder,
+    which foretells it."""
+    if family == "decoder":
+        return None
     if family == "encoder":
         return Mending("masked", share or 0.15)
     return Mending("spans", share or 0.15) if model_type in _MENDS_SPANS else Mending("infilling", share or 0.3)

@@ -68,8 +68,8 @@ def llama(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) ->
 def bert(
     shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()
 ) -> BertForSequenceClassification | BertForMaskedLM:
-    """BERT with random weights (Devlin et al. 2019): a classifier over `labels`, or, without labels, the head that fills
-    masked places."""
+    """BERT with random weights (Devlin et al. 2019), its learned positions beginning as sinusoids: a classifier over
+    `labels`, or, without labels, the head that fills masked places."""
     assert shape.hidden is not None
     named = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     config = BertConfig(
@@ -177,7 +177,7 @@ def _calm(model: PreTrainedModel) -> None:
 
 
 def _wave(positions: Tensor, spread: float) -> None:
-    """Begin position vectors (T, H) as sines and cosines (Vaswani et al. 2017, section 3.5) of standard deviation `spread`.
+    """Begin position vectors (T, H) as sines and cosines (Vaswani et al. 2017, section 3.5) of root mean square `spread`.
 
     They are learned all the same. "My neighbour" is then one turn for all places rather than something to be found for
     each: bert:tiny leaves the plateau on which a hidden word is guessed from the words around it in any order (blocks of

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import Field
+
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.registry import near_path
@@ -41,8 +43,8 @@ class Card(Spec):
     labels: tuple[str, ...] = ()
     block_size: int | None = None
     """Tokens of the blocks that were learned: how far back the model was taught to look."""
-    corruption: float | None = None
-    """Share of a plain text that was taken away to be mended; None where the text was learned as it stands."""
+    corruption: float | None = Field(None, gt=0, lt=1)
+    """Share of a plain text that was taken away to be mended; None: as much as published, or nothing."""
     clean: dict[str, Any] | None = None
     """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
     parents: dict[str, str] = {}

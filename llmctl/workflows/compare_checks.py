@@ -18,8 +18,9 @@ from llmctl.store import locks, whole
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Tell, silent
-from llmctl.workflows import resuming, train_checks
+from llmctl.workflows import train_checks
 from llmctl.workflows.evaluate_checks import Metrics, metrics_of
+from llmctl.workflows.resuming import differing
 from llmctl.workflows.spec import HUB, CompareConfig, EvalConfig, TrainConfig, same_model
 
 COMPARISON: Final = "compare.json"
@@ -295,7 +296,7 @@ def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     faults = [
         Fault(path, f"the comparison was begun with {was}, not {now}", "leave it out, or make another: --out")
         for name in before
-        for path, was, now in resuming.differing(name, before[name], after[name])
+        for path, was, now in differing(name, before[name], after[name])
         if was != now
     ]
     if faults:

@@ -5,14 +5,13 @@ Arithmetic alone (`models/costs.py`); nothing heavy is imported. `workflows/rehe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from llmctl.config import combine, validate
 from llmctl.data.lengths import Lengths, lengths
-from llmctl.data.spec import PADDED_TO
-from llmctl.errors import EnvironmentFault, LlmctlError, UsageError
+from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
+from llmctl.errors import UsageError
 from llmctl.models import costs
 from llmctl.models.costs import Reading
 from llmctl.models.spec import Shape
@@ -21,7 +20,7 @@ from llmctl.store.models import shapes
 from llmctl.training import machine
 from llmctl.types import Family
 from llmctl.workflows.spec import TrainConfig
-from llmctl.workflows.train_checks import Checked, examine
+from llmctl.workflows.train_checks import Checked
 
 AROUND: Final = 3
 """Control tokens around the texts of a record."""
@@ -31,8 +30,6 @@ OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """What a rule remembers of each weight."""
 RESERVE: Final = 0.05
 """Share of the free memory that is left to others."""
-SPANS_SAID: Final = 5 / 3
-"""Tokens to say for each that is cut out in spans: itself and the marks between them."""
 GENERATED: Final = 32
 """Answers made at once, as `generate` does by default."""
 
@@ -131,7 +128,7 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
     manifest = checked.prepared.manifest
     shape, name, vocabulary, parameters = _model(checked)
     found = lengths(checked.prepared.tokens, "train")
-    precision = _precision(config)
+    precision = precision_of(config)
     reading, examples = _largest(config, checked, name, shape, found)
     learned = _learned(config, checked, parameters)
     mending = checked.mending
@@ -252,7 +249,8 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
     return Shape.model_validate(found)
 
 
-def _precision(config: TrainConfig) -> machine.Precision:
+def precision_of(config: TrainConfig) -> machine.Precision:
+    """What the run computes in."""
     if config.precision == "auto":
         return "bf16" if machine.has_bf16() else "fp32"
     return "fp32" if config.precision == "fp32" else "bf16"
@@ -266,8 +264,8 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
     context = min([each for each in (shape.context, config.max_length) if each], default=None)
     if block is not None:
         examples = max(1, -(-(found.tokens - 1) // block))
-        size = min(block, context or block)
-        return Reading(min(rows, examples), min(size, found.tokens), _mended(checked, size)), examples
+        size = min(block, context or block, found.tokens)
+        return Reading(min(rows, examples), *_mended(checked, size)), examples
     around = _around(checked)
     if checked.family == "encoder-decoder":
         source, target = found.longest_given + around, found.longest_learned + AROUND
@@ -276,7 +274,7 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
     else:
         source, target = found.longest + around, 0
     limit = context or max(source, target) + PADDED_TO
-    source, target = (-(-size // PADDED_TO) * PADDED_TO for size in (source, target))
+    source, target = _padded(source), _padded(target)
     return Reading(min(rows, found.records), min(source, limit), min(target, limit)), found.records
 
 
@@ -288,12 +286,20 @@ def _around(checked: Checked) -> int:
     return TOLD
 
 
-def _mended(checked: Checked, size: int) -> int:
-    """Tokens that an encoder-decoder has to say of a block: all of it, or the spans cut out (Raffel et al. 2020)."""
+def _padded(size: int) -> int:
+    return -(-size // PADDED_TO) * PADDED_TO
+
+
+def _mended(checked: Checked, size: int) -> tuple[int, int]:
+    """Tokens of a block that are seen, and those that an encoder-decoder has to say: all of it, or the spans cut out, in
+    the place of each of which a mark is seen and said, with one more mark and an end behind (`data/corruption.py`)."""
     mending = checked.mending
     if mending is None or mending.scheme == "masked":
-        return 0
-    return min(size, max(1, round(SPANS_SAID * mending.share * size))) if mending.scheme == "spans" else size
+        return size, 0
+    cut = round(mending.share * size)
+    marks = max(1, round(cut / SPAN_TOKENS))
+    said = cut + marks + 2 if mending.scheme == "spans" else size
+    return _padded(min(size, size - cut + marks)), _padded(min(size, said))
 
 
 def _tokens(checked: Checked, found: Lengths, examples: int) -> int:
@@ -341,99 +347,6 @@ def check_measurable(config: TrainConfig) -> None:
     """Raise `UsageError` where a few steps in this one process would say nothing of the run's pace."""
     if config.processes * config.machines > 1:
         raise UsageError("--measure makes its steps in one process", hint="--set processes=1 --set machines=1")
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# What would make it fit
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A setting with which the run would fit."""
-
-    setting: str
-    needed: int
-
-    def facts(self) -> dict[str, Any]:
-        return {"set": self.setting, "needed_bytes": self.needed}
-
-
-def changes(config: TrainConfig, checked: Checked) -> list[Change]:
-    """Single changes that would each make the run fit, the mildest first; where none alone does, all of them together;
-    nothing where even those do not."""
-    singles = list(_changes(config, checked))
-    fitting = [Change(told, made.needed) for told, _, made in singles if made.fits]
-    if fitting:
-        return fitting
-    together: dict[str, Any] = {}
-    told: list[str] = []
-    for setting, settings, _ in singles:
-        if not set(settings) & set(together):
-            together |= settings
-            told.append(setting)
-    made = _with(config, together, checked) if len(told) > 1 else None
-    return [Change(" and ".join(told), made.needed)] if made and made.fits else []
-
-
-def _changes(config: TrainConfig, checked: Checked) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    """Each change that could help: how it is spelled, what it sets, what would come of it. Of sizes the largest that
-    fits, else the smallest."""
-    share, asked = -(-config.batch_size // config.processes), forecast(config, checked)
-    yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
-    if _precision(config) == "fp32" and machine.has_bf16():
-        yield from _tried("--precision bf16", {"precision": "bf16"}, config, checked)
-    if checked.given is not None and config.adapter is None and checked.family != "encoder":
-        yield from _tried("--adapter lora", {"adapter": {"name": "lora"}}, config, checked)
-    if checked.prepared.manifest.block_size is None:
-        yield from _halved("max_length", max(asked.reading.source, asked.reading.target), 32, config, checked)
-    if checked.architecture is not None:
-        for size in reversed(list(checked.architecture.sizes)):
-            name = f"{checked.architecture.name}:{size}"
-            made = _with(config, {"model": {"name": name}}, checked)
-            if made is not None and made.fits and made.parameters < asked.parameters:
-                yield f"--model {name}", {"model": {"name": name}}, made
-                break
-
-
-def _halved(
-    key: str, start: int, least: int, config: TrainConfig, checked: Checked
-) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    value, last = start // 2, None
-    while value >= least:
-        made = _with(config, {key: value}, checked)
-        if made is not None:
-            last = (f"--set {key}={value}", {key: value}, made)
-            if made.fits:
-                break
-        value //= 2
-    if last is not None:
-        yield last
-
-
-def _tried(
-    told: str, settings: dict[str, Any], config: TrainConfig, checked: Checked
-) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    if (made := _with(config, settings, checked)) is not None:
-        yield told, settings, made
-
-
-def _with(config: TrainConfig, settings: Mapping[str, Any], checked: Checked) -> Forecast | None:
-    """The forecast with settings changed; None where they do not go together."""
-    block = combine(TrainConfig, [config.model_dump(mode="json", exclude_none=True), settings])
-    try:
-        changed = validate(TrainConfig, block)
-        return forecast(changed, examine(changed, offline=True))
-    except LlmctlError:
-        return None
-
-
-def refusal(made: Forecast, found: list[Change]) -> EnvironmentFault:
-    """A run that does not fit, with the change that would make it fit."""
-    hint = "; or ".join(f"{each.setting} ({gib(each.needed)})" for each in found)
-    return EnvironmentFault(
-        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is left to others",
-        hint=f"it would fit with {hint}" if hint else "a smaller model, shorter texts, or a machine with more memory",
-    )
 
 
 def gib(size: float) -> str:

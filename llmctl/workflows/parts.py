@@ -21,17 +21,18 @@ from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.models import adapters, pretrained
+from llmctl.models import adapters, families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
-from llmctl.types import Answer, Event, Tell
+from llmctl.types import Answer, Event, Mending, Tell
 from llmctl.workflows import instructions
 from llmctl.workflows.preprocess import encode_prepared
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
 
 VALIDATION_SEED: Final = 0
-"""What is taken out of the validation split to be mended is the same in every run, so that their losses compare."""
+"""What is taken out of the validation split to be mended is the same in every run, and as much as published, so that their
+losses compare."""
 
 ROOM_TO_STOP: Final = 8
 """Tokens that an answer may have in any case."""
@@ -72,11 +73,11 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
         instruction=instructions.told(checked.task, labels, config.instruction, learned),
     )
 
-    def source(split: str, seed: int) -> Source:
+    def source(split: str, mending: Mending | None, seed: int) -> Source:
         block = checked.prepared.manifest.block_size
-        return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=checked.mending, seed=seed)
+        return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=mending, seed=seed)
 
-    train = source("train", config.seed)
+    train = source("train", checked.mending, config.seed)
     if not len(train):
         raise DataError(
             "the train split holds less than two tokens", where=str(config.data), hint="preprocess more text"
@@ -86,7 +87,8 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
     _tell_unlearned(checked, tell)
     validation, count = None, 0
     if checked.prepared.manifest.splits.get("validation"):
-        validation = source("validation", VALIDATION_SEED)
+        published = families.mending_of(checked.family, model.config.model_type) if checked.mending else None
+        validation = source("validation", published, VALIDATION_SEED)
         if checked.best_by is not None and checked.best_by.spec.reads == "likelihood":
             count = _learned_bytes(checked, validation)
     return Parts(

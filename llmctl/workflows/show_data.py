@@ -91,8 +91,7 @@ def show_data(
         context=reader.context,
         instruction=told(task, labels, instruction, reader.instruction),
     )
-    mends = task.packed and reader.family != "decoder"
-    mending = families.mending_of(reader.family, reader.kind, reader.corruption) if mends else None
+    mending = families.mending_of(reader.family, reader.kind, reader.corruption) if task.packed else None
     with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, mending=mending)
         _check_index(index, len(source), split)

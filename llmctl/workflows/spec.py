@@ -163,7 +163,8 @@ class TrainConfig(Spec):
     max_length: Size | None = key(None, "cut records to so many tokens; the model's context when not given", ge=2)
     corruption: Real | None = key(
         None,
-        "share of a plain text that is taken away to be mended, by all but decoders; 0.15, bart 0.3, when not given",
+        "share of a plain text that is taken away to be mended, by all but decoders; 0.15 when not given, 0.3 of models "
+        "that say the whole text again (bart, marian, lstm-seq2seq)",
         gt=0,
         lt=1,
     )
@@ -277,6 +278,7 @@ class RateSearch(Spec):
 _OF_COMPARE: Final = frozenset(
     [
         *("data", "out", "epochs", "max_steps", "max_tokens", "max_time", "batch_size", "precision", "seed"),
+        "corruption",
         *("machines", "machine_rank", "main_address"),
     ]
 )

@@ -143,8 +143,8 @@ def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tupl
     parameters = spec.parameters(shape, VOCABULARY)
     length = ASSUMED[task.packed]
     reading = Reading(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
-    masked = spec.family == "encoder" and not task.labelled
-    said = families.mending_of("encoder", spec.name).share if masked else 0.0
+    mending = families.mending_of(spec.family, spec.name) if task.packed else None
+    said = mending.share if mending else 0.0
     found: Memory = memory_of(spec.family, spec.name, shape, VOCABULARY, parameters, reading, said=said)
     return (parameters, found.total), None
 

@@ -110,13 +110,12 @@ def _examine(config: TrainConfig, findings: Findings, *, offline: bool, tell: Te
     findings.of("data", _check_train_split, config, prepared)
     best_by = findings.of("best_by", _best_by, config, prepared, task, family)
     tokenizer = given.path if given and given.has_tokenizer else prepared.tokenizer
-    kind = architecture.name if architecture else str(given.config.get("model_type", "")) if given else ""
-    mending = findings.of("corruption", _mending, config, task, family, kind)
+    mending = findings.of("corruption", _mending, config, task, family, architecture, given)
     findings.of("instruction", check_instruction, config.instruction, task, family, tokenizer)
     if not findings.sound:
         return None
     return Checked(
-        resolved=_resolve(config, architecture, shape, given, mending),
+        resolved=_resolve(config, architecture, shape, given),
         prepared=prepared,
         task=task,
         family=family,
@@ -236,14 +235,21 @@ def check_able(model: str, task: Task, family: Family, kind: str) -> None:
     raise UsageError(f"{model} {why}", hint=f"models that can: {', '.join(able)}")
 
 
-def _mending(config: TrainConfig, task: Task, family: Family, kind: str) -> Mending | None:
-    """Raises `ConfigError` for a share of what is not taken away."""
-    if task.packed and family != "decoder":
-        return families.mending_of(family, kind, config.corruption)
-    if config.corruption is not None:
+def _mending(
+    config: TrainConfig, task: Task, family: Family, architecture: ModelSpec | None, given: ModelFolder | None
+) -> Mending | None:
+    """A run that goes on from another takes as much away as that one did. Raises `ConfigError` for a share of what is not
+    taken away."""
+    card = given.card if given and given.card and given.card.task == task.name else None
+    kind = architecture.name if architecture else str(given.config.get("model_type", "")) if given else ""
+    share = config.corruption or (card.corruption if card else None)
+    found = families.mending_of(family, kind, share) if task.packed else None
+    if found is None and config.corruption is not None:
         problem = "nothing is taken away" + (" of what a decoder foretells" if task.packed else f" of {task.name}")
-        raise ConfigError([Fault("corruption", problem, "leave it out; bert, t5, bart mend language-modeling's text")])
-    return None
+        raise ConfigError(
+            [Fault("corruption", problem, "leave it out; all but decoders mend language-modeling's text")]
+        )
+    return found
 
 
 MENDED_LEAST: Final = 8
@@ -324,11 +330,7 @@ def _unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
 
 
 def _resolve(
-    config: TrainConfig,
-    architecture: ModelSpec | None,
-    shape: Shape | None,
-    given: ModelFolder | None,
-    mending: Mending | None,
+    config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None, given: ModelFolder | None
 ) -> TrainConfig:
     """The configuration with what was left open filled in, and places made absolute: `RUN/config.yaml`."""
     changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
@@ -342,8 +344,6 @@ def _resolve(
     budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
     if all(each is None for each in budgets):
         changes["epochs"] = 3.0
-    if mending is not None:
-        changes["corruption"] = mending.share
     return config.replace(**changes, model=model, optimizer=config.optimizer.model_dump() | {"lr": rate})
 
 

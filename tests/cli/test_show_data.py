@@ -126,6 +126,12 @@ def test_as_much_of_a_text_is_taken_away_as_is_asked_for(
     settings = [word for each in small for word in ("--set", each)]
     inside("train", "--data", data, "--model", model, "--out", tmp_path / "run", "--max-steps", 1, *settings)
     assert taken(tmp_path / "run") == pytest.approx(0.5, abs=0.05)
+    further = ("--model", tmp_path / "run", "--max-steps", 1)
+    inside("train", "--data", data, "--out", tmp_path / "further", *further)
+    assert taken(tmp_path / "further") == pytest.approx(0.5, abs=0.05), "a run goes on as it was begun"
+    card = tmp_path / "run/model/llmctl.json"
+    card.write_text(card.read_text().replace('"corruption": 0.5', '"corruption": 7'))
+    assert str(card) in inside("show", "data", data, "--model", tmp_path / "run", code=5)["error"]["message"]
 
 
 def test_a_model_with_another_tokenizer_reads_by_its_own(

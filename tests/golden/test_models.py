@@ -298,6 +298,18 @@ def test_a_step_under_bfloat16_autocast_is_near_that_in_float32(name: str) -> No
     assert F.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.99
 
 
+@pytest.mark.parametrize("labels", [(), LABELS])
+def test_bert_s_places_begin_as_sines_and_cosines_and_are_learned(labels: tuple[str, ...]) -> None:
+    model = library.bert(Shape(layers=1, hidden=32, heads=2, context=40, inner=64, dropout=0.0), VOCABULARY, labels)
+    places = model.bert.embeddings.position_embeddings.weight
+    for place in (0, 1, 7, 39):
+        turns = [place / 10_000 ** (2 * pair / 32) for pair in range(16)]
+        waves = [wave(turn) for turn in turns for wave in (math.sin, math.cos)]
+        close(places[place] / places[place].norm(), torch.tensor(waves) / 4)  # 16 pairs of sin² + cos²
+    assert places.square().mean().sqrt().item() == pytest.approx(model.config.initializer_range)
+    assert places.requires_grad
+
+
 @pytest.mark.parametrize("name", [*NAMES, "rnn-sigmoid", "lstm-seq2seq-additive"])
 def test_eight_sequences_are_learned_by_heart(name: str) -> None:
     settings: dict[str, Any] = {"hidden": 64} if name not in ("attention", "gpt2", "llama", "bert") else {}

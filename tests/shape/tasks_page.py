@@ -38,19 +38,20 @@ tokens. A decoder learns to say every token from those before it. A poem in Engl
 PLAIN_TEXT: Final = """\
 ### Pre-training of encoders and encoder-decoders
 
-They learn from the same plain text by mending it; what is taken away is drawn anew in every epoch. `bert` fills masked
-places in (15 %: most of them shown as `<|mask|>`, some as another token, some as they are; `seen → said`), after
-Devlin et al. 2019:
+They learn from the same plain text by mending it; what is taken away is drawn anew in every epoch. How much of it is as
+published, or as `train --set corruption=0.4` asks; validation always takes away as much as published, so that losses
+compare. `bert` fills masked places in (15 %: most of them shown as `<|mask|>`, some as another token, some as they are;
+`seen → said`), after Devlin et al. 2019:
 """
 
 SPANS: Final = """\
-`t5` says the spans that were cut out, each behind its mark (Raffel et al. 2020; a tokenizer trained here has one mask
-for all spans, `<extra_id_0>`, … are used where a tokenizer has them):
+`t5` says the spans that were cut out, 15 % of the text, each behind its mark (Raffel et al. 2020; a tokenizer trained
+here has one mask for all spans, `<extra_id_0>`, … are used where a tokenizer has them):
 """
 
 DENOISING: Final = """\
-`bart`, `marian` and `lstm-seq2seq` say the whole text again: they see its sentences and lines in another order, and a
-mask over some spans, after Lewis et al. 2020:
+`bart`, `marian` and `lstm-seq2seq` say the whole text again: they see its sentences and lines in another order, and
+masks over spans that are 30 % of it, after Lewis et al. 2020:
 """
 
 TRANSLATION: Final = """\

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
+from llmctl.data.examples import examples
+from llmctl.data.layout import Layout, style_for
 from llmctl.data.lengths import lengths
+from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
+from llmctl.models.families import mending_of
 from llmctl.training import machine
 
 MIB = 2**20
@@ -30,6 +34,21 @@ def test_lengths_are_those_of_the_token_store(dates: Path, sonnets: Path) -> Non
         assert (found.records, found.tokens, found.longest) == (len(store), store.total_tokens, sizes.max())
     learned = sum(len(part.ids) for index in range(len(store)) for part in store.record(index) if part.learned)
     assert found.learned == learned
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
+@pytest.mark.parametrize("model", ["t5", "bart"])
+def test_what_is_seen_and_said_of_a_block_is_forecast(inside: Any, sonnets: Path, model: str, share: float) -> None:
+    words = ("--data", sonnets, "--model", model, "--set", f"corruption={share}", "--batch-size", 1)
+    plan = inside("train", *words, "--out", "not-made", "--dry-run")["plan"]
+    forecast = plan["forecast"]["largest_batch"]
+    given, family = load_tokenizer(sonnets / "tokenizer"), "encoder-decoder"
+    layout = Layout(given, family, style_for(family, given, packed=True), context=512)
+    mending = mending_of(family, model, share)
+    source = examples(TokenStore.open(sonnets / "tokens", "train"), layout, block_size=32, mending=mending)
+    arrays = [source.arrays([index]) for index in range(40)]
+    assert forecast["source"] == pytest.approx(np.mean([each["input_ids"].shape[1] for each in arrays]), abs=1)
+    assert forecast["target"] == pytest.approx(np.mean([each["labels"].shape[1] for each in arrays]), abs=1)
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,12 @@ from llmctl.data.layout import Layout, style_for
 from llmctl.data.tokenizers import load_tokenizer, save, train
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.models.families import mending_of
 from llmctl.types import Family, Mending
 
 SCHEMES: dict[str, tuple[Family, Mending]] = {
-    "masked": ("encoder", mending_of("encoder", "bert")),
-    "spans": ("encoder-decoder", mending_of("encoder-decoder", "t5")),
-    "infilling": ("encoder-decoder", mending_of("encoder-decoder", "bart")),
+    "masked": ("encoder", Mending("masked", 0.15)),
+    "spans": ("encoder-decoder", Mending("spans", 0.15)),
+    "infilling": ("encoder-decoder", Mending("infilling", 0.3)),
 }
 MASK = 5
 ORDINARY = np.arange(9, 400)
@@ -225,8 +224,11 @@ def tokenizer(sonnets: Path) -> Any:
     return load_tokenizer(sonnets / "tokenizer")
 
 
-def split(sonnets: Path, tokenizer: Any, scheme: str, *, name: str = "validation", seed: int = 0) -> Corrupted:
+def split(
+    sonnets: Path, tokenizer: Any, scheme: str, *, name: str = "validation", seed: int = 0, share: float | None = None
+) -> Corrupted:
     family, mending = SCHEMES[scheme]
+    mending = mending._replace(share=share or mending.share)
     layout = Layout(tokenizer, family, style_for(family, tokenizer, packed=True), context=32)
     store = TokenStore.open(sonnets / "tokens", name)
     return Corrupted(store, 32, layout, tokenizer.pad_token_id, marks_of(tokenizer), mending, seed)
@@ -244,6 +246,24 @@ def test_what_is_taken_out_depends_on_seed_epoch_and_example_alone(scheme: str, 
     assert pair.tolist()[: len(row)] == row.tolist()
     for other in (source.arrays([3, 5], 1), split(sonnets, tokenizer, scheme, seed=1).arrays([3, 5], 2)):
         assert not same({"input_ids": other["input_ids"]}, {"input_ids": source.arrays([3, 5], 2)["input_ids"]})
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.75, 0.9, 0.99])
+@pytest.mark.parametrize("scheme", ["spans", "infilling"])
+def test_what_is_said_ends_within_the_context_however_much_is_taken_away(
+    scheme: str, share: float, sonnets: Path, tokenizer: Any
+) -> None:
+    source = split(sonnets, tokenizer, scheme, share=share)
+    for index in range(0, len(source) - 1, 7):
+        arrays = source.arrays([index])
+        said = arrays["labels"][0][arrays["labels"][0] != IGNORED]
+        assert said[-1] == tokenizer.eos_token_id
+        assert len(said) <= 32
+        shown = arrays["input_ids"][0][arrays["attention_mask"][0] == 1]
+        assert len(shown) <= 33
+        assert set(shown.tolist()) - {tokenizer.mask_token_id, tokenizer.eos_token_id}, (
+            "something is left to tell it by"
+        )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
