@@ -180,8 +180,9 @@ def _wave(positions: Tensor, spread: float) -> None:
     """Begin position vectors (T, H) as sines and cosines (Vaswani et al. 2017, section 3.5) of root mean square `spread`.
 
     They are learned all the same. "My neighbour" is then one turn for all places rather than something to be found for
-    each: bert:tiny leaves the plateau on which a hidden word is guessed from the words around it in any order (blocks of
-    32, 741 steps: validation loss 4.55, from random positions 5.42).
+    each: bert:tiny sooner leaves the plateau on which a hidden word is guessed from the words around it in any order
+    (speeches in blocks of 32, 40 % hidden: validation loss 4.55 after 741 steps; from random positions 5.42 after 665).
+    A classifier learns from them what it learns from random ones.
     """
     count, width = positions.shape
     angle = torch.arange(count)[:, None] * 10_000 ** (-torch.arange(0, width, 2) / width)  # (T, H/2)
