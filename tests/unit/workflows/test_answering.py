@@ -383,7 +383,8 @@ def test_a_model_without_a_head_answers_with_its_likeliest_label(tokenizer: Any,
                 found = [
                     one - prior for one, prior in zip(label_scores(chosen, row.fields["text"]), empty, strict=True)
                 ]
-                assert answer.text == LABELS[found.index(max(found))]
+                # An empty text makes no label likelier than an empty text does: a tie, but for the last digits.
+                assert found[LABELS.index(answer.text)] == pytest.approx(max(found), abs=1e-4)
 
 
 def test_the_label_of_one_prompt_is_streamed(tokenizer: Any) -> None:
