@@ -13,6 +13,7 @@ from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, readable, table
 from llmctl.cli.session import Session, to_yaml
 from llmctl.errors import UsageError
+from llmctl.registry import near
 from llmctl.types import Event
 from llmctl.workflows import runs as workflow
 
@@ -48,8 +49,9 @@ def run(session: Session) -> None:
         session.finish(document, lambda: print(to_yaml(_short(document)), end=""))
     else:
         if len(folders) > 1:
+            meant = near(words[0], workflow.ACTIONS) if not folders[0].exists() else None
             raise UsageError(
-                "runs list takes one folder", hint="to see two runs beside each other: llmctl runs compare"
+                "runs list takes one folder", hint=meant or "to see two runs beside each other: llmctl runs compare"
             )
         document = workflow.listing(folders[0] if folders else Path("."))
         if not document["runs"]:

@@ -100,4 +100,7 @@ def _show(document: dict[str, object]) -> None:
         f"({number(document['tokens_per_second'])} tokens/s), {number(document['parameters'])} parameters"
     )
     print(f"training loss {number(document['train_loss'])}" + (f", validation {shown}" if shown else ""))
-    print(f"model: {document['model']}")
+    best, of = document["best"], ""
+    if isinstance(best, dict) and best["step"] != document["steps"]:
+        of = f", of step {number(best['step'])}: best {best['metric']} {number(best['value'])}"
+    print(f"model: {document['model']}{of}")

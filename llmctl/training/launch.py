@@ -30,6 +30,8 @@ from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, untranslated
 from llmctl.types import Event, Tell
 
 DEFAULT_PORT: Final = 29500
+MEETING_SECONDS: Final = 900
+"""How long machines wait for each other."""
 SOCKET: Final = "LLMCTL_EVENTS_SOCKET"
 
 
@@ -52,8 +54,10 @@ def run(
 ) -> dict[str, Any] | None:
     """Run `worker(*arguments)` in every process; returns what the first one here returned, None if it was stopped.
 
-    Raises the worker's own `LlmctlError` where there is one, `EnvironmentFault` where a process died.
+    Raises the worker's own `LlmctlError` where there is one, `EnvironmentFault` where a process died or another machine
+    did not come.
     """
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
@@ -63,8 +67,18 @@ def run(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _listening(tell) as heard, _forwarding() as asked:
         try:
-            results = elastic_launch(_config(processes), worker)(*arguments)
+            start = elastic_launch(_config(processes), worker)
+            if processes.machines > 1:
+                tell(Event("note", {"text": _waiting(processes)}))
+                results = _heedfully(lambda: start(*arguments))
+            else:
+                results = start(*arguments)
             return dict(results[min(results)])
+        except DistError as error:
+            raise EnvironmentFault(
+                f"the {processes.machines} machines did not meet at {_meeting(processes)}: {str(error).splitlines()[0]}",
+                hint="--main-address is that of machine 0, as all others reach it; all start within 15 minutes",
+            ) from error
         except SignalException:
             return None
         except ChildFailedError as error:
@@ -77,6 +91,40 @@ def run(
                 f"process {rank} ended with {failure.exitcode}: {failure.message}".strip(),
                 hint="--processes 1 shows more; out of memory kills without a word",
             ) from error
+
+
+def _heedfully(call: Callable[[], Any]) -> Any:
+    """What `call()` returns or raises, called in a thread: torch waits for other machines deaf to signals, and the main
+    thread hears them meanwhile. It leaves the thread behind where one ends it."""
+    found: list[tuple[Any, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            found.append((call(), None))
+        except BaseException as error:
+            found.append((None, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+    value, error = found[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def _meeting(processes: Processes) -> str:
+    host, _, port = processes.main_address.partition(":")
+    return f"{host}:{port or DEFAULT_PORT}"
+
+
+def _waiting(processes: Processes) -> str:
+    others = processes.machines - 1
+    return (
+        f"machine {processes.machine_rank} of {processes.machines}: waiting at {_meeting(processes)} for "
+        f"{others} other{'s'[: others != 1]}, up to {MEETING_SECONDS // 60} minutes"
+    )
 
 
 def apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], tell: Tell) -> dict[str, Any]:
@@ -171,7 +219,6 @@ def _until_told(receiver: Connection, tell: Tell) -> dict[str, Any] | LlmctlErro
 def _config(processes: Processes) -> Any:
     from torch.distributed.launcher.api import LaunchConfig
 
-    host, _, port = processes.main_address.partition(":")
     several = processes.machines > 1
     return LaunchConfig(
         min_nodes=processes.machines,
@@ -179,8 +226,8 @@ def _config(processes: Processes) -> Any:
         nproc_per_node=processes.here,
         run_id="llmctl",
         rdzv_backend="static" if several else "c10d",
-        rdzv_endpoint=f"{host}:{port or DEFAULT_PORT}" if several else "localhost:0",
-        rdzv_configs={"rank": processes.machine_rank, "timeout": 900} if several else {},
+        rdzv_endpoint=_meeting(processes) if several else "localhost:0",
+        rdzv_configs={"rank": processes.machine_rank, "timeout": MEETING_SECONDS} if several else {},
         local_addr=None if several else "127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,

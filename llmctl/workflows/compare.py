@@ -168,7 +168,7 @@ class _Comparison:
             search.append({"lr": rate, "validation_loss": loss})
             if steps is not None and steps < LEAST_TRIAL:
                 usual: float = entrant.rates[len(entrant.rates) // 2]
-                text = f"a trial has {steps} steps, too few to tell: the usual learning rate, {usual:.3g}, is taken"
+                text = f"a trial has {steps} step{'s'[: steps != 1]}, too few to tell: the usual learning rate, {usual:.3g}, is taken"
                 self._say(entrant, f"{text}; see search.share, lr")
                 return usual
         found = {each["lr"]: each["validation_loss"] for each in search if each["validation_loss"] is not None}

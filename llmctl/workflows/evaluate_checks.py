@@ -174,7 +174,9 @@ def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
     """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
     asked = config.metric or (task.metrics if task else ())
     if not asked:
-        raise UsageError("eval of files needs a metric", hint="--metric bleu; see: llmctl list metrics")
+        gates = dict.fromkeys(parse.parse_score(parse.parse_gate(each).score)[0].name for each in config.require)
+        named = " ".join(f"--metric {name}" for name in gates or ("bleu",))
+        raise UsageError("eval of files needs a metric", hint=f"{named}; see: llmctl list metrics")
     found = [parse.parse_metric(each) for each in asked]
     wrong = [spec.name for spec, _ in found if spec.reads == "likelihood"] if config.model is None else []
     if wrong:

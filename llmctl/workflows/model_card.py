@@ -7,6 +7,7 @@ training, `generate` and the card.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +47,8 @@ def text(
     opener = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
     steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
     table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, checked, facts, adapter).items())
-    name = Path(config.out).name
+    out = os.path.relpath(config.out)
+    name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
     asked = checked.family in checked.task.askable
     command = f"llmctl generate --model {name} --prompt TEXT" if asked else f"llmctl train --model {name} --data DIR"
     tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))

@@ -94,8 +94,11 @@ def _check_train(config: Any, asked: Asked) -> Any:
 
 
 def _foresee_train(config: Any) -> None:
+    from llmctl.store.adapters import check_installed
     from llmctl.workflows import train_checks
 
+    if config.adapter is not None:
+        check_installed()
     train_checks.refuse_inside_run(config.out)
     whole.refuse_same(config.out, inputs("train", config))
 

@@ -53,6 +53,12 @@ FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--pr
         ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "--events cannot be written"),
         (("train", "--resume", "nowhere"), 2, "no run that can go on"),
         (("preprocess", "no\nsuch.jsonl", "--task", "lm", "--out", "out"), 2, "no\\nsuch.jsonl"),
+        (("runs", "shwo", "runs/one"), 2, "did you mean 'show'"),
+        (
+            ("eval", "--predictions", "one.jsonl", "--references", "right.jsonl", "--require", "chrf>=5"),
+            2,
+            "--metric chrf",
+        ),
         ((*FILES, "twice.jsonl"), 3, "stands twice"),
         ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
         ((*FILES, "one.jsonl", "--junit", "hyp.txt"), 2, "exists"),

@@ -370,6 +370,25 @@ def test_two_machines_train_together_and_the_first_one_keeps_the_run(
     assert not (tmp_path / "machine-1").exists()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_machine_that_waits_for_another_says_so_and_can_be_asked_to_stop(
+    number: signal.Signals, code: int, dates: Path, tmp_path: Path
+) -> None:
+    words = (*command("lstm-seq2seq", dates, tmp_path / "run"), "--machines", "2", "--main-address")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmctl", *words, f"127.0.0.1:{_free_port()}"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = ""
+    while "waiting at 127.0.0.1" not in said:
+        assert (line := process.stderr.readline()), said
+        said += line
+    time.sleep(2)  # torch waits now
+    process.send_signal(number)
+    assert process.wait(30) == code
+    process.stderr.close()
+
+
 def _free_port() -> int:
     import socket
 
