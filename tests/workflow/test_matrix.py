@@ -393,15 +393,20 @@ WIDE_TRANSFORMER = (
 )
 FORGETFUL = ("model.hidden=192", "lr=0.003", "max_steps=3000")
 """Without gates what stands some ten tokens before is learned late."""
+CONVERSATIONS = {False: "max_steps=1000", True: "max_steps=5000"}
+"""What answers in a conversation depend on stands far before them; by whether the model forgets. 500 and 3,000 steps are
+not enough on every processor."""
 ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).askable]
 MENDED = [each for each in LEARNED if each not in ASKED]
 BY_HEART = ("batch_size=16", "log_every=5", "optimizer.weight_decay=0")
 
 
-def wide(family: str, model: str) -> tuple[str, ...]:
+def wide(task: str, family: str, model: str) -> tuple[str, ...]:
     if FAMILIES[family][model] is TRANSFORMER:
         return WIDE_TRANSFORMER
-    return WIDE_RECURRENT + (FORGETFUL if registry.load("models", model).forgets else ())
+    forgets = registry.load("models", model).forgets
+    words = WIDE_RECURRENT + (FORGETFUL if forgets else ())
+    return (*words, CONVERSATIONS[forgets]) if task == "chat" else words
 
 
 @pytest.mark.slow
@@ -410,12 +415,13 @@ def test_32_records_learned_by_heart_are_given_back(
     task: str, family: str, model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
 ) -> None:
     data, known = prepared(task, 0.0), task_of(task)
-    words = (*wide(family, model), *BY_HEART)
-    assert inside(*train(task, model, data, tmp_path / "run", *words))["train_loss"] < 0.1
+    words, forgets = (*wide(task, family, model), *BY_HEART), registry.load("models", model).forgets
+    # Without gates the first question of a conversation is forgotten when the second is answered.
+    limit = 0.2 if forgets and task == "chat" else 0.1
+    assert inside(*train(task, model, data, tmp_path / "run", *words))["train_loss"] < limit
 
     records = [Record(row["id"], row) for row in rows_of(data.parent / "records.jsonl")]
-    if registry.load("models", model).forgets:
-        # Without gates the first question of a conversation is forgotten when the second is answered.
+    if forgets:
         records = [each for each in records if len(each.fields.get("messages", ())) <= 3]
     asked = tmp_path / "asked.jsonl"
     begun = [{**each.fields, "text": each.fields["text"][:BEGUN]} if known.packed else each.fields for each in records]
@@ -438,6 +444,6 @@ def test_32_texts_learned_by_heart_are_mended_wherever_a_hole_is(
     guess by frequency, 2.5."""
     mending = families.mending_of(family, model)
     says_all = mending is not None and mending.scheme == "infilling"
-    words = (*wide(family, model), *BY_HEART, *(() if says_all else ("max_steps=1500",)))
+    words = (*wide(task, family, model), *BY_HEART, *(() if says_all else ("max_steps=1500",)))
     loss = inside(*train(task, model, prepared(task, 0.0), tmp_path / "run", *words))["train_loss"]
     assert loss < (0.1 if says_all else 1.25)
