@@ -59,7 +59,7 @@ class Checked:
     best_by: BestBy | None
     parents: Mapping[str, str]
     resume: bool
-    mending: Mending | None = None
+    mending: Mending | None
     """How plain text is learned, where it is not foretold token by token."""
 
     @property
