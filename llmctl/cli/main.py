@@ -132,8 +132,8 @@ def run(words: Sequence[str]) -> int:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # What matters comes as an error of ours; torch would write a stack each time that a machine is not there yet.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # What fails is raised and told as ours; torch would write a stack beside it, and one whenever a machine is not there yet.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes out whatever the locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

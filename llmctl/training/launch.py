@@ -77,7 +77,7 @@ def run(
         except DistError as error:
             raise EnvironmentFault(
                 f"the {processes.machines} machines did not meet at {_meeting(processes)}: {str(error).splitlines()[0]}",
-                hint="--main-address is that of machine 0, as all others reach it; all start within 15 minutes",
+                hint=f"--main-address is that of machine 0, as all reach it; all start within {MEETING_SECONDS // 60} minutes",
             ) from error
         except SignalException:
             return None
