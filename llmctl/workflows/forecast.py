@@ -22,8 +22,10 @@ from llmctl.types import Family
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
 
-AROUND: Final = 3
-"""Control tokens around the texts of a record."""
+AROUND: Final[Mapping[Family, int]] = {"decoder": 3, "encoder": 2, "encoder-decoder": 1}
+"""Control tokens around the texts of a record (`data/layout.py`); of an encoder-decoder, around its source."""
+END: Final = 1
+"""The control token behind a target."""
 TOLD: Final = 24
 """Tokens around them where a decoder is told in words what to do."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
@@ -268,7 +270,7 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
         return Reading(min(rows, examples), *_mended(checked, size)), examples
     around = _around(checked)
     if checked.family == "encoder-decoder":
-        source, target = found.longest_given + around, found.longest_learned + AROUND
+        source, target = found.longest_given + around, found.longest_learned + END
     elif checked.family == "encoder":
         source, target = found.longest_given + around, 0
     else:
@@ -282,7 +284,7 @@ def _around(checked: Checked) -> int:
     """Tokens around the texts of a record: a decoder that was not taught by llmctl's control tokens is told in words."""
     given = checked.given
     if checked.family != "decoder" or given is None or (given.card is not None and not given.card.instruction):
-        return AROUND
+        return AROUND[checked.family]
     return TOLD
 
 
@@ -306,7 +308,8 @@ def _tokens(checked: Checked, found: Lengths, examples: int) -> int:
     """Tokens that an epoch reads, control tokens included."""
     if checked.prepared.manifest.block_size is not None:
         return found.tokens
-    return found.tokens + examples * _around(checked)
+    around = _around(checked) + (END if checked.family == "encoder-decoder" else 0)
+    return found.tokens + examples * around
 
 
 def _typical(checked: Checked, found: Lengths, examples: int, largest: Reading) -> Reading:
@@ -316,7 +319,7 @@ def _typical(checked: Checked, found: Lengths, examples: int, largest: Reading) 
     learned = found.learned / max(1, found.records)
     rest = found.tokens / max(1, found.records) - learned
     if checked.family == "encoder-decoder":
-        return Reading(1, max(1, round(rest) + AROUND), max(1, round(learned) + 1))
+        return Reading(1, max(1, round(rest) + _around(checked)), max(1, round(learned) + END))
     text = rest if checked.family == "encoder" else rest + learned
     return Reading(1, max(1, round(text) + _around(checked)))
 

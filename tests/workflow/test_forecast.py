@@ -17,6 +17,7 @@ from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.models.families import mending_of
 from llmctl.training import machine
+from llmctl.types import Family
 
 MIB = 2**20
 
@@ -49,6 +50,31 @@ def test_what_is_seen_and_said_of_a_block_is_forecast(inside: Any, sonnets: Path
     arrays = [source.arrays([index]) for index in range(40)]
     assert forecast["source"] == pytest.approx(np.mean([each["input_ids"].shape[1] for each in arrays]), abs=1)
     assert forecast["target"] == pytest.approx(np.mean([each["labels"].shape[1] for each in arrays]), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "family"),
+    [
+        ("dates", "llama", "decoder"),
+        ("dates", "marian", "encoder-decoder"),
+        ("reviews", "gpt2", "decoder"),
+        ("reviews", "bert", "encoder"),
+        ("reviews", "t5", "encoder-decoder"),
+    ],
+)
+def test_the_largest_batch_of_a_forecast_is_as_wide_as_the_longest_records_make_it(
+    data: str, model: str, family: Family, inside: Any, dates: Path, reviews: Path
+) -> None:
+    folder = {"dates": dates, "reviews": reviews}[data]
+    plan = inside("train", "--data", folder, "--model", model, "--out", "not-made", "--dry-run")["plan"]
+    given = load_tokenizer(folder / "tokenizer")
+    layout = Layout(given, family, style_for(family, given, packed=False), context=512)
+    source = examples(TokenStore.open(folder / "tokens", "train"), layout, block_size=None, mending=None)
+    arrays = [source.arrays([index]) for index in range(len(source))]
+    forecast = plan["forecast"]["largest_batch"]
+    assert forecast["source"] == max(each["input_ids"].shape[1] for each in arrays)
+    if family == "encoder-decoder":
+        assert forecast["target"] == max(each["labels"].shape[1] for each in arrays)
 
 
 @pytest.mark.parametrize(
