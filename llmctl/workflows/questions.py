@@ -12,11 +12,12 @@ from transformers import AutoConfig
 import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import Layout, Style, style_for
+from llmctl.data.plain import unknown_id
 from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, Record, Request, Segment, Tell, silent
+from llmctl.types import Event, Record, Request, Segment, Tell, Tokens, silent
 from llmctl.workflows.given_model import GivenModel
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
@@ -59,15 +60,18 @@ class Questions:
         # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
         self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
         self._uncut = Layout(layout.tokenizer, layout.family, layout.style, instruction=layout.instruction)
-        self._told_cut = False
+        self._told_cut = self._told_unknown = False
 
     def to_answer(self, record: Record) -> Request:
-        """The record as the model is asked, cut to the context as in training (which is told once).
+        """The record as the model is asked, cut to the context as in training. That a text was cut, or that the tokenizer
+        knows nothing of it, is told once.
 
         Raises `DataError` for a record that lacks what is asked by, or a text to be continued that does not fit.
         """
         segments = self._asked(record)
-        ids, context = self._uncut.prompt(segments), self.layout.context
+        parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
+        self._tell_unknown(record, parts)
+        ids, context = self._uncut.asked(parts), self.layout.context
         room = (self._room or 1) if self.layout.family == "decoder" else 0
         if context is not None and len(ids) > context - room:
             if self.task.packed:
@@ -103,6 +107,17 @@ class Questions:
         if not self._told_cut:
             self._told_cut = True
             self.tell(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
+
+    def _tell_unknown(self, record: Record, parts: Sequence[Tokens]) -> None:
+        unknown = unknown_id(self.layout.tokenizer.backend_tokenizer)
+        if self._told_unknown or unknown is None:
+            return
+        if any(part.ids and set(part.ids) == {unknown} for part in parts):
+            self._told_unknown = True
+            said = (
+                f"{record.origin or record.id}: the tokenizer knows nothing of this text, each of its tokens is unknown"
+            )
+            self.tell(Event("warning", {"text": said}))
 
     def to_score(self, record: Record, window: int, stride: int) -> Scoring:
         """What the record teaches, as requests that together score each token of it once: see `spans`.

@@ -408,3 +408,15 @@ def test_a_long_text_is_cut_as_in_training_and_leaves_room_for_an_answer(
     assert answer.tokens > 1 or answer.finish_reason == "stop"
     assert [event.name for event in told] == ["warning"]
     assert len(chosen.questions.to_answer(Record("long", fields)).input_ids) == CONTEXT - CONTEXT // 4
+
+
+def test_a_text_of_which_the_tokenizer_knows_nothing_is_told_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("words")
+    texts = ["a good film", "a bad film"]
+    tokenizers.save(tokenizers.train("word", lambda: texts, sum(map(len, texts)), 20), folder)
+    layout = Layout(tokenizers.load_tokenizer(folder), "encoder", "single", context=CONTEXT)
+    heard: list[Event] = []
+    questions = Questions(Classification(), layout, tell=heard.append)
+    for number, text in enumerate(["a splendid film", "", "床前明月光", "splendid"], start=1):
+        questions.to_answer(Record(str(number), {"text": text}, f"line {number}"))
+    assert [(event.name, event.fields["text"].partition(":")[0]) for event in heard] == [("warning", "line 3")]
