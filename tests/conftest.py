@@ -21,6 +21,13 @@ os.environ.update(
     NO_COLOR="1",
 )
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One for each processor that this process may use, four at most: each takes a gigabyte or two."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(allowed or 1, 4)
+
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

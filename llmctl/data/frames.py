@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.plain import control_tokens
+from llmctl.data.spec import CHAT_ROLES
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.types import Role
 
@@ -23,7 +24,6 @@ Parts = tuple[tuple[Role, bool], ...]
 
 NO_IDS: Final[Ids] = np.empty(0, np.int64)
 BLANK_LINE: Final = "\n\n"
-CHAT_ROLES: Final = ("system", "user", "assistant")
 
 CHAT_TEMPLATES: Final[Mapping[str, str]] = {
     "control": (

@@ -8,28 +8,41 @@ import sys
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
-from llmctl.data.spec import LEARNED
+from llmctl.data.spec import CHAT_ROLES, LEARNED
 from llmctl.errors import IntegrityError
+from llmctl.types import Role
 
 MAGIC: Final = b"\x93NUMPY"
 LOOKED_AT: Final = 100_000
 """Records that are looked at, spread evenly over the split, where it has more."""
 
 
+_TURNS: Final = frozenset(get_args(Role).index(role) for role in CHAT_ROLES)
+"""A segment's role where it is a turn of a conversation."""
+
+
 class Lengths(NamedTuple):
-    """Tokens of text in the records of a split, control tokens not counted."""
+    """How long the records of a split are.
+
+    Marks are the control tokens that are put around texts (`data/layout.py`): one for each text, two for each turn of a
+    conversation. What begins a sequence is not among them.
+    """
 
     records: int
     tokens: int
-    longest_given: int
-    """The most tokens that a record gives: everything that is not learned."""
-    longest_learned: int
-    longest: int
-    """The most tokens that a record has in all."""
+    """Tokens of text, in all."""
     learned: int
-    """Tokens that are learned, in all."""
+    """Those of them that are learned."""
+    marks: int
+    """Marks, in all."""
+    longest_given: int
+    """The most tokens that a record gives (everything that is not learned), with their marks."""
+    longest_learned: int
+    """The most that are learned of a record, with their marks."""
+    longest: int
+    """The most tokens that a record has, with their marks."""
 
 
 def lengths(folder: Path, split: str) -> Lengths:
@@ -52,20 +65,30 @@ def _lengths(
         raise _unsound("the arrays do not fit each other", segments_path)
     count = len(records) - 1
     step = max(1, count // LOOKED_AT)
-    given_most = learned_most = longest = learned_all = seen = 0
+    given_most = learned_most = longest = learned_all = marks_all = seen = 0
     for record in range(0, count, step):
-        given = learned = 0
+        given = learned = marks_given = marks_learned = 0
         for each in range(records[record], records[record + 1]):
             size = segments[each + 1] - segments[each]
+            marks = 2 if roles[each] & ~LEARNED in _TURNS else 1
             if roles[each] & LEARNED:
-                learned += size
+                learned, marks_learned = learned + size, marks_learned + marks
             else:
-                given += size
+                given, marks_given = given + size, marks_given + marks
+        learned_all, marks_all, seen = learned_all + learned, marks_all + marks_given + marks_learned, seen + 1
+        given, learned = given + marks_given, learned + marks_learned
         given_most, learned_most = max(given_most, given), max(learned_most, learned)
         longest = max(longest, given + learned)
-        learned_all, seen = learned_all + learned, seen + 1
     scale = count / seen if seen else 0.0
-    return Lengths(count, segments[-1], given_most, learned_most, longest, round(learned_all * scale))
+    return Lengths(
+        records=count,
+        tokens=segments[-1],
+        learned=round(learned_all * scale),
+        marks=round(marks_all * scale),
+        longest_given=given_most,
+        longest_learned=learned_most,
+        longest=longest,
+    )
 
 
 _CODES: Final = {"<i8": "q", "|u1": "B"}

@@ -8,6 +8,7 @@ characters, and a chat template may use added tokens that are not marked as spec
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 
@@ -28,12 +29,15 @@ def control_tokens(backend: Any, template: str = "") -> dict[int, str]:
 
 def unknown_id(backend: Any) -> int | None:
     """The id that a `tokenizers.Tokenizer` gives to text outside of its vocabulary; None where there is no such text."""
+    from tokenizers import models
+
+    if isinstance(backend.model, models.Unigram):
+        # It has it as a number, which is not among its attributes.
+        number: int | None = json.loads(backend.to_str())["model"].get("unk_id")
+        return number
     token = getattr(backend.model, "unk_token", None)
-    if token:
-        found: int | None = backend.token_to_id(token)
-        return found
-    number: int | None = getattr(backend.model, "unk_id", None)
-    return number
+    found: int | None = backend.token_to_id(token) if token else None
+    return found
 
 
 def plain_ids(backend: Any, text: str, control: frozenset[int]) -> list[int]:

@@ -14,6 +14,9 @@ SPLITS: Final = ("train", "validation", "test")
 TOLD: Final = ("template", "plain")
 """Styles of `layout.py` in which a model is told in words what to do with a record."""
 
+CHAT_ROLES: Final = ("system", "user", "assistant")
+"""Of the turns of a conversation."""
+
 PADDED_TO: Final = 8
 """Widths that batches of records are padded to a multiple of: oneDNN compiles its kernels anew for every width and keeps
 them. Seen on review sentences: a small BERT takes 644 MiB in the place of 843."""

@@ -28,7 +28,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
@@ -126,22 +126,53 @@ class CrossAttention(nn.Module):
         return a.to(memory.dtype) @ memory, a
 
     def _additive(self, q: Tensor, k: Tensor) -> Tensor:
-        """q (B, T, H), k (B, S, H) -> e (B, T, S). What would be too much at once is made in parts of the target, and
-        again in the backward pass: one long record else takes gigabytes."""
+        """q (B, T, H), k (B, S, H) -> e (B, T, S). What would be too much at once is made in parts of the target: one long
+        record else takes gigabytes."""
+        assert self.v is not None
         size = max(1, costs.ENERGIES_AT_ONCE // (q.shape[0] * k.shape[1] * k.shape[2]))
         if q.shape[1] <= size:
             return self._scores(q, k)
-        if not torch.is_grad_enabled():
-            return torch.cat([self._scores(part, k) for part in torch.split(q, size, 1)], 1)
-        return torch.cat(
-            [checkpoint(self._scores, part, k, use_reentrant=False) for part in torch.split(q, size, 1)], 1
-        )
+        energies: Tensor = _InParts.apply(q, k, self.v.weight[0].to(q.dtype), size)  # type: ignore[no-untyped-call]
+        return energies
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H) -> (B, T, S) through (B, T, S, H)."""
         assert self.v is not None
         scores: Tensor = self.v(torch.tanh(q[:, :, None] + k[:, None])).squeeze(-1)
         return scores
+
+
+class _InParts(torch.autograd.Function):
+    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), so many target positions at once. The backward
+    pass makes the parts again.
+
+    What is kept is written into one place that was there before the first part: kept beside the parts, it would lie where
+    the next one has to, and as much memory would be taken as by all at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.size = size
+        energies = q.new_empty(*q.shape[:2], k.shape[1])
+        for part, into in zip(torch.split(q, size, 1), torch.split(energies, size, 1), strict=True):
+            into.copy_((part[:, :, None] + k[:, None]).tanh_() @ v)
+        return energies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v = ctx.saved_tensors
+        of_q = torch.empty_like(q)
+        of_k, of_v = (torch.zeros_like(each, dtype=torch.float32) for each in (k, v))
+        parts = zip(*(torch.split(each, ctx.size, 1) for each in (q, grad, of_q)), strict=True)
+        for part, given, into in parts:
+            y = (part[:, :, None] + k[:, None]).tanh_()  # (B, t, S, H)
+            of_v += given.reshape(-1) @ y.reshape(-1, len(v))
+            inner = torch.ops.aten.tanh_backward(given[..., None] * v, y)
+            into.copy_(inner.sum(2))
+            of_k += inner.sum(1)
+        return of_q, of_k.to(k.dtype), of_v.to(v.dtype), None
 
 
 class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]

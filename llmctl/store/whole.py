@@ -145,8 +145,9 @@ def _make_parents(path: Path) -> None:
 
 
 def check_writable(path: Path, *, bytes_needed: int = 0) -> None:
-    """Raise `EnvironmentFault` where `path` could not be made: no permission, or too little disk. Makes nothing."""
-    if str(path) == "-":
+    """Raise `EnvironmentFault` where `path` could not be made: no permission, or too little disk; `UsageError` where a
+    folder of it is a file, or where it is a dash, which names nothing. Makes nothing."""
+    if path.parts[:1] == ("-",):
         raise UsageError("the output - has no name", hint="name a file or folder")
     folder = Path(os.path.abspath(path)).parent
     while not folder.exists():

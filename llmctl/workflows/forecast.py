@@ -22,12 +22,8 @@ from llmctl.types import Family
 from llmctl.workflows.spec import TrainConfig
 from llmctl.workflows.train_checks import Checked
 
-AROUND: Final[Mapping[Family, int]] = {"decoder": 3, "encoder": 2, "encoder-decoder": 1}
-"""Control tokens around the texts of a record (`data/layout.py`); of an encoder-decoder, around its source."""
-END: Final = 1
-"""The control token behind a target."""
 TOLD: Final = 24
-"""Tokens around them where a decoder is told in words what to do."""
+"""Tokens in which a decoder is told in words what to do."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """What a rule remembers of each weight."""
 RESERVE: Final = 0.05
@@ -135,8 +131,8 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
     learned = _learned(config, checked, parameters)
     mending = checked.mending
     said = mending.share if mending else 0.0
-    tokens = _tokens(checked, found, examples)
-    typical = _typical(checked, found, examples, reading)
+    tokens = _tokens(checked, found)
+    typical = _typical(checked, found, reading)
     operations = costs.LEARNING * costs.forward_flops(checked.family, shape, parameters, vocabulary, typical, said=said)
     per_token = operations / max(1, typical.examples * (typical.source + typical.target))
     steps = -(-examples // config.batch_size)
@@ -244,6 +240,8 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
         value = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
         if value:
             found[name] = value
+    if "relative_attention_num_buckets" in config:
+        found.pop("context", None)  # T5: its positions are relative, whatever `n_positions` says
     if "heads" in found and "inner" not in found and "hidden" in found:
         found["inner"] = 4 * found["hidden"]  # GPT-2 leaves it open
     if config.get("score") == "additive":
@@ -268,24 +266,21 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
         examples = max(1, -(-(found.tokens - 1) // block))
         size = min(block, context or block, found.tokens)
         return Reading(min(rows, examples), *_mended(checked, size)), examples
-    around = _around(checked)
-    if checked.family == "encoder-decoder":
-        source, target = found.longest_given + around, found.longest_learned + END
-    elif checked.family == "encoder":
-        source, target = found.longest_given + around, 0
-    else:
-        source, target = found.longest + around, 0
+    source = (found.longest if checked.family == "decoder" else found.longest_given) + _beside(checked)
+    target = found.longest_learned if checked.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
     return Reading(min(rows, found.records), min(source, limit), min(target, limit)), found.records
 
 
-def _around(checked: Checked) -> int:
-    """Tokens around the texts of a record: a decoder that was not taught by llmctl's control tokens is told in words."""
+def _beside(checked: Checked) -> int:
+    """Tokens that are read of a sequence beside its texts and their marks (`data/lengths.py`): what begins an encoder's;
+    what a decoder is told that was not taught by llmctl's control tokens. What begins a decoder's is read, its end is not."""
+    if checked.family != "decoder":
+        return int(checked.family == "encoder")
     given = checked.given
-    if checked.family != "decoder" or given is None or (given.card is not None and not given.card.instruction):
-        return AROUND[checked.family]
-    return TOLD
+    taught = given is None or (given.card is not None and not given.card.instruction)
+    return 0 if taught else TOLD
 
 
 def _padded(size: int) -> int:
@@ -304,24 +299,30 @@ def _mended(checked: Checked, size: int) -> tuple[int, int]:
     return _padded(min(size, size - cut + marks)), _padded(min(size, said))
 
 
-def _tokens(checked: Checked, found: Lengths, examples: int) -> int:
-    """Tokens that an epoch reads, control tokens included."""
+def _average(checked: Checked, found: Lengths) -> tuple[float, float]:
+    """Tokens of a record of average length, marks included: those of the only sequence, or of source and target."""
+    records = max(1, found.records)
+    learned, marks = found.learned / records, found.marks / records
+    given = found.tokens / records - learned
+    if checked.family == "decoder":
+        return given + learned + marks + _beside(checked), 0.0
+    # What is learned is one text: a target with its end, or a label, which an encoder does not read.
+    return given + marks - 1 + _beside(checked), learned + 1 if checked.family == "encoder-decoder" else 0.0
+
+
+def _tokens(checked: Checked, found: Lengths) -> int:
+    """Tokens that an epoch reads."""
     if checked.prepared.manifest.block_size is not None:
         return found.tokens
-    around = _around(checked) + (END if checked.family == "encoder-decoder" else 0)
-    return found.tokens + examples * around
+    return round(found.records * sum(_average(checked, found)))
 
 
-def _typical(checked: Checked, found: Lengths, examples: int, largest: Reading) -> Reading:
+def _typical(checked: Checked, found: Lengths, largest: Reading) -> Reading:
     """One example of average length."""
     if checked.prepared.manifest.block_size is not None:
         return largest._replace(examples=1)
-    learned = found.learned / max(1, found.records)
-    rest = found.tokens / max(1, found.records) - learned
-    if checked.family == "encoder-decoder":
-        return Reading(1, max(1, round(rest) + _around(checked)), max(1, round(learned) + END))
-    text = rest if checked.family == "encoder" else rest + learned
-    return Reading(1, max(1, round(text) + _around(checked)))
+    source, target = (round(each) for each in _average(checked, found))
+    return Reading(1, max(1, source), max(1, target) if checked.family == "encoder-decoder" else 0)
 
 
 def _learned(config: TrainConfig, checked: Checked, parameters: int) -> int:

@@ -128,6 +128,8 @@ def _model(config: GenerateConfig, *, offline: bool, tell: Tell) -> GivenModel:
 
 def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
     whole.refuse_same(output, inputs)
+    if str(output) == "-":
+        raise UsageError("--output names a file", hint="leave it out: answers go to standard output")
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
     whole.refuse_existing(output, force=force)

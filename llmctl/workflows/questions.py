@@ -23,6 +23,9 @@ from llmctl.workflows.given_model import GivenModel
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Tokens that a model without a longest sequence reads at once when a document is scored."""
 
+SHOWN: Final = 40
+"""Characters of a text in a message about it."""
+
 
 class Scoring(NamedTuple):
     """Requests that together score a record, and the UTF-8 bytes of the text that their answers are the tokens of."""
@@ -60,6 +63,7 @@ class Questions:
         # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
         self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
         self._uncut = Layout(layout.tokenizer, layout.family, layout.style, instruction=layout.instruction)
+        self._unknown = unknown_id(layout.tokenizer.backend_tokenizer)
         self._told_cut = self._told_unknown = False
 
     def to_answer(self, record: Record) -> Request:
@@ -70,7 +74,7 @@ class Questions:
         """
         segments = self._asked(record)
         parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
-        self._tell_unknown(record, parts)
+        self._tell_unknown(record, segments, parts)
         ids, context = self._uncut.asked(parts), self.layout.context
         room = (self._room or 1) if self.layout.family == "decoder" else 0
         if context is not None and len(ids) > context - room:
@@ -108,16 +112,23 @@ class Questions:
             self._told_cut = True
             self.tell(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
 
-    def _tell_unknown(self, record: Record, parts: Sequence[Tokens]) -> None:
-        unknown = unknown_id(self.layout.tokenizer.backend_tokenizer)
-        if self._told_unknown or unknown is None:
+    def _tell_unknown(self, record: Record, segments: Sequence[Segment], parts: Sequence[Tokens]) -> None:
+        if self._told_unknown:
             return
-        if any(part.ids and set(part.ids) == {unknown} for part in parts):
-            self._told_unknown = True
-            said = (
-                f"{record.origin or record.id}: the tokenizer knows nothing of this text, each of its tokens is unknown"
-            )
-            self.tell(Event("warning", {"text": said}))
+        for segment, part in zip(segments, parts, strict=True):
+            if segment.text.strip() and self._is_unknown(part.ids):
+                self._told_unknown = True
+                text = segment.text if len(segment.text) <= SHOWN else f"{segment.text[:SHOWN]}…"
+                said = f"{record.origin or record.id}: the tokenizer knows nothing of {text!r}"
+                self.tell(Event("warning", {"text": said}))
+                return
+
+    def _is_unknown(self, ids: Sequence[int]) -> bool:
+        """Whether nothing but blanks is known of a text."""
+        if ids and (self._unknown is None or self._unknown not in ids):
+            return False
+        known: str = self.layout.tokenizer.decode([each for each in ids if each != self._unknown])
+        return not known.strip()
 
     def to_score(self, record: Record, window: int, stride: int) -> Scoring:
         """What the record teaches, as requests that together score each token of it once: see `spans`.
@@ -129,7 +140,9 @@ class Questions:
         self.task.check(record)
         segments = self.task.segments(_cleaned(record, self._clean))
         count = sum(len(segment.text.encode()) for segment in segments if segment.learned)
-        sample = self._uncut.sample(self._uncut.tokens(segments))
+        parts = self._uncut.tokens(segments)
+        self._tell_unknown(record, segments, parts)
+        sample = self._uncut.sample(parts)
         ids = sample.input_ids.tolist()
         if self.layout.family == "decoder":
             requests = [

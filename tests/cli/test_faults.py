@@ -57,6 +57,7 @@ FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--pr
         ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
         ((*FILES, "one.jsonl", "--junit", "hyp.txt"), 2, "exists"),
         ((*FILES, "one.jsonl", "--markdown", "-"), 2, "the output - has no name"),
+        ((*PREPROCESS[:-1], "-"), 2, "the output - has no name"),
     ],
 )
 def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...], code: int, said: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from llmctl import registry
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, style_for
 from llmctl.data.lengths import lengths
@@ -17,6 +18,7 @@ from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.models.families import mending_of
 from llmctl.training import machine
+from llmctl.training.objectives import token_count
 from llmctl.types import Family
 
 MIB = 2**20
@@ -31,7 +33,7 @@ def test_lengths_are_those_of_the_token_store(dates: Path, sonnets: Path) -> Non
     for folder in (dates, sonnets):
         store = TokenStore.open(folder / "tokens", "train")
         found = lengths(folder / "tokens", "train")
-        sizes = np.diff(store.segments[store.records])
+        sizes = np.diff(store.segments[store.records]) + np.diff(store.records)
         assert (found.records, found.tokens, found.longest) == (len(store), store.total_tokens, sizes.max())
     learned = sum(len(part.ids) for index in range(len(store)) for part in store.record(index) if part.learned)
     assert found.learned == learned
@@ -52,29 +54,49 @@ def test_what_is_seen_and_said_of_a_block_is_forecast(inside: Any, sonnets: Path
     assert forecast["target"] == pytest.approx(np.mean([each["labels"].shape[1] for each in arrays]), abs=1)
 
 
-@pytest.mark.parametrize(
-    ("data", "model", "family"),
-    [
-        ("dates", "llama", "decoder"),
-        ("dates", "marian", "encoder-decoder"),
-        ("reviews", "gpt2", "decoder"),
-        ("reviews", "bert", "encoder"),
-        ("reviews", "t5", "encoder-decoder"),
-    ],
-)
-def test_the_largest_batch_of_a_forecast_is_as_wide_as_the_longest_records_make_it(
-    data: str, model: str, family: Family, inside: Any, dates: Path, reviews: Path
+def _asked(question: str, *answers: str) -> dict[str, Any]:
+    turns = [("user", question)] + [(role, each) for each in answers for role in ("assistant", "user")]
+    return {"messages": [{"role": role, "content": content} for role, content in turns[:-1]]}
+
+
+LONGER = {
+    "translation": lambda more: {"source": "a" * (3 + more), "target": "b" * (9 - more)},
+    "classification": lambda more: {"text": "a" * (12 + more), "label": "good"},
+    "question-answering": lambda more: {"question": "a", "context": "b" * (10 + more), "answers": ["c" * more, "d"]},
+    "chat": lambda more: _asked("a" * (5 + more), "b", "cc", "d" * more),
+}
+"""A record of each task, by how many characters more."""
+
+
+@pytest.mark.parametrize("limit", [None, 12])
+@pytest.mark.parametrize("task", LONGER)
+def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
+    task: str, limit: int | None, inside: Any, tmp_path: Path
 ) -> None:
-    folder = {"dates": dates, "reviews": reviews}[data]
-    plan = inside("train", "--data", folder, "--model", model, "--out", "not-made", "--dry-run")["plan"]
-    given = load_tokenizer(folder / "tokenizer")
-    layout = Layout(given, family, style_for(family, given, packed=False), context=512)
-    source = examples(TokenStore.open(folder / "tokens", "train"), layout, block_size=None, mending=None)
-    arrays = [source.arrays([index]) for index in range(len(source))]
-    forecast = plan["forecast"]["largest_batch"]
-    assert forecast["source"] == max(each["input_ids"].shape[1] for each in arrays)
-    if family == "encoder-decoder":
-        assert forecast["target"] == max(each["labels"].shape[1] for each in arrays)
+    families: dict[str, Family] = {"gpt2": "decoder", "marian": "encoder-decoder", "bert": "encoder"}
+    able = registry.load("tasks", task)().families
+    for more in range(1, 9):
+        folder, rows = tmp_path / f"{more}", tmp_path / f"{more}.jsonl"
+        records = [LONGER[task](number) for number in range(1, more + 1)]
+        rows.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
+        whole = ("--set", "splits.validation=0", "--set", "splits.test=0", "--set", "dedup.exact=false")
+        inside("preprocess", rows, "--task", task, "--tokenizer", "char", "--out", folder, *whole)
+        given = load_tokenizer(folder / "tokenizer")
+        for model, family in families.items():
+            if family not in able:
+                continue
+            settings = () if limit is None else ("--set", f"max_length={limit}")
+            words = ("--data", folder, "--model", model, "--out", "not-made", "--dry-run", *settings)
+            forecast = inside("train", *words)["plan"]["forecast"]
+            layout = Layout(given, family, style_for(family, given, packed=False), context=limit or 512)
+            source = examples(TokenStore.open(folder / "tokens", "train"), layout, block_size=None, mending=None)
+            arrays = source.arrays(range(len(source)))
+            widths = {"source": arrays["input_ids"].shape[1]}
+            if family == "encoder-decoder":
+                widths["target"] = arrays["labels"].shape[1]
+            assert forecast["largest_batch"] == {"examples": more, **widths}, (more, model)
+            if limit is None:
+                assert forecast["tokens_per_epoch"] == token_count(arrays, family), (more, model)
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,15 @@ def test_what_is_stored_is_what_is_asked(kind: str) -> None:
     assert lengths.tolist() == [len(layout.encode(text)) for text in texts]
 
 
+@pytest.mark.parametrize("make", [like_t5, like_bert, like_words])
+def test_text_outside_of_the_vocabulary_is_kept_as_unknown(make: Callable[[], Any]) -> None:
+    given = make()
+    layout = Layout(given, "encoder-decoder", "pair")
+    for text in ("龘", "a 龘", "龘 a 龘龘"):
+        assert layout.encode(text) == given.encode(text, add_special_tokens=False)
+        assert given.unk_token_id in layout.encode(text)
+
+
 def test_families_are_those_of_the_layouts() -> None:
     for entry in registry.entries("tasks"):
         task = registry.load("tasks", entry.name)

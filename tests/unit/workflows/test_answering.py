@@ -410,13 +410,18 @@ def test_a_long_text_is_cut_as_in_training_and_leaves_room_for_an_answer(
     assert len(chosen.questions.to_answer(Record("long", fields)).input_ids) == CONTEXT - CONTEXT // 4
 
 
-def test_a_text_of_which_the_tokenizer_knows_nothing_is_told_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("kind", ["word", "char"])
+def test_a_text_of_which_the_tokenizer_knows_nothing_is_told_once(
+    kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("words")
     texts = ["a good film", "a bad film"]
-    tokenizers.save(tokenizers.train("word", lambda: texts, sum(map(len, texts)), 20), folder)
+    tokenizers.save(tokenizers.train(kind, lambda: texts, sum(map(len, texts)), 60), folder)
     layout = Layout(tokenizers.load_tokenizer(folder), "encoder", "single", context=CONTEXT)
     heard: list[Event] = []
     questions = Questions(Classification(), layout, tell=heard.append)
-    for number, text in enumerate(["a splendid film", "", "床前明月光", "splendid"], start=1):
+    for number, text in enumerate(["a 床 film", "", " ", "床 前 明月光", "月光"], start=1):
         questions.to_answer(Record(str(number), {"text": text}, f"line {number}"))
-    assert [(event.name, event.fields["text"].partition(":")[0]) for event in heard] == [("warning", "line 3")]
+    assert [(event.name, event.fields["text"]) for event in heard] == [
+        ("warning", "line 4: the tokenizer knows nothing of '床 前 明月光'")
+    ]
