@@ -6,9 +6,9 @@ costs twice again (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery 
 
 Activations: what stays in memory from the forward pass for the backward pass, most of all. It is proportional to the
 tokens read, the layers and the widths; the factors were fitted to measured peaks (`tests/benchmarks/memory.py`
-measures again, in bf16) and hold for the computation of `training/` on a processor. One with matrix units (AMX) was seen
-to take up to 8 % more than one without; encoder-decoders are fitted to the middle. Factors in fp32 stand on one to seven
-measurements each.
+measures again) and hold for the computation of `training/` on a processor. One with matrix units (AMX) was seen
+to take up to 8 % more than one without; encoder-decoders are fitted to the middle. Those of other families in fp32 stand
+on one to five measurements each.
 
 Letters: B examples, S positions of the source (or of the only sequence), U of the target, L layers, H width, I width
 inside the MLP, E width of token vectors, V vocabulary.
@@ -29,9 +29,6 @@ LEARNING: Final = 3
 
 ENERGIES_AT_ONCE: Final = 1 << 23
 """Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
-
-IN_PARTS: Final = 1.2
-"""Times the memory of a part that is held where parts are made again in the backward pass, one at a time."""
 
 
 class Reading(NamedTuple):
@@ -84,8 +81,12 @@ class Kept:
     """for each token that something is said of and entry of the vocabulary, where the head is not fused with the loss"""
     scores: float = 0.0
     """for each head, layer and pair of positions, where attention is not fused"""
+    bias: float = 0.0
+    """for each head and pair of positions of the longer sequence, where a bias of positions is added to them"""
     energies: float = 0.0
-    """for each pair of source and target position and unit of H that additive attention holds at once"""
+    """for each pair of source and target position and unit of H, where additive attention holds them at once"""
+    part: float = 0.0
+    """the same, for those of one part, where it is done in parts"""
 
 
 LIBRARIES_BYTES: Final = 440 << 20
@@ -98,10 +99,16 @@ _FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
     "attention": (Kept(hidden=52, inner=4, token=25), Kept(hidden=45, inner=10)),
     "gpt2": (Kept(hidden=8, inner=20, token=170), Kept(hidden=59, inner=28)),
     "llama": (Kept(hidden=74, inner=4, token=154), Kept(hidden=5, inner=32, token=110)),
-    "lstm-seq2seq": (Kept(hidden=66, both_ways=67, energies=15), Kept(hidden=67, both_ways=117, energies=33)),
-    "t5": (Kept(hidden=8, inner=18, token=70, scores=7), Kept(hidden=8, inner=17.6, token=106, scores=1.4)),
-    "marian": (Kept(hidden=28, inner=12, token=40), Kept(hidden=34, inner=13, token=35)),
-    "bart": (Kept(hidden=31, inner=11, token=63), Kept(hidden=34, inner=12, token=73)),
+    "lstm-seq2seq": (
+        Kept(hidden=56, both_ways=66, energies=16, part=12),
+        Kept(hidden=58, both_ways=114, energies=18, part=30),
+    ),
+    "t5": (
+        Kept(hidden=8, inner=14, token=83, scores=6.3, bias=20),
+        Kept(hidden=8, inner=14, token=72, scores=9.5, bias=12),
+    ),
+    "marian": (Kept(hidden=28, inner=11, token=49), Kept(hidden=34, inner=13, token=34)),
+    "bart": (Kept(hidden=30, inner=10, token=69), Kept(hidden=34, inner=12, token=74)),
     "lstm-classifier": (Kept(hidden=125), Kept(hidden=150)),
     "bert": (Kept(hidden=10, inner=11, token=120, logits=14), Kept(hidden=15, inner=30, token=30, logits=16)),
 }
@@ -140,10 +147,13 @@ def kept_bytes(
     total += tokens * factors.token * (shape.embedding or width)
     if family == "encoder":
         total += factors.logits * round(said * b * s) * vocabulary
-    total += factors.scores * (shape.heads or 0) * layers * b * (s * s + u * u + s * u)
+    heads = shape.heads or 0
+    total += factors.scores * heads * layers * b * (s * s + u * u + s * u)
+    total += factors.bias * heads * b * max(s * s, u * u)
     if shape.score == "additive":
         energies = b * s * u * width
-        total += factors.energies * (energies if energies <= ENERGIES_AT_ONCE else IN_PARTS * ENERGIES_AT_ONCE)
+        in_parts = energies > ENERGIES_AT_ONCE
+        total += factors.part * max(ENERGIES_AT_ONCE, b * s * width) if in_parts else factors.energies * energies
     return total
 
 

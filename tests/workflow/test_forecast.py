@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,37 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
             assert forecast["largest_batch"] == {"examples": more, **widths}, (more, model)
             if limit is None:
                 assert forecast["tokens_per_epoch"] == token_count(arrays, family), (more, model)
+
+
+@pytest.fixture(scope="module")
+def long_texts(inside: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 records of 700 characters and their answers of 200, a token each."""
+    home, drawn = tmp_path_factory.mktemp("long"), random.Random(0)
+    texts = ["".join(drawn.choices(["stone ", "river ", "of ", "the "], k=300)) for _ in range(24)]
+    rows = (json.dumps({"source": each[:700].strip(), "target": each[-200:].strip()}) + "\n" for each in texts)
+    (home / "records.jsonl").write_text("".join(rows), encoding="utf-8")
+    whole = ("--set", "splits.validation=0", "--set", "splits.test=0")
+    words = ("--task", "translation", "--tokenizer", "char", "--out", home / "prepared", *whole)
+    inside("preprocess", home / "records.jsonl", *words)
+    return home / "prepared"
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "within"),
+    [
+        ("lstm-seq2seq", "bf16", 0.15),
+        ("lstm-seq2seq", "fp32", 0.15),
+        ("t5", "bf16", 0.3),  # the same run was seen to take a tenth more or less
+    ],
+)
+def test_the_memory_forecast_of_long_texts_is_near_what_a_run_takes(
+    model: str, precision: str, within: float, llmctl: Any, long_texts: Path, tmp_path: Path
+) -> None:
+    settings = ("--batch-size", "8", "--max-steps", "3", "--precision", precision)
+    words = ("train", "--data", long_texts, "--model", model, "--out", tmp_path / "run", "--json", *settings)
+    plan = json.loads(llmctl(*words, "--dry-run").stdout)["plan"]
+    measured = json.loads(llmctl(*words).stdout)["peak_memory_bytes"]
+    assert plan["forecast"]["memory"]["total_bytes"] == pytest.approx(measured, rel=within)
 
 
 @pytest.mark.parametrize(
