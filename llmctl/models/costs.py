@@ -7,8 +7,7 @@ costs twice again (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery 
 Activations: what stays in memory from the forward pass for the backward pass, most of all. It is proportional to the
 tokens read, the layers and the widths; the factors were fitted to measured peaks (`tests/benchmarks/memory.py`
 measures again) and hold for the computation of `training/` on a processor. One with matrix units (AMX) was seen
-to take up to 8 % more than one without; encoder-decoders are fitted to the middle. Those of other families in fp32 stand
-on one to five measurements each.
+to take up to 8 % more than one without; encoder-decoders and `bert` are fitted to the middle.
 
 Letters: B examples, S positions of the source (or of the only sequence), U of the target, L layers, H width, I width
 inside the MLP, E width of token vectors, V vocabulary.
@@ -110,7 +109,7 @@ _FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
     "marian": (Kept(hidden=28, inner=11, token=49), Kept(hidden=34, inner=13, token=34)),
     "bart": (Kept(hidden=30, inner=10, token=69), Kept(hidden=34, inner=12, token=74)),
     "lstm-classifier": (Kept(hidden=125), Kept(hidden=150)),
-    "bert": (Kept(hidden=10, inner=11, token=120, logits=14), Kept(hidden=15, inner=30, token=30, logits=16)),
+    "bert": (Kept(hidden=10, inner=12, token=95, logits=14), Kept(hidden=15, inner=15, token=85, logits=16)),
 }
 _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
     "decoder": ("llama", "lstm"),
