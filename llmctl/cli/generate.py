@@ -39,7 +39,8 @@ def run(session: Session) -> None:
 
     def show() -> None:
         if config.output is not None:
-            print(f"{len(result.completions):,} answers: {config.output}")
+            count = len(result.completions)
+            print(f"{count:,} answer{'s'[: count != 1]}: {config.output}")
         elif result.streamed:
             print()
         else:

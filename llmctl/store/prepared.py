@@ -14,6 +14,7 @@ from pydantic import ConfigDict, ValidationError
 from llmctl import registry
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.store import runs
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -115,7 +116,9 @@ def open_prepared(path: Path) -> Prepared:
     if not path.exists():
         raise UsageError(f"no such prepared folder: {path}", hint=f"make it: {_command(path)}")
     if not is_prepared(path):
-        raise UsageError(f"{path} is no prepared folder: it has no {MANIFEST}", hint=f"make one: {_command(path)}")
+        is_run = (path / runs.RUN).is_file()
+        hint = f"it is a run: llmctl runs show {path} says of what data" if is_run else f"make one: {_command(path)}"
+        raise UsageError(f"{path} is no prepared folder: it has no {MANIFEST}", hint=hint)
     where = str(path / MANIFEST)
     try:
         value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))

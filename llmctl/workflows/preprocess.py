@@ -57,7 +57,8 @@ class PreprocessResult:
 
 def refusal(out: str | Path, rejected: int) -> GateError:
     """The end of a preprocess that rejected records: the folder is made all the same."""
-    return GateError(f"{rejected:,} records were rejected", hint=f"see {Path(out) / REJECTS} for each with its reason")
+    said = "1 record was" if rejected == 1 else f"{rejected:,} records were"
+    return GateError(f"{said} rejected", hint=f"see {Path(out) / REJECTS} for each with its reason")
 
 
 def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool = False) -> PreprocessResult:

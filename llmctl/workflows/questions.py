@@ -67,8 +67,8 @@ class Questions:
         self._told_cut = self._told_unknown = False
 
     def to_answer(self, record: Record) -> Request:
-        """The record as the model is asked, cut to the context as in training. That a text was cut, or that the tokenizer
-        knows nothing of it, is told once.
+        """The record as the model is asked, cut to the context as in training. That a text was cut, or is mostly unknown
+        to the tokenizer, is told once.
 
         Raises `DataError` for a record that lacks what is asked by, or a text to be continued that does not fit.
         """
@@ -113,22 +113,23 @@ class Questions:
             self.tell(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
 
     def _tell_unknown(self, record: Record, segments: Sequence[Segment], parts: Sequence[Tokens]) -> None:
-        if self._told_unknown:
+        """Say of the first text that it is unknown to the tokenizer: half of its tokens or more, blanks and punctuation
+        not counted."""
+        if self._told_unknown or self._unknown is None:
             return
         for segment, part in zip(segments, parts, strict=True):
-            if segment.text.strip() and self._is_unknown(part.ids):
+            unknown = sum(each == self._unknown for each in part.ids)
+            if segment.text.strip() and unknown and unknown >= sum(map(self._says_something, part.ids)):
                 self._told_unknown = True
                 text = segment.text if len(segment.text) <= SHOWN else f"{segment.text[:SHOWN]}…"
-                said = f"{record.origin or record.id}: the tokenizer knows nothing of {text!r}"
+                where = record.origin or record.id
+                said = f"{where}: {unknown:,} of {len(part.ids):,} tokens are unknown to the tokenizer: {text!r}"
                 self.tell(Event("warning", {"text": said}))
                 return
 
-    def _is_unknown(self, ids: Sequence[int]) -> bool:
-        """Whether nothing but blanks is known of a text."""
-        if ids and (self._unknown is None or self._unknown not in ids):
-            return False
-        known: str = self.layout.tokenizer.decode([each for each in ids if each != self._unknown])
-        return not known.strip()
+    def _says_something(self, token: int) -> bool:
+        """Whether a token is known, and more than blanks and punctuation."""
+        return token != self._unknown and any(map(str.isalnum, self.layout.tokenizer.decode([token])))
 
     def to_score(self, record: Record, window: int, stride: int) -> Scoring:
         """What the record teaches, as requests that together score each token of it once: see `spans`.

@@ -239,7 +239,11 @@ def test_an_existing_run_is_not_overwritten_and_a_foreign_folder_never(
     run = tmp_path / "run"
     inside(*command("lstm", sonnets, run, "max_steps=2"))
     before = (run / "run.json").read_bytes()
-    assert "exists" in inside(*command("lstm", sonnets, run, "max_steps=2"), code=2)["error"]["message"]
+    error = inside(*command("lstm", sonnets, run, "max_steps=2"), code=2)["error"]
+    assert "exists" in error["message"]
+    assert error["hint"].startswith(f"go on with it: llmctl train --resume {run}; or name another")
+    for_data = inside(*command("lstm", run, tmp_path / "next", "max_steps=2"), code=2)["error"]
+    assert for_data["hint"] == f"it is a run: llmctl runs show {run} says of what data"
     assert (run / "run.json").read_bytes() == before
     inside(*command("lstm", sonnets, run, "max_steps=3"), "--force")
     home = tmp_path / "home"

@@ -411,7 +411,7 @@ def test_a_long_text_is_cut_as_in_training_and_leaves_room_for_an_answer(
 
 
 @pytest.mark.parametrize("kind", ["word", "char"])
-def test_a_text_of_which_the_tokenizer_knows_nothing_is_told_once(
+def test_a_text_that_is_mostly_unknown_to_the_tokenizer_is_told_once(
     kind: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("words")
@@ -420,8 +420,9 @@ def test_a_text_of_which_the_tokenizer_knows_nothing_is_told_once(
     layout = Layout(tokenizers.load_tokenizer(folder), "encoder", "single", context=CONTEXT)
     heard: list[Event] = []
     questions = Questions(Classification(), layout, tell=heard.append)
-    for number, text in enumerate(["a 床 film", "", " ", "床 前 明月光", "月光"], start=1):
+    for number, text in enumerate(["a good film 床", "", " ", "床 前 明月光!", "月光"], start=1):
         questions.to_answer(Record(str(number), {"text": text}, f"line {number}"))
-    assert [(event.name, event.fields["text"]) for event in heard] == [
-        ("warning", "line 4: the tokenizer knows nothing of '床 前 明月光'")
-    ]
+    [event] = heard
+    assert event.name == "warning"
+    assert event.fields["text"].startswith("line 4: ")
+    assert event.fields["text"].endswith(" tokens are unknown to the tokenizer: '床 前 明月光!'")
