@@ -7,7 +7,7 @@ costs twice again (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery 
 Activations: what stays in memory from the forward pass for the backward pass, most of all. It is proportional to the
 tokens read, the layers and the widths; the factors were fitted to measured peaks (`tests/benchmarks/memory.py`
 measures again) and hold for the computation of `training/` on a processor. One with matrix units (AMX) was seen
-to take up to 8 % more than one without; encoder-decoders and `bert` are fitted to the middle.
+to take up to 11 % more than one without; encoder-decoders and `bert` are fitted to the middle.
 
 Letters: B examples, S positions of the source (or of the only sequence), U of the target, L layers, H width, I width
 inside the MLP, E width of token vectors, V vocabulary.

@@ -108,15 +108,18 @@ def put_in_place(temporary: Path, path: Path) -> None:
         shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
 
-def refuse_existing(path: Path, *, force: bool, marker: str | None = None) -> None:
-    """Raise `UsageError` where something would be overwritten without `--force`.
+def refuse_existing(path: Path, *, force: bool, marker: str | None = None, go_on: str = "") -> None:
+    """Raise `UsageError` where something would be overwritten without `--force`. `go_on`: the command that goes on with
+    what holds `marker`.
 
     Even with it a folder is replaced only if it holds `marker`, a file that says llmctl made it: never a home folder.
     """
     if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
         return
     if not force:
-        raise UsageError(f"the output {path} exists", hint="name another, or --force to replace it")
+        ours = marker is not None and (path / marker).is_file()
+        hint = f"go on with it: {go_on}; or " if go_on and ours else ""
+        raise UsageError(f"the output {path} exists", hint=f"{hint}name another, or --force to replace it")
     if marker is not None and not (path / marker).is_file():
         raise UsageError(
             f"{path} holds no {marker}: llmctl did not make it and does not replace it", hint="name another output"

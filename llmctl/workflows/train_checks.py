@@ -154,12 +154,8 @@ def preflight(
 def _check_out(config: TrainConfig, checked: Checked | None, *, begins: bool, force: bool) -> None:
     """Whether the run can be written: what can be told of the place alone where the rest is not sound."""
     if begins:
-        try:
-            whole.refuse_existing(config.out, force=force, marker=runs.RUN)
-        except UsageError as error:
-            if not force and (config.out / runs.RUN).is_file():
-                error.hint = f"go on with it: llmctl train --resume {config.out}; or {error.hint}"
-            raise
+        go_on = f"llmctl train --resume {config.out}"
+        whole.refuse_existing(config.out, force=force, marker=runs.RUN, go_on=go_on)
         refuse_inside_run(config.out)
     given = checked.given if checked else None
     whole.refuse_same(config.out, [config.data, *([given.path] if given else [])])

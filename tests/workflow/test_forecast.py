@@ -100,6 +100,12 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
                 assert forecast["tokens_per_epoch"] == token_count(arrays, family), (more, model)
 
 
+def memory_of(llmctl: Any, words: tuple[Any, ...]) -> tuple[int, int]:
+    """Bytes that a training is forecast to take, and those that it takes."""
+    plan = json.loads(llmctl(*words, "--dry-run").stdout)["plan"]
+    return plan["forecast"]["memory"]["total_bytes"], json.loads(llmctl(*words).stdout)["peak_memory_bytes"]
+
+
 @pytest.fixture(scope="module")
 def long_texts(inside: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 records of 700 characters and their answers of 200, a token each."""
@@ -126,9 +132,8 @@ def test_the_memory_forecast_of_long_texts_is_near_what_a_run_takes(
 ) -> None:
     settings = ("--batch-size", "8", "--max-steps", "3", "--precision", precision)
     words = ("train", "--data", long_texts, "--model", model, "--out", tmp_path / "run", "--json", *settings)
-    plan = json.loads(llmctl(*words, "--dry-run").stdout)["plan"]
-    measured = json.loads(llmctl(*words).stdout)["peak_memory_bytes"]
-    assert plan["forecast"]["memory"]["total_bytes"] == pytest.approx(measured, rel=within)
+    forecast, measured = memory_of(llmctl, words)
+    assert forecast == pytest.approx(measured, rel=within)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +154,8 @@ def test_the_memory_forecast_is_within_15_percent_of_what_a_run_takes(
 ) -> None:
     data = {"lstm-seq2seq": dates, "marian:tiny": dates, "bert": reviews}.get(model, sonnets)
     words = ("train", "--data", data, "--model", model, "--epochs", "1", "--out", tmp_path / "run", "--json", *more)
-    plan = json.loads(llmctl(*words, "--dry-run").stdout)["plan"]
-    measured = json.loads(llmctl(*words).stdout)["peak_memory_bytes"]
-    assert plan["forecast"]["memory"]["total_bytes"] == pytest.approx(measured, rel=0.15)
+    forecast, measured = memory_of(llmctl, words)
+    assert forecast == pytest.approx(measured, rel=0.15)
 
 
 def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_fit(
