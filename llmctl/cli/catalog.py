@@ -68,7 +68,7 @@ def run_show(session: Session) -> None:
         raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
-    from llmctl.workflows.describe import describe
+    from llmctl.workflows.inspect.parts import describe
 
     document = describe(kind, name)
     cost = show_cost.asked(session, kind, name)

@@ -21,10 +21,10 @@ from llmctl.cli.session import Session
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.registry import near
 from llmctl.types import Event
-from llmctl.workflows.spec import ChatConfig
+from llmctl.workflows.chat.spec import ChatConfig
 
 if TYPE_CHECKING:
-    from llmctl.workflows.chat import Conversation, Plan, Show, Turn
+    from llmctl.workflows.chat.conversation import Conversation, Plan, Show, Turn
 
 BLOCK_BYTES: Final = 1 << 16
 PROMPT: Final = "> "
@@ -56,7 +56,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     config = session.config(ChatConfig)
-    from llmctl.workflows import chat as workflow
+    from llmctl.workflows.chat import conversation as workflow
 
     plan = workflow.preflight(config, offline=session.offline, tell=session.tell)
     if session.dry_run:
@@ -77,7 +77,7 @@ def run(session: Session) -> None:
 
 def _answer_lines(session: Session, config: ChatConfig, plan: Plan) -> None:
     """Every line is a message, a slash at its beginning too: what comes through a pipe never reads or writes files."""
-    from llmctl.workflows import chat as workflow
+    from llmctl.workflows.chat import conversation as workflow
 
     lines = workflow.piped_lines(iter(_stdin_block, b""))
     first = next(lines, None)
@@ -146,7 +146,7 @@ class Prompter:
         self.session.finish({})
 
     def _greeting(self) -> str:
-        from llmctl.workflows.chat import chosen
+        from llmctl.workflows.chat.conversation import chosen
 
         context = self.conversation.context
         holds = f"a context of {context:,} tokens" if context is not None else "no limit of context"
@@ -169,7 +169,7 @@ class Prompter:
         return self.commands[name](words.strip())
 
     def _answer(self, ask: Callable[[Show], Turn | None]) -> None:
-        from llmctl.workflows.chat import Halt
+        from llmctl.workflows.chat.conversation import Halt
 
         turn = None
         with _stoppable() as show, contextlib.suppress(Halt):
@@ -251,7 +251,7 @@ def _one_path(names: list[str], usage: str) -> Path:
 def _stoppable() -> Iterator[Show]:
     """Gives what shows the pieces of an answer. Ctrl-C once ends it at its next piece, where the engine is left in
     good order; twice, wherever it stands."""
-    from llmctl.workflows.chat import Halt
+    from llmctl.workflows.chat.conversation import Halt
 
     pressed = False
 

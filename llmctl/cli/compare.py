@@ -16,7 +16,7 @@ from llmctl.cli.main import VerbRow
 from llmctl.cli.render import columns, fancy, from_here, number, plain, table, width
 from llmctl.cli.session import Session
 from llmctl.errors import UsageError
-from llmctl.workflows.spec import CompareConfig
+from llmctl.workflows.compare.spec import CompareConfig
 
 GAP: Final = 3
 """Columns between two cells, at most."""
@@ -34,14 +34,14 @@ def verb(summary: str) -> options.Verb:
 def run(session: Session) -> None:
     resume = bool(session.extra["resume"])
     config = (_with_recorded_settings(session) if resume else session).config(CompareConfig)
-    from llmctl.workflows import compare_checks
+    from llmctl.workflows.compare import checks as compare_checks
 
     checked = compare_checks.preflight(
         config, force=session.force, offline=session.offline, resume=resume, tell=session.tell
     )
     if session.dry_run:
         return session.plan(checked.resolved, checked.facts())
-    from llmctl.workflows import compare as workflow
+    from llmctl.workflows.compare import run as workflow
 
     result = workflow.compare(checked, session.tell, force=session.force)
     if result.failed:
@@ -60,15 +60,15 @@ def _with_recorded_settings(session: Session) -> Session:
         if "data" not in block:
             raise UsageError(f"{block['out']} is no comparison that can go on", hint="name the folder of one")
         return session
-    from llmctl.workflows.compare_checks import check_same
+    from llmctl.workflows.compare.checks import check_same
 
     check_same(configuration.read_recipe(recorded).get("compare") or {}, block)
     return replace(session, recipes=(recorded, *session.recipes))
 
 
 def _show(result: object) -> None:
-    from llmctl.workflows import comparison_report as report
-    from llmctl.workflows.compare import Result
+    from llmctl.workflows.compare import report
+    from llmctl.workflows.compare.run import Result
 
     assert isinstance(result, Result)
     lines = [report.headings(result.document), *report.cells(result.document, result.titles)]

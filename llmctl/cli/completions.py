@@ -8,15 +8,15 @@ from typing import Final
 import typer
 
 from llmctl import registry
+from llmctl.cli import completion_scripts as workflow
 from llmctl.cli import options
+from llmctl.cli.completion_scripts import Command, Flag, Place, Values
 from llmctl.cli.main import VERBS, VerbRow
 from llmctl.cli.session import Session
 from llmctl.data.spec import TOKENIZERS
-from llmctl.workflows import completions as workflow
-from llmctl.workflows.completions import Command, Flag, Place, Values
-from llmctl.workflows.describe import settings
-from llmctl.workflows.spec import SPECS
-from llmctl.workflows.stages import STAGES
+from llmctl.workflows.inspect.parts import settings
+from llmctl.workflows.recipe.record import STAGES
+from llmctl.workflows.recipe.specs import SPECS
 
 SHELL: Final = options.Argument("shell", f"one of {', '.join(workflow.SHELLS)}", choices=tuple(workflow.SHELLS))
 

@@ -22,7 +22,7 @@ def verb(summary: str) -> options.Verb:
 
 
 def run(session: Session) -> None:
-    from llmctl.workflows import doctor as workflow
+    from llmctl.workflows.inspect import doctor as workflow
 
     findings = workflow.examine()
 

@@ -11,7 +11,7 @@ from llmctl.cli.main import VerbRow
 from llmctl.cli.render import from_here, number, plain, table
 from llmctl.cli.session import Session
 from llmctl.errors import GateError
-from llmctl.workflows.spec import EvalConfig
+from llmctl.workflows.evaluate.spec import EvalConfig
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -24,7 +24,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     config = session.config(EvalConfig)
-    from llmctl.workflows import evaluate as workflow
+    from llmctl.workflows.evaluate import run as workflow
 
     checked = workflow.preflight(config, force=session.force, offline=session.offline, tell=session.tell)
     if session.dry_run:
@@ -41,7 +41,7 @@ def run(session: Session) -> None:
 
 def _show(result: object) -> None:
     from llmctl.metrics.report import shown
-    from llmctl.workflows.evaluate import Result
+    from llmctl.workflows.evaluate.run import Result
 
     assert isinstance(result, Result)
     rows = [

@@ -10,7 +10,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import plain
 from llmctl.cli.session import Session
-from llmctl.workflows.spec import GenerateConfig
+from llmctl.workflows.generate.spec import GenerateConfig
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -23,7 +23,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     config = session.config(GenerateConfig)
-    from llmctl.workflows import generate as workflow
+    from llmctl.workflows.generate import run as workflow
 
     plan = workflow.preflight(
         config,

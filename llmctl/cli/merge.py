@@ -8,7 +8,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number
 from llmctl.cli.session import Session
-from llmctl.workflows.spec import MergeConfig
+from llmctl.workflows.export.spec import MergeConfig
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -21,7 +21,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     config = session.config(MergeConfig)
-    from llmctl.workflows import merge as workflow
+    from llmctl.workflows.export import run as workflow
 
     plan = workflow.preflight(config, force=session.force, offline=session.offline, tell=session.tell)
     if session.dry_run:

@@ -8,7 +8,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number
 from llmctl.cli.session import Session
-from llmctl.workflows.spec import PreprocessConfig
+from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -21,7 +21,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     config = session.config(PreprocessConfig)
-    from llmctl.workflows import preprocess as workflow
+    from llmctl.workflows.preprocess import run as workflow
 
     plan = workflow.preflight(config, force=session.force, offline=session.offline)
     if session.dry_run:

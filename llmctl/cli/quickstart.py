@@ -10,7 +10,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
-from llmctl.workflows.spec import QuickstartConfig
+from llmctl.workflows.quickstart.spec import QuickstartConfig
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -23,7 +23,7 @@ def verb(summary: str) -> options.Verb:
 
 def run(session: Session) -> None:
     config = session.config(QuickstartConfig)
-    from llmctl.workflows import quickstart as workflow
+    from llmctl.workflows.quickstart import run as workflow
 
     out = workflow.preflight(config, force=session.force)
     if session.dry_run:

@@ -16,7 +16,7 @@ from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, plain, table
 from llmctl.cli.session import Session
 from llmctl.errors import LlmctlError, Stopped, UsageError
-from llmctl.workflows import run as workflow
+from llmctl.workflows.recipe import run as workflow
 
 RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
 SEED = options.Option("--seed", "of every stage; fixes everything that is drawn", "Main", "N")

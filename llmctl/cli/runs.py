@@ -15,7 +15,7 @@ from llmctl.cli.session import Session, to_yaml
 from llmctl.errors import UsageError
 from llmctl.registry import near
 from llmctl.types import Event
-from llmctl.workflows import runs as workflow
+from llmctl.workflows.inspect import runs as workflow
 
 WORDS = options.Argument(
     "words",

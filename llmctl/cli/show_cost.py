@@ -50,10 +50,10 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
         refuse(session)
         return None
     from llmctl import config as configuration
-    from llmctl.workflows import fitting
-    from llmctl.workflows import forecast as forecasting
-    from llmctl.workflows.spec import TrainConfig
-    from llmctl.workflows.train_checks import examine
+    from llmctl.workflows.train import fitting
+    from llmctl.workflows.train import forecast as forecasting
+    from llmctl.workflows.train.checks import examine
+    from llmctl.workflows.train.spec import TrainConfig
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}
     config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags)
@@ -69,7 +69,7 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
         if measure:
             session.tell(Event("warning", {"text": "not measured: it does not fit in the memory that is free"}))
     elif measure:
-        from llmctl.workflows.rehearsal import rehearse
+        from llmctl.workflows.train.measure import rehearse
 
         found = rehearse(config, checked, session.tell)
         facts["measured"], told["measured"] = found.facts(made), found.told(made)

@@ -39,7 +39,7 @@ def asked(session: Session) -> dict[str, Any]:
 
 def run(session: Session, place: str) -> None:
     options = asked(session)
-    from llmctl.workflows.show_data import show_data
+    from llmctl.workflows.inspect.data import show_data
 
     document = show_data(Path(place).expanduser(), **options)
     session.finish(document, lambda: _show(document))

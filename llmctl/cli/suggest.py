@@ -8,7 +8,7 @@ from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import number, table
 from llmctl.cli.session import Session
-from llmctl.workflows.spec import SuggestConfig
+from llmctl.workflows.suggest.spec import SuggestConfig
 
 
 def add(app: typer.Typer, row: VerbRow) -> None:
@@ -20,8 +20,8 @@ def verb(summary: str) -> options.Verb:
 
 
 def run(session: Session) -> None:
-    from llmctl.workflows.forecast import gib
-    from llmctl.workflows.suggest import suggest
+    from llmctl.workflows.suggest.run import suggest
+    from llmctl.workflows.train.forecast import gib
 
     document = suggest(session.config(SuggestConfig))
 

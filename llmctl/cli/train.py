@@ -15,11 +15,11 @@ from llmctl.cli.render import number
 from llmctl.cli.session import Session
 from llmctl.errors import UsageError
 from llmctl.types import Event
-from llmctl.workflows.spec import TrainConfig
+from llmctl.workflows.train.spec import TrainConfig
 
 if TYPE_CHECKING:
-    from llmctl.workflows.forecast import Forecast
-    from llmctl.workflows.train_checks import Checked
+    from llmctl.workflows.train.checks import Checked
+    from llmctl.workflows.train.forecast import Forecast
 
 RESUME = options.Option("--resume", "go on with the run: llmctl train --resume RUN, or the same command again", "Main")
 MEASURE = options.Option(
@@ -38,9 +38,9 @@ def verb(summary: str) -> options.Verb:
 def run(session: Session) -> None:
     resume = bool(session.extra["resume"])
     config = (_with_recorded_settings(session) if resume else session).config(TrainConfig)
-    from llmctl.workflows import fitting
-    from llmctl.workflows import forecast as forecasting
-    from llmctl.workflows import train as workflow
+    from llmctl.workflows.train import fitting
+    from llmctl.workflows.train import forecast as forecasting
+    from llmctl.workflows.train import run as workflow
 
     if session.extra["measure"]:
         if not session.dry_run:
@@ -60,7 +60,7 @@ def run(session: Session) -> None:
 
 def _plan(session: Session, config: TrainConfig, checked: Checked, made: Forecast) -> None:
     """The answer to `--dry-run`; a run that does not fit is refused with what would make it fit."""
-    from llmctl.workflows import fitting
+    from llmctl.workflows.train import fitting
 
     facts, shown = made.facts(), made.told()
     if not made.fits:
@@ -69,7 +69,7 @@ def _plan(session: Session, config: TrainConfig, checked: Checked, made: Forecas
         facts["changes"] = [each.facts() for each in changes]
         return session.plan(checked.resolved, checked.facts() | {"forecast": facts}, {"forecast": shown}, refusal)
     if session.extra["measure"]:
-        from llmctl.workflows.rehearsal import rehearse
+        from llmctl.workflows.train.measure import rehearse
 
         found = rehearse(config, checked, session.tell)
         facts["measured"], shown["measured"] = found.facts(made), found.told(made)
@@ -86,7 +86,7 @@ def _with_recorded_settings(session: Session) -> Session:
         if "data" not in block:
             raise UsageError(f"{block['out']} is no run that can go on", hint="see: llmctl runs list")
         return session
-    from llmctl.workflows.resuming import check_same
+    from llmctl.workflows.train.resume import check_same
 
     check_same(configuration.read_recipe(recorded).get("train") or {}, block)
     return replace(session, recipes=(recorded, *session.recipes))

@@ -21,9 +21,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from llmctl.errors import IntegrityError
+from llmctl.models import families, pretrained
 from llmctl.models.spec import Adapter
 from llmctl.store import adapters as store
 from llmctl.store.adapters import IN_STACK, LoraFile, is_target
+from llmctl.store.models import ModelFolder
 from llmctl.types import Family
 
 _NAME: Final = "default"
@@ -175,3 +177,18 @@ def _heads(model: PreTrainedModel) -> set[str]:
 
 def _is_whole(name: str, adapter: LoraFile) -> bool:
     return any(part in adapter.whole for part in name.split(".")[:-1])
+
+
+def with_adapter(folder: ModelFolder) -> Any:
+    """The base of an adapter with the adapter merged into it, in float32: as fast as any model of its size.
+
+    Where the base lacks the head that was learned, it is made: `adapters.merged` refuses an adapter that does not hold
+    all of it.
+    """
+    assert folder.adapter is not None
+    assert folder.base is not None
+    labels = folder.card.labels if folder.card else ()
+    masked = not labels and (folder.card is not None or families.fills_masks(folder.config))
+    family = families.family_of(folder.config)
+    base = pretrained.load(folder.base, family, labels=labels or None, masked=masked)
+    return merged(base, folder.adapter, folder.path)

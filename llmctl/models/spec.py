@@ -10,12 +10,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from llmctl.config import Real, Spec, Switch, Whole, key
 from llmctl.errors import ConfigError, Fault
 from llmctl.models import counts
 from llmctl.types import Family
+
+HUB: Final = "hf:"
+"""The prefix of a model on the Hugging Face hub."""
 
 
 class Vocabulary(NamedTuple):

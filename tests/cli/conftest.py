@@ -15,8 +15,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from llmctl.data import tokenizers
 from llmctl.engines.spec import Sampling
 from llmctl.types import silent
-from llmctl.workflows.answering import open_asker
-from llmctl.workflows.chat import Conversation
+from llmctl.workflows.chat.conversation import Conversation
+from llmctl.workflows.inference.session import open_asker
 
 CONTEXT = 96
 TEXT = "Shall I compare thee to a summer's day? Thou art more lovely and more temperate. 床前明月光，疑是地上霜。"

@@ -16,7 +16,8 @@ from llmctl.cli.main import run
 from llmctl.data import tokenizers
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.types import Event
-from llmctl.workflows.chat import Halt, fitted, piped_lines
+from llmctl.workflows.chat.conversation import Halt, piped_lines
+from llmctl.workflows.inference.conversation import fitted
 
 CONTEXT = 96
 POEM = "床前明月光，疑是地上霜。"

@@ -18,8 +18,8 @@ from llmctl.cli.main import run as llmctl
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.store import whole
 from llmctl.types import silent
-from llmctl.workflows import run as workflow
-from llmctl.workflows.stages import Asked, Work
+from llmctl.workflows.recipe import run as workflow
+from llmctl.workflows.recipe.record import Asked, Work
 
 RECIPE = """
 preprocess: {inputs: [words.txt], task: lm, out: prepared}

@@ -21,7 +21,7 @@ import llmctl
 from llmctl.data.text import read_text
 from llmctl.store.prepared import open_prepared
 from llmctl.types import Record, Request
-from llmctl.workflows.answering import Asker, open_asker
+from llmctl.workflows.inference.session import Asker, open_asker
 
 Inside = Callable[..., dict[str, Any]]
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from llmctl.data import tokenizers
 from llmctl.engines.spec import Sampling
 from llmctl.types import Record
-from llmctl.workflows.answering import open_asker
+from llmctl.workflows.inference.session import open_asker
 
 CONTEXT = 64
 SONNET = (

@@ -22,7 +22,7 @@ from llmctl.cli.completions import verb_of
 from llmctl.cli.main import EXIT_CODES, VERBS
 from llmctl.cli.session import Session
 from llmctl.config import validate
-from llmctl.workflows import run as recipes
+from llmctl.workflows.recipe import run as recipes
 
 REPOSITORY = Path(llmctl.__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")

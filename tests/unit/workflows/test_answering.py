@@ -26,8 +26,8 @@ from llmctl.tasks.spec import Task
 from llmctl.tasks.summarization import Summarization
 from llmctl.tasks.translation import Translation
 from llmctl.types import Event, Family, Record
-from llmctl.workflows.answering import Asker, answered
-from llmctl.workflows.questions import Questions, spans
+from llmctl.workflows.inference.requests import Questions, spans
+from llmctl.workflows.inference.session import Asker, answered
 
 CONTEXT = 48
 POEM = "床前明月光，疑是地上霜。"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmctl.workflows import stages
-from llmctl.workflows.spec import EvalConfig, PreprocessConfig, TrainConfig
+from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.preprocess.spec import PreprocessConfig
+from llmctl.workflows.recipe import record as stages
+from llmctl.workflows.train.spec import TrainConfig
 
 
 def test_a_model_of_the_hub_is_no_file_that_is_missing(tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""What can be found wrong with an `eval` before anything slow starts: imports nothing heavy, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl.config import Spec
+from llmctl.data import predictions as pairs
+from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
+from llmctl.metrics import parse
+from llmctl.metrics.parse import Gate
+from llmctl.metrics.spec import MetricSpec
+from llmctl.models.resolve import is_costly, open_weights
+from llmctl.store import runs, whole
+from llmctl.store.prepared import Prepared, is_prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import Tell, silent
+from llmctl.workflows.compatibility import unreadable
+from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.inference.model import GivenModel, find_model
+
+Metrics = list[tuple[MetricSpec, Spec]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found sound before anything slow."""
+
+    metrics: Metrics
+    gates: tuple[Gate, ...]
+    given: GivenModel | None
+    out: Path | None
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "task": self.given.task.name if self.given else None,
+            "metrics": [parse.label(*each) for each in self.metrics],
+            "gates": [gate.require for gate in self.gates],
+            "out": str(self.out) if self.out else None,
+        }
+
+
+def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = silent) -> Checked:
+    """Everything that can be checked without torch; raises all that is wrong."""
+    _check_sides(config)
+    findings = Findings()
+    given = _asked(config, findings, offline=offline, tell=tell)
+    for key, path in (("predictions", config.predictions), ("baseline", config.baseline)):
+        if path is not None:
+            findings.of(key, pairs.check_file, path, "predictions")
+    for path in config.references:
+        findings.of("references", pairs.check_file, path, "references")
+    metrics, gates = None, None
+    if given is not None or config.model is None:
+        metrics = findings.of("metric", metrics_of, config, given.task if given else None)
+    if metrics is not None:
+        gates = findings.of("require", _gates, config, metrics)
+    out = config.out or _out(config)
+    if out is not None:
+        findings.of("out", _check_out, config, out, force=force)
+    for key, path in (("junit", config.junit), ("markdown", config.markdown)):
+        if path is not None:
+            findings.of(key, _check_report, config, path, force=force)
+    if config.junit is not None and config.markdown is not None:
+        findings.of("markdown", whole.refuse_same, config.markdown, [config.junit])
+    findings.tell()
+    assert metrics is not None
+    assert gates is not None
+    return Checked(metrics, gates, given, out)
+
+
+def _gates(config: EvalConfig, metrics: Metrics) -> tuple[Gate, ...]:
+    gates = tuple(parse.parse_gate(each) for each in config.require)
+    parse.check_gates(gates, [spec for spec, _ in metrics], baseline=config.baseline is not None)
+    return gates
+
+
+def _inputs(config: EvalConfig) -> list[Path]:
+    return [each for each in (config.predictions, config.baseline, config.data, *config.references) if each is not None]
+
+
+def _check_report(config: EvalConfig, path: Path, *, force: bool) -> None:
+    whole.refuse_same(path, _inputs(config))
+    if path.is_dir():
+        raise UsageError(f"the report {path} is a folder", hint="name a file")
+    whole.refuse_existing(path, force=force)
+    whole.check_writable(path)
+
+
+def _check_out(config: EvalConfig, out: Path, *, force: bool) -> None:
+    if config.out is not None:
+        whole.refuse_existing(out, force=force, marker="scores.json")
+        whole.refuse_same(out, _inputs(config))
+    whole.check_writable(out)
+
+
+def _check_sides(config: EvalConfig) -> None:
+    faults: list[Fault] = []
+    if (config.model is None) == (config.predictions is None):
+        faults.append(Fault("", "eval takes either --model with --data, or --predictions with --references"))
+    elif config.model is not None and config.data is None:
+        faults.append(Fault("data", "is required with --model", "a prepared folder or a file of records"))
+    elif config.predictions is not None and not config.references:
+        faults.append(Fault("references", "are required with --predictions"))
+    if config.model is not None and config.references:
+        faults.append(Fault("references", "are for --predictions", "a model is scored against the records of --data"))
+    if config.predictions is not None and config.data is not None:
+        faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
+    if config.instruction is not None and config.model is None:
+        faults.append(Fault("instruction", "is for --model", "predictions are scored as they are"))
+    if config.baseline is not None and config.predictions is None:
+        faults.append(Fault("baseline", "is compared with --predictions"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _asked(config: EvalConfig, findings: Findings, *, offline: bool, tell: Tell) -> GivenModel | None:
+    """The model and the data that it is asked, found to belong together; None without a model, or where one is not
+    sound."""
+    if config.model is None:
+        return None
+    data = findings.of("data", _data, config)
+    if not findings.sound and is_costly(config.model):
+        return None
+    if data is None:
+        # What the model would be asked may not be known.
+        findings.of("model", open_weights, config.model, base=config.base, offline=offline, tell=tell)
+        return None
+    return findings.of("model", _given, config, data, offline=offline, tell=tell)
+
+
+def _data(config: EvalConfig) -> Prepared | Path:
+    """A prepared folder, or a file of records."""
+    assert config.data is not None
+    if not is_prepared(config.data):
+        if not config.data.exists():
+            raise UsageError(f"no such data: {config.data}", hint="a prepared folder or a file of records")
+        return config.data
+    prepared = open_prepared(config.data)
+    if not prepared.manifest.splits.get(config.split):
+        raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
+    return prepared
+
+
+def _given(config: EvalConfig, data: Prepared | Path, *, offline: bool, tell: Tell) -> GivenModel:
+    """The model, found to belong to the data."""
+    assert config.model is not None
+    if isinstance(data, Path):
+        given = find_model(
+            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, tell=tell
+        )
+        if given.task.labelled and given.family != "encoder" and not (config.labels or given.labels):
+            return given  # chooses among the labels of the records, which are read later
+        return given.choosing(config.labels, calibrate=config.calibrate)
+    prepared_for = data.manifest.task
+    given = find_model(
+        config.model,
+        task=config.task,
+        otherwise=prepared_for,
+        instruction=config.instruction,
+        base=config.base,
+        offline=offline,
+        tell=tell,
+    )
+    if given.task.name != prepared_for:
+        raise UsageError(f"the model answers {given.task.name}, {config.data} was prepared for {prepared_for}")
+    labels = config.labels or (() if given.labels else data.manifest.labels)
+    return given.choosing(labels, calibrate=config.calibrate)
+
+
+def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
+    """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
+    asked = config.metric or (task.metrics if task else ())
+    if not asked:
+        gates = dict.fromkeys(parse.parse_score(parse.parse_gate(each).score)[0].name for each in config.require)
+        named = " ".join(f"--metric {name}" for name in gates or ("bleu",))
+        raise UsageError("eval of files needs a metric", hint=f"{named}; see: llmctl list metrics")
+    found = [parse.parse_metric(each) for each in asked]
+    wrong = [spec.name for spec, _ in found if spec.reads == "likelihood"] if config.model is None else []
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} needs a model: likelihoods are not in a file of predictions")
+    if task is not None and (reasons := [why for spec, _ in found if (why := unreadable(spec, task))]):
+        raise UsageError("; ".join(reasons), hint=f"metrics of the task: {', '.join(task.metrics)}")
+    return found
+
+
+def _out(config: EvalConfig) -> Path | None:
+    """Scores of a run's model are kept in the run, a folder for each time."""
+    if config.model is None or not (Path(config.model) / runs.RUN).is_file():
+        return None
+    folder = Path(config.model) / "evals"
+    name = f"{config.split}-{runs.now().replace(':', '').replace('-', '')}"
+    numbers = ("", *(f"-{number}" for number in range(2, 10_000)))
+    return next(folder / (name + number) for number in numbers if not (folder / (name + number)).exists())

@@ -1,0 +1,263 @@
+"""`eval`: scores of a model on data, or of predictions against references; gates."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any, Final
+
+from llmctl.data import predictions as pairs
+from llmctl.errors import DataError
+from llmctl.metrics.parse import GateResult
+from llmctl.store import runs, whole
+from llmctl.store.prepared import is_prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import Answer, Record, Score, Tell
+from llmctl.workflows.evaluate.checks import Checked, Metrics, preflight
+from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.inference.model import GivenModel
+
+__all__ = ["Result", "evaluate", "preflight"]
+
+Facts = Mapping[str, Mapping[str, str]]
+"""What the signatures of scores must say of how a model was asked, by what their metrics read."""
+TOLD: Final = "instruction"
+"""In a signature: the hash of what the user chose that the model be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Scores and whether the gates are met."""
+
+    scores: tuple[Score, ...]
+    gates: tuple[GateResult, ...]
+    comparison: tuple[Mapping[str, Any], ...]
+    predictions: str | None
+    seconds: float
+    instruction: str | None = None
+    """What the model was told to do, where the user chose it."""
+
+    @property
+    def met(self) -> bool:
+        return all(gate.met for gate in self.gates)
+
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "scores": [score_fields(score) for score in self.scores],
+            "gates": [
+                {"require": gate.require, "met": gate.met, "value": gate.value, "why": gate.why} for gate in self.gates
+            ],
+            "predictions": self.predictions,
+            "seconds": round(self.seconds, 3),
+        }
+        if self.instruction is not None:
+            found["instruction"] = self.instruction
+        if self.comparison:
+            found["comparison"] = list(self.comparison)
+        cleaned: dict[str, Any] = runs.without_nan(found)
+        return cleaned
+
+
+def score_fields(score: Score) -> dict[str, Any]:
+    fields = asdict(score)
+    return {name: fields[name] for name in ("metric", "value", "scale", "signature", "n", "ci", "higher_is_better")}
+
+
+def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = False) -> Result:
+    """Score. A gate that is not met is in the result, not an error: the caller ends with 10."""
+    started = time.monotonic()
+    from llmctl.metrics.scoring import score_answers
+
+    answers, facts = _answers(config, checked, tell)
+    scored = score_answers(checked.metrics, answers, config.interval, config.seed)
+    scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
+    baseline_scores, comparison = _compare(config, checked, answers)
+    gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
+    predictions = str(config.predictions) if config.predictions else None
+    result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
+    if checked.out is not None:
+        result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
+        _keep(config, checked, result, answers, scored.rows, force=force)
+    result = replace(result, seconds=time.monotonic() - started)
+    _reports(config, result)
+    return result
+
+
+def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Answer], Facts]:
+    if config.model is None:
+        assert config.predictions is not None
+        predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
+        return pairs.pair(predictions, _references(config))[: config.limit], {}
+    assert checked.given is not None
+    return _answers_of_model(config, checked.given, checked.metrics, tell)
+
+
+def _references(config: EvalConfig) -> list[list[pairs.Line]]:
+    return [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
+
+
+def _answers_of_model(
+    config: EvalConfig, given: GivenModel, metrics: Metrics, tell: Tell
+) -> tuple[list[Answer], Facts]:
+    """What the model answers to the records, how likely it finds them, or both, as the metrics read.
+
+    A likelihood compares only between models of one tokenizer, window and precision, any score only between models told
+    the same where the user chose what. A label that nothing is said of is the one that the model finds likeliest, by its
+    head or by the label's text: so both stand side by side, and a calibrated choice by itself.
+    """
+    from llmctl.engines.spec import Sampling
+    from llmctl.workflows.inference.requests import open_questions
+    from llmctl.workflows.inference.session import answered, open_asker
+
+    records = list(islice(_records(config, given.task), config.limit))
+    if not records:
+        raise DataError("no records to score", where=str(config.data))
+    if given.task.labelled and not given.labels:
+        # A model without a head for labels chooses among those of the records.
+        given = given.choosing(sorted({label for record in records for label in given.task.references(record)}))
+    questions = open_questions(given, calibrate=config.calibrate, tell=tell)
+    asker = open_asker(given, precision=config.precision, engine=config.engine, questions=questions, tell=tell)
+    reads = {spec.reads for spec, _ in metrics}
+    answers = [Answer(id=record.id) for record in records]
+    if "text" in reads:
+        sampling = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            num_beams=config.num_beams,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        answers = answered(asker, records, sampling)
+    told = {} if config.instruction is None else {TOLD: _short_hash(questions.layout.instruction)}
+    facts = {"text": told | ({"choice": "calibrated"} if config.calibrate else {})}
+    if "likelihood" not in reads:
+        return answers, facts
+    likely = asker.likelihoods(records, batch_size=config.batch_size, window=config.window)
+    answers = [
+        replace(answer, logprob=each.logprob, tokens=each.tokens, bytes=each.bytes)
+        for answer, each in zip(answers, likely, strict=True)
+    ]
+    window, stride = asker.questions.window(config.window, None)
+    facts["likelihood"] = {
+        "tok": _tokenizer_hash(given, asker.questions.layout.tokenizer),
+        "window": str(window),
+        "stride": str(stride),
+        "precision": config.precision,
+        **told,
+    }
+    return answers, facts
+
+
+def _tokenizer_hash(given: GivenModel, tokenizer: Any) -> str:
+    """Of its file; of what transformers makes of the older forms, which have no tokenizer.json."""
+    path = given.folder.path / "tokenizer.json"
+    if path.is_file():
+        return whole.sha256(path)[:8]
+    text: str = tokenizer.backend_tokenizer.to_str()
+    return _short_hash(text)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
+    assert config.data is not None
+    if is_prepared(config.data):
+        from llmctl.data.text import read_text
+
+        return read_text(open_prepared(config.data).text(config.split))
+    from llmctl.data.read import read_records
+
+    return read_records([str(config.data)], check=task.check, fields_of=task.record_of if task.packed else None)
+
+
+def _with_facts(score: Score, checked: Checked, facts: Facts) -> Score:
+    reads = {name: spec.reads for spec, _ in checked.metrics for name in spec.scores}
+    said = facts.get(reads[score.metric], {})
+    return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in said.items())]))
+
+
+def _compare(
+    config: EvalConfig, checked: Checked, answers: Sequence[Answer]
+) -> tuple[tuple[Score, ...] | None, tuple[Mapping[str, Any], ...]]:
+    """The baseline's scores and paired tests against them."""
+    if config.baseline is None:
+        return None, ()
+    from llmctl.metrics.paired import paired
+    from llmctl.metrics.scoring import measure_both, score_answers
+
+    assert config.predictions is not None
+    lines = pairs.like(
+        pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS),
+        pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS),
+    )
+    answers_before = pairs.pair(lines, _references(config))[: config.limit]
+    before = score_answers(checked.metrics, answers_before, config.interval.replace(resamples=0), config.seed)
+    tests: list[Mapping[str, Any]] = []
+    for spec, options in checked.metrics:
+        metric, rows, rows_before = measure_both(spec.build(options), answers, answers_before)
+        resamples = max(config.interval.resamples, 1)
+        found = paired(rows, rows_before, metric.score, resamples=resamples, seed=config.seed)
+        tests += [{"metric": score, **asdict(each)} for score, each in found.items()]
+    return before.scores, tuple(tests)
+
+
+def _keep(
+    config: EvalConfig,
+    checked: Checked,
+    result: Result,
+    answers: Sequence[Answer],
+    rows: Mapping[str, Any],
+    *,
+    force: bool,
+) -> None:
+    """`scores.json` and `predictions.jsonl`, each row with the metrics' additive statistics."""
+    assert checked.out is not None
+    with whole.whole_folder(checked.out, force=force, marker="scores.json") as folder:
+        whole.write_jsonl(
+            folder / "predictions.jsonl",
+            (
+                {
+                    "id": answer.id,
+                    "prediction": answer.prediction,
+                    "references": list(answer.references),
+                    **(
+                        {"logprob": answer.logprob, "tokens": answer.tokens, "bytes": answer.bytes}
+                        if answer.tokens
+                        else {}
+                    ),
+                    "rows": {name: each[number].tolist() for name, each in rows.items()},
+                }
+                for number, answer in enumerate(answers)
+            ),
+        )
+        whole.write_json(
+            folder / "scores.json",
+            {
+                "model": config.model,
+                "data": os.path.abspath(config.data) if config.data else None,
+                "split": config.split,
+                "at": runs.now(),
+                **result.document(),
+            },
+        )
+
+
+def _reports(config: EvalConfig, result: Result) -> None:
+    from llmctl.metrics import report
+
+    if config.junit is not None:
+        whole.write_text(config.junit, report.junit(result.scores, result.gates))
+    if config.markdown is not None:
+        whole.write_text(config.markdown, report.markdown(result.scores, result.gates))
+
+
+def github_lines(result: Result) -> str:
+    """GitHub's workflow commands, where the process runs under its actions."""
+    from llmctl.metrics import report
+
+    return report.github_annotations(result.scores, result.gates) if os.environ.get("GITHUB_ACTIONS") == "true" else ""

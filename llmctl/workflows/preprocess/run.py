@@ -1,0 +1,312 @@
+"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Makes a prepared folder, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from llmctl import __version__
+from llmctl.data.admit import Admission, Dropped, SameId
+from llmctl.data.formats import Bad
+from llmctl.data.read import Reading, scan
+from llmctl.data.sources import STDIN, Source
+from llmctl.data.spec import SPLITS
+from llmctl.errors import DataError, GateError
+from llmctl.store import whole
+from llmctl.store.locks import locked
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, TokenizerFacts, data_card
+from llmctl.types import Event, Tell
+from llmctl.workflows.preprocess.checks import Plan, preflight, reading_of, with_way_out
+from llmctl.workflows.preprocess.spec import PreprocessConfig
+
+if TYPE_CHECKING:
+    from llmctl.data.encode import Workers
+
+__all__ = ["Plan", "PreprocessResult", "preflight", "preprocess"]
+
+REJECTS: Final = "rejects.jsonl"
+SAME_IDS_TOLD: Final = 5
+TELL_EVERY_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessResult:
+    """A prepared folder was made."""
+
+    manifest: Manifest
+    out: Path
+
+    @property
+    def rejected(self) -> int:
+        """Records in `rejects.jsonl`: where there are any the verb ends with exit code 10."""
+        return self.manifest.records.rejected
+
+    def document(self) -> dict[str, Any]:
+        """The fields of the verb's JSON document."""
+        facts = self.manifest.model_dump(mode="json")
+        names = ("records", "splits", "tokens", "tokenizer", "inputs", "labels", "seconds")
+        return {**{name: facts[name] for name in names}, "task": facts["task"], "out": str(self.out)}
+
+
+def refusal(out: str | Path, rejected: int) -> GateError:
+    """The end of a preprocess that rejected records: the folder is made all the same."""
+    said = "1 record was" if rejected == 1 else f"{rejected:,} records were"
+    return GateError(f"{said} rejected", hint=f"see {Path(out) / REJECTS} for each with its reason")
+
+
+def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool = False) -> PreprocessResult:
+    """Make the prepared folder. Raises `DataError` for bad data, `BusyError` where another process makes this folder."""
+    begin = time.monotonic()
+    for note in plan.notes:
+        tell(Event("note", {"text": note}))
+    _clear_leftovers(config.out, tell)
+    from llmctl.data.encode import Workers, worker_count
+
+    workers = Workers(worker_count(config.workers, plan.input_bytes))
+    with workers, whole.whole_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
+        taken = _take(config, plan, tell, folder)
+        inputs = _inputs(plan.sources, taken.reading)
+        kind = _make_tokenizer(config, plan, tell, folder, taken)
+        tokens = _encode(config, plan, tell, folder, taken, workers)
+        _check_splits(config, taken, tell)
+        manifest = Manifest(
+            llmctl=__version__,
+            task=plan.task.name,
+            task_version=plan.task.version,
+            records=Counts(
+                read=taken.read, kept=sum(taken.splits.values()), dropped=dict(taken.dropped), rejected=taken.rejected
+            ),
+            splits=taken.splits,
+            tokens=tokens,
+            tokenizer=kind,
+            inputs=tuple(inputs),
+            labels=taken.labels,
+            block_size=config.block_size if plan.task.packed else None,
+            text_sha256={split: whole.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
+            config=config.model_dump(mode="json"),
+            seconds=round(time.monotonic() - begin, 3),
+            cleaned=taken.cleaned,
+        )
+        whole.write_text(folder / "README.md", data_card(manifest))
+        whole.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return PreprocessResult(manifest, config.out)
+
+
+def _clear_leftovers(out: Path, tell: Tell) -> None:
+    """Remove what a killed process left; raise `BusyError` where a living one is making this folder."""
+    import shutil
+
+    for each in sorted(out.absolute().parent.glob(f"{whole.TEMPORARY}*")):
+        if each.name.startswith(f"{whole.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
+            with locked(each):
+                shutil.rmtree(each)
+            tell(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What reading found."""
+
+    reading: Reading
+    read: int = 0
+    rejected: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    splits: dict[str, int] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    cleaned: dict[str, int] = field(default_factory=dict)
+
+
+def _take(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path) -> _Taken:
+    """Read, clean, judge and write every record."""
+    from llmctl.data.text import TextWriter
+
+    task, columns = plan.task, {column.name: column.kind for column in plan.task.columns}
+    taken = _Taken(reading_of(config, task))
+    admission = Admission(task, list(columns), config.clean, config.dedup, config.splits)
+    progress = _Progress(tell, "read")
+    labels: set[str] = set()
+    same_ids: list[DataError] = []
+    with TextWriter(folder / "text", columns) as text, _rejects(config, folder) as rejects:
+        for item in scan(plan.sources, taken.reading):
+            taken.read += 1
+            progress.add(1)
+            try:
+                if isinstance(item, Bad):
+                    raise item.error
+                found = admission.judge(item)
+            except DataError as error:
+                raw = item.raw if isinstance(item, Bad) else item.fields
+                if config.on_bad_record == "fail" and isinstance(error, SameId):
+                    same_ids.append(error)
+                    if len(same_ids) == SAME_IDS_TOLD:
+                        break
+                else:
+                    _refuse(error, raw, rejects, taken, config)
+                continue
+            if isinstance(found, Dropped):
+                taken.dropped[found.reason] += 1
+                continue
+            text.add(found.split, found.record, found.characters)
+            if task.labelled and found.label is not None and found.split == "train":
+                labels.add(found.label)
+        if same_ids:
+            places = "; ".join(f"{error.where} {error.message.split(' stood')[0]}" for error in same_ids)
+            raise DataError(f"one id for different content: {places}", hint=same_ids[0].hint)
+        progress.end()
+        taken.splits, taken.characters = dict(text.records), dict(text.characters)
+    taken.labels = tuple(sorted(labels))
+    taken.cleaned = {"byte_order_marks": taken.reading.boms, "nul_characters": admission.cleaner.nul}
+    if any(taken.cleaned.values()):
+        said = f"removed {taken.reading.boms:,} byte-order marks and {admission.cleaner.nul:,} NUL characters"
+        tell(Event("note", {"text": said}))
+    if not taken.read:
+        raise DataError("no records", where=", ".join(source.name for source in plan.sources))
+    _check_splits(config, taken, None)
+    return taken
+
+
+def _refuse(error: DataError, raw: Any, rejects: IO[str] | None, taken: _Taken, config: PreprocessConfig) -> None:
+    """A bad record: stop; drop it; or keep it beside the data."""
+    if config.on_bad_record == "fail":
+        raise with_way_out(error)
+    if rejects is None:
+        taken.dropped["bad_record"] += 1
+        return
+    taken.rejected += 1
+    row = {"where": error.where, "reason": error.message, "record": raw}
+    rejects.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def _rejects(config: PreprocessConfig, folder: Path) -> Iterator[IO[str] | None]:
+    if config.on_bad_record != "reject":
+        yield None
+        return
+    # What could not be decoded is written as the escape of its byte.
+    with (folder / REJECTS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        yield file
+
+
+def _check_splits(config: PreprocessConfig, taken: _Taken, tell: Tell | None) -> None:
+    """Raise `DataError` where there is nothing to train on or nothing held out; warn where one split is empty."""
+    kept = sum(taken.splits.values())
+    if not kept:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
+        rejected = f", {taken.rejected:,} rejected" if taken.rejected else ""
+        raise DataError(f"no record is left of {taken.read:,}: {reasons or 'none dropped'}{rejected}")
+    asked = {"validation": config.splits.validation, "test": config.splits.test}
+    wanted = [split for split, fraction in asked.items() if fraction > 0]
+    empty = [split for split in wanted if not taken.splits[split]]
+    # Files that are one document each are few, and can be cut; other small data may well be meant so.
+    if not taken.splits["train"] or (wanted and empty == wanted and taken.reading.whole_files == taken.read):
+        count = "the only record" if kept == 1 else f"all {kept:,} records"
+        place = next(split for split in SPLITS if taken.splits[split])
+        raise DataError(
+            f"{count} fell into the split {place}: there are too few to split",
+            hint="give more records; for plain text --document paragraph or line; or hold nothing out: "
+            "--set splits.validation=0 --set splits.test=0",
+        )
+    for split in empty if tell else ():
+        assert tell is not None
+        tell(Event("warning", {"text": f"the {split} split is empty: {kept:,} records are too few for its fraction"}))
+
+
+def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
+    """What was read, with hashes."""
+    found = []
+    for source in sources:
+        if source.path is None:
+            found.append(InputFile(path=STDIN, bytes=reading.stdin_bytes, sha256=reading.stdin_hash.hexdigest()))
+        for path in source.paths:
+            name = source.name if source.task else str(path)
+            found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=whole.sha256(path)))
+    return found
+
+
+def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> TokenizerFacts:
+    """Train a tokenizer on the train split, or copy the given one."""
+    from llmctl.data import given, tokenizers
+    from llmctl.data.text import read_text
+
+    out = folder / "tokenizer"
+    if plan.tokenizer is not None:
+        given.copy_tokenizer(plan.tokenizer, out)
+        known = tokenizers.open_codes(out)
+        kind = str(type(known.tokenizer.model).__name__).lower()
+    else:
+        kind, characters = config.tokenizer, taken.characters["train"]
+        limit = tokenizers.sample_size(kind, config.vocab_size)
+        tell(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
+        if characters > limit > 0:
+            said = f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
+            tell(Event("note", {"text": said}))
+
+        def texts() -> Iterator[str]:
+            for record in read_text(folder / "text" / "train-00000.parquet"):
+                for segment in plan.task.segments(record):
+                    yield segment.text
+
+        tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
+        known = tokenizers.open_codes(out)
+    size = known.tokenizer.get_vocab_size(with_added_tokens=True)
+    return TokenizerFacts(kind=kind, vocab_size=size, sha256=whole.sha256(out / "tokenizer.json"))
+
+
+def _encode(
+    config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken, workers: Workers
+) -> dict[str, int]:
+    """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    from llmctl.data.encode import Encoder, encode_split
+    from llmctl.data.text import keep
+    from llmctl.data.tokenizers import open_codes
+
+    encoder = Encoder(open_codes(folder / "tokenizer"))
+    workers.use(folder / "tokenizer")
+    progress = _Progress(tell, "encode", total=sum(taken.splits.values()))
+    tokens: dict[str, int] = {}
+    for split in SPLITS:
+        path = folder / "text" / f"{split}-00000.parquet"
+        encoded = encode_split(
+            plan.task,
+            path,
+            encoder,
+            folder / "tokens",
+            split,
+            labels=taken.labels,
+            max_length=config.max_length,
+            workers=workers,
+            done=progress.add,
+        )
+        tokens[split] = encoded.tokens
+        if too_long := int((~encoded.kept).sum()):
+            keep(path, encoded.kept.tolist())
+            taken.dropped["too_long"] += too_long
+            taken.splits[split] -= too_long
+    progress.end()
+    return tokens
+
+
+class _Progress:
+    """Tells how many records are done, not too often."""
+
+    def __init__(self, tell: Tell, stage: str, total: int | None = None) -> None:
+        self._tell = tell
+        self._fields: dict[str, Any] = {"stage": stage} | ({} if total is None else {"total": total})
+        self._records = 0
+        self._told = time.monotonic()
+
+    def add(self, records: int) -> None:
+        self._records += records
+        if time.monotonic() - self._told >= TELL_EVERY_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        self._tell(Event("progress", {**self._fields, "records": self._records}))
+        self._told = time.monotonic()

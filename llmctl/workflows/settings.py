@@ -1,0 +1,129 @@
+"""What settings of several verbs share: their types, and how two configurations are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import AfterValidator
+
+from llmctl import registry
+from llmctl.config import UsageValueError, key
+from llmctl.data.spec import TOKENIZERS
+from llmctl.errors import ConfigError, UsageError
+from llmctl.metrics import parse
+from llmctl.models.spec import HUB, Shape
+
+LOSS: Final = "loss"
+"""What the best checkpoint is chosen by unless a metric is named."""
+
+
+INSTRUCTION: Final = "what a decoder that is told in words shall do; what it learned, or the task's own when not given"
+
+
+def registered(kind: str) -> Callable[[str], str]:
+    """A validator: the canonical name of something in the registry."""
+
+    def check(name: str) -> str:
+        try:
+            return registry.find(kind, name).name
+        except UsageError as error:
+            raise UsageValueError(error.message, error.hint) from error
+
+    return check
+
+
+def understood(read: Callable[[str], object]) -> Callable[[str], str]:
+    """A validator: text that `read` understands; it is kept as it stands."""
+
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except ConfigError as error:
+            within = [replace(each, path=each.path.removeprefix("metric.")) for each in error.faults]
+            raise UsageValueError(error.message, faults=within) from error
+        except UsageError as error:
+            raise UsageValueError(error.message, error.hint) from error
+        return text
+
+    return check
+
+
+def _best_by(text: str) -> object:
+    return None if text == LOSS else parse.parse_score(text)
+
+
+def _model_reference(name: str) -> str:
+    if registry.looks_like_path(name) or name.startswith(HUB):
+        return name
+    architecture, colon, size = name.partition(":")
+    registered("models")(architecture)
+    sizes = registry.load("models", architecture).sizes
+    if colon and size not in sizes:
+        raise UsageValueError(f"{architecture} has no size {size!r}", f"sizes: {', '.join(sizes)}")
+    return name
+
+
+def _tokenizer_reference(name: str) -> str:
+    if name in TOKENIZERS or registry.looks_like_path(name) or name.startswith(HUB):
+        return name
+    hint = registry.near(name, TOKENIZERS) or f"kinds: {', '.join(TOKENIZERS)}; or a folder"
+    raise UsageValueError(f"no tokenizer named {name!r}", hint)
+
+
+def _column_map(value: str) -> str:
+    for part in value.split(","):
+        name, equals, column = part.partition("=")
+        if not (equals and name.strip() and column.strip()):
+            raise UsageValueError(f"{part!r} is not NAME=COLUMN", "write text=body,label=stars")
+    return value
+
+
+TaskName = Annotated[str, AfterValidator(registered("tasks"))]
+
+
+EngineName = Annotated[str, AfterValidator(registered("engines"))]
+
+
+ModelReference = Annotated[str, AfterValidator(_model_reference)]
+
+
+TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference)]
+
+
+ColumnMap = Annotated[str, AfterValidator(_column_map)]
+
+
+MetricText = Annotated[str, AfterValidator(understood(parse.parse_metric))]
+
+
+GateText = Annotated[str, AfterValidator(understood(parse.parse_gate))]
+
+
+BestBy = Annotated[str, AfterValidator(understood(_best_by))]
+
+
+class ModelSettings(Shape):
+    """Which model: `NAME[:SIZE]` for random weights, a folder for its own, `hf:ID` for the hub's."""
+
+    shorthand: ClassVar[str | None] = "name"
+    name: ModelReference = key(..., "NAME[:SIZE], a folder, or hf:ID")
+
+
+def differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The keys at which two settings differ, with both values."""
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        yield path, was, now
+        return
+    for name in {**was, **now}:
+        if was.get(name) != now.get(name):
+            yield f"{path}.{name}", was.get(name), now.get(name)
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{a: {b: 1}}` -> `{"a.b": 1}`."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= flat(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
+    return found
