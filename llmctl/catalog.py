@@ -1,9 +1,9 @@
-"""Every built-in name, by kind, a line each: name, where the part lives, what it is. Nothing here imports it."""
+"""Every built-in name, a line each: verbs, and parts by kind; where it lives, what it is. Nothing here imports it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 
 class Row(NamedTuple):
@@ -14,6 +14,85 @@ class Row(NamedTuple):
     summary: str
     aliases: tuple[str, ...] = ()
 
+
+class VerbRow(NamedTuple):
+    """`target` is `module:attribute`: a `Verb` of `workflows/`, or a page of `cli/` where there is more to it than settings.
+
+    `recipe`: whether it reads a block of a recipe with its own name, and whether it is a stage that `run` runs.
+    """
+
+    name: str
+    target: str
+    summary: str
+    panel: str
+    recipe: Literal["no", "block", "stage"] = "no"
+
+
+WORK, SEE, HOUSE, ADDED = "The lifecycle", "What there is", "This installation", "From other packages"
+_VERBS: Final = "llmctl.workflows"
+_PAGES: Final = "llmctl.cli"
+
+VERBS: Final = (
+    VerbRow(
+        "quickstart",
+        f"{_VERBS}.quickstart.stage:Quickstart",
+        "The whole lifecycle in a minute, on data that ships with llmctl.",
+        WORK,
+        "block",
+    ),
+    VerbRow(
+        "preprocess",
+        f"{_VERBS}.preprocess.stage:Preprocess",
+        "Read, clean, split, train or load a tokenizer, encode.",
+        WORK,
+        "stage",
+    ),
+    VerbRow(
+        "train",
+        f"{_VERBS}.train.stage:Train",
+        "Train on prepared data, from random or pretrained weights.",
+        WORK,
+        "stage",
+    ),
+    VerbRow("generate", f"{_VERBS}.generate.stage:Generate", "Generate text with a model.", WORK, "stage"),
+    VerbRow("chat", f"{_PAGES}.chat:PAGE", "Chat with a model; piped lines are answered one by one.", WORK, "block"),
+    VerbRow(
+        "eval",
+        f"{_VERBS}.evaluate.stage:Evaluate",
+        "Score a model or a file of predictions; gate on the score.",
+        WORK,
+        "stage",
+    ),
+    VerbRow(
+        "merge",
+        f"{_VERBS}.export.stage:Merge",
+        "Merge an adapter into its base, or convert a GGUF file.",
+        WORK,
+        "block",
+    ),
+    VerbRow(
+        "compare",
+        f"{_VERBS}.compare.stage:Compare",
+        "Train and score several models alike; one table with the best marked.",
+        WORK,
+        "block",
+    ),
+    VerbRow("run", f"{_PAGES}.run:PAGE", "Run the stages of a recipe in order; skip unchanged ones.", WORK),
+    VerbRow("list", f"{_PAGES}.catalog:LIST", "List models, tasks, metrics, datasets and engines.", SEE),
+    VerbRow("show", f"{_PAGES}.catalog:SHOW", "Describe one entry of the registry, a run or a record.", SEE),
+    VerbRow(
+        "suggest",
+        f"{_VERBS}.suggest.stage:Suggest",
+        "Rank the models for a task on this machine, with the reasons.",
+        SEE,
+        "block",
+    ),
+    VerbRow("runs", f"{_PAGES}.runs:PAGE", "List, show and compare the runs under a folder.", SEE),
+    VerbRow(
+        "doctor", f"{_PAGES}.doctor:PAGE", "Check this machine and installation, with a fix for each problem.", HOUSE
+    ),
+    VerbRow("completions", f"{_PAGES}.completions:PAGE", "Print the completion script of a shell.", HOUSE),
+)
 
 _MODELS: Final = "llmctl.models.spec"
 _METRICS: Final = "llmctl.metrics.spec"

@@ -17,11 +17,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
+from llmctl.catalog import VerbRow
 from llmctl.errors import ConfigError, Fault, UsageError
-from llmctl.registry import near, near_path
+from llmctl.registry import find_verb, near, near_path, verbs
 
-VERBS: Final = ("quickstart", "preprocess", "train", "generate", "eval", "chat", "compare")
-"""The top-level keys of a recipe."""
 RECIPE_VERSION: Final = 1
 
 S = TypeVar("S", bound="Spec")
@@ -172,9 +171,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     value = parse_yaml(text, str(path))
     if value is None:
-        raise ConfigError([Fault(str(path), "the recipe is empty", f"its top-level keys are {', '.join(VERBS)}")])
+        raise ConfigError([Fault(str(path), "the recipe is empty", _top_level_keys())])
     if not isinstance(value, dict):
-        raise ConfigError([Fault(str(path), "a recipe is a mapping", f"its top-level keys are {', '.join(VERBS)}")])
+        raise ConfigError([Fault(str(path), "a recipe is a mapping", _top_level_keys())])
     recipe = cast(dict[str, Any], value)
     version = recipe.pop("version", RECIPE_VERSION)
     if version != RECIPE_VERSION:
@@ -185,14 +184,25 @@ def read_recipe(path: Path) -> dict[str, Any]:
             where=f"{path}:version",
             hint="pip install --upgrade llmctl",
         )
+    unknown = [str(name) for name in recipe if not _reads_recipes(find_verb(str(name)))]
     faults = [
-        Fault(str(name), f"unknown key in {path}", near(str(name), VERBS) or f"a recipe's keys are {', '.join(VERBS)}")
-        for name in recipe
-        if name not in VERBS
+        Fault(name, f"unknown key in {path}", near(name, _recipe_verbs()) or _top_level_keys()) for name in unknown
     ]
     if faults:
         raise ConfigError(faults, where=str(path))
     return recipe
+
+
+def _reads_recipes(row: VerbRow | None) -> bool:
+    return row is not None and row.recipe != "no"
+
+
+def _recipe_verbs() -> list[str]:
+    return [row.name for row in verbs().values() if _reads_recipes(row)]
+
+
+def _top_level_keys() -> str:
+    return f"its top-level keys are {', '.join(_recipe_verbs())}"
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from llmctl.cli import options
 from llmctl.cli.line_editor import Command, open_editor
-from llmctl.cli.main import VerbRow
-from llmctl.cli.render import aside, error_lines, number, plain
+from llmctl.cli.render import aside, error_lines, plain
 from llmctl.cli.session import Session
 from llmctl.errors import DataError, LlmctlError, UsageError
+from llmctl.readable import number
 from llmctl.registry import near
 from llmctl.types import Event
 from llmctl.workflows.chat.spec import ChatConfig
@@ -44,14 +42,6 @@ KEYS: Final = (
     ("Alt-Enter", "a new line within a message"),
     ("//TEXT", "a message that begins with a slash"),
 )
-
-
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, verb(row.summary))
-
-
-def verb(summary: str) -> options.Verb:
-    return options.Verb("chat", ChatConfig, run, summary)
 
 
 def run(session: Session) -> None:
@@ -271,3 +261,14 @@ def _stoppable() -> Iterator[Show]:
         yield show
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+PAGE = options.Page(
+    run,
+    ChatConfig,
+    examples=(
+        "llmctl chat --model runs/chat",
+        "llmctl chat --model runs/chat --system 你是一个助手 --temperature 0.7",
+        "cat questions.txt | llmctl chat --model runs/chat --json",
+    ),
+)

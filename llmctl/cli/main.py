@@ -5,7 +5,6 @@ Only the module of the verb asked for is imported, so that `--help` costs little
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import shlex
@@ -14,42 +13,14 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import typer
 
 from llmctl import __version__
+from llmctl.catalog import VERBS, VerbRow
 from llmctl.errors import LlmctlError, untranslated
-from llmctl.registry import near
-
-
-class VerbRow(NamedTuple):
-    """A verb: its name, the module that has it, a line about it."""
-
-    name: str
-    module: str
-    summary: str
-    panel: str
-
-
-WORK, SEE, HOUSE = "The lifecycle", "What there is", "This installation"
-VERBS: Final = (
-    VerbRow("quickstart", "quickstart", "The whole lifecycle in a minute, on data that ships with llmctl.", WORK),
-    VerbRow("preprocess", "preprocess", "Read, clean, split, train or load a tokenizer, encode.", WORK),
-    VerbRow("train", "train", "Learn from prepared data, from random weights or given ones.", WORK),
-    VerbRow("generate", "generate", "Text from a model.", WORK),
-    VerbRow("chat", "chat", "A conversation with a chat model; piped lines are answered one by one.", WORK),
-    VerbRow("eval", "evaluate", "Score a model or a file of predictions; gate on the score.", WORK),
-    VerbRow("merge", "merge", "Plain weights of an adapter on its base, or of a GGUF file.", WORK),
-    VerbRow("compare", "compare", "Models trained and scored alike, in one table with the best marked.", WORK),
-    VerbRow("run", "run", "The stages of a recipe in order; unchanged ones are skipped.", WORK),
-    VerbRow("list", "catalog", "The registry: models, tasks, metrics, datasets, engines.", SEE),
-    VerbRow("show", "catalog", "One entry of the registry, whole.", SEE),
-    VerbRow("suggest", "suggest", "Which models could learn a task here, each with the reason for its rank.", SEE),
-    VerbRow("runs", "runs", "Runs under a folder: what made a model, what it scored, what differs.", SEE),
-    VerbRow("doctor", "doctor", "What this machine and installation can do, every finding with its cure.", HOUSE),
-    VerbRow("completions", "completions", "The completion script of a shell.", HOUSE),
-)
+from llmctl.registry import find_verb, near, verbs
 
 SPINS: Final = "3000"
 """How often a thread looks for work before it sleeps, some ten microseconds: 1.35 times the speed of threads that sleep at
@@ -77,19 +48,21 @@ class Terminated(BaseException):
 
 def build(words: Sequence[str]) -> typer.Typer:
     """The Typer application, holding whole only the verb that `words` names."""
-    fancy = sys.stdout.isatty()
+    from llmctl.cli import options
+    from llmctl.cli.help import Group
+    from llmctl.cli.pages import page_of
+
     codes = "\n".join(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES)
-    # Plain help rewraps a paragraph unless it begins with a backspace; rich shows the character.
-    epilog = f"Exit codes:\n{codes}" if fancy else f"\b\nExit codes:\n{codes}"
     app = typer.Typer(
         name="llmctl",
+        cls=Group,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich" if fancy else None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.callback(invoke_without_command=True, epilog=epilog)
+    @app.callback(invoke_without_command=True, epilog=f"\nExit codes:\n{codes}")
     def root(
         context: typer.Context,
         version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
@@ -105,13 +78,12 @@ def build(words: Sequence[str]) -> typer.Typer:
             print(context.get_help())
             raise typer.Exit
 
-    wanted = next((word for word in words if not word.startswith("-")), None)
-    for row in VERBS:
-        if row.name == wanted:
-            importlib.import_module(f"llmctl.cli.{row.module}").add(app, row)
+    wanted = find_verb(next((word for word in words if not word.startswith("-")), None))
+    for row in VERBS if wanted in VERBS else verbs().values():
+        if row == wanted:
+            options.add(app, row, page_of(row))
         else:
-            # As `short_help` too: typer cuts a short help that it makes itself.
-            app.command(row.name, help=row.summary, short_help=row.summary, rich_help_panel=row.panel)(_elsewhere)
+            app.command(row.name, help=row.summary, rich_help_panel=row.panel)(_elsewhere)
     return app
 
 
@@ -203,7 +175,7 @@ def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
 
 def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:
     """Message and hint of an error of the command line itself."""
-    row = next((row for word in words for row in VERBS if row.name == word), None)
+    row = next((row for row in map(find_verb, words) if row), None)
     hint = f"see: llmctl {row.name} --help" if row else "see: llmctl --help"
     mistyped, known = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     unknown = hasattr(error, "possibilities")  # not an option that lacks its value
@@ -228,10 +200,10 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
 
 def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
     """How a setting is reached that has a name and no flag: `--layers 3` is `--set model.layers=3`."""
-    from llmctl.cli.completions import verb_of
+    from llmctl.cli.pages import page_of
     from llmctl.config import elsewhere
 
-    spec = verb_of(row).spec
+    spec = page_of(row).spec
     found = elsewhere(spec, mistyped.lstrip("-").replace("-", "_")) if spec else []
     if not found:
         return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator
 
 from llmctl import registry
 from llmctl.config import UsageValueError, key
+from llmctl.data.sources import STDIN
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
 from llmctl.metrics import parse
@@ -127,3 +129,13 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, inner in value.items():
         found |= flat(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
     return found
+
+
+def places(*named: str | Path | None) -> list[Path]:
+    """Those of the references that are places on disk: no names of the registry or the hub."""
+    return [
+        Path(each).expanduser()
+        for each in named
+        if isinstance(each, Path)
+        or (isinstance(each, str) and each != STDIN and not each.startswith(HUB) and registry.looks_like_path(each))
+    ]

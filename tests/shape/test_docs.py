@@ -17,9 +17,10 @@ import typer
 
 import llmctl
 from llmctl import registry
-from llmctl.cli import options
-from llmctl.cli.completions import verb_of
-from llmctl.cli.main import EXIT_CODES, VERBS
+from llmctl.catalog import VERBS
+from llmctl.cli import completions, options
+from llmctl.cli.main import EXIT_CODES
+from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
 from llmctl.config import validate
 from llmctl.workflows.recipe import run as recipes
@@ -99,7 +100,7 @@ def asked(words: list[str]) -> Session:
     heard: list[Session] = []
     app = typer.Typer(add_completion=False)
     app.callback()(lambda: None)
-    options.add(app, replace(verb_of(row), run=heard.append))
+    options.add(app, row, replace(page_of(row), run=heard.append))
     app(args=words, standalone_mode=False)
     (session,) = heard
     return session
@@ -124,10 +125,7 @@ def test_a_command_is_one_that_llmctl_takes(words: list[str], monkeypatch: pytes
             part = registry.load(kind, entry)
             assert not size or size in part.sizes
     elif session.verb == "completions":
-        assert (
-            session.extra["shell"]
-            in verb_of(next(row for row in VERBS if row.name == "completions")).arguments[0].choices
-        )
+        assert session.extra["shell"] in completions.PAGE.arguments[0].choices
 
 
 def test_a_command_that_llmctl_does_not_take_is_found() -> None:

@@ -1,4 +1,4 @@
-"""A verb as a stage of a recipe: what it reads, what it makes, how it is run, and the record it leaves beside its output.
+"""The record that a stage of a recipe leaves beside its output.
 
 The record is `stage.json` in a folder that a stage made, `NAME.stage.json` beside a file. It says what went in and
 came out, by content hash; a stage of the same settings, inputs and output needs not run again.
@@ -7,201 +7,23 @@ came out, by content hash; a stage of the same settings, inputs and output needs
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ConfigDict, ValidationError
 
-from llmctl import __version__, registry
+from llmctl import __version__
 from llmctl.config import Spec
-from llmctl.data.sources import STDIN, find_sources
-from llmctl.errors import GateError
-from llmctl.models.spec import HUB
 from llmctl.store import runs, whole
 from llmctl.store.prepared import MANIFEST, is_prepared
-from llmctl.types import Tell
 
-STAGES: Final = ("preprocess", "train", "generate", "eval")
-"""The verbs that can be stages, in their order."""
 RECORD: Final = "stage.json"
 ROWS: Final = "completions"
 """What an output file holds already is not written into its record again."""
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Running one
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the process was asked beside the settings."""
-
-    tell: Tell
-    force: bool = False
-    offline: bool = False
-    resume: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A verb's functions: `check(config, asked)` finds faults before anything slow and returns a plan;
-    `do(config, plan, asked)` returns the document of the verb; `foresee(config)` finds those faults that can be found
-    while an input is yet to be made."""
-
-    check: Callable[[Any, Asked], Any]
-    do: Callable[[Any, Any, Asked], dict[str, Any]]
-    foresee: Callable[[Any], None]
-
-
-def real(verb: str) -> Work:
-    """The verb itself; its workflow is imported when it is first called for."""
-    return {
-        "preprocess": Work(_check_preprocess, _preprocess, _foresee_preprocess),
-        "train": Work(_check_train, _train, _foresee_train),
-        "generate": Work(_check_generate, _generate, _foresee_generate),
-        "eval": Work(_check_eval, _eval, _foresee_eval),
-    }[verb]
-
-
-def _check_preprocess(config: Any, asked: Asked) -> Any:
-    from llmctl.workflows.preprocess import run as preprocess
-
-    return preprocess.preflight(config, force=asked.force, offline=asked.offline)
-
-
-def _foresee_preprocess(config: Any) -> None:
-    whole.refuse_same(config.out, inputs("preprocess", config))
-
-
-def _preprocess(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
-    from llmctl.workflows.preprocess import run as preprocess
-
-    document: dict[str, Any] = preprocess.preprocess(config, plan, asked.tell, force=asked.force).document()
-    return document
-
-
-def _check_train(config: Any, asked: Asked) -> Any:
-    from llmctl.workflows.train import run as train
-
-    return train.preflight(config, force=asked.force, offline=asked.offline, resume=asked.resume)
-
-
-def _foresee_train(config: Any) -> None:
-    from llmctl.store.adapters import check_installed
-    from llmctl.workflows.train import checks as train_checks
-
-    if config.adapter is not None:
-        check_installed()
-    train_checks.refuse_inside_run(config.out)
-    whole.refuse_same(config.out, inputs("train", config))
-
-
-def _train(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
-    from llmctl.workflows.train import run as train
-
-    return train.train(config, plan, asked.tell, force=asked.force).document()
-
-
-def _check_generate(config: Any, asked: Asked) -> Any:
-    from llmctl.workflows.generate import run as generate
-
-    # A recipe that asks nothing must not wait for a person to type.
-    return generate.preflight(config, force=asked.force, offline=asked.offline, stdin_is_tty=True)
-
-
-def _foresee_generate(config: Any) -> None:
-    if config.output is not None:
-        whole.refuse_same(config.output, _places(config.input))
-
-
-def _generate(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
-    from llmctl.workflows.generate import run as generate
-
-    return generate.generate(config, plan, asked.tell).document()
-
-
-def _check_eval(config: Any, asked: Asked) -> Any:
-    from llmctl.workflows.evaluate import run as evaluate
-
-    return evaluate.preflight(config, force=asked.force, offline=asked.offline)
-
-
-def _foresee_eval(config: Any) -> None:
-    from llmctl.workflows.evaluate import checks as evaluate_checks
-
-    if config.metric:
-        evaluate_checks.metrics_of(config, None)
-    if config.out is not None:
-        whole.refuse_same(config.out, _places(config.data, config.predictions, config.baseline, *config.references))
-
-
-def _eval(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
-    from llmctl.workflows.evaluate import run as evaluate
-
-    result = evaluate.evaluate(config, plan, asked.tell, force=asked.force)
-    sys.stderr.write(evaluate.github_lines(result))
-    if not result.met:
-        error = GateError("a gate is not met: " + "; ".join(gate.why for gate in result.gates if not gate.met))
-        error.document = result.document()
-        raise error
-    return result.document()
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# What it reads and makes
-
-
-def inputs(verb: str, config: Any) -> list[Path]:
-    """The places that a stage reads. What has a name only (an architecture, the hub's) is settled by the settings."""
-    named: list[Any] = []
-    if verb == "preprocess":
-        made_later = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
-        there = [word for word in config.inputs if word not in (*made_later, STDIN)]
-        found = [path for source in (find_sources(there) if there else ()) for path in source.paths]
-        return [*found, *map(Path, made_later), *_places(config.source_file, config.target_file, config.tokenizer)]
-    if verb == "train":
-        named = [config.data, config.model.name]
-    elif verb == "generate":
-        named = [config.model, config.input]
-    elif verb == "eval":
-        named = [config.model, config.data, config.predictions, config.baseline, *config.references]
-    return _places(*named)
-
-
-def _matches(word: str) -> bool:
-    """Whether a path, or anything that a glob stands for, is there."""
-    return os.path.exists(word) or (glob.has_magic(word) and any(glob.iglob(word, recursive=True)))
-
-
-def _places(*named: str | Path | None) -> list[Path]:
-    return [
-        Path(each).expanduser()
-        for each in named
-        if isinstance(each, Path)
-        or (isinstance(each, str) and each != STDIN and not each.startswith(HUB) and registry.looks_like_path(each))
-    ]
-
-
-def output(verb: str, config: Any) -> Path | None:
-    """What a stage makes: a folder or a file; None where it only tells."""
-    place: Path | None = config.output if verb == "generate" else config.out
-    return place
-
-
-def repeatable(verb: str, config: Any) -> bool:
-    """Whether the same settings and inputs mean the same: not where standard input is read."""
-    return STDIN not in (config.inputs if verb == "preprocess" else (getattr(config, "input", None),))
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The record
 
 
 class Record(Spec):

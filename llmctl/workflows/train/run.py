@@ -17,6 +17,8 @@ from llmctl.errors import LlmctlError, Stopped, untranslated
 from llmctl.store import locks, runs, whole
 from llmctl.types import Event, Tell, silent
 from llmctl.workflows.train.checks import Checked, preflight
+from llmctl.workflows.train.fitting import changes, refusal
+from llmctl.workflows.train.forecast import forecast
 from llmctl.workflows.train.spec import TrainConfig
 
 __all__ = ["Result", "preflight", "train"]
@@ -39,6 +41,7 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
         from llmctl.training import devices
 
         devices.resolve_precision("fp16")
+    _warn_of_memory(config, checked, tell)
     if config.machine_rank > 0:
         return _result(_many(config, checked, tell))
     out = config.out
@@ -64,6 +67,14 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
         where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
         raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
     return Result(status, shown)
+
+
+def _warn_of_memory(config: TrainConfig, checked: Checked, tell: Tell) -> None:
+    """Free memory fluctuates: a run that does not fit now is warned of, not refused."""
+    made = forecast(config, checked)
+    if not made.fits:
+        error = refusal(made, changes(config, checked))
+        tell(Event("warning", {"text": f"{error}; {error.hint}"}))
 
 
 def _result(fields: dict[str, Any] | None) -> Result:
