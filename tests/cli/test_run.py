@@ -190,7 +190,7 @@ generate: {model: then, prompt: [a], output: answers.jsonl}
 def test_a_verb_with_a_list_of_blocks_runs_them_in_their_order(here: Path) -> None:
     (here / "recipe.yaml").write_text(TWO_RUNS)
     stages = workflow.load([here / "recipe.yaml"])
-    assert [each.verb for each in stages] == ["preprocess", "train", "train", "generate"]
+    assert [each.verb.name for each in stages] == ["preprocess", "train", "train", "generate"]
     plain, then, answers = (each.config for each in stages[1:])
     assert (plain.max_steps, then.max_steps) == (5, 6)
     assert then.model.name == "./plain", "a run of this recipe, not an architecture"
