@@ -7,8 +7,9 @@ from typing import Any
 
 from llmctl import registry
 from llmctl.cli import options, show_cost, show_data
-from llmctl.cli.render import plain, table
+from llmctl.cli.render import table
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
 from llmctl.readable import number
 from llmctl.registry import KINDS

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.cli import options
 from llmctl.cli.line_editor import Command, open_editor
-from llmctl.cli.render import aside, error_lines, plain
+from llmctl.cli.render import aside, error_lines
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.readable import number
 from llmctl.registry import near

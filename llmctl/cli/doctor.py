@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmctl.cli import options
-from llmctl.cli.render import plain
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import EnvironmentFault
 
 QUIET = options.Option("--quiet", "show only warnings and problems", options.OUTPUT_PANEL)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmctl.cli.render import fancy, width
+from llmctl.cli.terminal import fancy, width
 
 if TYPE_CHECKING:
     from llmctl.config import Spec

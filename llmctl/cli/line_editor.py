@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from llmctl.cli.render import fancy
+from llmctl.cli.terminal import fancy
 
 
 class Command(NamedTuple):

@@ -48,9 +48,7 @@ class Terminated(BaseException):
 
 def build(words: Sequence[str]) -> typer.Typer:
     """The Typer application, holding whole only the verb that `words` names."""
-    from llmctl.cli import options
     from llmctl.cli.help import Group
-    from llmctl.cli.pages import page_of
 
     codes = "\n".join(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES)
     app = typer.Typer(
@@ -81,6 +79,9 @@ def build(words: Sequence[str]) -> typer.Typer:
     wanted = find_verb(next((word for word in words if not word.startswith("-")), None))
     for row in VERBS if wanted in VERBS else verbs().values():
         if row == wanted:
+            from llmctl.cli import options
+            from llmctl.cli.pages import page_of
+
             options.add(app, row, page_of(row))
         else:
             app.command(row.name, help=row.summary, rich_help_panel=row.panel)(_elsewhere)

@@ -9,8 +9,9 @@ from typing import Any
 
 from llmctl import config
 from llmctl.cli import options
-from llmctl.cli.render import plain, table
+from llmctl.cli.render import table
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import LlmctlError, Stopped, UsageError
 from llmctl.readable import number
 from llmctl.workflows.recipe import run as workflow
@@ -25,7 +26,9 @@ def run(session: Session) -> None:
     stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]))
     if session.dry_run:
         decisions = workflow.plan(stages, force=session.force)
-        rows = [(stage.verb.name, decision.status, decision.why) for stage, decision in zip(stages, decisions, strict=True)]
+        rows = [
+            (stage.verb.name, decision.status, decision.why) for stage, decision in zip(stages, decisions, strict=True)
+        ]
         keys = ("verb", "status", "why")
         document = {"dry_run": True, "stages": [dict(zip(keys, row, strict=True)) for row in rows]}
         session.finish(document, lambda: table(keys, rows))

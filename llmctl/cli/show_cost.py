@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.cli.options import Option
-from llmctl.cli.render import plain
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
 from llmctl.types import Event
 

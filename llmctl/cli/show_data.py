@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.cli.options import Option
-from llmctl.cli.render import fancy, marked, plain
+from llmctl.cli.render import marked
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import fancy, plain
 from llmctl.errors import UsageError
 from llmctl.registry import near
 

@@ -13,8 +13,9 @@ from typing import Any
 from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
-from llmctl.cli.render import draw, plain
+from llmctl.cli.render import draw
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
 from llmctl.verbs import Context, Table, Verb
 

@@ -11,7 +11,6 @@ from pydantic import AfterValidator
 
 from llmctl import registry
 from llmctl.config import UsageValueError, key
-from llmctl.data.sources import STDIN
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
 from llmctl.metrics import parse
@@ -133,6 +132,8 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def places(*named: str | Path | None) -> list[Path]:
     """Those of the references that are places on disk: no names of the registry or the hub."""
+    from llmctl.data.sources import STDIN
+
     return [
         Path(each).expanduser()
         for each in named

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import GateError
 from llmctl.readable import from_here, number
-from llmctl.store import runs, whole
 from llmctl.verbs import Context, Output, Table, Verb
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import places
@@ -33,6 +32,8 @@ class Evaluate(Verb[EvalConfig]):
 
     def placed(self, config: EvalConfig, recipe: str, runs_made: Sequence[Path]) -> EvalConfig:
         """Scores of a run's model are kept in the run, in one place a recipe, so that they can be found again."""
+        from llmctl.store import runs
+
         if config.out is not None or config.model is None:
             return config
         model = Path(config.model)
@@ -42,6 +43,7 @@ class Evaluate(Verb[EvalConfig]):
         return config.replace(out=model / "evals" / f"{recipe}-{config.split}")
 
     def check_early(self, config: EvalConfig) -> None:
+        from llmctl.store import whole
         from llmctl.workflows.evaluate import checks
 
         if config.metric:

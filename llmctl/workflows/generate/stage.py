@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmctl.data.sources import STDIN
-from llmctl.store import whole
 from llmctl.verbs import Context, Output, Verb
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.settings import places
@@ -30,9 +28,13 @@ class Generate(Verb[GenerateConfig]):
         return config.output
 
     def repeatable(self, config: GenerateConfig) -> bool:
+        from llmctl.data.sources import STDIN
+
         return config.input != STDIN
 
     def check_early(self, config: GenerateConfig) -> None:
+        from llmctl.store import whole
+
         if config.output is not None:
             whole.refuse_same(config.output, places(config.input))
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import registry
-from llmctl.data.sources import STDIN, find_sources
 from llmctl.errors import LlmctlError
 from llmctl.readable import number
-from llmctl.store import whole
 from llmctl.verbs import Context, Output, Verb
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 from llmctl.workflows.settings import places
@@ -29,15 +27,21 @@ class Preprocess(Verb[PreprocessConfig]):
     )
 
     def reads(self, config: PreprocessConfig) -> list[Path]:
+        from llmctl.data.sources import STDIN, find_sources
+
         made_later = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
         there = [word for word in config.inputs if word not in (*made_later, STDIN)]
         found = [path for source in (find_sources(there) if there else ()) for path in source.paths]
         return [*found, *map(Path, made_later), *places(config.source_file, config.target_file, config.tokenizer)]
 
     def repeatable(self, config: PreprocessConfig) -> bool:
+        from llmctl.data.sources import STDIN
+
         return STDIN not in config.inputs
 
     def check_early(self, config: PreprocessConfig) -> None:
+        from llmctl.store import whole
+
         whole.refuse_same(config.out, self.reads(config))
 
     def summary(self, document: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from llmctl.errors import UsageError
 from llmctl.readable import number
-from llmctl.store import runs, whole
 from llmctl.verbs import Context, DryRun, Output, Verb
 from llmctl.workflows.settings import places
 from llmctl.workflows.train.spec import TrainConfig
@@ -35,6 +34,7 @@ class Train(Verb[TrainConfig]):
 
     def interrupted(self, config: TrainConfig) -> str | None:
         """It did not finish, and the data is what it started with."""
+        from llmctl.store import runs
         from llmctl.store.prepared import is_prepared, open_prepared
 
         if not (config.out / runs.RUN).is_file():
@@ -47,6 +47,7 @@ class Train(Verb[TrainConfig]):
         return f"it was interrupted ({'died' if record.status == 'running' else record.status})"
 
     def check_early(self, config: TrainConfig) -> None:
+        from llmctl.store import whole
         from llmctl.store.adapters import check_installed
         from llmctl.workflows.train import checks
 
