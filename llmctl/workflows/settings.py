@@ -12,6 +12,7 @@ from llmctl import registry
 from llmctl.config import UsageValueError, key
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
+from llmctl.gates import parse_gate
 from llmctl.metrics import parse
 from llmctl.models.spec import HUB, Shape
 
@@ -98,7 +99,7 @@ ColumnMap = Annotated[str, AfterValidator(_column_map)]
 MetricText = Annotated[str, AfterValidator(understood(parse.parse_metric))]
 
 
-GateText = Annotated[str, AfterValidator(understood(parse.parse_gate))]
+GateText = Annotated[str, AfterValidator(understood(parse_gate))]
 
 
 BestBy = Annotated[str, AfterValidator(understood(_best_by))]

@@ -9,8 +9,8 @@ from typing import Any
 from llmctl.config import Spec
 from llmctl.data import predictions as pairs
 from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
+from llmctl.gates import Gate, parse_gate
 from llmctl.metrics import parse
-from llmctl.metrics.parse import Gate
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.resolve import is_costly, open_weights
 from llmctl.store import runs, whole
@@ -72,7 +72,7 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = si
 
 
 def _gates(config: EvalConfig, metrics: Metrics) -> tuple[Gate, ...]:
-    gates = tuple(parse.parse_gate(each) for each in config.require)
+    gates = tuple(parse_gate(each) for each in config.require)
     parse.check_gates(gates, [spec for spec, _ in metrics], baseline=config.baseline is not None)
     return gates
 
@@ -174,7 +174,7 @@ def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
     """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
     asked = config.metric or (task.metrics if task else ())
     if not asked:
-        gates = dict.fromkeys(parse.parse_score(parse.parse_gate(each).score)[0].name for each in config.require)
+        gates = dict.fromkeys(parse.parse_score(parse_gate(each).name)[0].name for each in config.require)
         named = " ".join(f"--metric {name}" for name in gates or ("bleu",))
         raise UsageError("eval of files needs a metric", hint=f"{named}; see: llmctl list metrics")
     found = [parse.parse_metric(each) for each in asked]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from llmctl.data import predictions as pairs
 from llmctl.errors import DataError
-from llmctl.metrics.parse import GateResult
+from llmctl.gates import GateResult, of_scores
 from llmctl.store import runs, whole
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
@@ -76,7 +76,8 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     scored = score_answers(checked.metrics, answers, config.interval, config.seed)
     scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
     baseline_scores, comparison = _compare(config, checked, answers)
-    gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
+    before = None if baseline_scores is None else of_scores(baseline_scores)
+    gates = tuple(gate.check(of_scores(scores), before) for gate in checked.gates)
     predictions = str(config.predictions) if config.predictions else None
     result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
     if checked.out is not None:
