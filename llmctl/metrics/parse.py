@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from llmctl import registry
@@ -37,16 +38,34 @@ def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
     return spec, validate(spec.options, block, prefix=f"metric.{spec.name}.")
 
 
-def parse_score(text: str) -> tuple[MetricSpec, Spec, str]:
-    """As `parse_metric`, with the one score that is meant: `rougeL` is a score of `rouge`; a metric's name means its
-    chief one."""
+@dataclass(frozen=True, slots=True)
+class MetricRequest:
+    """A metric as the user asked for it, parsed; as text it is what was written."""
+
+    text: str
+    spec: MetricSpec
+    options: Spec
+    score: str
+    """The one of its scores that is meant where one is wanted."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def request_metric(text: str) -> MetricRequest:
+    """As `parse_metric`; a metric's name means its chief score."""
+    spec, options = parse_metric(text)
+    return MetricRequest(text, spec, options, spec.chief or spec.scores[0])
+
+
+def request_score(text: str) -> MetricRequest:
+    """As `request_metric`, by a score too: `rougeL` is a score of `rouge`."""
     name, colon, settings = text.strip().partition(":")
     for entry in registry.entries("metrics"):
         spec: MetricSpec = registry.load("metrics", entry.name)
         if name.strip() in spec.scores:
-            return *parse_metric(f"{spec.name}{colon}{settings}"), name.strip()
-    spec, options = parse_metric(text)
-    return spec, options, spec.chief or spec.scores[0]
+            return MetricRequest(text, *parse_metric(f"{spec.name}{colon}{settings}"), name.strip())
+    return request_metric(text)
 
 
 def label(spec: MetricSpec, options: Spec) -> str:
