@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from llmctl.cli import options
 from llmctl.cli.main import VerbRow
 from llmctl.cli.render import from_here, number, plain, table
 from llmctl.cli.session import Session
-from llmctl.errors import GateError
 from llmctl.workflows.evaluate.spec import EvalConfig
 
 
@@ -30,12 +27,9 @@ def run(session: Session) -> None:
     if session.dry_run:
         return session.plan(config, checked.facts())
     result = workflow.evaluate(config, checked, session.tell, force=session.force)
-    sys.stderr.write(workflow.github_lines(result))
-    if result.met:
-        session.finish(result.document(), lambda: _show(result))
-        return None
-    missed = "; ".join(gate.why for gate in result.gates if not gate.met)
-    session.fail(GateError(f"a gate is not met: {missed}"), result.document(), lambda: _show(result))
+    if refused := workflow.finish(result):
+        session.fail(refused, result.document(), lambda: _show(result))
+    session.finish(result.document(), lambda: _show(result))
     return None
 
 

@@ -39,7 +39,7 @@ def run(session: Session) -> None:
             print(f"  {split:<12}{count:>10,} records{tokens.get(split, 0):>14,} tokens")
         print(f"{result.document()['out']}  ({number(result.document()['seconds'])} s)")
 
-    if result.rejected:
-        session.fail(workflow.refusal(result.out, result.rejected), result.document(), show)
+    if refused := workflow.refusal(result.document()):
+        session.fail(refused, result.document(), show)
     session.finish(result.document(), show)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from llmctl.data import predictions as pairs
-from llmctl.errors import DataError
+from llmctl.errors import DataError, GateError
 from llmctl.gates import GateResult, of_scores
 from llmctl.store import runs, whole
 from llmctl.store.prepared import is_prepared, open_prepared
@@ -40,10 +41,6 @@ class Result:
     seconds: float
     instruction: str | None = None
     """What the model was told to do, where the user chose it."""
-
-    @property
-    def met(self) -> bool:
-        return all(gate.met for gate in self.gates)
 
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -257,8 +254,16 @@ def _reports(config: EvalConfig, result: Result) -> None:
         whole.write_text(config.markdown, report.markdown(result.scores, result.gates))
 
 
-def github_lines(result: Result) -> str:
-    """GitHub's workflow commands, where the process runs under its actions."""
-    from llmctl.metrics import report
+def finish(result: Result) -> GateError | None:
+    """The end of an `eval`: annotations on standard error where it runs under GitHub's actions, and the error of the
+    gates that are not met, which holds the result's document."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from llmctl.metrics import report
 
-    return report.github_annotations(result.scores, result.gates) if os.environ.get("GITHUB_ACTIONS") == "true" else ""
+        sys.stderr.write(report.github_annotations(result.scores, result.gates))
+    missed = [gate.why for gate in result.gates if not gate.met]
+    if not missed:
+        return None
+    error = GateError("a gate is not met: " + "; ".join(missed))
+    error.document = result.document()
+    return error

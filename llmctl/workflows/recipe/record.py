@@ -11,7 +11,6 @@ import glob
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from pydantic import ConfigDict, ValidationError
 from llmctl import __version__, registry
 from llmctl.config import Spec
 from llmctl.data.sources import STDIN, find_sources
-from llmctl.errors import GateError
 from llmctl.models.spec import HUB
 from llmctl.store import runs, whole
 from llmctl.store.prepared import MANIFEST, is_prepared
@@ -146,11 +144,8 @@ def _eval(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
     from llmctl.workflows.evaluate import run as evaluate
 
     result = evaluate.evaluate(config, plan, asked.tell, force=asked.force)
-    sys.stderr.write(evaluate.github_lines(result))
-    if not result.met:
-        error = GateError("a gate is not met: " + "; ".join(gate.why for gate in result.gates if not gate.met))
-        error.document = result.document()
-        raise error
+    if refused := evaluate.finish(result):
+        raise refused
     return result.document()
 
 

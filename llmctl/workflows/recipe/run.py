@@ -259,8 +259,8 @@ def refusal_of(outcomes: Sequence[Outcome]) -> GateError | None:
     from llmctl.workflows.preprocess.run import refusal
 
     for each in outcomes:
-        if each.verb == "preprocess" and (rejected := each.document.get("records", {}).get("rejected")):
-            return refusal(each.document["out"], rejected)
+        if each.verb == "preprocess" and (refused := refusal(each.document)):
+            return refused
     return None
 
 
