@@ -18,6 +18,7 @@ from typing import ClassVar, Final
 
 from llmctl.metrics.references import count_references, reference_script, signed
 from llmctl.metrics.script import EAST_ASIAN, part_characters
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import AnswerOptions, Row
 from llmctl.types import Answer
 
@@ -54,11 +55,16 @@ class _Answers(ABC):
         value, count = total
         return {self.name: value / count}
 
-    def signature(self) -> str:
-        folded = "lc|punct:removed|articles:removed" if self.options.normalize else "mixed|punct:kept|articles:kept"
-        if self._by_character:
-            folded = folded.replace("punct:removed", "punct:removed-unicode")
-        return f"{signed(self._count)}|case:{folded}|tok:{'char' if self._by_character else 'blank'}|def:squad-2.0"
+    def signature(self) -> Signature:
+        removed = "removed-unicode" if self._by_character else "removed"
+        facts = {
+            "case": "lc" if self.options.normalize else "mixed",
+            "punct": removed if self.options.normalize else "kept",
+            "articles": "removed" if self.options.normalize else "kept",
+            "tok": "char" if self._by_character else "blank",
+            "def": "squad-2.0",
+        }
+        return signed(self._count).with_(**facts)
 
     def tokens(self, text: str) -> list[str]:
         """The words, or characters, that are compared."""

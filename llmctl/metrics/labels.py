@@ -7,6 +7,7 @@ from typing import Final
 
 from llmctl.errors import DataError
 from llmctl.metrics.references import count_references, signed
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import NoOptions, Row
 from llmctl.types import Answer
 
@@ -32,8 +33,8 @@ class Accuracy:
         right, count = total
         return {"accuracy": right / count}
 
-    def signature(self) -> str:
-        return f"{signed(self._count)}|case:mixed"
+    def signature(self) -> Signature:
+        return signed(self._count).with_(case="mixed")
 
 
 class MacroF1:
@@ -91,5 +92,5 @@ class MacroF1:
         seen = len(f1) + sum(1 for times in predicted[labels:] if times)
         return {"macro_f1": sum(f1) / seen}
 
-    def signature(self) -> str:
-        return f"{signed(self._count)}|case:mixed|labels:references+predictions|mean:macro"
+    def signature(self) -> Signature:
+        return signed(self._count).with_(case="mixed", labels="references+predictions", mean="macro")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import NoOptions, Row
 from llmctl.types import Answer
 
@@ -30,8 +31,8 @@ class Perplexity:
         except OverflowError:
             return {"perplexity": math.inf}
 
-    def signature(self) -> str:
-        return "per:token"
+    def signature(self) -> Signature:
+        return Signature({"per": "token"})
 
 
 class BitsPerByte:
@@ -53,5 +54,5 @@ class BitsPerByte:
         nats, count = total
         return {"bits_per_byte": nats / math.log(2) / count if count else math.nan}
 
-    def signature(self) -> str:
-        return "per:byte|encoding:utf-8"
+    def signature(self) -> Signature:
+        return Signature({"per": "byte", "encoding": "utf-8"})

@@ -16,6 +16,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from llmctl.metrics.references import count_references, reference_script, signed
 from llmctl.metrics.script import part_characters
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import ROUGE, RougeOptions, Row
 from llmctl.types import Answer
 
@@ -40,7 +41,7 @@ class Rouge:
 
     def __init__(self, options: RougeOptions) -> None:
         self.options = options
-        self._signature = ""
+        self._signature = Signature({})
         self._scorer: Any = None
 
     def prepare(self, answers: Sequence[Answer]) -> None:
@@ -51,7 +52,7 @@ class Rouge:
         tokenizer = words if choice == "default" else CharacterTokenizer(words)
         self._scorer = RougeScorer(list(ROUGE.scores), tokenizer=tokenizer)
         stem = "yes" if self.options.stemmer else "no"
-        self._signature = f"{signed(count)}|tok:{choice}|stem:{stem}|mean:f|version:{version('rouge-score')}"
+        self._signature = signed(count).with_(tok=choice, stem=stem, mean="f", version=version("rouge-score"))
 
     def measure(self, answer: Answer) -> Row:
         best = self._scorer.score_multi(answer.references, answer.prediction)
@@ -60,5 +61,5 @@ class Rouge:
     def score(self, total: Row) -> Mapping[str, float]:
         return {name: value / total[-1] for name, value in zip(ROUGE.scores, total, strict=False)}
 
-    def signature(self) -> str:
+    def signature(self) -> Signature:
         return self._signature

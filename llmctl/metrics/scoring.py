@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from llmctl.metrics.intervals import Rows
 from llmctl.metrics.parse import label
 from llmctl.metrics.spec import IntervalSpec, Metric, MetricSpec
 from llmctl.types import Answer, Score
+
+Facts = Mapping[str, Mapping[str, str]]
+"""What signatures must say beside the metric's own, by what the metrics read."""
+NO_FACTS: Final[Facts] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +43,15 @@ class Scored:
 
 
 def score_answers(
-    metrics: Sequence[tuple[MetricSpec, Spec]], answers: Sequence[Answer], interval: IntervalSpec, seed: int
+    metrics: Sequence[tuple[MetricSpec, Spec]],
+    answers: Sequence[Answer],
+    interval: IntervalSpec,
+    seed: int,
+    facts: Facts = NO_FACTS,
 ) -> Scored:
     """Score the answers by every metric. A score that is not finite stays so; gates take it for a failure.
+
+    `facts` of how the answers came about go into the signatures.
 
     Raises `DataError` without answers, or where a metric cannot read one.
     """
@@ -51,7 +62,7 @@ def score_answers(
     for description, options in metrics:
         each = measure(description.build(options), answers)
         measured[label(description, options)] = each
-        scores += _scores(description, each, interval, seed)
+        scores += _scores(description, each, interval, seed, facts.get(description.reads, {}))
     return Scored(tuple(scores), measured)
 
 
@@ -68,16 +79,19 @@ def measure_both(metric: Metric, one: Sequence[Answer], other: Sequence[Answer])
     return metric, both[: len(one)], both[len(one) :]
 
 
-def _scores(description: MetricSpec, measured: Measured, interval: IntervalSpec, seed: int) -> list[Score]:
+def _scores(
+    description: MetricSpec, measured: Measured, interval: IntervalSpec, seed: int, facts: Mapping[str, str]
+) -> list[Score]:
     metric, rows = measured.metric, measured.rows
     values = metric.score(rows.sum(axis=0).tolist())
     bounds = intervals.interval(rows, metric.score, level=interval.level, resamples=interval.resamples, seed=seed)
+    signature = str(metric.signature().with_(**facts))
     return [
         Score(
             metric=name,
             value=float(values[name]),
             scale=description.scale,
-            signature=metric.signature(),
+            signature=signature,
             n=len(rows),
             higher_is_better=description.higher_is_better,
             ci=bounds.get(name),

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pydantic import ValidationInfo, field_validator
 
 from llmctl.config import Real, Spec, Switch, UsageValueError, Whole, key
+from llmctl.metrics.signature import Signature
 from llmctl.types import Answer
 
 Row = Sequence[float]
@@ -36,7 +37,7 @@ class Metric(Protocol):
         """Value by score name, from summed rows. Pure."""
         ...
 
-    def signature(self) -> str: ...
+    def signature(self) -> Signature: ...
 
 
 @dataclass(frozen=True, slots=True)

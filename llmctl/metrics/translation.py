@@ -20,6 +20,7 @@ from sacrebleu.metrics.ter import TER
 from llmctl.errors import MissingPackage
 from llmctl.metrics.references import count_references, reference_script
 from llmctl.metrics.script import Script
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import BleuOptions, ChrfOptions, Row, TerOptions
 from llmctl.types import Answer
 
@@ -60,9 +61,9 @@ class Sacrebleu(ABC):
         # A copy: sacrebleu's add-k smoothing edits the counts it is given.
         return {self.name: float(self._library._compute_score_from_stats(list(total)).score)}
 
-    def signature(self) -> str:
+    def signature(self) -> Signature:
         """sacrebleu's own, which begins with the number of references."""
-        return str(self._library.get_signature())
+        return Signature.read(str(self._library.get_signature()))
 
 
 class Bleu(Sacrebleu):
@@ -102,12 +103,12 @@ class Chrf(Sacrebleu):
     def choose(self, answers: Sequence[Answer]) -> Any:
         return CHRF(word_order=self.options.word_order, beta=self.options.beta, lowercase=self.options.lowercase)
 
-    def signature(self) -> str:
+    def signature(self) -> Signature:
         """sacrebleu's own; it leaves beta to the metric's name (chrF2), so another beta is added here."""
         signature = self._library.get_signature()
         if self.options.beta != CHRF.BETA:
             signature.update("beta", self.options.beta)
-        return str(signature)
+        return Signature.read(str(signature))
 
 
 class Ter(Sacrebleu):

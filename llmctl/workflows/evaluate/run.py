@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.data import predictions as pairs
 from llmctl.errors import DataError, GateError
@@ -22,10 +22,11 @@ from llmctl.workflows.evaluate.checks import Checked, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import GivenModel
 
+if TYPE_CHECKING:
+    from llmctl.metrics.scoring import Facts
+
 __all__ = ["Result", "evaluate", "preflight"]
 
-Facts = Mapping[str, Mapping[str, str]]
-"""What the signatures of scores must say of how a model was asked, by what their metrics read."""
 TOLD: Final = "instruction"
 """In a signature: the hash of what the user chose that the model be told."""
 
@@ -70,8 +71,8 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     from llmctl.metrics.scoring import score_answers
 
     answers, facts = _answers(config, checked, tell)
-    scored = score_answers(checked.metrics, answers, config.interval, config.seed)
-    scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
+    scored = score_answers(checked.metrics, answers, config.interval, config.seed, facts)
+    scores = scored.scores
     baseline_scores, comparison = _compare(config, checked, answers)
     before = None if baseline_scores is None else of_scores(baseline_scores)
     gates = tuple(gate.check(of_scores(scores), before) for gate in checked.gates)
@@ -171,12 +172,6 @@ def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
     from llmctl.data.read import read_records
 
     return read_records([str(config.data)], check=task.check, fields_of=task.record_of if task.packed else None)
-
-
-def _with_facts(score: Score, checked: Checked, facts: Facts) -> Score:
-    reads = {name: spec.reads for spec, _ in checked.metrics for name in spec.scores}
-    said = facts.get(reads[score.metric], {})
-    return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in said.items())]))
 
 
 def _compare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import Row
 from llmctl.types import Answer
 from llmctl_spelling.spec import LettersOptions
@@ -27,5 +28,5 @@ class Letters:
         right, count = total
         return {"letters": right / count}
 
-    def signature(self) -> str:
-        return f"case:{'lc' if self.options.lowercase else 'mixed'}"
+    def signature(self) -> Signature:
+        return Signature({"case": "lc" if self.options.lowercase else "mixed"})
