@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import NoOptions, Row
@@ -16,8 +17,9 @@ class Perplexity:
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Self:
         """Nothing depends on the whole set."""
+        return self
 
     def measure(self, answer: Answer) -> Row:
         return [-answer.logprob, float(answer.tokens)]
@@ -44,8 +46,9 @@ class BitsPerByte:
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Self:
         """Nothing depends on the whole set."""
+        return self
 
     def measure(self, answer: Answer) -> Row:
         return [-answer.logprob, float(answer.bytes)]

@@ -23,7 +23,7 @@ from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import GivenModel
 
 if TYPE_CHECKING:
-    from llmctl.metrics.scoring import Facts
+    from llmctl.metrics.scoring import Built, Facts
 
 __all__ = ["Result", "evaluate", "preflight"]
 
@@ -68,14 +68,20 @@ def score_fields(score: Score) -> dict[str, Any]:
 def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = False) -> Result:
     """Score. A gate that is not met is in the result, not an error: the caller ends with 10."""
     started = time.monotonic()
-    from llmctl.metrics.scoring import score_answers
+    from llmctl.metrics.scoring import Built, score_built
 
-    answers, facts = _answers(config, checked, tell)
-    scored = score_answers(checked.metrics, answers, config.interval, config.seed, facts)
+    before: list[Answer] | None = None
+    facts: Facts = {}
+    if checked.given is None:
+        answers, before = _answers_of_files(config)
+    else:
+        answers, facts = _answers_of_model(config, checked.given, checked.metrics, tell)
+    metrics = [Built.of(*each) for each in checked.metrics]
+    scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
-    baseline_scores, comparison = _compare(config, checked, answers)
-    before = None if baseline_scores is None else of_scores(baseline_scores)
-    gates = tuple(gate.check(of_scores(scores), before) for gate in checked.gates)
+    baseline, comparison = (None, ()) if before is None else _compare(config, metrics, answers, before)
+    numbers, numbers_before = of_scores(scores), None if baseline is None else of_scores(baseline)
+    gates = tuple(gate.check(numbers, numbers_before) for gate in checked.gates)
     predictions = str(config.predictions) if config.predictions else None
     result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
     if checked.out is not None:
@@ -86,17 +92,16 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     return result
 
 
-def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Answer], Facts]:
-    if config.model is None:
-        assert config.predictions is not None
-        predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
-        return pairs.pair(predictions, _references(config))[: config.limit], {}
-    assert checked.given is not None
-    return _answers_of_model(config, checked.given, checked.metrics, tell)
-
-
-def _references(config: EvalConfig) -> list[list[pairs.Line]]:
-    return [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
+def _answers_of_files(config: EvalConfig) -> tuple[list[Answer], list[Answer] | None]:
+    """The predictions beside their references, and so those of the baseline, in the same order, where there is one."""
+    assert config.predictions is not None
+    predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
+    references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
+    answers = pairs.pair(predictions, references)[: config.limit]
+    if config.baseline is None:
+        return answers, None
+    before = pairs.like(pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS), predictions)
+    return answers, pairs.pair(before, references)[: config.limit]
 
 
 def _answers_of_model(
@@ -175,28 +180,20 @@ def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
 
 
 def _compare(
-    config: EvalConfig, checked: Checked, answers: Sequence[Answer]
-) -> tuple[tuple[Score, ...] | None, tuple[Mapping[str, Any], ...]]:
+    config: EvalConfig, metrics: Sequence[Built], answers: Sequence[Answer], before: Sequence[Answer]
+) -> tuple[tuple[Score, ...], tuple[Mapping[str, Any], ...]]:
     """The baseline's scores and paired tests against them."""
-    if config.baseline is None:
-        return None, ()
     from llmctl.metrics.paired import paired
-    from llmctl.metrics.scoring import measure_both, score_answers
+    from llmctl.metrics.scoring import measure_both, score_built
 
-    assert config.predictions is not None
-    lines = pairs.like(
-        pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS),
-        pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS),
-    )
-    answers_before = pairs.pair(lines, _references(config))[: config.limit]
-    before = score_answers(checked.metrics, answers_before, config.interval.replace(resamples=0), config.seed)
+    scored = score_built(metrics, before, config.interval.replace(resamples=0), config.seed)
     tests: list[Mapping[str, Any]] = []
-    for spec, options in checked.metrics:
-        metric, rows, rows_before = measure_both(spec.build(options), answers, answers_before)
+    for each in metrics:
+        fitted, rows, rows_before = measure_both(each.metric, answers, before)
         resamples = max(config.interval.resamples, 1)
-        found = paired(rows, rows_before, metric.score, resamples=resamples, seed=config.seed)
-        tests += [{"metric": score, **asdict(each)} for score, each in found.items()]
-    return before.scores, tuple(tests)
+        found = paired(rows, rows_before, fitted.score, resamples=resamples, seed=config.seed)
+        tests += [{"metric": score, **asdict(test)} for score, test in found.items()]
+    return scored.scores, tuple(tests)
 
 
 def _keep(

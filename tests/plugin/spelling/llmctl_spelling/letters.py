@@ -14,8 +14,9 @@ class Letters:
     def __init__(self, options: LettersOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Letters:
         """Nothing depends on the whole set."""
+        return self
 
     def measure(self, answer: Answer) -> Row:
         right, given = self._letters(answer.references[0]), self._letters(answer.prediction)
