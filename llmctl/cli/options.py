@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -189,7 +189,8 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
 
 
 def _bare(annotation: Any) -> tuple[Any, bool]:
-    """The type inside `| None`, `Annotated` and `tuple[…, ...]`, and whether it was a tuple."""
+    """The type inside `| None`, `Annotated` and `tuple[…, ...]`, and whether it was a tuple. What is parsed from text is
+    text here."""
     repeatable = False
     while True:
         origin = get_origin(annotation)
@@ -200,7 +201,7 @@ def _bare(annotation: Any) -> tuple[Any, bool]:
         elif origin is tuple:
             annotation, repeatable = get_args(annotation)[0], True
         else:
-            return annotation, repeatable
+            return str if is_dataclass(annotation) else annotation, repeatable
 
 
 def _metavar(name: str, bare: Any) -> str:

@@ -70,11 +70,12 @@ def best_of(metrics: Sequence[tuple[MetricSpec, Spec]], systems: Sequence[System
 
 def _of_metric(spec: MetricSpec, options: Spec, systems: Sequence[System], start: int, seed: int) -> Iterator[Best]:
     """The best by the scores of one metric, which stand in each system's from `start` on."""
+    metric = spec.build(options)
 
     @cache
     def tests(one: int, other: int) -> Mapping[str, Paired]:
-        metric, rows, rows_other = measure_both(spec.build(options), systems[one].answers, systems[other].answers)
-        return paired(rows, rows_other, metric.score, resamples=RESAMPLES, seed=seed)
+        fitted, rows, rows_other = measure_both(metric, systems[one].answers, systems[other].answers)
+        return paired(rows, rows_other, fitted.score, resamples=RESAMPLES, seed=seed)
 
     sign = 1 if spec.higher_is_better else -1
     for place, name in enumerate(spec.scores, start):

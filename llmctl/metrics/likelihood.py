@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import NoOptions, Row
 from llmctl.types import Answer
 
@@ -15,8 +17,9 @@ class Perplexity:
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Self:
         """Nothing depends on the whole set."""
+        return self
 
     def measure(self, answer: Answer) -> Row:
         return [-answer.logprob, float(answer.tokens)]
@@ -30,8 +33,8 @@ class Perplexity:
         except OverflowError:
             return {"perplexity": math.inf}
 
-    def signature(self) -> str:
-        return "per:token"
+    def signature(self) -> Signature:
+        return Signature({"per": "token"})
 
 
 class BitsPerByte:
@@ -43,8 +46,9 @@ class BitsPerByte:
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Self:
         """Nothing depends on the whole set."""
+        return self
 
     def measure(self, answer: Answer) -> Row:
         return [-answer.logprob, float(answer.bytes)]
@@ -53,5 +57,5 @@ class BitsPerByte:
         nats, count = total
         return {"bits_per_byte": nats / math.log(2) / count if count else math.nan}
 
-    def signature(self) -> str:
-        return "per:byte|encoding:utf-8"
+    def signature(self) -> Signature:
+        return Signature({"per": "byte", "encoding": "utf-8"})

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pydantic import ValidationInfo, field_validator
 
 from llmctl.config import Real, Spec, Switch, UsageValueError, Whole, key
+from llmctl.metrics.signature import Signature
 from llmctl.types import Answer
 
 Row = Sequence[float]
@@ -21,12 +22,16 @@ Row = Sequence[float]
 
 
 class Metric(Protocol):
-    """A built metric. `signature` says everything that two comparable values must share."""
+    """A built metric, which knows its options alone."""
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedMetric:
         """Look at all answers once before measuring: fixes what depends on the whole set (the script of the
         references, the closed set of labels, the number of references), and so the signature."""
         ...
+
+
+class FittedMetric(Protocol):
+    """A metric fitted to a set of answers. `signature` says everything that two comparable values must share."""
 
     def measure(self, answer: Answer) -> Row:
         """The additive row of one answer."""
@@ -36,7 +41,7 @@ class Metric(Protocol):
         """Value by score name, from summed rows. Pure."""
         ...
 
-    def signature(self) -> str: ...
+    def signature(self) -> Signature: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, GetPydanticSchema
+from pydantic_core import core_schema
 
 from llmctl import registry
 from llmctl.config import UsageValueError, key
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
-from llmctl.metrics import parse
+from llmctl.gates import Gate, parse_gate
+from llmctl.metrics.parse import MetricRequest, request_metric, request_score
 from llmctl.models.spec import HUB, Shape
 
 LOSS: Final = "loss"
@@ -35,24 +37,30 @@ def registered(kind: str) -> Callable[[str], str]:
     return check
 
 
-def understood(read: Callable[[str], object]) -> Callable[[str], str]:
-    """A validator: text that `read` understands; it is kept as it stands."""
+def parsed(kind: type, read: Callable[[str], Any]) -> GetPydanticSchema:
+    """Text is validated to the `kind` that `read` makes of it, and serialised as `str` of that: the text itself."""
 
-    def check(text: str) -> str:
+    def check(value: Any, as_text: Callable[[Any], str]) -> Any:
+        if isinstance(value, kind):
+            return value  # of another configuration
         try:
-            read(text)
+            return read(as_text(value))
         except ConfigError as error:
             within = [replace(each, path=each.path.removeprefix("metric.")) for each in error.faults]
             raise UsageValueError(error.message, faults=within) from error
         except UsageError as error:
             raise UsageValueError(error.message, error.hint) from error
-        return text
 
-    return check
+    schema = core_schema.no_info_wrap_validator_function(
+        check,
+        core_schema.str_schema(),
+        serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
+    )
+    return GetPydanticSchema(lambda source, handler: schema)
 
 
-def _best_by(text: str) -> object:
-    return None if text == LOSS else parse.parse_score(text)
+def _best_by(text: str) -> MetricRequest | str:
+    return text if text == LOSS else request_score(text)
 
 
 def _model_reference(name: str) -> str:
@@ -96,13 +104,13 @@ TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference)]
 ColumnMap = Annotated[str, AfterValidator(_column_map)]
 
 
-MetricText = Annotated[str, AfterValidator(understood(parse.parse_metric))]
+RequestedMetric = Annotated[MetricRequest, parsed(MetricRequest, request_metric)]
 
 
-GateText = Annotated[str, AfterValidator(understood(parse.parse_gate))]
+RequestedGate = Annotated[Gate, parsed(Gate, parse_gate)]
 
 
-BestBy = Annotated[str, AfterValidator(understood(_best_by))]
+BestBy = Annotated[MetricRequest | Literal["loss"], parsed(MetricRequest, _best_by)]
 
 
 class ModelSettings(Shape):

@@ -13,7 +13,7 @@ from llmctl import registry
 from llmctl.config import Duration, Real, Size, Spec, UsageValueError, Whole, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import HUB, Shape
-from llmctl.workflows.settings import MetricText, ModelReference
+from llmctl.workflows.settings import ModelReference, RequestedMetric
 from llmctl.workflows.train.spec import TrainConfig
 
 
@@ -134,7 +134,7 @@ class CompareConfig(Spec):
         "auto", "of training; auto: bf16 autocast where the processor has it", panel="Learning"
     )
     train: TrainSettings = key(TrainSettings(), "further settings of train for every model")
-    metric: tuple[MetricText, ...] = flag(
+    metric: tuple[RequestedMetric, ...] = flag(
         (), "of the test split, the task's own when not given; repeatable", panel="Score"
     )
     limit: Whole | None = flag(None, "score the first so many records", panel="Score", ge=1)

@@ -9,8 +9,8 @@ from typing import Any
 from llmctl.config import Spec
 from llmctl.data import predictions as pairs
 from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
+from llmctl.gates import Gate
 from llmctl.metrics import parse
-from llmctl.metrics.parse import Gate
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.resolve import is_costly, open_weights
 from llmctl.store import runs, whole
@@ -52,11 +52,11 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = si
             findings.of(key, pairs.check_file, path, "predictions")
     for path in config.references:
         findings.of("references", pairs.check_file, path, "references")
-    metrics, gates = None, None
+    metrics = None
     if given is not None or config.model is None:
         metrics = findings.of("metric", metrics_of, config, given.task if given else None)
     if metrics is not None:
-        gates = findings.of("require", _gates, config, metrics)
+        findings.of("require", _check_gates, config, metrics)
     out = config.out or _out(config)
     if out is not None:
         findings.of("out", _check_out, config, out, force=force)
@@ -67,14 +67,11 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = si
         findings.of("markdown", whole.refuse_same, config.markdown, [config.junit])
     findings.tell()
     assert metrics is not None
-    assert gates is not None
-    return Checked(metrics, gates, given, out)
+    return Checked(metrics, config.require, given, out)
 
 
-def _gates(config: EvalConfig, metrics: Metrics) -> tuple[Gate, ...]:
-    gates = tuple(parse.parse_gate(each) for each in config.require)
-    parse.check_gates(gates, [spec for spec, _ in metrics], baseline=config.baseline is not None)
-    return gates
+def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
+    parse.check_gates(config.require, [spec for spec, _ in metrics], baseline=config.baseline is not None)
 
 
 def _inputs(config: EvalConfig) -> list[Path]:
@@ -172,12 +169,13 @@ def _given(config: EvalConfig, data: Prepared | Path, *, offline: bool, tell: Te
 
 def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
     """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
-    asked = config.metric or (task.metrics if task else ())
-    if not asked:
-        gates = dict.fromkeys(parse.parse_score(parse.parse_gate(each).score)[0].name for each in config.require)
+    found = [(each.spec, each.options) for each in config.metric]
+    if not found and task is not None:
+        found = [parse.parse_metric(each) for each in task.metrics]
+    if not found:
+        gates = dict.fromkeys(parse.request_score(gate.name).spec.name for gate in config.require)
         named = " ".join(f"--metric {name}" for name in gates or ("bleu",))
         raise UsageError("eval of files needs a metric", hint=f"{named}; see: llmctl list metrics")
-    found = [parse.parse_metric(each) for each in asked]
     wrong = [spec.name for spec, _ in found if spec.reads == "likelihood"] if config.model is None else []
     if wrong:
         raise UsageError(f"{', '.join(wrong)} needs a model: likelihoods are not in a file of predictions")

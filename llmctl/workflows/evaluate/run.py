@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.data import predictions as pairs
-from llmctl.errors import DataError
-from llmctl.metrics.parse import GateResult
+from llmctl.errors import DataError, GateError
+from llmctl.gates import GateResult, of_scores
 from llmctl.store import runs, whole
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
@@ -21,10 +22,11 @@ from llmctl.workflows.evaluate.checks import Checked, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import GivenModel
 
+if TYPE_CHECKING:
+    from llmctl.metrics.scoring import Built, Facts
+
 __all__ = ["Result", "evaluate", "preflight"]
 
-Facts = Mapping[str, Mapping[str, str]]
-"""What the signatures of scores must say of how a model was asked, by what their metrics read."""
 TOLD: Final = "instruction"
 """In a signature: the hash of what the user chose that the model be told."""
 
@@ -40,10 +42,6 @@ class Result:
     seconds: float
     instruction: str | None = None
     """What the model was told to do, where the user chose it."""
-
-    @property
-    def met(self) -> bool:
-        return all(gate.met for gate in self.gates)
 
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -70,13 +68,20 @@ def score_fields(score: Score) -> dict[str, Any]:
 def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = False) -> Result:
     """Score. A gate that is not met is in the result, not an error: the caller ends with 10."""
     started = time.monotonic()
-    from llmctl.metrics.scoring import score_answers
+    from llmctl.metrics.scoring import Built, score_built
 
-    answers, facts = _answers(config, checked, tell)
-    scored = score_answers(checked.metrics, answers, config.interval, config.seed)
-    scores = tuple(_with_facts(score, checked, facts) for score in scored.scores)
-    baseline_scores, comparison = _compare(config, checked, answers)
-    gates = tuple(gate.check(scores, baseline_scores) for gate in checked.gates)
+    before: list[Answer] | None = None
+    facts: Facts = {}
+    if checked.given is None:
+        answers, before = _answers_of_files(config)
+    else:
+        answers, facts = _answers_of_model(config, checked.given, checked.metrics, tell)
+    metrics = [Built.of(*each) for each in checked.metrics]
+    scored = score_built(metrics, answers, config.interval, config.seed, facts)
+    scores = scored.scores
+    baseline, comparison = (None, ()) if before is None else _compare(config, metrics, answers, before)
+    numbers, numbers_before = of_scores(scores), None if baseline is None else of_scores(baseline)
+    gates = tuple(gate.check(numbers, numbers_before) for gate in checked.gates)
     predictions = str(config.predictions) if config.predictions else None
     result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
     if checked.out is not None:
@@ -87,17 +92,16 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     return result
 
 
-def _answers(config: EvalConfig, checked: Checked, tell: Tell) -> tuple[list[Answer], Facts]:
-    if config.model is None:
-        assert config.predictions is not None
-        predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
-        return pairs.pair(predictions, _references(config))[: config.limit], {}
-    assert checked.given is not None
-    return _answers_of_model(config, checked.given, checked.metrics, tell)
-
-
-def _references(config: EvalConfig) -> list[list[pairs.Line]]:
-    return [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
+def _answers_of_files(config: EvalConfig) -> tuple[list[Answer], list[Answer] | None]:
+    """The predictions beside their references, and so those of the baseline, in the same order, where there is one."""
+    assert config.predictions is not None
+    predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
+    references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
+    answers = pairs.pair(predictions, references)[: config.limit]
+    if config.baseline is None:
+        return answers, None
+    before = pairs.like(pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS), predictions)
+    return answers, pairs.pair(before, references)[: config.limit]
 
 
 def _answers_of_model(
@@ -175,35 +179,21 @@ def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
     return read_records([str(config.data)], check=task.check, fields_of=task.record_of if task.packed else None)
 
 
-def _with_facts(score: Score, checked: Checked, facts: Facts) -> Score:
-    reads = {name: spec.reads for spec, _ in checked.metrics for name in spec.scores}
-    said = facts.get(reads[score.metric], {})
-    return replace(score, signature="|".join([score.signature, *(f"{name}:{value}" for name, value in said.items())]))
-
-
 def _compare(
-    config: EvalConfig, checked: Checked, answers: Sequence[Answer]
-) -> tuple[tuple[Score, ...] | None, tuple[Mapping[str, Any], ...]]:
+    config: EvalConfig, metrics: Sequence[Built], answers: Sequence[Answer], before: Sequence[Answer]
+) -> tuple[tuple[Score, ...], tuple[Mapping[str, Any], ...]]:
     """The baseline's scores and paired tests against them."""
-    if config.baseline is None:
-        return None, ()
     from llmctl.metrics.paired import paired
-    from llmctl.metrics.scoring import measure_both, score_answers
+    from llmctl.metrics.scoring import measure_both, score_built
 
-    assert config.predictions is not None
-    lines = pairs.like(
-        pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS),
-        pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS),
-    )
-    answers_before = pairs.pair(lines, _references(config))[: config.limit]
-    before = score_answers(checked.metrics, answers_before, config.interval.replace(resamples=0), config.seed)
+    scored = score_built(metrics, before, config.interval.replace(resamples=0), config.seed)
     tests: list[Mapping[str, Any]] = []
-    for spec, options in checked.metrics:
-        metric, rows, rows_before = measure_both(spec.build(options), answers, answers_before)
+    for each in metrics:
+        fitted, rows, rows_before = measure_both(each.metric, answers, before)
         resamples = max(config.interval.resamples, 1)
-        found = paired(rows, rows_before, metric.score, resamples=resamples, seed=config.seed)
-        tests += [{"metric": score, **asdict(each)} for score, each in found.items()]
-    return before.scores, tuple(tests)
+        found = paired(rows, rows_before, fitted.score, resamples=resamples, seed=config.seed)
+        tests += [{"metric": score, **asdict(test)} for score, test in found.items()]
+    return scored.scores, tuple(tests)
 
 
 def _keep(
@@ -256,8 +246,16 @@ def _reports(config: EvalConfig, result: Result) -> None:
         whole.write_text(config.markdown, report.markdown(result.scores, result.gates))
 
 
-def github_lines(result: Result) -> str:
-    """GitHub's workflow commands, where the process runs under its actions."""
-    from llmctl.metrics import report
+def finish(result: Result) -> GateError | None:
+    """The end of an `eval`: annotations on standard error where it runs under GitHub's actions, and the error of the
+    gates that are not met, which holds the result's document."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from llmctl.metrics import report
 
-    return report.github_annotations(result.scores, result.gates) if os.environ.get("GITHUB_ACTIONS") == "true" else ""
+        sys.stderr.write(report.github_annotations(result.scores, result.gates))
+    missed = [gate.why for gate in result.gates if not gate.met]
+    if not missed:
+        return None
+    error = GateError("a gate is not met: " + "; ".join(missed))
+    error.document = result.document()
+    return error

@@ -7,7 +7,7 @@ from typing import Literal
 
 from llmctl.config import Size, Spec, Switch, Whole, flag, key
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.workflows.settings import INSTRUCTION, EngineName, GateText, MetricText, ModelReference, TaskName
+from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, RequestedGate, RequestedMetric, TaskName
 
 
 class EvalConfig(Spec):
@@ -19,8 +19,8 @@ class EvalConfig(Spec):
     task: TaskName | None = key(None, "how to put the records; the model folder knows")
     predictions: Path | None = flag(None, ".txt (one a line) or .jsonl", panel="Files")
     references: tuple[Path, ...] = flag((), ".txt or .jsonl; repeat for several right answers", panel="Files")
-    metric: tuple[MetricText, ...] = flag((), "bleu, or with options bleu:tokenize=zh; repeatable", panel="Score")
-    require: tuple[GateText, ...] = flag((), "a gate: 'bleu>=20'; not met is exit 10; repeatable", panel="Score")
+    metric: tuple[RequestedMetric, ...] = flag((), "bleu, or with options bleu:tokenize=zh; repeatable", panel="Score")
+    require: tuple[RequestedGate, ...] = flag((), "a gate: 'bleu>=20'; not met is exit 10; repeatable", panel="Score")
     baseline: Path | None = flag(None, "other predictions, compared in pairs: 'bleu>=baseline-0.5'", panel="Score")
     junit: Path | None = flag(None, "write scores and gates as JUnit XML", panel="Report")
     markdown: Path | None = flag(None, "write scores and gates as a Markdown table", panel="Report")

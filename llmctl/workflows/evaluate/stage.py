@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmctl.errors import GateError
 from llmctl.readable import from_here, number
 from llmctl.verbs import Context, Output, Table, Verb
 from llmctl.workflows.evaluate.spec import EvalConfig
@@ -63,10 +61,7 @@ class Evaluate(Verb[EvalConfig]):
         from llmctl.workflows.evaluate import run
 
         result = run.evaluate(config, plan, context.tell, force=context.force)
-        sys.stderr.write(run.github_lines(result))
-        missed = "; ".join(gate.why for gate in result.gates if not gate.met)
-        refusal = None if result.met else GateError(f"a gate is not met: {missed}")
-        return Output(result.document(), lambda: _lines(result), refusal)
+        return Output(result.document(), lambda: _lines(result), run.finish(result))
 
 
 def _lines(result: Result) -> list[str | Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -167,6 +168,8 @@ def type_name(annotation: Any) -> str:
         return "|".join(str(each) for each in get_args(annotation))
     if origin in (tuple, list):
         return f"list of {type_name(get_args(annotation)[0])}"
+    if is_dataclass(annotation):
+        return _TYPES[str]  # parsed from it
     return _TYPES.get(annotation) or getattr(annotation, "__name__", str(annotation)).lower()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -42,11 +42,6 @@ class PreprocessResult:
     manifest: Manifest
     out: Path
 
-    @property
-    def rejected(self) -> int:
-        """Records in `rejects.jsonl`: where there are any the verb ends with exit code 10."""
-        return self.manifest.records.rejected
-
     def document(self) -> dict[str, Any]:
         """The fields of the verb's JSON document."""
         facts = self.manifest.model_dump(mode="json")
@@ -54,10 +49,13 @@ class PreprocessResult:
         return {**{name: facts[name] for name in names}, "task": facts["task"], "out": str(self.out)}
 
 
-def refusal(out: str | Path, rejected: int) -> GateError:
-    """The end of a preprocess that rejected records: the folder is made all the same."""
+def refusal(document: Mapping[str, Any]) -> GateError | None:
+    """The end of a preprocess that rejected records, by its document: the folder is made all the same."""
+    rejected = document.get("records", {}).get("rejected", 0)
+    if not rejected:
+        return None
     said = "1 record was" if rejected == 1 else f"{rejected:,} records were"
-    return GateError(f"{said} rejected", hint=f"see {Path(out) / REJECTS} for each with its reason")
+    return GateError(f"{said} rejected", hint=f"see {Path(document['out']) / REJECTS} for each with its reason")
 
 
 def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool = False) -> PreprocessResult:

@@ -51,8 +51,7 @@ class Preprocess(Verb[PreprocessConfig]):
     def refusal(self, document: Mapping[str, Any]) -> LlmctlError | None:
         from llmctl.workflows.preprocess import run
 
-        rejected = document.get("records", {}).get("rejected")
-        return run.refusal(document["out"], rejected) if rejected else None
+        return run.refusal(document)
 
     def check(self, config: PreprocessConfig, context: Context) -> Any:
         from llmctl.workflows.preprocess import checks

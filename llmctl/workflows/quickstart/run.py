@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from llmctl import config as configuration
 from llmctl import registry
+from llmctl.metrics.parse import request_metric
 from llmctl.store import whole
 from llmctl.store.prepared import open_prepared
 from llmctl.types import Answer, Event, Score, Tell
@@ -135,7 +136,9 @@ def _train(config: TrainConfig, tell: Tell) -> None:
 
 
 def _score(config: TrainConfig, metric: str, tell: Tell) -> Score:
-    asked = EvalConfig(model=str(config.out), data=config.data, metric=(metric,), batch_size=128, seed=config.seed)
+    asked = EvalConfig(
+        model=str(config.out), data=config.data, metric=(request_metric(metric),), batch_size=128, seed=config.seed
+    )
     checked = evaluate.preflight(asked, force=False, offline=True)
     return evaluate.evaluate(asked, checked, tell).scores[0]
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import Spec
 from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
-from llmctl.metrics import parse
-from llmctl.metrics.spec import MetricSpec
+from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
 from llmctl.models.spec import HUB, ModelSpec, Shape
@@ -38,15 +36,6 @@ ADAM_COPIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class BestBy:
-    """What the best checkpoint is chosen by, where it is not the loss."""
-
-    spec: MetricSpec
-    options: Spec
-    score: str
-
-
-@dataclass(frozen=True, slots=True)
 class Checked:
     """What was found sound."""
 
@@ -57,7 +46,8 @@ class Checked:
     architecture: ModelSpec | None
     shape: Shape | None
     given: ModelFolder | None
-    best_by: BestBy | None
+    best_by: MetricRequest | None
+    """What the best checkpoint is chosen by, where it is not the loss."""
     parents: Mapping[str, str]
     resume: bool
     mending: Mending | None
@@ -281,13 +271,13 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         raise ConfigError(faults)
 
 
-def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> BestBy | None:
+def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:
     """What the best checkpoint is chosen by; None for the loss. Raises `UsageError`, naming what can be had."""
     if config.best_by is None or config.best_by == LOSS:
         return None
-    found = BestBy(*parse.parse_score(config.best_by))
+    found = config.best_by
     if why := unreadable(found.spec, task) or unforetold(found.spec, task, family):
-        own = [parse.parse_metric(name)[0] for name in task.metrics]
+        own = [parse_metric(name)[0] for name in task.metrics]
         able = [spec.name for spec in own if not (unreadable(spec, task) or unforetold(spec, task, family))]
         raise UsageError(why, hint=f"--best-by {' or '.join([LOSS, *able])}")
     if not prepared.manifest.splits.get("validation"):

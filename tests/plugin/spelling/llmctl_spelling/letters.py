@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import Row
 from llmctl.types import Answer
 from llmctl_spelling.spec import LettersOptions
@@ -13,8 +14,9 @@ class Letters:
     def __init__(self, options: LettersOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Letters:
         """Nothing depends on the whole set."""
+        return self
 
     def measure(self, answer: Answer) -> Row:
         right, given = self._letters(answer.references[0]), self._letters(answer.prediction)
@@ -27,5 +29,5 @@ class Letters:
         right, count = total
         return {"letters": right / count}
 
-    def signature(self) -> str:
-        return f"case:{'lc' if self.options.lowercase else 'mixed'}"
+    def signature(self) -> Signature:
+        return Signature({"case": "lc" if self.options.lowercase else "mixed"})
