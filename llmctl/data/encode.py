@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.codes import Codes, open_codes
 from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.spec import LEARNED
@@ -40,29 +41,6 @@ class Segmenting(Protocol):
     answer_role: ClassVar[Role]
 
     def segments(self, record: Record) -> list[Segment]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Codes:
-    """A tokenizer as encoding needs it. `bos` and `eos` are token ids, `bos` None where there is none."""
-
-    tokenizer: Any
-    """`tokenizers.Tokenizer`, which encodes names of control tokens in text as plain text."""
-    bos: int | None
-    eos: int
-    size: int
-    """One more than the largest id."""
-    control: frozenset[int] = frozenset()
-    """Ids that no text may become."""
-
-    @property
-    def kind(self) -> Any:
-        return np.uint16 if self.size < 65536 else np.uint32
-
-    @property
-    def lead(self) -> int | None:
-        """In packed tasks, the token before the first document where documents share theirs."""
-        return self.eos if self.bos is None or self.bos == self.eos else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,13 +345,11 @@ def _start() -> None:
 
 
 def _ready() -> None:
-    """Import what is needed."""
-    import llmctl.data.tokenizers  # noqa: F401
+    """Import what is needed beside this module."""
+    import tokenizers  # noqa: F401
 
 
 def _work(tokenizer: Path, task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
     if tokenizer not in _ENCODERS:
-        from llmctl.data.tokenizers import open_codes
-
         _ENCODERS[tokenizer] = Encoder(open_codes(tokenizer))
     return encode_records(read_group(text, group), task, _ENCODERS[tokenizer], rules)

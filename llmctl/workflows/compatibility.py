@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmctl import registry
-from llmctl.data.given import is_told
 from llmctl.data.spec import TOLD
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec
+from llmctl.store.tokenizers import is_told
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
 

@@ -13,12 +13,13 @@ from typing import Any, cast, get_args
 from llmctl import registry
 from llmctl.data.alphabet import BYTES
 from llmctl.data.batches import IGNORED, Blocks, Records, Source
+from llmctl.data.codes import codes_of
 from llmctl.data.encode import Encoder, encode_split
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, Sample, Style, style_for
 from llmctl.data.spec import SPLITS
 from llmctl.data.text import read_text
-from llmctl.data.tokenizers import codes_of, load_tokenizer
+from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.models import families

@@ -232,13 +232,14 @@ def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
 
 def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> TokenizerFacts:
     """Train a tokenizer on the train split, or copy the given one."""
-    from llmctl.data import given, tokenizers
+    from llmctl.data import tokenizers
+    from llmctl.data.codes import open_codes
     from llmctl.data.text import read_text
 
     out = folder / "tokenizer"
     if plan.tokenizer is not None:
-        given.copy_tokenizer(plan.tokenizer, out)
-        known = tokenizers.open_codes(out)
+        tokenizers.import_tokenizer(plan.tokenizer, out)
+        known = open_codes(out)
         kind = str(type(known.tokenizer.model).__name__).lower()
     else:
         kind, characters = config.tokenizer, taken.characters["train"]
@@ -254,7 +255,7 @@ def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Pa
                     yield segment.text
 
         tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
-        known = tokenizers.open_codes(out)
+        known = open_codes(out)
     size = known.tokenizer.get_vocab_size(with_added_tokens=True)
     return TokenizerFacts(kind=kind, vocab_size=size, sha256=whole.sha256(out / "tokenizer.json"))
 
@@ -263,9 +264,9 @@ def _encode(
     config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken, workers: Workers
 ) -> dict[str, int]:
     """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    from llmctl.data.codes import open_codes
     from llmctl.data.encode import Encoder, encode_split
     from llmctl.data.text import keep
-    from llmctl.data.tokenizers import open_codes
 
     encoder = Encoder(open_codes(folder / "tokenizer"))
     workers.use(folder / "tokenizer")

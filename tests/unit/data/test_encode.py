@@ -14,7 +14,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llmctl.data import pretokens, tokenizers
-from llmctl.data.encode import Codes, Encoder, Rules, Workers, encode_split
+from llmctl.data.codes import Codes
+from llmctl.data.encode import Encoder, Rules, Workers, encode_split
 from llmctl.data.lengths import lengths
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
