@@ -18,7 +18,7 @@ from llmctl.models.spec import Shape
 from llmctl.store.adapters import is_target, stack_layers
 from llmctl.store.models import shapes
 from llmctl.training import machine
-from llmctl.types import Family
+from llmctl.types import Family, Precision
 from llmctl.workflows.train.checks import Checked
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -64,7 +64,7 @@ class Forecast:
     learned_parameters: int
     reading: Reading
     """The largest forward pass that it makes."""
-    precision: machine.Precision
+    precision: Precision
     flops_per_token: float
     tokens_per_epoch: int
     steps_per_epoch: int
@@ -179,7 +179,7 @@ def memory_of(
     parameters: int,
     reading: Reading,
     *,
-    precision: machine.Precision | None = None,
+    precision: Precision | None = None,
     learned: int | None = None,
     optimizer: str = "adamw",
     said: float = 0.0,
@@ -249,7 +249,7 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
     return Shape.model_validate(found)
 
 
-def precision_of(config: TrainConfig) -> machine.Precision:
+def precision_of(config: TrainConfig) -> Precision:
     """What the run computes in."""
     if config.precision == "auto":
         return "bf16" if machine.has_bf16() else "fp32"
