@@ -20,7 +20,7 @@ from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
 from llmctl.store import whole
 from llmctl.store.locks import locked
-from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, TokenizerFacts, data_card
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, Lengths, Manifest, TokenizerFacts, data_card
 from llmctl.types import Event, Tell
 from llmctl.workflows.preprocess.checks import Plan, preflight, reading_of, with_way_out
 from llmctl.workflows.preprocess.spec import PreprocessConfig
@@ -84,6 +84,7 @@ def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool 
             ),
             splits=taken.splits,
             tokens=tokens,
+            lengths=_lengths(folder, taken),
             tokenizer=kind,
             inputs=tuple(inputs),
             labels=taken.labels,
@@ -292,6 +293,14 @@ def _encode(
             taken.splits[split] -= too_long
     progress.end()
     return tokens
+
+
+def _lengths(folder: Path, taken: _Taken) -> dict[str, Lengths]:
+    """How long the records of each split are that has some."""
+    from llmctl.data.lengths import measure
+    from llmctl.data.tokens import TokenStore
+
+    return {split: measure(TokenStore.open(folder / "tokens", split)) for split in SPLITS if taken.splits[split]}
 
 
 class _Progress:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from llmctl.data.lengths import Lengths, lengths
+from llmctl.data.lengths import lengths_of
 from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
 from llmctl.errors import UsageError
 from llmctl.models import costs
@@ -17,6 +17,7 @@ from llmctl.models.costs import Reading
 from llmctl.models.spec import Shape
 from llmctl.store.adapters import is_target, stack_layers
 from llmctl.store.models import shapes
+from llmctl.store.prepared import Lengths
 from llmctl.training import machine
 from llmctl.types import Family, Precision
 from llmctl.workflows.train.checks import Checked
@@ -125,7 +126,7 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
     """What this run will take at its peak and in all."""
     manifest = checked.prepared.manifest
     shape, name, vocabulary, parameters = _model(checked)
-    found = lengths(checked.prepared.tokens, "train")
+    found = lengths_of(checked.prepared, "train")
     precision = precision_of(config)
     reading, examples = _largest(config, checked, name, shape, found)
     learned = _learned(config, checked, parameters)
@@ -274,7 +275,7 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
 
 
 def _beside(checked: Checked) -> int:
-    """Tokens that are read of a sequence beside its texts and their marks (`data/lengths.py`): what begins an encoder's;
+    """Tokens that are read of a sequence beside its texts and their marks (`store/prepared.py`): what begins an encoder's;
     what a decoder is told that was not taught by llmctl's control tokens. What begins a decoder's is read, its end is not."""
     if checked.family != "decoder":
         return int(checked.family == "encoder")

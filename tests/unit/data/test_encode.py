@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from llmctl.data import pretokens, tokenizers
 from llmctl.data.codes import Codes
 from llmctl.data.encode import Encoder, Rules, Workers, encode_split
-from llmctl.data.lengths import lengths
+from llmctl.data.lengths import measure
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.text import TextWriter, keep, read_text
@@ -247,7 +247,7 @@ def test_the_end_of_one_of_several_processes_is_told(
 def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damage: str) -> None:
     text = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
     encode_split(LanguageModeling(), text, Encoder(trained("byte")), tmp_path / "tokens", "train")
-    assert lengths(tmp_path / "tokens", "train").records == 3
+    assert measure(TokenStore.open(tmp_path / "tokens", "train")).records == 3
     path = tmp_path / "tokens" / f"train.{part}.npy"
     whole = path.read_bytes()
     if damage == "missing":
@@ -259,7 +259,7 @@ def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damag
     else:
         np.save(path, np.load(path)[:-1])
     with pytest.raises(IntegrityError, match=r"train"):
-        lengths(tmp_path / "tokens", "train")
+        measure(TokenStore.open(tmp_path / "tokens", "train"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])
