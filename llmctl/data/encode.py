@@ -56,14 +56,24 @@ class Rules:
 class Encoder:
     """Ids of texts, equal to `encode_batch_fast` without control tokens. Remembers pre-tokens: keep it for more text."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(
+        self,
+        codes: Codes,
+        *,
+        chunk_characters: int = CHUNK_CHARACTERS,
+        batch_characters: int = BATCH_CHARACTERS,
+        words: Words | None = None,
+    ) -> None:
+        """Text is given to the tokenizer `batch_characters` at a time, where pre-tokens are remembered (in `words`)
+        `chunk_characters`."""
         self.codes = codes
+        self._chunk_characters, self._batch_characters = chunk_characters, batch_characters
         self._tokenizer = tokenizer = codes.tokenizer
         self._control = np.array(sorted(codes.control), np.uint32)
         facts = json.loads(tokenizer.to_str())
         self._table = _one_id_a_character(tokenizer, facts)
         self._bytes = _one_id_a_byte(tokenizer, facts)
-        self._words = Words(tokenizer) if _cuts_like_gpt2(facts) else None
+        self._words = (words or Words(tokenizer)) if _cuts_like_gpt2(facts) else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
         """(N,) ids of all texts together, (T,) how many each text has."""
@@ -90,11 +100,11 @@ class Encoder:
         batch: list[tuple[int, str]] = []
         size = 0
         for number, text in enumerate(texts):
-            for piece in pieces(text) if self._words else (text,):
+            for piece in pieces(text, self._chunk_characters) if self._words else (text,):
                 batch.append((number, piece))
                 # A character beyond ASCII is about as many tokens as three of ASCII.
                 size += len(piece) if piece.isascii() else 3 * len(piece)
-                if size >= (CHUNK_CHARACTERS if self._words and self._words.pays else BATCH_CHARACTERS):
+                if size >= (self._chunk_characters if self._words and self._words.pays else self._batch_characters):
                     yield batch
                     batch, size = [], 0
         if batch:

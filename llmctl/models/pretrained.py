@@ -96,10 +96,10 @@ def _new_head(
     return f"the classifier over {len(labels)} labels"
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write config.json, model.safetensors (in shards only beyond 2 GB) and generation_config.json into `folder`."""
+def save(model: PreTrainedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write config.json, model.safetensors (in shards only beyond `shard_bytes`) and generation_config.json into `folder`."""
     with quiet():
-        model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+        model.save_pretrained(folder, max_shard_size=shard_bytes)
 
 
 def _checked(folder: Path) -> PreTrainedConfig:

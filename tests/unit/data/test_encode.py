@@ -59,10 +59,8 @@ def same(encoder: Encoder, texts: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_every_way_equals_the_tokenizer_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmctl.data.encode.CHUNK_CHARACTERS", 5_000)
-    monkeypatch.setattr("llmctl.data.encode.BATCH_CHARACTERS", 9_000)
-    encoder = Encoder(trained(kind))
+def test_every_way_equals_the_tokenizer_itself(kind: str) -> None:
+    encoder = Encoder(trained(kind), chunk_characters=5_000, batch_characters=9_000)
     # Twice: the second time pre-tokens are remembered.
     for _ in range(2):
         assert same(encoder, SONNETS + POEMS + ODD)
@@ -70,14 +68,14 @@ def test_every_way_equals_the_tokenizer_itself(kind: str, monkeypatch: pytest.Mo
     assert same(encoder, [""])
 
 
-@pytest.mark.parametrize("limit", ["LARGEST_TABLE", "LARGEST_TABLE_CHARACTERS"])
-def test_what_is_remembered_is_bounded(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretokens, limit, 50)
-    encoder = Encoder(trained("bpe"))
+@pytest.mark.parametrize("limit", ["most_words", "most_characters"])
+def test_what_is_remembered_is_bounded(limit: str) -> None:
+    codes = trained("bpe")
+    words = pretokens.Words(codes.tokenizer, **{limit: 50})
+    encoder = Encoder(codes, words=words)
     for start in range(0, len(POEMS), 40):
         assert same(encoder, POEMS[start : start + 40])
-    assert encoder._words is not None
-    assert len(encoder._words._table) < 4_000
+    assert 0 < words.known < 4_000
 
 
 def test_text_of_few_repeats_goes_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +122,8 @@ def test_tokenizers_that_are_not_known_are_asked_for_everything() -> None:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "train") -> Path:
-    with TextWriter(folder / "text", {column.name: column.kind for column in task.columns}) as text:
+def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "train", **limits: int) -> Path:
+    with TextWriter(folder / "text", {column.name: column.kind for column in task.columns}, **limits) as text:
         for number, row in enumerate(rows):
             text.add(split, Record(str(number), row, f"f:{number}"), sum(map(len, row.values())))
     return folder / "text" / f"{split}-00000.parquet"
@@ -202,10 +200,9 @@ def test_an_empty_split_has_a_store(tmp_path: Path) -> None:
     assert (len(store), store.total_tokens) == (0, 0)
 
 
-def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 10_000)
+def test_the_same_bytes_from_several_processes(tmp_path: Path) -> None:
     codes, task = trained("bpe"), LanguageModeling()
-    path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS])
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS], group_characters=10_000)
     alone = encode_split(task, path, Encoder(codes), tmp_path / "one", "train")
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
@@ -223,12 +220,9 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("noticed", ["before", "within"])
-def test_the_end_of_one_of_several_processes_is_told(
-    tmp_path: Path, noticed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 1_000)
+def test_the_end_of_one_of_several_processes_is_told(tmp_path: Path, noticed: str) -> None:
     codes, task = trained("bpe"), LanguageModeling()
-    path = written(tmp_path, task, [{"text": text} for text in SONNETS])
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS], group_characters=1_000)
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
         workers.use(tmp_path / "tokenizer")

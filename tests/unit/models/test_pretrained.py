@@ -264,12 +264,9 @@ def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:
     assert error.value.exit_code == 2
 
 
-def test_a_model_beyond_the_limit_is_cut_into_shards_and_read_back(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pretrained, "SHARD_BYTES", 10_000)
+def test_a_model_beyond_the_limit_is_cut_into_shards_and_read_back(folder: Path, tmp_path: Path) -> None:
     model = pretrained.load(folder, "decoder")
-    pretrained.save(model, tmp_path / "cut")
+    pretrained.save(model, tmp_path / "cut", shard_bytes=10_000)
     assert len(list((tmp_path / "cut").glob("model-*.safetensors"))) > 1
     again = pretrained.load(tmp_path / "cut", "decoder")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
