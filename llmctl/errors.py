@@ -4,6 +4,7 @@
     ├── UsageError             2   unknown option, name, path or key
     │   └── ConfigError        2   every fault of a configuration at once
     ├── DataError              3   the input data is bad
+    │   ├── PromptTooLong      3   … a prompt does not fit the context
     │   └── MissingField       3   … a record lacks a field
     ├── EnvironmentFault       4   missing package, disk, memory, permission
     │   └── MissingPackage     4   … with the line that installs it
@@ -147,6 +148,15 @@ def _faults(key: str, error: LlmctlError) -> list[Fault]:
 class DataError(LlmctlError):
     kind = "data"
     exit_code = 3
+
+
+class PromptTooLong(DataError):
+    """A prompt that the model's context does not hold; both in tokens."""
+
+    def __init__(self, length: int, context: int, *, where: str | None = None) -> None:
+        super().__init__(
+            f"the prompt is {length:,} tokens long, the model's context {context:,}", where=where, hint="shorten it"
+        )
 
 
 class MissingField(DataError):

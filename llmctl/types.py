@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Family = Literal["decoder", "encoder-decoder", "encoder"]
 """What a model can express: continue a text, turn a text into another, or read a text whole."""
+
+Precision = Literal["fp32", "bf16"]
+"""What a model computes in."""
+
+IGNORED: Final = -100
+"""The label of a position on which no loss is taken."""
 
 Role = Literal["text", "source", "target", "label", "system", "user", "assistant"]
 """What a segment is to its record; a layout puts the control tokens that belong to it around it."""
@@ -45,6 +55,23 @@ class Tokens(NamedTuple):
     role: Role
     ids: Any  # a sequence of int: a list, a tuple or a one-dimensional integer array
     learned: bool
+
+
+class Examples(Protocol):
+    """A split as numbered examples: something that has a length and gives the arrays of some of them."""
+
+    def __len__(self) -> int: ...
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every example in tokens, to sort by."""
+        ...
+
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]:
+        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding.
+
+        `epoch`: for what is drawn anew each time that an example is seen; the others are the same in every epoch.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

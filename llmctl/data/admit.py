@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from llmctl.data.clean import Cleaner
 from llmctl.data.encode import Segmenting
+from llmctl.data.formats import Bad
 from llmctl.data.spec import Clean, Dedup, Splits
 from llmctl.data.split import Seen, content_hash, split_of
 from llmctl.errors import DataError
@@ -46,8 +47,11 @@ class Admission:
         self._splits = splits
         self._seen = Seen()
 
-    def judge(self, record: Record) -> Kept | Dropped:
-        """Raises `DataError` for a record that its task cannot read, `SameId` for an id that stood for other content."""
+    def judge(self, record: Record | Bad) -> Kept | Dropped:
+        """Raises `DataError` for a row that is no record or that its task cannot read, `SameId` for an id that stood for
+        other content."""
+        if isinstance(record, Bad):
+            raise record.error
         fields = {name: self._clean(name, record.fields.get(name)) for name in self._columns}
         clean = Record(record.id, fields, record.origin)
         segments = self._task.segments(clean)

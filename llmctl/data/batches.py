@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +17,9 @@ from numpy.typing import NDArray
 from llmctl.data.layout import Layout, Sample
 from llmctl.data.spec import PADDED_TO
 from llmctl.data.tokens import TokenStore
-from llmctl.types import Family
+from llmctl.types import IGNORED, Family
 
 Arrays = dict[str, NDArray[np.int64]]
-IGNORED: Final = -100
-"""The label of a position on which no loss is taken."""
-
-
-class Source(Protocol):
-    """A split as numbered examples: something that has a length and gives the arrays of some of them."""
-
-    def __len__(self) -> int: ...
-
-    def lengths(self) -> NDArray[np.int64]:
-        """Length of every example in tokens, to sort by."""
-        ...
-
-    def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
-        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding.
-
-        `epoch`: for what is drawn anew each time that an example is seen; the others are the same in every epoch.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.batches import IGNORED, Arrays, collate
+from llmctl.data.batches import Arrays, collate
 from llmctl.data.layout import Layout, Sample
 from llmctl.data.spec import SPAN_TOKENS
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.types import Mending, Tokens
+from llmctl.types import IGNORED, Mending, Tokens
 
 Ids = NDArray[np.int64]
 

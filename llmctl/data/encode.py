@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.codes import Codes, open_codes
 from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.spec import LEARNED
@@ -43,29 +44,6 @@ class Segmenting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
-    """A tokenizer as encoding needs it. `bos` and `eos` are token ids, `bos` None where there is none."""
-
-    tokenizer: Any
-    """`tokenizers.Tokenizer`, which encodes names of control tokens in text as plain text."""
-    bos: int | None
-    eos: int
-    size: int
-    """One more than the largest id."""
-    control: frozenset[int] = frozenset()
-    """Ids that no text may become."""
-
-    @property
-    def kind(self) -> Any:
-        return np.uint16 if self.size < 65536 else np.uint32
-
-    @property
-    def lead(self) -> int | None:
-        """In packed tasks, the token before the first document where documents share theirs."""
-        return self.eos if self.bos is None or self.bos == self.eos else None
-
-
-@dataclass(frozen=True, slots=True)
 class Rules:
     """What else encoding must know."""
 
@@ -78,14 +56,24 @@ class Rules:
 class Encoder:
     """Ids of texts, equal to `encode_batch_fast` without control tokens. Remembers pre-tokens: keep it for more text."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(
+        self,
+        codes: Codes,
+        *,
+        chunk_characters: int = CHUNK_CHARACTERS,
+        batch_characters: int = BATCH_CHARACTERS,
+        words: Words | None = None,
+    ) -> None:
+        """Text is given to the tokenizer `batch_characters` at a time, where pre-tokens are remembered (in `words`)
+        `chunk_characters`."""
         self.codes = codes
+        self._chunk_characters, self._batch_characters = chunk_characters, batch_characters
         self._tokenizer = tokenizer = codes.tokenizer
         self._control = np.array(sorted(codes.control), np.uint32)
         facts = json.loads(tokenizer.to_str())
         self._table = _one_id_a_character(tokenizer, facts)
         self._bytes = _one_id_a_byte(tokenizer, facts)
-        self._words = Words(tokenizer) if _cuts_like_gpt2(facts) else None
+        self._words = (words or Words(tokenizer)) if _cuts_like_gpt2(facts) else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
         """(N,) ids of all texts together, (T,) how many each text has."""
@@ -112,11 +100,11 @@ class Encoder:
         batch: list[tuple[int, str]] = []
         size = 0
         for number, text in enumerate(texts):
-            for piece in pieces(text) if self._words else (text,):
+            for piece in pieces(text, self._chunk_characters) if self._words else (text,):
                 batch.append((number, piece))
                 # A character beyond ASCII is about as many tokens as three of ASCII.
                 size += len(piece) if piece.isascii() else 3 * len(piece)
-                if size >= (CHUNK_CHARACTERS if self._words and self._words.pays else BATCH_CHARACTERS):
+                if size >= (self._chunk_characters if self._words and self._words.pays else self._batch_characters):
                     yield batch
                     batch, size = [], 0
         if batch:
@@ -367,13 +355,11 @@ def _start() -> None:
 
 
 def _ready() -> None:
-    """Import what is needed."""
-    import llmctl.data.tokenizers  # noqa: F401
+    """Import what is needed beside this module."""
+    import tokenizers  # noqa: F401
 
 
 def _work(tokenizer: Path, task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
     if tokenizer not in _ENCODERS:
-        from llmctl.data.tokenizers import open_codes
-
         _ENCODERS[tokenizer] = Encoder(open_codes(tokenizer))
     return encode_records(read_group(text, group), task, _ENCODERS[tokenizer], rules)

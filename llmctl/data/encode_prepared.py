@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llmctl.data.codes import codes_of
 from llmctl.data.encode import Encoder, Segmenting, encode_split
 from llmctl.data.spec import SPLITS
-from llmctl.data.tokenizers import codes_of
 from llmctl.store.prepared import Prepared
 
 

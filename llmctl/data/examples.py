@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from llmctl.data.batches import Blocks, Records, Source
+from llmctl.data.batches import Blocks, Records
 from llmctl.data.corruption import Corrupted, marks_of
 from llmctl.data.layout import Layout
 from llmctl.data.tokens import TokenStore
-from llmctl.types import Mending
+from llmctl.types import Examples, Mending
 
 
 def examples(
     store: TokenStore, layout: Layout, *, block_size: int | None, mending: Mending | None = None, seed: int = 0
-) -> Source:
+) -> Examples:
     """A split as numbered examples.
 
     `block_size`: tokens of a block, of packed tasks; None for records. `mending`: how a model that is no decoder learns

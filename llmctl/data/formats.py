@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from llmctl.config import Document
-from llmctl.data.decode import RECORD_LIMIT, Text, blocks, compression_of, too_long
+from llmctl.data.decode import Text, blocks, compression_of
 from llmctl.errors import DataError
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -207,8 +207,8 @@ class _JsonValues:
                 if not isinstance(error, json.JSONDecodeError) or not _ends_early(error, margin=LONGEST_WORD):
                     raise _json_fault(error, where, last=False) from error
                 held = len(self._buffer) - self._position
-                if held > RECORD_LIMIT:
-                    raise too_long(where, "value") from error
+                if held > self._text.limits.record_characters:
+                    raise self._text.too_long("value", where) from error
                 line = self._line + self._buffer.count("\n", self._position, error.pos)
                 if not self._more(max(held, 1)):
                     raise _json_fault(error, f"{self._text.name}:{line}", last=True) from error
@@ -224,7 +224,7 @@ class _JsonValues:
 
 def table(text: Text, delimiter: str) -> Iterator[Row | Bad]:
     """CSV or TSV with a header. Every cell is text as it stands: `NA`, `null` and `001` mean themselves."""
-    csv.field_size_limit(RECORD_LIMIT)
+    csv.field_size_limit(text.limits.record_characters)
     faults: list[DataError] = []
     read: list[str] = []
 
@@ -329,8 +329,8 @@ def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
             begin = begin if held else number
             held.append(line)
             size += len(line)
-            if size > RECORD_LIMIT:
-                raise too_long(f"{text.name}:{begin}", "paragraph")
+            if size > text.limits.record_characters:
+                raise text.too_long("paragraph", f"{text.name}:{begin}")
         elif held:
             yield begin, "\n".join(held)
             held, size = [], 0

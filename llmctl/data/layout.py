@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from llmctl.data.plain import control_tokens, plain_ids
 from llmctl.data.spec import TOLD
 from llmctl.types import Family, Segment, Tokens
 
-__all__ = ["Ids", "Layout", "Sample", "Style", "style_for"]
+__all__ = ["Ids", "Layout", "Sample", "Style", "layout_for", "style_for"]
 
 Loss = Literal["nothing", "text", "answer"]
 """What of a record the context does not hold."""
@@ -67,6 +67,20 @@ def style_for(family: Family, tokenizer: Any, *, packed: bool) -> Style:
         return "template"
     own = tokenizer.backend_tokenizer.token_to_id("<|sep|>") is not None
     return "control" if own else "plain"
+
+
+def layout_for(
+    tokenizer: Any,
+    family: Family,
+    *,
+    packed: bool,
+    style: str | None = None,
+    context: int | None = None,
+    instruction: str = "",
+) -> Layout:
+    """The layout of a model. `style`: as its card says; None: the one that fits its tokenizer."""
+    known = cast(Style, style) if style else style_for(family, tokenizer, packed=packed)
+    return Layout(tokenizer, family, known, context=context, instruction=instruction)
 
 
 class Layout:

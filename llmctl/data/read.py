@@ -11,7 +11,7 @@ from typing import Any
 
 from llmctl.config import Document
 from llmctl.data import formats
-from llmctl.data.decode import Text, blocks
+from llmctl.data.decode import LIMITS, Limits, Text, blocks
 from llmctl.data.formats import Bad, Row
 from llmctl.data.sources import Format, Source, find_sources
 from llmctl.errors import DataError, UsageError
@@ -37,6 +37,7 @@ class Reading:
     document: Document = "line"
     encoding: str | None = None
     """None where the verb has no setting for it: UTF-8."""
+    limits: Limits = LIMITS
     whole_files: int = 0
     """Plain text files that were one document each."""
     boms: int = 0
@@ -53,6 +54,7 @@ def read_records(
     fields_of: FieldsOf | None = None,
     document: Document = "line",
     encoding: str | None = None,
+    limits: Limits = LIMITS,
 ) -> Iterator[Record]:
     """The records of files, folders, globs, built-in data sets or `-`. Raises `DataError` at the first bad one.
 
@@ -61,7 +63,12 @@ def read_records(
     (`task.record_of`), without it text files are refused. A missing id is made from the fields' hash.
     """
     reading = Reading(
-        check=check, rename=parse_columns(columns), fields_of=fields_of, document=document, encoding=encoding
+        check=check,
+        rename=parse_columns(columns),
+        fields_of=fields_of,
+        document=document,
+        encoding=encoding,
+        limits=limits,
     )
     for item in scan(find_sources(inputs), reading):
         if isinstance(item, Bad):
@@ -121,7 +128,7 @@ def _rows(source: Source, reading: Reading) -> Iterator[Row | Bad]:
     if source.format == "pair":
         assert source.path is not None
         assert source.target is not None
-        pair = [Text(blocks(path, str(path)), str(path), reading.encoding) for path in source.paths]
+        pair = [_text(blocks(path, str(path), reading.limits), str(path), reading) for path in source.paths]
         yield from formats.aligned(pair[0], pair[1])
         reading.boms += sum(text.had_bom for text in pair)
         return
@@ -130,11 +137,11 @@ def _rows(source: Source, reading: Reading) -> Iterator[Row | Bad]:
         wanted = frozenset([*(reading.rename.get(name, name) for name in reading.wanted), *reading.rename.values()])
         yield from formats.parquet(source.path, source.name, wanted)
         return
-    stream = blocks(source.path, source.name)
+    stream = blocks(source.path, source.name, reading.limits)
     kind: Format = source.format
     if source.path is None:
         kind, stream = _sniffed(_counted(stream, reading))
-    text = Text(stream, source.name, reading.encoding)
+    text = _text(stream, source.name, reading)
     if kind == "jsonl":
         yield from formats.jsonl(text)
     elif kind == "json":
@@ -145,6 +152,10 @@ def _rows(source: Source, reading: Reading) -> Iterator[Row | Bad]:
         reading.whole_files += reading.document == "file"
         yield from formats.plain(text, reading.document, plain_fields(source, reading.fields_of))
     reading.boms += text.had_bom
+
+
+def _text(stream: Iterator[bytes], name: str, reading: Reading) -> Text:
+    return Text(stream, name, reading.encoding, reading.limits)
 
 
 def plain_fields(source: Source, fields_of: FieldsOf | None) -> FieldsOf:

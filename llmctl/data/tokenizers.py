@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
-from llmctl.data.encode import Codes
-from llmctl.data.given import check_folder, settings_of
-from llmctl.data.plain import control_tokens
 from llmctl.data.pretokens import pieces
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.store import whole
+from llmctl.store.tokenizers import check_tokenizer, copy_tokenizer, settings_of
 
 CONTROL: Final = (
     "<|pad|>",
@@ -296,7 +294,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises `UsageError` where there is no tokenizer, `IntegrityError` where opening it would run code or fails.
     """
-    check_folder(folder)
+    check_tokenizer(folder)
     from transformers import AutoTokenizer
 
     try:
@@ -317,48 +315,13 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def codes_of(tokenizer: Any) -> Codes:
-    """What encoding needs of an opened tokenizer. Raises `UsageError` where it has no token that ends a text."""
-    ends = [each for each in (tokenizer.eos_token_id, tokenizer.sep_token_id) if each is not None]
-    if not ends:
-        raise UsageError(
-            f"the tokenizer of {tokenizer.name_or_path} has no token that ends a text (eos_token or sep_token)",
-            hint="name one in its tokenizer_config.json",
-        )
-    begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    return _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
-
-
-def open_codes(folder: Path) -> Codes:
-    """The same of a folder that `save` or `copy_tokenizer` made, without transformers."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    try:
-        backend = Tokenizer.from_file(str(path))
-    except Exception as error:
-        # tokenizers raises bare `Exception`s for anything wrong with the file.
-        raise IntegrityError(f"the tokenizer cannot be opened: {error}", where=str(path)) from error
-    settings, _ = settings_of(folder)
-
-    def number(name: str) -> int | None:
-        token = settings.get(name)
-        content = token.get("content") if isinstance(token, dict) else token
-        found: int | None = backend.token_to_id(content) if isinstance(content, str) else None
-        return found
-
-    begin, end = number("bos_token"), number("eos_token")
-    if end is None:
-        raise IntegrityError("eos_token is no token of tokenizer.json", where=str(folder / "tokenizer_config.json"))
-    stored = folder / "chat_template.jinja"
-    template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
-    return _codes(backend, begin, end, template if isinstance(template, str) else "")
-
-
-def _codes(backend: Any, bos: int | None, eos: int, template: str) -> Codes:
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
-    size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
-    return Codes(backend, bos, eos, size, frozenset(control_tokens(backend, template)))
+def import_tokenizer(folder: Path, out: Path) -> None:
+    """Copy a checked tokenizer so that it opens by its tokenizer.json alone, its settings completed."""
+    out.mkdir(parents=True, exist_ok=True)
+    if (folder / "tokenizer.json").is_file():
+        copy_tokenizer(folder, out)
+    else:
+        # Only older forms (merges, sentencepiece): transformers knows how to make a tokenizer.json of them.
+        load_tokenizer(folder).save_pretrained(str(out))
+    settings, _ = settings_of(out)
+    whole.write_json(out / "tokenizer_config.json", settings)

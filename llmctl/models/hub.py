@@ -8,12 +8,13 @@ from typing import Final
 
 from llmctl.errors import EnvironmentFault, UsageError
 from llmctl.models.spec import HUB
+from llmctl.store.tokenizers import TOKENIZER_FILES
 
-MODEL_FILES: Final = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "vocab.json")
-TOKENIZER_FILES: Final = ("tokenizer*", "special_tokens_map.json", "*.jinja", "merges.txt", "vocab.*", "config.json")
+TOKENIZER_PATTERNS: Final = (*TOKENIZER_FILES, "config.json")
+MODEL_PATTERNS: Final = ("*.safetensors", "*.json", "*.jinja", *TOKENIZER_FILES)
 
 
-def folder(name: str, *, offline: bool, patterns: tuple[str, ...] = MODEL_FILES) -> Path:
+def folder(name: str, *, offline: bool, patterns: tuple[str, ...] = MODEL_PATTERNS) -> Path:
     """The local folder of `hf:ID`, from the hub's cache or fetched: weights as safetensors, JSON, tokenizer.
 
     Raises `EnvironmentFault` offline, saying what to copy where.

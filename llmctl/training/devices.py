@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import psutil
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from llmctl.errors import EnvironmentFault, UsageError
 from llmctl.training import machine
-from llmctl.training.machine import Precision
+from llmctl.types import Precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 THREADS: Final = "OMP_NUM_THREADS"
 """Threads of one process, by the name that torch and accelerate know."""
@@ -44,6 +45,9 @@ def resolve_precision(asked: Literal["auto", "fp32", "bf16", "fp16"]) -> Precisi
 
 def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator:
     """The accelerator of this process, checked to know of all the others."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     world = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = not has_accelerator()
     if world > 1 and on_cpu and not os.environ.get(THREADS):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,17 +20,7 @@ from torch import Tensor, nn
 from llmctl.errors import DivergedError
 from llmctl.training import objectives, optimizers
 from llmctl.training.plan import Plan
-from llmctl.types import Family
-
-
-class Examples(Protocol):
-    """A split as numbered examples, as `data/batches.py` makes it."""
-
-    def __len__(self) -> int: ...
-
-    def lengths(self) -> NDArray[np.int64]: ...
-
-    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]: ...
+from llmctl.types import Examples, Family
 
 
 class Diverged(DivergedError):

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llmctl.types import Family
+from llmctl.types import IGNORED, Family
 
-IGNORED: Final = -100
 CHUNK: Final = 256
 """Rows of logits made at once: small enough to stay in the cache."""
 ROWS: Final = 64

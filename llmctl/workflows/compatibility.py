@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from llmctl import registry
-from llmctl.data.given import is_told
 from llmctl.data.spec import TOLD
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec
+from llmctl.store.tokenizers import is_told
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
 
@@ -37,19 +37,28 @@ def check_instruction(
     raise ConfigError([Fault("instruction", why, "leave it out")])
 
 
+def models_that_can(families: Collection[str], *, packed: bool = False) -> str:
+    """A hint that names the architectures of these families; `packed`: those among them that say a text."""
+    specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
+    able = [spec.name for spec in specs if spec.family in families and not (packed and spec.labels_only)]
+    return f"models that can: {', '.join(able)}"
+
+
 def check_able(model: str, task: Task, family: Family, kind: str) -> None:
     """Raise `UsageError` where a model cannot learn the task, naming those that can. `kind`: its architecture, as the
     registry or its config.json names it."""
-    specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
-    able = [spec.name for spec in specs if spec.family in task.families and not (task.packed and spec.labels_only)]
-    own = kind.removeprefix("llmctl-")
     if family not in task.families:
         why = f"is of the family {family}, {task.name} needs {' or '.join(task.families)}"
-    elif task.packed and any(spec.labels_only and spec.name == own for spec in specs):
+    elif task.packed and _only_names_labels(kind.removeprefix("llmctl-")):
         why = f"only names labels, {task.name} has none"
     else:
         return
-    raise UsageError(f"{model} {why}", hint=f"models that can: {', '.join(able)}")
+    raise UsageError(f"{model} {why}", hint=models_that_can(task.families, packed=task.packed))
+
+
+def _only_names_labels(name: str) -> bool:
+    """Whether an architecture of the registry has a head for labels and no other."""
+    return any(entry.name == name and registry.load("models", name).labels_only for entry in registry.entries("models"))
 
 
 def unreadable(spec: MetricSpec, task: Task) -> str | None:

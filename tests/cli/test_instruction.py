@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmctl.data.given import is_told
 from llmctl.data.layout import style_for
 from llmctl.data.spec import TOLD
 from llmctl.data.tokenizers import load_tokenizer
+from llmctl.store.tokenizers import is_told
 
 Inside = Callable[..., dict[str, Any]]
 

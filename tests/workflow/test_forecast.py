@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import yaml
 from llmctl import registry
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, style_for
-from llmctl.data.lengths import lengths
+from llmctl.data.lengths import lengths_of
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.models.families import mending_of
+from llmctl.store.prepared import open_prepared
 from llmctl.training import machine
 from llmctl.training.objectives import token_count
 from llmctl.types import Family
@@ -33,11 +35,27 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lengths_are_those_of_the_token_store(dates: Path, sonnets: Path) -> None:
     for folder in (dates, sonnets):
         store = TokenStore.open(folder / "tokens", "train")
-        found = lengths(folder / "tokens", "train")
+        found = lengths_of(open_prepared(folder), "train")
         sizes = np.diff(store.segments[store.records]) + np.diff(store.records)
         assert (found.records, found.tokens, found.longest) == (len(store), store.total_tokens, sizes.max())
     learned = sum(len(part.ids) for index in range(len(store)) for part in store.record(index) if part.learned)
     assert found.learned == learned
+
+
+def test_a_folder_of_version_0_1_which_keeps_no_lengths_is_forecast_and_trained_the_same(
+    inside: Any, dates: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(dates, older)
+    manifest = json.loads((older / "manifest.json").read_text())
+    assert manifest.pop("lengths").keys() == {"train", "validation", "test"}
+    (older / "manifest.json").write_text(json.dumps(manifest))
+    assert open_prepared(older).content == open_prepared(dates).content
+    words = ("--model", "gpt2:nano", "--max-steps", 1, "--out", tmp_path / "run")
+    plans = [inside("train", "--data", each, *words, "--dry-run")["plan"]["forecast"] for each in (older, dates)]
+    del plans[0]["free_bytes"], plans[1]["free_bytes"]
+    assert plans[0] == plans[1]
+    inside("train", "--data", older, *words)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.6])

@@ -13,12 +13,13 @@ from typing import Any, Final
 from llmctl import registry
 from llmctl.config import combine, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
-from llmctl.models.spec import HUB, ModelSpec
+from llmctl.models.spec import HUB
 from llmctl.store import locks, whole
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Tell, silent
 from llmctl.workflows.compare.spec import CompareConfig, same_model
+from llmctl.workflows.compatibility import models_that_can
 from llmctl.workflows.evaluate.checks import Metrics, metrics_of
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import differing
@@ -174,7 +175,7 @@ def _entrants(
             if checked.family not in task.askable:
                 raise UsageError(
                     f"{model} can learn {task.name} but not be asked, so nothing can score it",
-                    hint=f"models that can: {', '.join(_askable(task))}",
+                    hint=models_that_can(task.askable, packed=task.packed),
                 )
         except ConfigError as error:
             faults += [_of(model, number, each) for each in error.faults]
@@ -236,11 +237,6 @@ def _rates(config: CompareConfig, checked: train_checks.Checked) -> tuple[float,
     each_side = config.search.rates // 2
     powers = range(-each_side, each_side + 1)
     return tuple(float(f"{usual * RATES_APART**power:.3g}") if power else usual for power in powers)
-
-
-def _askable(task: Task) -> list[str]:
-    specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
-    return [each.name for each in specs if each.family in task.askable and not (task.packed and each.labels_only)]
 
 
 def run_names(models: Sequence[str]) -> list[str]:

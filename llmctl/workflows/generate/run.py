@@ -15,10 +15,10 @@ from llmctl.data.sources import STDIN, Source, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, Findings, GateError, UsageError
 from llmctl.models.resolve import is_costly
-from llmctl.models.spec import ModelSpec
 from llmctl.store import whole
 from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, Record, Request, Tell, silent
+from llmctl.workflows.compatibility import models_that_can
 from llmctl.workflows.generate.prompts import Row, given_prompts, input_rows
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.inference.model import GivenModel, find_model
@@ -152,11 +152,9 @@ def _check_picture(config: GenerateConfig, path: Path, model: GivenModel, *, for
         once = "give --prompt TEXT once" if len(config.prompt) != 1 else "leave --num-samples out"
         raise UsageError("--explain draws one answer to one prompt", hint=once)
     if model.family != "encoder-decoder":
-        specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
-        able = ", ".join(spec.name for spec in specs if spec.family == "encoder-decoder")
         raise UsageError(
             f"--explain shows where an encoder-decoder looks in its source, {config.model} is of the family {model.family}",
-            hint=f"models that can: {able}",
+            hint=models_that_can(["encoder-decoder"]),
         )
     if not registry.load("engines", config.engine).needs_weights:
         raise UsageError(f"the engine {config.engine} has no model to look into", hint="leave engine out")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmctl.data.read import content_id
-from llmctl.errors import DataError
+from llmctl.errors import PromptTooLong
 from llmctl.types import Record, Request
 from llmctl.workflows.inference.requests import Questions
 
@@ -20,7 +20,7 @@ def fitted(
     """The conversation as the model is asked it, and how many of its oldest turns had to go for that.
 
     System messages and the last turn always stay. As long as turns can go, half of the context, or as much as the
-    longest answer takes, is kept free for the answer. Raises `DataError` where what has to stay does not fit.
+    longest answer takes, is kept free for the answer. Raises `PromptTooLong` where what has to stay does not fit.
     """
     context = questions.layout.context
     turns = _turns(messages)
@@ -47,11 +47,7 @@ def check_fits(questions: Questions, record: Record) -> None:
     """A person is told that a message is too long: nothing of it is cut off unseen."""
     context, length = questions.layout.context, questions.length(record)
     if context is not None and length > context - (questions.layout.family == "decoder"):
-        raise DataError(
-            f"the prompt is {length:,} tokens long, the model's context {context:,}",
-            where=record.origin,
-            hint="shorten it",
-        )
+        raise PromptTooLong(length, context, where=record.origin)
 
 
 def _turns(messages: Sequence[Message]) -> list[list[int]]:

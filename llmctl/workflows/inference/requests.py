@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,11 @@ from transformers import AutoConfig
 
 import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
 from llmctl.data.clean import Cleaner
-from llmctl.data.layout import Layout, Style, style_for
+from llmctl.data.layout import Layout, layout_for
 from llmctl.data.plain import unknown_id
 from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
-from llmctl.errors import DataError, UsageError
+from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, Record, Request, Segment, Tell, Tokens, silent
 from llmctl.workflows.inference.model import GivenModel
@@ -79,11 +79,7 @@ class Questions:
         room = (self._room or 1) if self.layout.family == "decoder" else 0
         if context is not None and len(ids) > context - room:
             if self.task.packed:
-                raise DataError(
-                    f"the prompt is {len(ids):,} tokens long, the model's context {context:,}",
-                    where=record.origin or record.id,
-                    hint="shorten it",
-                )
+                raise PromptTooLong(len(ids), context, where=record.origin or record.id)
             self._tell_cut(context)
             ids = self.layout.prompt(segments, room=self._room)
         return Request(record.id, ids)
@@ -212,12 +208,17 @@ def open_questions(given: GivenModel, *, calibrate: bool = False, tell: Tell = s
     config = AutoConfig.from_pretrained(str(given.folder.architecture), local_files_only=True, trust_remote_code=False)
     # No such setting: a recurrent model, or one with relative positions, which takes sequences of any length.
     context = getattr(config, "max_position_embeddings", None)
-    # The card's arrangement, or the one that training would choose for this tokenizer.
-    style = cast(Style, given.style) if given.style else style_for(given.family, tokenizer, packed=given.task.packed)
     card = given.folder.card
     clean = Clean.model_validate(card.clean) if card and card.clean else None
     block = card.block_size if card else None
-    layout = Layout(tokenizer, given.family, style, context=context, instruction=given.instruct())
+    layout = layout_for(
+        tokenizer,
+        given.family,
+        packed=given.task.packed,
+        style=given.style,
+        context=context,
+        instruction=given.instruct(),
+    )
     return Questions(
         given.task, layout, clean=clean, block_size=block, labels=given.labels, calibrate=calibrate, tell=tell
     )

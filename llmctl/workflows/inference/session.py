@@ -10,15 +10,13 @@ from typing import Any, Final, Literal
 import torch
 
 from llmctl import registry
-from llmctl.engines.local import has_bf16
 from llmctl.engines.spec import Engine, EngineSpec, Sampling
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
-from llmctl.types import Answer, Completion, Record, Request, Tell, silent
+from llmctl.training.devices import resolve_precision
+from llmctl.types import Answer, Completion, Precision, Record, Request, Tell, silent
 from llmctl.workflows.inference.model import GivenModel, find_model
 from llmctl.workflows.inference.requests import Questions, open_questions
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 RECORDS_AT_ONCE: Final = 256
 """Records that are scored together."""
@@ -109,7 +107,7 @@ def open_asker(
     model: str | GivenModel,
     *,
     task: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     engine: str = "torch",
     offline: bool = False,
     questions: Questions | None = None,
@@ -122,26 +120,26 @@ def open_asker(
     given = find_model(model, task=task, offline=offline) if isinstance(model, str) else model
     questions = questions or open_questions(given, tell=tell)
     spec: EngineSpec = registry.load("engines", engine)
+    computed = resolve_precision(precision)
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     built = spec.build(
-        model=_load(given, precision, device) if spec.needs_weights else None,
+        model=_load(given, computed) if spec.needs_weights else None,
         tokenizer=questions.layout.tokenizer,
         family=given.family,
         layout_context=questions.layout.context,
         labels=given.labels,
         device=device,
-        precision=precision,
+        precision=computed,
     )
     return Asker(questions, built)
 
 
-def _load(given: GivenModel, precision: Precision, device: str) -> Any:
+def _load(given: GivenModel, precision: Precision) -> Any:
     """Weights in the precision of the computation: casting them once is faster than at every step.
 
     No labels are asked for: a classifier whose head is missing is refused, not given a random one.
     """
-    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    dtype = torch.bfloat16 if bf16 else torch.float32
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if given.folder.adapter is not None:
         return with_adapter(given.folder).to(dtype)
     return pretrained.load(given.folder.path, given.family, dtype=dtype)

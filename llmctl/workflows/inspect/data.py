@@ -12,13 +12,14 @@ from typing import Any, cast, get_args
 
 from llmctl import registry
 from llmctl.data.alphabet import BYTES
-from llmctl.data.batches import IGNORED, Blocks, Records, Source
+from llmctl.data.batches import Blocks, Records
+from llmctl.data.codes import codes_of
 from llmctl.data.encode import Encoder, encode_split
 from llmctl.data.examples import examples
-from llmctl.data.layout import Layout, Sample, Style, style_for
+from llmctl.data.layout import Sample, layout_for
 from llmctl.data.spec import SPLITS
 from llmctl.data.text import read_text
-from llmctl.data.tokenizers import codes_of, load_tokenizer
+from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.models import families
@@ -27,7 +28,7 @@ from llmctl.models.spec import HUB, ModelSpec
 from llmctl.store import whole
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Family
+from llmctl.types import IGNORED, Examples, Family
 from llmctl.workflows.compatibility import check_able, check_instruction, told
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
@@ -44,7 +45,7 @@ class Reader:
     """The architecture, as config.json or the registry names it."""
     context: int | None
     tokenizer: Path
-    style: Style | None = None
+    style: str | None = None
     instruction: str | None = None
     corruption: float | None = None
 
@@ -81,11 +82,11 @@ def show_data(
             _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
     tokenizer = load_tokenizer(reader.tokenizer)
     labels = prepared.manifest.labels if task.labelled else ()
-    style = reader.style or style_for(reader.family, tokenizer, packed=task.packed)
-    layout = Layout(
+    layout = layout_for(
         tokenizer,
         reader.family,
-        style,
+        packed=task.packed,
+        style=reader.style,
         context=reader.context,
         instruction=told(task, labels, instruction, reader.instruction),
     )
@@ -105,7 +106,7 @@ def show_data(
         "task": task.name,
         "model": reader.name,
         "family": reader.family,
-        "style": style,
+        "style": layout.style,
         **({} if label is None else {"label": label}),
         "learned": sum(row["learned"] for row in rows),
         "tokens": rows,
@@ -152,7 +153,7 @@ def _given(prepared: Prepared, task: Task, model: str, *, offline: bool) -> Read
         str(folder.config.get("model_type", "")),
         folder.config.get("max_position_embeddings") or folder.config.get("n_positions"),
         prepared.tokenizer if _same(tokenizer, prepared.tokenizer) else tokenizer,
-        cast(Style, card.style) if card else None,
+        card.style if card else None,
         card.instruction if card else None,
         card.corruption if card else None,
     )
@@ -181,7 +182,7 @@ def _store(prepared: Prepared, task: Task, split: str, tokenizer: Any, folder: P
 # What is read
 
 
-def _rows(source: Source, index: int, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
+def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
     if isinstance(source, Records):
         return _of_sample(source.layout.sample(source.store.record(index)), family, tokenizer)
     arrays = source.arrays([index])

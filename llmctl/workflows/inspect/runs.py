@@ -70,16 +70,9 @@ def status(run: Path, record: runs.RunRecord) -> str:
 
 
 def last_metrics(run: Path) -> dict[str, Any]:
-    """The last whole line of `metrics.jsonl`; a killed run may have left a half one after it."""
-    path = run / "metrics.jsonl"
-    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}
+    """The last whole line of `metrics.jsonl`."""
+    rows = runs.metrics(run)
+    return rows[-1] if rows else {}
 
 
 def _row(path: Path) -> dict[str, Any]:

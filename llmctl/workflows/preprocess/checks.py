@@ -147,10 +147,10 @@ def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None,
 
         check_vocabulary(config.tokenizer, config.vocab_size)
         return None, []
-    from llmctl.data.given import find_tokenizer, settings_of
+    from llmctl.store.tokenizers import find_tokenizer, settings_of
 
     if config.tokenizer.startswith(HUB):
-        place = hub.folder(config.tokenizer, offline=offline, patterns=hub.TOKENIZER_FILES)
+        place = hub.folder(config.tokenizer, offline=offline, patterns=hub.TOKENIZER_PATTERNS)
     else:
         place = Path(config.tokenizer).expanduser()
     folder = find_tokenizer(place)

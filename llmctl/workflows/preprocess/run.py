@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl import __version__
-from llmctl.data.admit import Admission, Dropped, SameId
-from llmctl.data.formats import Bad
+from llmctl.data.admit import Admission, Dropped
 from llmctl.data.read import Reading, scan
 from llmctl.data.sources import STDIN, Source
 from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
 from llmctl.store import whole
 from llmctl.store.locks import locked
-from llmctl.store.prepared import MANIFEST, Counts, InputFile, Manifest, TokenizerFacts, data_card
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, Lengths, Manifest, TokenizerFacts, data_card
 from llmctl.types import Event, Tell
-from llmctl.workflows.preprocess.checks import Plan, preflight, reading_of, with_way_out
+from llmctl.workflows.preprocess.bad_records import REJECTS, BadRecords
+from llmctl.workflows.preprocess.checks import Plan, preflight, reading_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 if TYPE_CHECKING:
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "PreprocessResult", "preflight", "preprocess"]
 
-REJECTS: Final = "rejects.jsonl"
-SAME_IDS_TOLD: Final = 5
 TELL_EVERY_SECONDS: Final = 0.5
 
 
@@ -72,16 +68,18 @@ def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool 
         inputs = _inputs(plan.sources, taken.reading)
         kind = _make_tokenizer(config, plan, tell, folder, taken)
         tokens = _encode(config, plan, tell, folder, taken, workers)
-        _check_splits(config, taken, tell)
+        kept = sum(taken.splits.values())
+        for split in _check_splits(config, taken):
+            said = f"the {split} split is empty: {kept:,} records are too few for its fraction"
+            tell(Event("warning", {"text": said}))
         manifest = Manifest(
             llmctl=__version__,
             task=plan.task.name,
             task_version=plan.task.version,
-            records=Counts(
-                read=taken.read, kept=sum(taken.splits.values()), dropped=dict(taken.dropped), rejected=taken.rejected
-            ),
+            records=Counts(read=taken.read, kept=kept, dropped=dict(taken.dropped), rejected=taken.rejected),
             splits=taken.splits,
             tokens=tokens,
+            lengths=_lengths(folder, taken),
             tokenizer=kind,
             inputs=tuple(inputs),
             labels=taken.labels,
@@ -125,75 +123,47 @@ def _take(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path) -> _Ta
     """Read, clean, judge and write every record."""
     from llmctl.data.text import TextWriter
 
-    task, columns = plan.task, {column.name: column.kind for column in plan.task.columns}
-    taken = _Taken(reading_of(config, task))
-    admission = Admission(task, list(columns), config.clean, config.dedup, config.splits)
+    columns = {column.name: column.kind for column in plan.task.columns}
+    taken = _Taken(reading_of(config, plan.task))
+    admission = Admission(plan.task, list(columns), config.clean, config.dedup, config.splits)
     progress = _Progress(tell, "read")
     labels: set[str] = set()
-    same_ids: list[DataError] = []
-    with TextWriter(folder / "text", columns) as text, _rejects(config, folder) as rejects:
+    bad = BadRecords(config.on_bad_record, folder, taken.dropped)
+    with TextWriter(folder / "text", columns) as text, bad:
         for item in scan(plan.sources, taken.reading):
             taken.read += 1
             progress.add(1)
             try:
-                if isinstance(item, Bad):
-                    raise item.error
                 found = admission.judge(item)
             except DataError as error:
-                raw = item.raw if isinstance(item, Bad) else item.fields
-                if config.on_bad_record == "fail" and isinstance(error, SameId):
-                    same_ids.append(error)
-                    if len(same_ids) == SAME_IDS_TOLD:
-                        break
-                else:
-                    _refuse(error, raw, rejects, taken, config)
+                bad.add(error, item)
                 continue
             if isinstance(found, Dropped):
                 taken.dropped[found.reason] += 1
                 continue
             text.add(found.split, found.record, found.characters)
-            if task.labelled and found.label is not None and found.split == "train":
+            if found.label is not None and found.split == "train":
                 labels.add(found.label)
-        if same_ids:
-            places = "; ".join(f"{error.where} {error.message.split(' stood')[0]}" for error in same_ids)
-            raise DataError(f"one id for different content: {places}", hint=same_ids[0].hint)
+        bad.end()
         progress.end()
-        taken.splits, taken.characters = dict(text.records), dict(text.characters)
-    taken.labels = tuple(sorted(labels))
+    taken.splits, taken.characters = dict(text.records), dict(text.characters)
+    taken.rejected = bad.rejected
+    taken.labels = tuple(sorted(labels)) if plan.task.labelled else ()
     taken.cleaned = {"byte_order_marks": taken.reading.boms, "nul_characters": admission.cleaner.nul}
     if any(taken.cleaned.values()):
         said = f"removed {taken.reading.boms:,} byte-order marks and {admission.cleaner.nul:,} NUL characters"
         tell(Event("note", {"text": said}))
     if not taken.read:
         raise DataError("no records", where=", ".join(source.name for source in plan.sources))
-    _check_splits(config, taken, None)
+    _check_splits(config, taken)
     return taken
 
 
-def _refuse(error: DataError, raw: Any, rejects: IO[str] | None, taken: _Taken, config: PreprocessConfig) -> None:
-    """A bad record: stop; drop it; or keep it beside the data."""
-    if config.on_bad_record == "fail":
-        raise with_way_out(error)
-    if rejects is None:
-        taken.dropped["bad_record"] += 1
-        return
-    taken.rejected += 1
-    row = {"where": error.where, "reason": error.message, "record": raw}
-    rejects.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
+    """The splits that should have records and have none.
 
-
-@contextlib.contextmanager
-def _rejects(config: PreprocessConfig, folder: Path) -> Iterator[IO[str] | None]:
-    if config.on_bad_record != "reject":
-        yield None
-        return
-    # What could not be decoded is written as the escape of its byte.
-    with (folder / REJECTS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        yield file
-
-
-def _check_splits(config: PreprocessConfig, taken: _Taken, tell: Tell | None) -> None:
-    """Raise `DataError` where there is nothing to train on or nothing held out; warn where one split is empty."""
+    Raises `DataError` where there is nothing to train on or nothing held out.
+    """
     kept = sum(taken.splits.values())
     if not kept:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
@@ -211,9 +181,7 @@ def _check_splits(config: PreprocessConfig, taken: _Taken, tell: Tell | None) ->
             hint="give more records; for plain text --document paragraph or line; or hold nothing out: "
             "--set splits.validation=0 --set splits.test=0",
         )
-    for split in empty if tell else ():
-        assert tell is not None
-        tell(Event("warning", {"text": f"the {split} split is empty: {kept:,} records are too few for its fraction"}))
+    return empty
 
 
 def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
@@ -230,13 +198,14 @@ def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
 
 def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> TokenizerFacts:
     """Train a tokenizer on the train split, or copy the given one."""
-    from llmctl.data import given, tokenizers
+    from llmctl.data import tokenizers
+    from llmctl.data.codes import open_codes
     from llmctl.data.text import read_text
 
     out = folder / "tokenizer"
     if plan.tokenizer is not None:
-        given.copy_tokenizer(plan.tokenizer, out)
-        known = tokenizers.open_codes(out)
+        tokenizers.import_tokenizer(plan.tokenizer, out)
+        known = open_codes(out)
         kind = str(type(known.tokenizer.model).__name__).lower()
     else:
         kind, characters = config.tokenizer, taken.characters["train"]
@@ -252,7 +221,7 @@ def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Pa
                     yield segment.text
 
         tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
-        known = tokenizers.open_codes(out)
+        known = open_codes(out)
     size = known.tokenizer.get_vocab_size(with_added_tokens=True)
     return TokenizerFacts(kind=kind, vocab_size=size, sha256=whole.sha256(out / "tokenizer.json"))
 
@@ -261,9 +230,9 @@ def _encode(
     config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken, workers: Workers
 ) -> dict[str, int]:
     """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    from llmctl.data.codes import open_codes
     from llmctl.data.encode import Encoder, encode_split
     from llmctl.data.text import keep
-    from llmctl.data.tokenizers import open_codes
 
     encoder = Encoder(open_codes(folder / "tokenizer"))
     workers.use(folder / "tokenizer")
@@ -289,6 +258,14 @@ def _encode(
             taken.splits[split] -= too_long
     progress.end()
     return tokens
+
+
+def _lengths(folder: Path, taken: _Taken) -> dict[str, Lengths]:
+    """How long the records of each split are that has some."""
+    from llmctl.data.lengths import measure
+    from llmctl.data.tokens import TokenStore
+
+    return {split: measure(TokenStore.open(folder / "tokens", split)) for split in SPLITS if taken.splits[split]}
 
 
 class _Progress:

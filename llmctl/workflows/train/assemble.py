@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmctl.data.batches import Blocks, Records, Source
+from llmctl.data.batches import Blocks, Records
 from llmctl.data.corruption import Corrupted
 from llmctl.data.encode_prepared import encode_prepared
 from llmctl.data.examples import examples
-from llmctl.data.layout import Layout, style_for
+from llmctl.data.layout import Layout, layout_for
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
@@ -22,7 +22,7 @@ from llmctl.errors import DataError, UsageError
 from llmctl.models import families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import whole
-from llmctl.types import Event, Mending, Tell
+from llmctl.types import Event, Examples, Mending, Tell
 from llmctl.workflows import compatibility as instructions
 from llmctl.workflows.train.checks import Checked
 from llmctl.workflows.train.spec import TrainConfig
@@ -44,8 +44,8 @@ class Parts:
     tokenizer: Any
     tokenizer_folder: Path
     layout: Layout
-    train: Source
-    validation: Source | None
+    train: Examples
+    validation: Examples | None
     labels: tuple[str, ...]
     validation_bytes: int
     """UTF-8 bytes of what is learned of the validation split; counted only where a metric may ask for them."""
@@ -57,18 +57,17 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
     tokenizer = load_tokenizer(tokenizer_folder)
     labels = checked.prepared.manifest.labels if checked.task.labelled else ()
     model = _build(checked, tokenizer, labels, tell)
-    style = style_for(checked.family, tokenizer, packed=checked.task.packed)
     card = checked.given.card if checked.given else None
     learned = card.instruction if card and card.task == checked.task.name and tuple(card.labels) == labels else None
-    layout = Layout(
+    layout = layout_for(
         tokenizer,
         checked.family,
-        style,
+        packed=checked.task.packed,
         context=_context(checked, config, model),
         instruction=instructions.told(checked.task, labels, config.instruction, learned),
     )
 
-    def source(split: str, mending: Mending | None, seed: int) -> Source:
+    def source(split: str, mending: Mending | None, seed: int) -> Examples:
         block = checked.prepared.manifest.block_size
         return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=mending, seed=seed)
 
@@ -169,7 +168,7 @@ def _tell_cut(source: Records, tell: Tell) -> None:
         tell(Event("warning", {"text": said}))
 
 
-def _learned_bytes(checked: Checked, validation: Source) -> int:
+def _learned_bytes(checked: Checked, validation: Examples) -> int:
     """UTF-8 bytes of what is learned of the validation split.
 
     Raises `UsageError` where answers are cut, so that not all of their bytes are foretold; perplexity counts tokens.
@@ -188,7 +187,7 @@ def _learned_bytes(checked: Checked, validation: Source) -> int:
     return sum(len(segment.text.encode()) for segment in segments if segment.learned)
 
 
-def record_ids(source: Source, checked: Checked, indices: Sequence[int]) -> list[str]:
+def record_ids(source: Examples, checked: Checked, indices: Sequence[int]) -> list[str]:
     """Ids of the records that these training examples are, or are cut from."""
     rows = set(indices) if isinstance(source, Records) else set[int]()
     if isinstance(source, Blocks | Corrupted):

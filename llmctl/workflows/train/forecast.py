@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from llmctl.data.lengths import Lengths, lengths
+from llmctl.data.lengths import lengths_of
 from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
 from llmctl.errors import UsageError
 from llmctl.models import costs
@@ -17,8 +17,9 @@ from llmctl.models.costs import Reading
 from llmctl.models.spec import Shape
 from llmctl.store.adapters import is_target, stack_layers
 from llmctl.store.models import shapes
+from llmctl.store.prepared import Lengths
 from llmctl.training import machine
-from llmctl.types import Family
+from llmctl.types import Family, Precision
 from llmctl.workflows.train.checks import Checked
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -64,7 +65,7 @@ class Forecast:
     learned_parameters: int
     reading: Reading
     """The largest forward pass that it makes."""
-    precision: machine.Precision
+    precision: Precision
     flops_per_token: float
     tokens_per_epoch: int
     steps_per_epoch: int
@@ -125,7 +126,7 @@ def forecast(config: TrainConfig, checked: Checked) -> Forecast:
     """What this run will take at its peak and in all."""
     manifest = checked.prepared.manifest
     shape, name, vocabulary, parameters = _model(checked)
-    found = lengths(checked.prepared.tokens, "train")
+    found = lengths_of(checked.prepared, "train")
     precision = precision_of(config)
     reading, examples = _largest(config, checked, name, shape, found)
     learned = _learned(config, checked, parameters)
@@ -179,7 +180,7 @@ def memory_of(
     parameters: int,
     reading: Reading,
     *,
-    precision: machine.Precision | None = None,
+    precision: Precision | None = None,
     learned: int | None = None,
     optimizer: str = "adamw",
     said: float = 0.0,
@@ -249,7 +250,7 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
     return Shape.model_validate(found)
 
 
-def precision_of(config: TrainConfig) -> machine.Precision:
+def precision_of(config: TrainConfig) -> Precision:
     """What the run computes in."""
     if config.precision == "auto":
         return "bf16" if machine.has_bf16() else "fp32"
@@ -274,7 +275,7 @@ def _largest(config: TrainConfig, checked: Checked, name: str, shape: Shape, fou
 
 
 def _beside(checked: Checked) -> int:
-    """Tokens that are read of a sequence beside its texts and their marks (`data/lengths.py`): what begins an encoder's;
+    """Tokens that are read of a sequence beside its texts and their marks (`store/prepared.py`): what begins an encoder's;
     what a decoder is told that was not taught by llmctl's control tokens. What begins a decoder's is read, its end is not."""
     if checked.family != "decoder":
         return int(checked.family == "encoder")

@@ -297,10 +297,9 @@ class TrainingRun:
 
         if not self.main:
             return contextlib.nullcontext(None)
-        path = self.out / "metrics.jsonl"
-        step = self.state.position.step
-        kept = [line for line in _lines(path) if _step(line) is not None and (_step(line) or 0) <= step]
-        whole.write_text(path, "".join(f"{line}\n" for line in kept))
+        path = self.out / runs.METRICS
+        kept = [row for row in runs.metrics(self.out) if row.get("step", math.inf) <= self.state.position.step]
+        whole.write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
         return path.open("a", encoding="utf-8")
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -348,15 +347,3 @@ class TrainingRun:
 
     def _say(self, text: str, *, name: str = "note") -> None:
         self.tell(Event(name, {"text": text}))
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-
-
-def _step(line: str) -> int | None:
-    """The step of a line, None where a killed process left half of one."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None

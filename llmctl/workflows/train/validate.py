@@ -10,7 +10,7 @@ from llmctl.data.text import read_text
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models import adapters
-from llmctl.types import Answer
+from llmctl.types import Answer, Precision
 from llmctl.workflows.train.assemble import Parts
 from llmctl.workflows.train.checks import Checked
 from llmctl.workflows.train.spec import TrainConfig
@@ -21,7 +21,7 @@ ROOM_TO_STOP: Final = 8
 
 def generated_score(parts: Parts, checked: Checked, config: TrainConfig) -> float:
     """The chosen score of answers generated to the first records of the validation split."""
-    from llmctl.engines.local import Precision, TorchEngine
+    from llmctl.engines.local import TorchEngine
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.inference.requests import Questions
     from llmctl.workflows.inference.session import Asker, answered

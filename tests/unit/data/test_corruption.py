@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmctl.data.batches import IGNORED
 from llmctl.data.corruption import (
     Corrupted,
     Marks,
@@ -24,7 +23,7 @@ from llmctl.data.layout import Layout, style_for
 from llmctl.data.tokenizers import load_tokenizer, save, train
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.types import Family, Mending
+from llmctl.types import IGNORED, Family, Mending
 
 SCHEMES: dict[str, tuple[Family, Mending]] = {
     "masked": ("encoder", Mending("masked", 0.15)),

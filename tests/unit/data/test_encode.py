@@ -14,8 +14,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llmctl.data import pretokens, tokenizers
-from llmctl.data.encode import Codes, Encoder, Rules, Workers, encode_split
-from llmctl.data.lengths import lengths
+from llmctl.data.codes import Codes
+from llmctl.data.encode import Encoder, Rules, Workers, encode_split
+from llmctl.data.lengths import measure
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.text import TextWriter, keep, read_text
@@ -58,10 +59,8 @@ def same(encoder: Encoder, texts: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_every_way_equals_the_tokenizer_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmctl.data.encode.CHUNK_CHARACTERS", 5_000)
-    monkeypatch.setattr("llmctl.data.encode.BATCH_CHARACTERS", 9_000)
-    encoder = Encoder(trained(kind))
+def test_every_way_equals_the_tokenizer_itself(kind: str) -> None:
+    encoder = Encoder(trained(kind), chunk_characters=5_000, batch_characters=9_000)
     # Twice: the second time pre-tokens are remembered.
     for _ in range(2):
         assert same(encoder, SONNETS + POEMS + ODD)
@@ -69,14 +68,14 @@ def test_every_way_equals_the_tokenizer_itself(kind: str, monkeypatch: pytest.Mo
     assert same(encoder, [""])
 
 
-@pytest.mark.parametrize("limit", ["LARGEST_TABLE", "LARGEST_TABLE_CHARACTERS"])
-def test_what_is_remembered_is_bounded(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretokens, limit, 50)
-    encoder = Encoder(trained("bpe"))
+@pytest.mark.parametrize("limit", ["most_words", "most_characters"])
+def test_what_is_remembered_is_bounded(limit: str) -> None:
+    codes = trained("bpe")
+    words = pretokens.Words(codes.tokenizer, **{limit: 50})
+    encoder = Encoder(codes, words=words)
     for start in range(0, len(POEMS), 40):
         assert same(encoder, POEMS[start : start + 40])
-    assert encoder._words is not None
-    assert len(encoder._words._table) < 4_000
+    assert 0 < words.known < 4_000
 
 
 def test_text_of_few_repeats_goes_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +122,8 @@ def test_tokenizers_that_are_not_known_are_asked_for_everything() -> None:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "train") -> Path:
-    with TextWriter(folder / "text", {column.name: column.kind for column in task.columns}) as text:
+def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "train", **limits: int) -> Path:
+    with TextWriter(folder / "text", {column.name: column.kind for column in task.columns}, **limits) as text:
         for number, row in enumerate(rows):
             text.add(split, Record(str(number), row, f"f:{number}"), sum(map(len, row.values())))
     return folder / "text" / f"{split}-00000.parquet"
@@ -201,10 +200,9 @@ def test_an_empty_split_has_a_store(tmp_path: Path) -> None:
     assert (len(store), store.total_tokens) == (0, 0)
 
 
-def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 10_000)
+def test_the_same_bytes_from_several_processes(tmp_path: Path) -> None:
     codes, task = trained("bpe"), LanguageModeling()
-    path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS])
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS], group_characters=10_000)
     alone = encode_split(task, path, Encoder(codes), tmp_path / "one", "train")
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
@@ -222,12 +220,9 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("noticed", ["before", "within"])
-def test_the_end_of_one_of_several_processes_is_told(
-    tmp_path: Path, noticed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 1_000)
+def test_the_end_of_one_of_several_processes_is_told(tmp_path: Path, noticed: str) -> None:
     codes, task = trained("bpe"), LanguageModeling()
-    path = written(tmp_path, task, [{"text": text} for text in SONNETS])
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS], group_characters=1_000)
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
         workers.use(tmp_path / "tokenizer")
@@ -246,7 +241,7 @@ def test_the_end_of_one_of_several_processes_is_told(
 def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damage: str) -> None:
     text = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
     encode_split(LanguageModeling(), text, Encoder(trained("byte")), tmp_path / "tokens", "train")
-    assert lengths(tmp_path / "tokens", "train").records == 3
+    assert measure(TokenStore.open(tmp_path / "tokens", "train")).records == 3
     path = tmp_path / "tokens" / f"train.{part}.npy"
     whole = path.read_bytes()
     if damage == "missing":
@@ -258,7 +253,7 @@ def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damag
     else:
         np.save(path, np.load(path)[:-1])
     with pytest.raises(IntegrityError, match=r"train"):
-        lengths(tmp_path / "tokens", "train")
+        measure(TokenStore.open(tmp_path / "tokens", "train"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])

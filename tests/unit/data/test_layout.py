@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from llmctl import registry
 from llmctl.data import tokenizers
+from llmctl.data.codes import codes_of
 from llmctl.data.encode import Encoder
 from llmctl.data.layout import Layout, Sample, style_for
 from llmctl.data.plain import control_tokens
 from llmctl.data.spec import TOKENIZERS
-from llmctl.data.tokenizers import codes_of
 from llmctl.errors import IntegrityError
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Record, Segment
