@@ -92,9 +92,6 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-Whole = Annotated[int, Strict()]
-Real = Annotated[float, Strict()]
-Switch = Annotated[bool, Strict()]
 Size = Annotated[int, BeforeValidator(parse_size), Strict()]
 Duration = Annotated[float, BeforeValidator(parse_duration), Strict()]
 
@@ -418,5 +415,5 @@ def _field_help(spec: type[Spec], location: Sequence[Any]) -> str | None:
     return field.description if field else None
 
 
-Document = Literal["line", "paragraph", "file"]
+DocumentUnit = Literal["line", "paragraph", "file"]
 """What one document of a plain text file is."""

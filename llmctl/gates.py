@@ -112,7 +112,7 @@ class Gate:
         if obstacle:
             return GateResult(self.require, False, number.value, obstacle)
         met = _COMPARE[self.compare](number.value, bound)
-        value_text, bound_text = _apart(number.value, bound)
+        value_text, bound_text = _distinct_texts(number.value, bound)
         must = "" if met else "not "
         return GateResult(
             self.require, met, number.value, f"{self.name} is {value_text}, {must}{self.compare} {bound_text}"
@@ -171,7 +171,7 @@ def parse_gate(text: str, *, exact: bool = False) -> Gate:
     return Gate(text, require, name, compare, 1.0, -by if relative["change"] == "-" else by, exact)
 
 
-def _apart(value: float, bound: float) -> tuple[str, str]:
+def _distinct_texts(value: float, bound: float) -> tuple[str, str]:
     """Both numbers with six digits, or as many as it takes to tell them apart."""
     for digits in range(6, 17):
         texts = f"{value:.{digits}g}", f"{bound:.{digits}g}"

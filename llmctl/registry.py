@@ -38,7 +38,7 @@ class Entry:
     owner: str
     aliases: tuple[str, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The row as `list` gives it."""
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "owner": self.owner}
 

@@ -23,11 +23,11 @@ Role = Literal["text", "source", "target", "label", "system", "user", "assistant
 """What a segment is to its record; a layout puts the control tokens that belong to it around it."""
 
 
-class Mending(NamedTuple):
+class Denoising(NamedTuple):
     """How a model that is no decoder learns from plain text: see `data/corruption.py`."""
 
     scheme: Literal["masked", "spans", "infilling"]
-    share: float
+    noise_density: float
     """Of the tokens, those that are taken away."""
 
 
@@ -42,11 +42,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of plain text in one role. `learned`: the loss is taken on its tokens."""
+    """A stretch of plain text in one role. `in_loss`: the loss is taken on its tokens."""
 
     role: Role
     text: str
-    learned: bool = False
+    in_loss: bool = False
 
 
 class Tokens(NamedTuple):
@@ -54,7 +54,7 @@ class Tokens(NamedTuple):
 
     role: Role
     ids: Any  # a sequence of int: a list, a tuple or a one-dimensional integer array
-    learned: bool
+    in_loss: bool
 
 
 class Examples(Protocol):
@@ -158,9 +158,9 @@ class Event:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Tell = Callable[[Event], None]
+EventSink = Callable[[Event], None]
 """Where a workflow sends its events."""
 
 
-def silent(event: Event) -> None:
-    """A `Tell` that nobody listens to."""
+def null_sink(event: Event) -> None:
+    """A `EventSink` that nobody listens to."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from llmctl.config import Spec
 from llmctl.errors import LlmctlError
-from llmctl.types import Tell, silent
+from llmctl.types import EventSink, null_sink
 
 C = TypeVar("C", bound=Spec)
 
@@ -26,7 +26,7 @@ class Context:
     `stream`: where a piece of text is shown as soon as it is there; None where only the result counts.
     """
 
-    tell: Tell = silent
+    emit: EventSink = null_sink
     force: bool = False
     offline: bool = False
     switches: frozenset[str] = frozenset()
@@ -137,7 +137,7 @@ class Verb(Generic[C]):
         raise NotImplementedError
 
     def dry_run(self, config: C, plan: Any, context: Context) -> DryRun:
-        return DryRun(config, plan.facts())
+        return DryRun(config, plan.to_dict())
 
     def run(self, config: C, plan: Any, context: Context) -> Output:
         raise NotImplementedError

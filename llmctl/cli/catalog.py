@@ -26,7 +26,7 @@ NAME = options.Argument(
 
 def run_list(session: Session) -> None:
     word = session.extra["kind"]
-    document = {"entries": [entry.facts() for entry in registry.entries(registry.kind_named(word) if word else None)]}
+    document = {"entries": [entry.to_dict() for entry in registry.entries(registry.kind_named(word) if word else None)]}
 
     def show() -> None:
         rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
@@ -42,14 +42,14 @@ def run_show(session: Session) -> None:
             raise UsageError("show data takes a prepared folder", hint="llmctl show data PREPARED --index 3")
         show_cost.refuse(session)
         return show_data.run(session, name)
-    if given := show_data.asked(session):
+    if given := show_data.requested(session):
         raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
     from llmctl.workflows.inspect.parts import describe
 
     document = describe(kind, name)
-    cost = show_cost.asked(session, kind, name)
+    cost = show_cost.cost_of(session, kind, name)
     if cost is None:
         return session.finish(document, lambda: _show(document))
     session.finish({**document, "forecast": cost.facts}, lambda: cost.show(document))

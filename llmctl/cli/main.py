@@ -120,7 +120,7 @@ def run(words: Sequence[str]) -> int:
         _drop_stdout()
         if code:
             return code  # told already
-        _tell_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
+        _print_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
         return 4
     return code
 
@@ -137,10 +137,10 @@ def _guarded(words: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _tell_error(words, "interrupted", "interrupted", None, 130)
+        _print_error(words, "interrupted", "interrupted", None, 130)
         return 130
     except Terminated:
-        _tell_error(words, "terminated", "terminated", None, 143)
+        _print_error(words, "terminated", "terminated", None, 143)
         return 143
     except (BrokenPipeError, SystemExit) as ended:
         # typer turns a broken pipe into its own exit.
@@ -151,11 +151,11 @@ def _guarded(words: Sequence[str]) -> int:
     except LlmctlError as error:
         if debug:
             traceback.print_exc()
-        _tell_error(words, error.kind, str(error), error.hint, error.exit_code, error.document)
+        _print_error(words, error.kind, str(error), error.hint, error.exit_code, error.document)
         return error.exit_code
     except typer.TyperException as error:
         message, hint = _usage(words, error)
-        _tell_error(words, "usage", message, hint, 2)
+        _print_error(words, "usage", message, hint, 2)
         return 2
     except Exception as error:
         return _foreign(words, error, debug=debug)
@@ -168,10 +168,10 @@ def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
     """An error that no border translated: the machine's, or a bug."""
     if debug:
         traceback.print_exc()
-    told = untranslated(error)
-    hint = None if debug and told.kind == "bug" else told.hint
-    _tell_error(words, told.kind, told.message, hint, told.exit_code)
-    return told.exit_code
+    translated = untranslated(error)
+    hint = None if debug and translated.kind == "bug" else translated.hint
+    _print_error(words, translated.kind, translated.message, hint, translated.exit_code)
+    return translated.exit_code
 
 
 def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:
@@ -215,7 +215,7 @@ def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
     return " or ".join(shlex.join(["--set", f"{each}={value}"]) for each in found[:2])
 
 
-def _tell_error(
+def _print_error(
     words: Sequence[str],
     kind: str,
     message: str,

@@ -147,7 +147,7 @@ def marked(cells: Iterable[tuple[str, bool]], *, colour: bool) -> str:
     return "".join(found).rstrip()
 
 
-class Teller:
+class ProgressReporter:
     """Shows events on standard error and writes them to `--events`."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, events: str | None = None) -> None:

@@ -34,12 +34,12 @@ def run(session: Session) -> None:
         session.finish(document, lambda: table(keys, rows))
         return
     try:
-        outcomes = workflow.run(stages, session.tell, force=session.force, offline=session.offline)
+        outcomes = workflow.run(stages, session.emit, force=session.force, offline=session.offline)
     except LlmctlError as error:
         if isinstance(error, Stopped):
             error.hint = f"go on: {_again(session)}"
-        told: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
-        session.fail(error, error.document, lambda: _show(told))
+        shown: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
+        session.fail(error, error.document, lambda: _show(shown))
     done = workflow.document_of(outcomes)
     if refused := workflow.refusal_of(outcomes):
         session.fail(refused, done, lambda: _show(done["stages"]))

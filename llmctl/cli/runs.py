@@ -45,7 +45,7 @@ def run(session: Session) -> None:
             )
         document = workflow.listing(folders[0] if folders else Path("."))
         if not document["runs"]:
-            session.tell(Event("note", {"text": f"no runs under {document['folder']}"}))
+            session.emit(Event("note", {"text": f"no runs under {document['folder']}"}))
         session.finish(document, lambda: _show_list(document))
 
 

@@ -25,7 +25,7 @@ FACTS: Final = ("task", "model", "family", "style", "record")
 SPLITS: Final = ("train", "validation", "test")
 
 
-def asked(session: Session) -> dict[str, Any]:
+def requested(session: Session) -> dict[str, Any]:
     """The options that were given. Raises `UsageError` for an index that is no number, and a split that there is not."""
     given = {option.parameter: session.extra[option.parameter] for option in OPTIONS}
     if (index := given["index"]) is not None:
@@ -39,7 +39,7 @@ def asked(session: Session) -> dict[str, Any]:
 
 
 def run(session: Session, place: str) -> None:
-    options = asked(session)
+    options = requested(session)
     from llmctl.workflows.inspect.data import show_data
 
     document = show_data(Path(place).expanduser(), **options)

@@ -41,7 +41,7 @@ def _run(verb: Verb[Any], session: Session) -> None:
     config = session.config(verb.spec)
     live = _Live() if sys.stdout.isatty() and not session.json else None
     context = Context(
-        session.tell,
+        session.emit,
         force=session.force,
         offline=session.offline,
         switches=frozenset(on | ({DRY_RUN} if session.dry_run else set())),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from llmctl.data.codes import Codes, open_codes
 from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
-from llmctl.data.spec import LEARNED
+from llmctl.data.spec import IN_LOSS
 from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import ROLES, Piece, write_store
 from llmctl.errors import DataError, EnvironmentFault
@@ -53,7 +53,7 @@ class Rules:
     """Records with a longer segment are left out."""
 
 
-class Encoder:
+class TokenEncoder:
     """Ids of texts, equal to `encode_batch_fast` without control tokens. Remembers pre-tokens: keep it for more text."""
 
     def __init__(
@@ -176,7 +176,7 @@ def _looked_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]
 # Records
 
 
-def encode_records(records: Sequence[Record], task: Segmenting, encoder: Encoder, rules: Rules) -> Piece:
+def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEncoder, rules: Rules) -> Piece:
     """Records as arrays. Raises `DataError` for a label that is not in `labels`."""
     segments = [task.segments(record) for record in records]
     flat = list(chain.from_iterable(segments))
@@ -189,7 +189,7 @@ def encode_records(records: Sequence[Record], task: Segmenting, encoder: Encoder
     values: NDArray[Any] = ids.astype(encoder.codes.kind)
     if task.packed:
         values, lengths = _with_control_tokens(values, lengths, encoder.codes)
-    roles = [ROLES.index(segment.role) | (LEARNED if segment.learned else 0) for segment in flat]
+    roles = [ROLES.index(segment.role) | (IN_LOSS if segment.in_loss else 0) for segment in flat]
     return Piece(
         values,
         lengths,
@@ -236,7 +236,7 @@ def _labels(
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedSplit:
     """What became of a split."""
 
     tokens: int
@@ -247,7 +247,7 @@ class Encoded:
 def encode_split(
     task: Segmenting,
     text: Path,
-    encoder: Encoder,
+    encoder: TokenEncoder,
     out: Path,
     split: str,
     *,
@@ -255,7 +255,7 @@ def encode_split(
     max_length: int | None = None,
     workers: Workers | None = None,
     done: Callable[[int], None] = lambda records: None,
-) -> Encoded:
+) -> EncodedSplit:
     """Encode a split's Parquet file into `out`/`split`.*.npy.
 
     The same bytes whatever the number of workers: pieces are the file's row groups, written in their order.
@@ -273,7 +273,7 @@ def encode_split(
     found = (workers or Workers(1)).pieces(task, text, encoder, rules)
     lead = encoder.codes.lead if task.packed else None
     tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled)
-    return Encoded(tokens, np.concatenate(kept))
+    return EncodedSplit(tokens, np.concatenate(kept))
 
 
 class Workers:
@@ -310,7 +310,7 @@ class Workers:
         """The folder of the tokenizer that the other processes encode with."""
         self._tokenizer = tokenizer
 
-    def pieces(self, task: Segmenting, text: Path, encoder: Encoder, rules: Rules) -> Iterator[Piece]:
+    def pieces(self, task: Segmenting, text: Path, encoder: TokenEncoder, rules: Rules) -> Iterator[Piece]:
         """The pieces of a file in order: every `count`-th is made here, the others a few ahead."""
         groups = row_groups(text)
         elsewhere = iter([group for group in range(groups) if self._pool and group % self._count])
@@ -338,15 +338,15 @@ def _alive() -> Iterator[None]:
         ) from None
 
 
-def worker_count(asked: int, input_bytes: int) -> int:
+def worker_count(requested: int, input_bytes: int) -> int:
     """Processes to encode so much text in: as asked, or one a core where it pays. 1 means this process alone."""
-    if asked:
-        return asked
+    if requested:
+        return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if input_bytes > SMALL_BYTES else 1
 
 
-_ENCODERS: dict[Path, Encoder] = {}
+_ENCODERS: dict[Path, TokenEncoder] = {}
 """What a worker process holds, by the folder of the tokenizer."""
 
 
@@ -361,5 +361,5 @@ def _ready() -> None:
 
 def _work(tokenizer: Path, task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
     if tokenizer not in _ENCODERS:
-        _ENCODERS[tokenizer] = Encoder(open_codes(tokenizer))
+        _ENCODERS[tokenizer] = TokenEncoder(open_codes(tokenizer))
     return encode_records(read_group(text, group), task, _ENCODERS[tokenizer], rules)

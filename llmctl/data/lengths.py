@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, get_args
 
-from llmctl.data.spec import CHAT_ROLES, LEARNED
-from llmctl.store.prepared import Lengths, Prepared
+from llmctl.data.spec import CHAT_ROLES, IN_LOSS
+from llmctl.store.prepared import LengthStats, Prepared
 from llmctl.types import Role
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _TURNS: Final = tuple(get_args(Role).index(role) for role in CHAT_ROLES)
 """A segment's role where it is a turn of a conversation."""
 
 
-def lengths_of(prepared: Prepared, split: str) -> Lengths:
+def lengths_of(prepared: Prepared, split: str) -> LengthStats:
     """The lengths of a split that has records: those of the manifest, or, where an older version wrote it, measured.
 
     Only measuring imports numpy, and raises `IntegrityError` where the token store is not sound.
@@ -28,7 +28,7 @@ def lengths_of(prepared: Prepared, split: str) -> Lengths:
     return measure(TokenStore.open(prepared.tokens, split))
 
 
-def measure(store: TokenStore) -> Lengths:
+def measure(store: TokenStore) -> LengthStats:
     """The lengths of all records of a split."""
     import numpy as np
     from numpy.typing import NDArray
@@ -39,15 +39,15 @@ def measure(store: TokenStore) -> Lengths:
         return np.diff(sums[store.records])
 
     sizes = np.diff(store.segments)  # (S,)
-    learned = (store.roles & LEARNED) != 0  # (S,)
-    marks = np.where(np.isin(store.roles & ~np.uint8(LEARNED), _TURNS), 2, 1)  # (S,)
-    given, answers = by_record((sizes + marks) * ~learned), by_record((sizes + marks) * learned)  # (R,)
-    return Lengths(
+    in_loss = (store.roles & IN_LOSS) != 0  # (S,)
+    marks = np.where(np.isin(store.roles & ~np.uint8(IN_LOSS), _TURNS), 2, 1)  # (S,)
+    prompts, answers = by_record((sizes + marks) * ~in_loss), by_record((sizes + marks) * in_loss)  # (R,)
+    return LengthStats(
         records=len(store),
         tokens=store.total_tokens,
-        learned=int(sizes[learned].sum()),
+        loss_tokens=int(sizes[in_loss].sum()),
         marks=int(marks.sum()),
-        longest_given=int(given.max(initial=0)),
-        longest_learned=int(answers.max(initial=0)),
-        longest=int((given + answers).max(initial=0)),
+        longest_prompt=int(prompts.max(initial=0)),
+        longest_target=int(answers.max(initial=0)),
+        longest=int((prompts + answers).max(initial=0)),
     )

@@ -18,7 +18,7 @@ from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
 from llmctl.data.pretokens import pieces
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.tokenizers import check_tokenizer, copy_tokenizer, settings_of
 
 CONTROL: Final = (
@@ -110,7 +110,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     chosen = sample(texts(), characters, sample_size(kind, vocab_size))
     if kind == "char":
         return _characters(chosen, vocab_size)
-    tokenizer, trainer = _unlearned(kind, vocab_size)
+    tokenizer, trainer = _untrained(kind, vocab_size)
     with _one_thread() if kind == "unigram" else contextlib.nullcontext():
         try:
             tokenizer.train_from_iterator((part for text in chosen for part in pieces(text, PIECE_CHARACTERS)), trainer)
@@ -130,7 +130,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     return tokenizer
 
 
-def _unlearned(kind: str, vocab_size: int) -> tuple[Any, Any]:
+def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
     """A tokenizer that knows nothing, and what teaches it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -176,8 +176,8 @@ def _with_bytes_as_text(tokenizer: Any) -> Any:
     In training every byte, as the beginning and as the inside of a word, is handed over among them: so that all are
     known, and in one order. By itself the trainer keeps those it saw, in an order that differs from run to run.
     """
-    learned = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
-    model = _wordpiece({token: number for number, token in enumerate(learned)})
+    vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    model = _wordpiece({token: number for number, token in enumerate(vocabulary)})
     fresh = type(tokenizer)(model)
     fresh.pre_tokenizer, fresh.decoder = tokenizer.pre_tokenizer, tokenizer.decoder
     return _with_control(fresh)
@@ -260,8 +260,8 @@ def _one_thread() -> Iterator[None]:
 def save(tokenizer: Any, folder: Path) -> None:
     """Write a tokenizer trained here as a folder that `AutoTokenizer` opens."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    whole.write_json(
+    atomic.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    atomic.write_json(
         folder / "tokenizer_config.json",
         {
             "backend": "tokenizers",
@@ -283,10 +283,10 @@ def add_chat_template(folder: Path, template: str) -> None:
     What other tools render with it they encode as one text, in which control tokens are meant; `load_tokenizer` goes
     on to read them in text as text.
     """
-    whole.write_text(folder / "chat_template.jinja", template)
+    atomic.write_text(folder / "chat_template.jinja", template)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    whole.write_json(path, settings | {"split_special_tokens": False})
+    atomic.write_json(path, settings | {"split_special_tokens": False})
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -324,4 +324,4 @@ def import_tokenizer(folder: Path, out: Path) -> None:
         # Only older forms (merges, sentencepiece): transformers knows how to make a tokenizer.json of them.
         load_tokenizer(folder).save_pretrained(str(out))
     settings, _ = settings_of(out)
-    whole.write_json(out / "tokenizer_config.json", settings)
+    atomic.write_json(out / "tokenizer_config.json", settings)

@@ -23,7 +23,7 @@ from typing import IO, Any, Final, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.spec import LEARNED
+from llmctl.data.spec import IN_LOSS
 from llmctl.errors import IntegrityError
 from llmctl.types import Role, Tokens
 
@@ -81,9 +81,9 @@ class TokenStore:
         first, last = int(self.records[index]), int(self.records[index + 1])
         return [
             Tokens(
-                ROLES[int(self.roles[each]) & ~LEARNED],
+                ROLES[int(self.roles[each]) & ~IN_LOSS],
                 self.values[self.segments[each] : self.segments[each + 1]],
-                bool(int(self.roles[each]) & LEARNED),
+                bool(int(self.roles[each]) & IN_LOSS),
             )
             for each in range(first, last)
         ]

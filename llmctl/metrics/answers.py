@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 from llmctl.metrics.references import count_references, reference_script, signed
 from llmctl.metrics.script import EAST_ASIAN, part_characters
 from llmctl.metrics.signature import Signature
-from llmctl.metrics.spec import AnswerOptions, Row
+from llmctl.metrics.spec import AnswerOptions, Statistics
 from llmctl.types import Answer
 
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
@@ -56,13 +56,13 @@ class FittedAnswers:
     count: int
     """References of each answer."""
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         predicted = self.tokens(answer.prediction)
         right = [self.tokens(reference) for reference in answer.references]
         right = [tokens for tokens in right if tokens] or [[]]
         return [max(self.compare(tokens, predicted) for tokens in right), 1.0]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         value, count = total
         return {self.name: value / count}
 

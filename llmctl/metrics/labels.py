@@ -9,7 +9,7 @@ from typing import Final
 from llmctl.errors import DataError
 from llmctl.metrics.references import count_references, signed
 from llmctl.metrics.signature import Signature
-from llmctl.metrics.spec import NoOptions, Row
+from llmctl.metrics.spec import NoOptions, Statistics
 from llmctl.types import Answer
 
 _MOST_STRAYS: Final = 1000
@@ -32,10 +32,10 @@ class FittedAccuracy:
     count: int
     """References of each answer."""
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         return [float(answer.prediction.strip() in {label.strip() for label in answer.references}), 1.0]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         right, count = total
         return {"accuracy": right / count}
 
@@ -87,7 +87,7 @@ class FittedMacroF1:
     place: Mapping[str, int]
     """The place of each label, strays after the others."""
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         labels = len(self.known)
         right, predicted = answer.references[0].strip(), answer.prediction.strip()
         row = [0.0] * (2 * labels + len(self.place))
@@ -96,7 +96,7 @@ class FittedMacroF1:
         row[2 * labels + self.place[predicted]] = 1.0
         return row
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         labels = len(self.known)
         hits, right, predicted = total[:labels], total[labels : 2 * labels], total[2 * labels :]
         # F1 = 2 TP / (2 TP + FP + FN) = 2 TP / (times right + times predicted)

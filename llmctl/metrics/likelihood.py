@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from llmctl.metrics.signature import Signature
-from llmctl.metrics.spec import NoOptions, Row
+from llmctl.metrics.spec import NoOptions, Statistics
 from llmctl.types import Answer
 
 
@@ -21,10 +21,10 @@ class Perplexity:
         """Nothing depends on the whole set."""
         return self
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         return [-answer.logprob, float(answer.tokens)]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         nats, tokens = total
         if not tokens:
             return {"perplexity": math.nan}
@@ -50,10 +50,10 @@ class BitsPerByte:
         """Nothing depends on the whole set."""
         return self
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         return [-answer.logprob, float(answer.bytes)]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         nats, count = total
         return {"bits_per_byte": nats / math.log(2) / count if count else math.nan}
 

@@ -55,7 +55,7 @@ class MetricRequest:
 def request_metric(text: str) -> MetricRequest:
     """As `parse_metric`; a metric's name means its chief score."""
     spec, options = parse_metric(text)
-    return MetricRequest(text, spec, options, spec.chief or spec.scores[0])
+    return MetricRequest(text, spec, options, spec.primary or spec.scores[0])
 
 
 def request_score(text: str) -> MetricRequest:

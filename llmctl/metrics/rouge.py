@@ -18,7 +18,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 from llmctl.metrics.references import count_references, reference_script, signed
 from llmctl.metrics.script import part_characters
 from llmctl.metrics.signature import Signature
-from llmctl.metrics.spec import ROUGE, RougeOptions, Row
+from llmctl.metrics.spec import ROUGE, RougeOptions, Statistics
 from llmctl.types import Answer
 
 _WORD: Final = frozenset("LMN")
@@ -60,11 +60,11 @@ class FittedRouge:
     scorer: RougeScorer
     fixed: Signature
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         best = self.scorer.score_multi(answer.references, answer.prediction)
         return [*(float(best[name].fmeasure) for name in ROUGE.scores), 1.0]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         return {name: value / total[-1] for name, value in zip(ROUGE.scores, total, strict=False)}
 
     def signature(self) -> Signature:

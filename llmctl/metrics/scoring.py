@@ -84,7 +84,7 @@ def score_built(
     for built in metrics:
         each = measure(built.metric, answers)
         measured[built.label] = each
-        scores += _scores(built.spec, each, interval, seed, (facts or {}).get(built.spec.reads, {}))
+        scores += _scores(built.spec, each, interval, seed, (facts or {}).get(built.spec.output_type, {}))
     return Scored(tuple(scores), measured)
 
 

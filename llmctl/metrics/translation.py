@@ -22,7 +22,7 @@ from llmctl.errors import MissingPackage
 from llmctl.metrics.references import count_references, reference_script
 from llmctl.metrics.script import Script
 from llmctl.metrics.signature import Signature
-from llmctl.metrics.spec import BleuOptions, ChrfOptions, Row, TerOptions
+from llmctl.metrics.spec import BleuOptions, ChrfOptions, Statistics, TerOptions
 from llmctl.types import Answer
 
 TOKENIZER_OF: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja-mecab", "korean": "ko-mecab"}
@@ -58,7 +58,7 @@ class FittedSacrebleu:
     library: Any
     fixed: Signature
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         """sacrebleu's statistics of the segment, (k,)."""
         library = self.library
         references = [library._preprocess_segment(reference) for reference in answer.references]
@@ -67,7 +67,7 @@ class FittedSacrebleu:
         )
         return row
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         # A copy: sacrebleu's add-k smoothing edits the counts it is given.
         return {self.name: float(self.library._compute_score_from_stats(list(total)).score)}
 

@@ -59,7 +59,7 @@ def load(
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
     opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
-    with quiet(), _told(folder):
+    with quiet(), _translated_errors(folder):
         model, info = opener.from_pretrained(
             folder,
             config=config,
@@ -108,7 +108,7 @@ def _checked(folder: Path) -> PreTrainedConfig:
         raise UsageError(f"no model in {folder}: it has no config.json", where=str(folder))
     check_folder(folder)
     check_weights(folder)
-    with quiet(), _told(folder):
+    with quiet(), _translated_errors(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
 
@@ -163,7 +163,7 @@ def _first(names: Sequence[str], most: int = 5) -> str:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _translated_errors(folder: Path) -> Iterator[None]:
     """What transformers and safetensors raise at a folder that is not what it says, as our error."""
     try:
         yield

@@ -12,10 +12,10 @@ from llmctl import registry
 from llmctl.errors import EnvironmentFault, IntegrityError, MissingPackage, UsageError
 from llmctl.models import hub
 from llmctl.models.spec import HUB
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.adapters import check_installed
 from llmctl.store.models import ModelFolder, content_hash, open_model
-from llmctl.types import Event, Tell, silent
+from llmctl.types import Event, EventSink, null_sink
 
 GGUF: Final = ".gguf"
 MAGIC: Final = b"GGUF"
@@ -26,7 +26,7 @@ PARENT, PARENT_PATH = "model", "model_path"
 
 
 def open_weights(
-    reference: str, *, base: Path | None = None, offline: bool = False, tell: Tell = silent
+    reference: str, *, base: Path | None = None, offline: bool = False, emit: EventSink = null_sink
 ) -> ModelFolder:
     """Look at given weights; nothing heavy is imported, unless a GGUF file is to be converted.
 
@@ -34,7 +34,7 @@ def open_weights(
     adapter's config names as its base is never looked for. Raises what `open_model` and `hub.folder` do, `UsageError`
     where the base is gone, `IntegrityError` where it has changed.
     """
-    folder = open_model(local_folder(reference, offline=offline, tell=tell))
+    folder = open_model(local_folder(reference, offline=offline, emit=emit))
     if folder.adapter is None:
         if base is not None:
             raise UsageError(f"{reference} is no adapter: it stands on no base", hint="leave base out")
@@ -52,7 +52,7 @@ def open_weights(
             f"the base of the adapter {folder.path} is gone: {place}",
             hint="put it back, or name where it is now: --set base=DIR",
         )
-    found = open_model(converted(place.expanduser(), tell))
+    found = open_model(converted(place.expanduser(), emit))
     if found.adapter is not None:
         raise UsageError(f"{place} is an adapter itself", hint=f"merge it first: llmctl merge {place} --out DIR")
     if PARENT in recorded and content_hash(found.path) != recorded[PARENT]:
@@ -64,7 +64,7 @@ def open_weights(
     return replace(folder, config=found.config, base=found.path)
 
 
-def local_folder(reference: str, *, offline: bool = False, tell: Tell = silent) -> Path:
+def local_folder(reference: str, *, offline: bool = False, emit: EventSink = null_sink) -> Path:
     """The folder of a run, of a model, of `hf:ID`, of a GGUF file converted.
 
     Raises `UsageError` for an architecture, which has no weights.
@@ -76,7 +76,7 @@ def local_folder(reference: str, *, offline: bool = False, tell: Tell = silent) 
             f"{reference} is an architecture without weights: there is nothing to ask yet",
             hint=f"train it (llmctl train --model {reference}) and name the run",
         )
-    return converted(Path(reference).expanduser(), tell)
+    return converted(Path(reference).expanduser(), emit)
 
 
 def is_costly(reference: str) -> bool:
@@ -85,18 +85,18 @@ def is_costly(reference: str) -> bool:
     return reference.startswith(HUB) or path.suffix == GGUF or (path.is_dir() and any(path.glob(f"*{GGUF}")))
 
 
-def converted(path: Path, tell: Tell = silent) -> Path:
+def converted(path: Path, emit: EventSink = null_sink) -> Path:
     """The folder of safetensors that a GGUF file stands for, made once and kept; any other path as it is."""
     file = gguf_file(path)
     if file is None:
         return path
-    folder = _cache() / f"{whole.sha256(file)[:32]}-{CONVERSION}"
+    folder = _cache() / f"{atomic.sha256(file)[:32]}-{CONVERSION}"
     if folder.is_dir():
-        tell(Event("note", {"text": f"{file} as safetensors: {folder}"}))
+        emit(Event("note", {"text": f"{file} as safetensors: {folder}"}))
         return folder
-    whole.check_writable(folder, bytes_needed=file.stat().st_size)
-    tell(Event("note", {"text": f"converting {file} to safetensors in float32, kept in {folder}"}))
-    with whole.whole_folder(folder, force=True) as made:
+    atomic.check_writable(folder, bytes_needed=file.stat().st_size)
+    emit(Event("note", {"text": f"converting {file} to safetensors in float32, kept in {folder}"}))
+    with atomic.atomic_folder(folder, force=True) as made:
         convert(file, made)
     return folder
 

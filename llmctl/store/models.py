@@ -13,7 +13,7 @@ from pydantic import Field
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.registry import near_path
-from llmctl.store import adapters, whole
+from llmctl.store import adapters, atomic
 from llmctl.store.safety import check_folder, check_weights, parse_object, read_json
 
 CARD: Final = "llmctl.json"
@@ -123,7 +123,7 @@ def content_hash(folder: Path) -> str:
     """Hash of all that a model folder computes with: its config (whichever version wrote it) and its weights."""
     config = {name: value for name, value in read_json(folder / "config.json").items() if name not in _WRITER}
     lines = [json.dumps(config, sort_keys=True)]
-    lines += [f"{whole.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
+    lines += [f"{atomic.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -149,7 +149,7 @@ def _has_shape(entry: Any) -> bool:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    whole.write_json(folder / CARD, card.model_dump())
+    atomic.write_json(folder / CARD, card.model_dump())
 
 
 def _card(folder: Path) -> Card | None:

@@ -41,7 +41,7 @@ class TokenizerFacts(Spec):
     sha256: str
 
 
-class Lengths(Spec):
+class LengthStats(Spec):
     """How long the records of a split are.
 
     Marks are the control tokens that are put around texts (`data/layout.py`): one for each text, two for each turn of a
@@ -52,13 +52,13 @@ class Lengths(Spec):
     records: int
     tokens: int
     """Tokens of text, in all."""
-    learned: int
+    loss_tokens: int
     """Those of them that are learned."""
     marks: int
     """Marks, in all."""
-    longest_given: int
+    longest_prompt: int
     """The most tokens that a record gives (everything that is not learned), with their marks."""
-    longest_learned: int
+    longest_target: int
     """The most that are learned of a record, with their marks."""
     longest: int
     """The most tokens that a record has, with their marks."""
@@ -76,7 +76,7 @@ class Manifest(Spec):
     records: Counts
     splits: dict[str, int]
     tokens: dict[str, int]
-    lengths: dict[str, Lengths] = {}
+    lengths: dict[str, LengthStats] = {}
     """Of each split that has records; empty where a version 0.1 wrote it."""
     tokenizer: TokenizerFacts
     inputs: tuple[InputFile, ...]

@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 from llmctl import __version__
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
-from llmctl.store import whole
+from llmctl.store import atomic
 
 RUN: Final = "run.json"
 METRICS: Final = "metrics.jsonl"
@@ -87,7 +87,7 @@ def end(folder: Path, record: RunRecord, status: Status, *, exit_code: int, **mo
 
 
 def write(folder: Path, record: RunRecord) -> None:
-    whole.write_json(folder / RUN, record.model_dump())
+    atomic.write_json(folder / RUN, record.model_dump())
 
 
 def read(folder: Path) -> RunRecord:

@@ -89,9 +89,9 @@ def settings_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return settings, notes
 
 
-def is_told(folder: Path) -> bool:
+def uses_instruction(folder: Path) -> bool:
     """Whether a decoder with this tokenizer is told in words what to do (`TOLD`): by its chat template, or because it
-    knows no <|sep|>. `style_for` of `layout.py` says the same of an opened tokenizer."""
+    knows no <|sep|>. `prompt_format_for` of `layout.py` says the same of an opened tokenizer."""
     settings, own = folder / "tokenizer_config.json", folder / "tokenizer.json"
     if (folder / "chat_template.jinja").is_file() or (settings.is_file() and read_json(settings).get("chat_template")):
         return True

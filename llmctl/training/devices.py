@@ -23,21 +23,21 @@ def has_accelerator() -> bool:
     return torch.accelerator.is_available()
 
 
-def resolve_precision(asked: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
+def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
     """`auto` is bf16 where the device multiplies it in hardware, else fp32.
 
     Raises `UsageError` for fp16: on a processor it is some forty times slower than fp32, and elsewhere small
     gradients vanish in it unless the loss is scaled, which is not done here.
     """
-    if asked == "fp16":
+    if requested == "fp16":
         why = (
             "loses small gradients without loss scaling"
             if has_accelerator()
             else "is some 40 times slower than fp32 on a processor"
         )
         raise UsageError(f"fp16 {why}", hint="--precision bf16 or fp32")
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if has_accelerator():
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if machine.has_bf16() else "fp32"

@@ -30,7 +30,7 @@ MASKED_HEADS: Final = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_h
 """The part of the library's masked language models that reads one place by itself: it need not read the others."""
 
 
-def learned_count(arrays: dict[str, NDArray[np.int64]]) -> int:
+def loss_token_count(arrays: dict[str, NDArray[np.int64]]) -> int:
     """How many tokens (or labels) of a micro-batch are learned."""
     return int((arrays["labels"] != IGNORED).sum())
 
@@ -39,7 +39,7 @@ def token_count(arrays: dict[str, NDArray[np.int64]], family: Family) -> int:
     """How many tokens of a micro-batch are not padding, source and target together."""
     mask = arrays.get("attention_mask")
     count = arrays["input_ids"].size if mask is None else int(mask.sum())
-    return count + (learned_count(arrays) if family == "encoder-decoder" else 0)
+    return count + (loss_token_count(arrays) if family == "encoder-decoder" else 0)
 
 
 def loss_sum(model: Any, family: Family, batch: dict[str, Tensor]) -> Tensor:

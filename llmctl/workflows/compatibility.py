@@ -6,31 +6,31 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from llmctl import registry
-from llmctl.data.spec import TOLD
+from llmctl.data.spec import INSTRUCTION_FORMATS
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec
-from llmctl.store.tokenizers import is_told
+from llmctl.store.tokenizers import uses_instruction
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
 
 
-def told(task: Task, labels: Sequence[str], asked: str | None, learned: str | None) -> str:
+def resolve_instruction(task: Task, labels: Sequence[str], requested: str | None, trained_with: str | None) -> str:
     """What a model is told: what the user asks for, else what it learned to be told for this task, else the task's own."""
-    return learned if asked is None and learned is not None else task.instruct(labels, asked)
+    return trained_with if requested is None and trained_with is not None else task.instruct(labels, requested)
 
 
 def check_instruction(
-    instruction: str | None, task: Task, family: str, tokenizer: Path, *, style: str | None = None
+    instruction: str | None, task: Task, family: str, tokenizer: Path, *, prompt_format: str | None = None
 ) -> None:
-    """Raise `ConfigError` for an instruction that nothing would read. `style`: the model's, where it is known."""
+    """Raise `ConfigError` for an instruction that nothing would read. `prompt_format`: the model's, where it is known."""
     if instruction is None:
         return
-    if not task.instructed:
+    if not task.takes_instruction:
         why = f"{task.name} has none: a text is put to the model as it stands"
     elif family != "decoder":
         why = f"is read by decoders, this model is of the family {family}"
-    elif not (style in TOLD if style else is_told(tokenizer)):
+    elif not (prompt_format in INSTRUCTION_FORMATS if prompt_format else uses_instruction(tokenizer)):
         why = "is not read by a model that tells its tasks by control tokens of its own"
     else:
         return
@@ -63,9 +63,9 @@ def _only_names_labels(name: str) -> bool:
 
 def unreadable(spec: MetricSpec, task: Task) -> str | None:
     """Why a metric finds nothing to read in what a model makes of the task; None where it does."""
-    if task.packed and spec.reads == "text":
+    if task.packed and spec.output_type == "text":
         return f"{spec.name} compares answers, {task.name} has none"
-    if task.labelled and spec.reads == "likelihood":
+    if task.labelled and spec.output_type == "likelihood":
         return f"{spec.name} is of a text, {task.name} answers with labels"
     return None
 
@@ -73,7 +73,7 @@ def unreadable(spec: MetricSpec, task: Task) -> str | None:
 def unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
     """Why what a model learns by mending a text is not the likelihood that a metric reads: of the places that it fills in
     each is foretold by itself, and what an encoder-decoder says is not all of the text."""
-    if spec.reads != "likelihood" or not task.packed or family == "decoder":
+    if spec.output_type != "likelihood" or not task.packed or family == "decoder":
         return None
     if family == "encoder":
         return f"an encoder fills in hidden places, which is no likelihood of a text for {spec.name}"

@@ -15,8 +15,8 @@ import pytest
 
 from llmctl.cli.main import run as llmctl
 from llmctl.errors import DataError, LlmctlError, UsageError
-from llmctl.store import whole
-from llmctl.types import silent
+from llmctl.store import atomic
+from llmctl.types import null_sink
 from llmctl.verbs import Context, Output, Verb
 from llmctl.workflows.recipe import run as workflow
 
@@ -48,7 +48,7 @@ class _Counted:
     stages: Stages
 
     def check(self, config: Any, context: Context) -> None:
-        whole.refuse_existing(_place(config), force=context.force)
+        atomic.refuse_existing(_place(config), force=context.force)
 
     def check_early(self, config: Any) -> None:
         pass
@@ -63,9 +63,9 @@ class _Counted:
             "generate": lambda: json.dumps({"text": Path("model/made.txt").read_text()}) + "\n",
         }[self.name]()
         if self.name == "generate":
-            whole.write_text(config.output, text)
+            atomic.write_text(config.output, text)
             return Output({"completions": [{"text": "a"}], "seconds": 0.5})
-        with whole.whole_folder(config.out, force=context.force) as folder:
+        with atomic.atomic_folder(config.out, force=context.force) as folder:
             (folder / "made.txt").write_text(text)
         return Output({"out": str(config.out)})
 
@@ -85,7 +85,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def go(stages: Stages, *sets: str, force: bool = False) -> dict[str, tuple[str, str]]:
     """Run the recipe; status and why of each stage."""
-    outcomes = workflow.run(workflow.load([Path("recipe.yaml")], sets=sets, verbs=stages), silent, force=force)
+    outcomes = workflow.run(workflow.load([Path("recipe.yaml")], sets=sets, verbs=stages), null_sink, force=force)
     return {outcome.verb: (outcome.status, outcome.why) for outcome in outcomes}
 
 
@@ -103,7 +103,7 @@ def test_stages_run_in_order_then_all_are_skipped(here: Path) -> None:
 def test_the_document_of_a_skipped_stage_is_that_of_its_run(here: Path) -> None:
     stages = Stages()
     go(stages)
-    [*_, generated] = workflow.run(workflow.load([Path("recipe.yaml")], verbs=stages), silent)
+    [*_, generated] = workflow.run(workflow.load([Path("recipe.yaml")], verbs=stages), null_sink)
     assert generated.row()["document"] == {"completions": [{"text": "some words\n5"}], "seconds": 0.5}
     assert "completions" not in json.loads(Path("answers.jsonl.stage.json").read_text())["document"]
 

@@ -13,37 +13,37 @@ from llmctl.data.decode import Text
 from llmctl.data.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, EnvironmentFault, UsageError
-from llmctl.store import whole
-from llmctl.types import Completion, Event, Record, Tell, silent
+from llmctl.store import atomic
+from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.spec import ChatConfig
 from llmctl.workflows.inference.conversation import Message, check_fits, fitted, message_of
-from llmctl.workflows.inference.model import GivenModel, find_model
+from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
-    from llmctl.workflows.inference.requests import Questions
-    from llmctl.workflows.inference.session import Asker
+    from llmctl.workflows.inference.requests import RequestBuilder
+    from llmctl.workflows.inference.session import Predictor
 
 """`{"role", "content"}`; an answer that was stopped also has `"interrupted": true`."""
 Show = Callable[[str], None]
-"""Takes the pieces of an answer as they come. May raise `Halt`."""
+"""Takes the pieces of an answer as they come. May raise `StopGeneration`."""
 
 ASSISTANT: Final = "assistant"
 """A task whose models answer in this role is a conversation."""
 ENDINGS: Final = (".jsonl", ".json")
 
 
-class Halt(BaseException):
+class StopGeneration(BaseException):
     """Ends the answer that is being made: what was said of it until then stays."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChatPlan:
     """What was found sound."""
 
-    model: GivenModel
+    model: ModelHandle
     sampling: Sampling
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What `--dry-run` tells."""
         return {
             "model": str(self.model.folder.path),
@@ -79,7 +79,7 @@ def chosen(sampling: Sampling) -> str:
     return "drawn" if sampling.samples else "greedy"
 
 
-def preflight(config: ChatConfig, *, offline: bool, tell: Tell = silent) -> Plan:
+def preflight(config: ChatConfig, *, offline: bool, emit: EventSink = null_sink) -> ChatPlan:
     """Check all that can be checked before torch is imported. Raises `UsageError` for a model that does not converse,
     and what `find_model` does."""
     given = {each.name for each in fields(Sampling)} & set(type(config).model_fields)
@@ -87,41 +87,45 @@ def preflight(config: ChatConfig, *, offline: bool, tell: Tell = silent) -> Plan
     sampling.check()
     if config.system is not None:
         _check_text(config.system, "the system message")
-    model = find_model(config.model, base=config.base, offline=offline, tell=tell)
+    model = find_model(config.model, base=config.base, offline=offline, emit=emit)
     if model.task.answer_role != ASSISTANT:
         raise UsageError(
             f"{config.model} is no chat model, its task is {model.task.name}: "
             f"ask it with llmctl generate --model {config.model} --prompt TEXT"
         )
-    return Plan(model, sampling)
+    return ChatPlan(model, sampling)
 
 
-def open_conversation(config: ChatConfig, plan: Plan, tell: Tell) -> Conversation:
+def open_conversation(config: ChatConfig, plan: ChatPlan, emit: EventSink) -> Conversation:
     """The conversation before its first message. Raises `DataError`, before the weights are read, for a system message
-    that the context does not hold, and what `open_asker` does."""
-    from llmctl.workflows.inference.requests import open_questions
-    from llmctl.workflows.inference.session import open_asker
+    that the context does not hold, and what `open_predictor` does."""
+    from llmctl.workflows.inference.requests import open_request_builder
+    from llmctl.workflows.inference.session import open_predictor
 
-    questions = open_questions(plan.model, tell=tell)
+    request_builder = open_request_builder(plan.model, emit=emit)
     if config.system is not None:
-        _check_system(questions, config.system)
-    asker = open_asker(plan.model, precision=config.precision, engine=config.engine, questions=questions, tell=tell)
-    return Conversation(asker, plan.sampling, system=config.system, tell=tell)
+        _check_system(request_builder, config.system)
+    predictor = open_predictor(
+        plan.model, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
+    )
+    return Conversation(predictor, plan.sampling, system=config.system, emit=emit)
 
 
 class Conversation:
     """Messages and answers. `messages` holds all that was said, also what the model does not see any more."""
 
-    def __init__(self, asker: Asker, sampling: Sampling, *, system: str | None = None, tell: Tell = silent) -> None:
-        self.asker, self.sampling, self.tell = asker, sampling, tell
+    def __init__(
+        self, predictor: Predictor, sampling: Sampling, *, system: str | None = None, emit: EventSink = null_sink
+    ) -> None:
+        self.predictor, self.sampling, self.emit = predictor, sampling, emit
         self.messages: list[Message] = [message_of("system", system)] if system is not None else []
         self._answers = 0
-        self._told_dropped = 0
+        self._warned_dropped = 0
 
     @property
     def context(self) -> int | None:
         """Tokens that the model sees at once; None for any number."""
-        return self.asker.questions.layout.context
+        return self.predictor.request_builder.layout.context
 
     @property
     def system(self) -> str | None:
@@ -145,35 +149,35 @@ class Conversation:
         Raises `DataError` with `where`, and takes the message back, if the context does not hold it.
         """
         _check_text(text, where)
-        asked = [*self.messages, message_of("user", text)]
-        turn = self._turn(asked, show, where)
+        messages = [*self.messages, message_of("user", text)]
+        turn = self._turn(messages, show, where)
         if turn is not None:
-            self.messages = [*asked, _answer(turn)]
+            self.messages = [*messages, _answer(turn)]
         return turn
 
     def regenerate(self, show: Show | None = None) -> Turn | None:
         """Answer the last message again, in place of its answer. None, and the old answer stays, if it was stopped
         before anything was said. Raises `UsageError` where nothing was asked."""
-        asked = list(self.messages)
-        while asked and asked[-1]["role"] == ASSISTANT:
-            asked.pop()
-        if not asked or asked[-1]["role"] != "user":
+        messages = list(self.messages)
+        while messages and messages[-1]["role"] == ASSISTANT:
+            messages.pop()
+        if not messages or messages[-1]["role"] != "user":
             raise UsageError("there is no message to answer again", hint="say something first")
-        turn = self._turn(asked, show, "the message")
+        turn = self._turn(messages, show, "the message")
         if turn is not None:
-            self.messages = [*asked, _answer(turn)]
+            self.messages = [*messages, _answer(turn)]
         return turn
 
     def reset(self) -> None:
         """Forget all but the system message."""
         self.messages = [each for each in self.messages if each["role"] == "system"]
-        self._told_dropped = 0
+        self._warned_dropped = 0
 
     def instruct(self, system: str | None) -> None:
         """Put another system message, or none, before the conversation. Raises `DataError` for one that does not fit."""
         if system is not None:
             _check_text(system, "the system message")
-            _check_system(self.asker.questions, system)
+            _check_system(self.predictor.request_builder, system)
         rest = [each for each in self.messages if each["role"] != "system"]
         self.messages = [message_of("system", system), *rest] if system is not None else rest
 
@@ -190,9 +194,9 @@ class Conversation:
             raise UsageError("nothing was said yet", hint="say something first")
         if path.is_dir():
             raise UsageError(f"{path} is a folder", hint="name a file")
-        whole.refuse_existing(path, force=force)
-        whole.check_writable(path)
-        write = whole.write_json if path.suffix == ".json" else _write_line
+        atomic.refuse_existing(path, force=force)
+        atomic.check_writable(path)
+        write = atomic.write_json if path.suffix == ".json" else _write_line
         try:
             write(path, {"messages": self.messages})
         except OSError as error:
@@ -202,7 +206,7 @@ class Conversation:
         """Go on from the one conversation that a file holds. Raises `UsageError` where there is no such file,
         `DataError` for one that is bad or holds several."""
         _check_ending(path)
-        task = self.asker.task
+        task = self.predictor.task
         records = read_records([str(path)], check=lambda record: task.check(record, task.prompt_columns()))
         found = list(itertools.islice(records, 2))
         if len(found) > 1:
@@ -213,45 +217,49 @@ class Conversation:
             message_of(each["role"], each["content"], interrupted=each.get("interrupted") is True)
             for each in record.fields["messages"]
         ]
-        self._told_dropped = 0
+        self._warned_dropped = 0
 
     # -- answers ----------------------------------------------------------------------------------------------
 
-    def _turn(self, asked: Sequence[Message], show: Show | None, where: str) -> Turn | None:
-        request, dropped = fitted(self.asker.questions, asked, self.sampling.max_new_tokens, where=where)
-        self._tell_dropped(dropped)
-        said = Said(show)
+    def _turn(self, messages: Sequence[Message], show: Show | None, where: str) -> Turn | None:
+        request, dropped = fitted(self.predictor.request_builder, messages, self.sampling.max_new_tokens, where=where)
+        self._warn_dropped(dropped)
+        partial = PartialAnswer(show)
         # Every answer has a chance of its own, else the same message would always draw the same answer.
         sampling = replace(self.sampling, seed=self.sampling.seed + self._answers)
         self._answers += 1
         started = time.monotonic()
         try:
-            [completion] = self.asker.complete([request], sampling, stream=said if show is not None else None)
-        except Halt:
-            if not said.text:
+            [completion] = self.predictor.complete([request], sampling, stream=partial if show is not None else None)
+        except StopGeneration:
+            if not partial.text:
                 return None
-            tokens = len(self.asker.questions.layout.encode(said.text))
-            completion, halted = Completion(request.id, said.text, "stop", tokens), True
+            tokens = len(self.predictor.request_builder.layout.encode(partial.text))
+            completion, interrupted = Completion(request.id, partial.text, "stop", tokens), True
         else:
-            halted = False
+            interrupted = False
         return Turn(
-            prompt=asked[-1]["content"],
+            prompt=messages[-1]["content"],
             text=completion.text,
-            finish_reason="interrupted" if halted else "length" if completion.finish_reason == "length" else "stop",
+            finish_reason="interrupted"
+            if interrupted
+            else "length"
+            if completion.finish_reason == "length"
+            else "stop",
             tokens=completion.tokens,
             dropped=dropped,
             seconds=time.monotonic() - started,
         )
 
-    def _tell_dropped(self, dropped: int) -> None:
-        if dropped > self._told_dropped:
+    def _warn_dropped(self, dropped: int) -> None:
+        if dropped > self._warned_dropped:
             turns = "turn is" if dropped == 1 else f"{dropped:,} turns are"
             text = f"the context of {self.context:,} tokens is full: the oldest {turns} not seen by the model any more"
-            self.tell(Event("warning", {"text": text}))
-        self._told_dropped = dropped
+            self.emit(Event("warning", {"text": text}))
+        self._warned_dropped = dropped
 
 
-class Said:
+class PartialAnswer:
     """What was said of an answer so far, without the blanks around it."""
 
     def __init__(self, show: Show | None) -> None:
@@ -303,9 +311,9 @@ def _check_text(text: str, what: str) -> None:
         raise UsageError(f"{what} holds bytes that are no UTF-8") from error
 
 
-def _check_system(questions: Questions, system: str) -> None:
+def _check_system(request_builder: RequestBuilder, system: str) -> None:
     messages = [message_of("system", system), message_of("user", "")]
-    check_fits(questions, Record("system", {"messages": messages}, "the system message"))
+    check_fits(request_builder, Record("system", {"messages": messages}, "the system message"))
 
 
 def _check_ending(path: Path) -> None:
@@ -314,4 +322,4 @@ def _check_ending(path: Path) -> None:
 
 
 def _write_line(path: Path, record: Mapping[str, Any]) -> None:
-    whole.write_jsonl(path, [record])
+    atomic.write_jsonl(path, [record])

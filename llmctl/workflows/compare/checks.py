@@ -14,10 +14,10 @@ from llmctl import registry
 from llmctl.config import combine, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.models.spec import HUB
-from llmctl.store import locks, whole
+from llmctl.store import atomic, locks
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Tell, silent
+from llmctl.types import EventSink, null_sink
 from llmctl.workflows.compare.spec import CompareConfig, same_model
 from llmctl.workflows.compatibility import models_that_can
 from llmctl.workflows.evaluate.checks import Metrics, metrics_of
@@ -37,7 +37,7 @@ NEVER: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class Candidate:
     """A model of the comparison."""
 
     model: str
@@ -45,7 +45,7 @@ class Entrant:
     """Of its run's folder, and of the model where that is a folder itself."""
     run: Path
     trials: Path
-    checked: train_checks.Checked
+    checked: train_checks.TrainPlan
     rates: tuple[float, ...]
     """The learning rates to try; one that is given or usual needs no trial."""
 
@@ -57,7 +57,7 @@ class Entrant:
     @property
     def parameters(self) -> int | None:
         """Known beforehand of random weights alone."""
-        found: int | None = self.checked.facts().get("parameters")
+        found: int | None = self.checked.to_dict().get("parameters")
         return found
 
     def training(self, rate: float) -> TrainConfig:
@@ -85,14 +85,14 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class ComparePlan:
     """What was found sound."""
 
     resolved: CompareConfig
     task: Task
     prepared: Prepared
     metrics: Metrics
-    entrants: tuple[Entrant, ...]
+    candidates: tuple[Candidate, ...]
     found: Mapping[str, Any]
     """What a comparison that goes on has written so far."""
     resume: bool
@@ -101,7 +101,7 @@ class Checked:
     def budget(self) -> dict[str, Any]:
         return {name: value for name in BUDGETS if (value := getattr(self.resolved, name)) is not None}
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What `--dry-run` tells."""
         return {
             "task": self.task.name,
@@ -115,15 +115,15 @@ class Checked:
                     "learning_rates": list(each.rates),
                     "run": str(each.run),
                 }
-                for each in self.entrants
+                for each in self.candidates
             ],
             "resume": self.resume,
         }
 
 
 def preflight(
-    config: CompareConfig, *, force: bool, offline: bool, resume: bool = False, tell: Tell = silent
-) -> Checked:
+    config: CompareConfig, *, force: bool, offline: bool, resume: bool = False, emit: EventSink = null_sink
+) -> ComparePlan:
     """Raise what is wrong, for all models at once, before anything slow; imports nothing heavy."""
     prepared = open_prepared(config.data)
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -132,13 +132,13 @@ def preflight(
             f"the {SPLIT} split is empty", where=str(config.data), hint="preprocess with more in splits.test"
         )
     resolved = _resolve(config)
-    asked = EvalConfig(model=resolved.models[0], data=resolved.data, metric=resolved.metric)
-    metrics = metrics_of(asked, task)
+    evaluation = EvalConfig(model=resolved.models[0], data=resolved.data, metric=resolved.metric)
+    metrics = metrics_of(evaluation, task)
     resuming = resume and (config.out / COMPARISON).is_file()
     _check_out(config, resume=resuming, force=force)
-    entrants = _entrants(resolved, prepared, task, resume=resuming, offline=offline, tell=tell)
-    _check_room(config.out, [each.checked for each in entrants])
-    return Checked(resolved, task, prepared, metrics, entrants, _found(config.out) if resuming else {}, resuming)
+    candidates = _candidates(resolved, prepared, task, resume=resuming, offline=offline, emit=emit)
+    _check_room(config.out, [each.checked for each in candidates])
+    return ComparePlan(resolved, task, prepared, metrics, candidates, _found(config.out) if resuming else {}, resuming)
 
 
 def _resolve(config: CompareConfig) -> CompareConfig:
@@ -156,26 +156,26 @@ def _absolute(name: str) -> str:
     return os.path.abspath(os.path.expanduser(name)) if is_place else name
 
 
-def _entrants(
-    config: CompareConfig, prepared: Prepared, task: Task, *, resume: bool, offline: bool, tell: Tell
-) -> tuple[Entrant, ...]:
+def _candidates(
+    config: CompareConfig, prepared: Prepared, task: Task, *, resume: bool, offline: bool, emit: EventSink
+) -> tuple[Candidate, ...]:
     """Every model, checked as `train` checks it. Raises `ConfigError` with the faults of all."""
-    given, faults = _given_rates(config)
-    found: list[Entrant] = []
+    explicit, faults = _explicit_rates(config)
+    found: list[Candidate] = []
     names = run_names(config.models)
     for number, model in enumerate(config.models):
         run = config.out / "runs" / names[number]
-        rate = given.get(same_model(model), config.lr)
+        rate = explicit.get(same_model(model), config.lr)
         try:
             settings = _training(config, model, run, rate)
             # The comparison's own folder is what must not be in the way: a run in it is begun, gone on with or done.
             checked = train_checks.preflight(
-                settings, force=True, offline=offline, resume=resume, in_worker=True, tell=tell
+                settings, force=True, offline=offline, resume=resume, in_worker=True, emit=emit
             )
-            if checked.family not in task.askable:
+            if checked.family not in task.promptable:
                 raise UsageError(
                     f"{model} can learn {task.name} but not be asked, so nothing can score it",
-                    hint=models_that_can(task.askable, packed=task.packed),
+                    hint=models_that_can(task.promptable, packed=task.packed),
                 )
         except ConfigError as error:
             faults += [_of(model, number, each) for each in error.faults]
@@ -183,7 +183,7 @@ def _entrants(
             faults.append(Fault(f"models.{number}", error.message, error.hint))
         else:
             rates = _rates(config, checked) if rate is None else (rate,)
-            found.append(Entrant(model, names[number], run, config.out / "search" / names[number], checked, rates))
+            found.append(Candidate(model, names[number], run, config.out / "search" / names[number], checked, rates))
     if any(len(each.rates) > 1 for each in found) and not prepared.manifest.splits.get("validation"):
         problem = f"is searched for on a validation split, {config.data} has none"
         faults.append(Fault("lr", problem, "--lr RATE, or --set search.rates=1 for each model's own"))
@@ -211,7 +211,7 @@ def _training(config: CompareConfig, model: str, run: Path, rate: float | None) 
     return validate(TrainConfig, combine(TrainConfig, [further, own]), prefix="train.")
 
 
-def _given_rates(config: CompareConfig) -> tuple[dict[str, float], list[Fault]]:
+def _explicit_rates(config: CompareConfig) -> tuple[dict[str, float], list[Fault]]:
     """`lrs` by what each name means; those that mean no model of the comparison."""
     known = {same_model(model) for model in config.models}
     rates: dict[str, float] = {}
@@ -230,7 +230,7 @@ def _given_rates(config: CompareConfig) -> tuple[dict[str, float], list[Fault]]:
     return rates, faults
 
 
-def _rates(config: CompareConfig, checked: train_checks.Checked) -> tuple[float, ...]:
+def _rates(config: CompareConfig, checked: train_checks.TrainPlan) -> tuple[float, ...]:
     """The model's usual learning rate, and as many to each side of it."""
     usual = checked.resolved.optimizer.lr
     assert usual is not None
@@ -245,8 +245,8 @@ def run_names(models: Sequence[str]) -> list[str]:
     for model in models:
         place = Path(model)
         of_place = os.sep in model and not model.startswith(HUB)
-        said = (place.parent if place.name == "model" else place).name if of_place else model.removeprefix(HUB)
-        name = re.sub(r"[^\w.-]+", "-", said).strip(".-") or "model"
+        base = (place.parent if place.name == "model" else place).name if of_place else model.removeprefix(HUB)
+        name = re.sub(r"[^\w.-]+", "-", base).strip(".-") or "model"
         numbered = (f"{name}-{number}" for number in range(2, len(models) + 2))
         found.append(name if name not in found else next(each for each in numbered if each not in found))
     return found
@@ -258,20 +258,20 @@ def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
         with locks.locked(out):  # says who holds it
             pass
     if not resume and not _only_begun(out):
-        whole.refuse_existing(out, force=force, marker=COMPARISON)
+        atomic.refuse_existing(out, force=force, marker=COMPARISON)
     train_checks.refuse_inside_run(out)
-    whole.refuse_same(out, [config.data])
+    atomic.refuse_same(out, [config.data])
 
 
-def _check_room(out: Path, trainings: Sequence[train_checks.Checked]) -> None:
-    whole.refuse_same(out, [each.given.path for each in trainings if each.given is not None])
+def _check_room(out: Path, trainings: Sequence[train_checks.TrainPlan]) -> None:
+    atomic.refuse_same(out, [each.pretrained_folder.path for each in trainings if each.pretrained_folder is not None])
     needed = sum(train_checks.bytes_needed(each.resolved, each) for each in trainings)
-    whole.check_writable(out / "runs", bytes_needed=needed)
+    atomic.check_writable(out / "runs", bytes_needed=needed)
 
 
 def _only_begun(out: Path) -> bool:
     """Whether a process was killed there before it had written anything."""
-    hidden = (locks.NAME, whole.TEMPORARY)
+    hidden = (locks.NAME, atomic.TEMPORARY)
     return out.is_dir() and all(each.name.startswith(hidden) for each in out.iterdir())
 
 
@@ -287,10 +287,10 @@ def _found(out: Path) -> Mapping[str, Any]:
     raise IntegrityError("is not what llmctl compare wrote", where=str(path), hint="--force begins anew")
 
 
-def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where a comparison that goes on is asked for what would make it another one."""
     before = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded])))
-    after = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded, asked])))
+    after = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded, requested])))
     faults = [
         Fault(path, f"the comparison was begun with {was}, not {now}", "leave it out, or make another: --out")
         for name in before

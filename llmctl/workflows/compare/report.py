@@ -10,14 +10,14 @@ from llmctl.metrics.report import escaped, rounded
 
 MARK: Final = "*"
 HEADINGS: Final = ("model", "parameters", "lr", "tokens", "tokens/s", "peak memory", "loss")
-Document = Mapping[str, Any]
+ComparisonDocument = Mapping[str, Any]
 
 
-def headings(document: Document) -> tuple[str, ...]:
+def headings(document: ComparisonDocument) -> tuple[str, ...]:
     return (*HEADINGS, *(each["metric"] for each in document["best"]))
 
 
-def cells(document: Document, titles: Mapping[str, str]) -> list[tuple[str, ...]]:
+def cells(document: ComparisonDocument, titles: Mapping[str, str]) -> list[tuple[str, ...]]:
     """A row for each model; the best by a metric is marked."""
     return [
         (
@@ -55,7 +55,7 @@ def _value(score: Mapping[str, Any]) -> str:
     return rounded(score["value"], score["scale"]) + between
 
 
-def remarks(document: Document, titles: Mapping[str, str]) -> list[str]:
+def remarks(document: ComparisonDocument, titles: Mapping[str, str]) -> list[str]:
     """What the marks mean, why some are missing, which models failed and why."""
     marked = [each for each in document["best"] if each["model"]]
     found = []
@@ -85,12 +85,12 @@ def _titled(text: str, titles: Mapping[str, str]) -> str:
     return text
 
 
-def budget(document: Document) -> str:
+def budget(document: ComparisonDocument) -> str:
     """The budget in words: `max_tokens 2,000,000`."""
     return ", ".join(f"{name} {value:,}" for name, value in document["budget"].items())
 
 
-def markdown(document: Document, titles: Mapping[str, str]) -> str:
+def markdown(document: ComparisonDocument, titles: Mapping[str, str]) -> str:
     """The page `compare.md`: table, marks, pictures, how it was made."""
     heads = headings(document)
     rule = ["---", *["---:"] * (len(heads) - 1)]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from llmctl.store import runs
 from llmctl.types import Answer, Interval, Score
-from llmctl.workflows.compare.checks import SPLIT, Entrant
+from llmctl.workflows.compare.checks import SPLIT, Candidate
 
 ROW: Final = (
     *(
@@ -29,27 +29,27 @@ ROW: Final = (
 """The keys of a row, in their order; `error` where there is one."""
 
 
-def trained(result: Mapping[str, Any], entrant: Entrant) -> dict[str, Any]:
+def trained(result: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
     """What a row takes from a finished run. The loss is the best checkpoint's, which is the model."""
     found = {name: result[name] for name in ("parameters", "tokens", "steps", "seconds", "peak_memory_bytes")}
     found["tokens_per_second"] = round(result["tokens"] / result["seconds"], 1) if result["seconds"] else None
     step = (result["best"] or {}).get("step")
-    checks = [row for row in runs.metrics(entrant.run) if row["step"] == step and "validation_loss" in row]
+    checks = [row for row in runs.metrics(candidate.run) if row["step"] == step and "validation_loss" in row]
     for row in checks[-1:]:
         found |= {"loss": row["validation_loss"], "perplexity": row.get("validation_perplexity")}
     return found
 
 
-def so_far(entrant: Entrant) -> dict[str, Any]:
+def so_far(candidate: Candidate) -> dict[str, Any]:
     """How far a run that failed had come."""
-    rows = [row for row in runs.metrics(entrant.run) if "tokens" in row]
+    rows = [row for row in runs.metrics(candidate.run) if "tokens" in row]
     return {name: rows[-1][name] for name in ("tokens", "steps", "seconds") if rows and name in rows[-1]} | (
         {"steps": rows[-1]["step"]} if rows else {}
     )
 
 
-def scored(entrant: Entrant) -> Path:
-    return entrant.run / "evals" / SPLIT
+def scored(candidate: Candidate) -> Path:
+    return candidate.run / "evals" / SPLIT
 
 
 def goes_on(run: Path) -> bool:
@@ -65,9 +65,9 @@ def ended(run: Path) -> dict[str, Any] | None:
     return record.result if record.status == "finished" else None
 
 
-def answers(entrant: Entrant) -> Iterator[Answer]:
+def answers(candidate: Candidate) -> Iterator[Answer]:
     """What a model answered to the test split, as its evaluation kept it."""
-    with (scored(entrant) / "predictions.jsonl").open(encoding="utf-8") as file:
+    with (scored(candidate) / "predictions.jsonl").open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             likely = {name: row[name] for name in ("logprob", "tokens", "bytes") if name in row}

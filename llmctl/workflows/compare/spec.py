@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, create_model, model_validator
 
 from llmctl import registry
-from llmctl.config import Duration, Real, Size, Spec, UsageValueError, Whole, flag, key
+from llmctl.config import Duration, Size, Spec, UsageValueError, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import HUB, Shape
 from llmctl.workflows.settings import ModelReference, RequestedMetric
@@ -20,8 +20,8 @@ from llmctl.workflows.train.spec import TrainConfig
 class RateSearch(Spec):
     """How a model's learning rate is found where none is given."""
 
-    rates: Whole = key(3, "how many are tried, a factor of 3 apart around the model's own; 1: no search", ge=1)
-    share: Real = key(0.1, "share of the budget that each is tried for", gt=0, le=1)
+    rates: StrictInt = key(3, "how many are tried, a factor of 3 apart around the model's own; 1: no search", ge=1)
+    share: StrictFloat = key(0.1, "share of the budget that each is tried for", gt=0, le=1)
 
     @model_validator(mode="after")
     def _has_a_middle(self) -> RateSearch:
@@ -109,7 +109,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 ModelList = Annotated[tuple[ModelReference, ...], BeforeValidator(_model_list), AfterValidator(_each_once)]
 
 
-Rate = Annotated[Real, Field(gt=0)]
+Rate = Annotated[StrictFloat, Field(gt=0)]
 
 
 class CompareConfig(Spec):
@@ -120,11 +120,13 @@ class CompareConfig(Spec):
         ..., "NAME[:SIZE], a folder or hf:ID; several with commas between, or repeated", panel="Main", min_length=1
     )
     out: Path = flag(..., "the folder to make", panel="Main")
-    epochs: Real | None = flag(None, "stop after so many passes; 3 when no budget is given", panel="Budget", gt=0)
+    epochs: StrictFloat | None = flag(
+        None, "stop after so many passes; 3 when no budget is given", panel="Budget", gt=0
+    )
     max_steps: Size | None = flag(None, "stop after so many optimizer steps", panel="Budget", ge=1)
     max_tokens: Size | None = flag(None, "stop after so many tokens", panel="Budget", ge=1)
     max_time: Duration | None = flag(None, "stop after so long: 90s, 55m", panel="Budget", gt=0)
-    batch_size: Whole = flag(32, "records (blocks) of one optimizer step", panel="Learning", ge=1)
+    batch_size: StrictInt = flag(32, "records (blocks) of one optimizer step", panel="Learning", ge=1)
     lr: Rate | None = flag(
         None, "one peak learning rate for all models; found for each by a short search when not given", panel="Learning"
     )
@@ -137,7 +139,7 @@ class CompareConfig(Spec):
     metric: tuple[RequestedMetric, ...] = flag(
         (), "of the test split, the task's own when not given; repeatable", panel="Score"
     )
-    limit: Whole | None = flag(None, "score the first so many records", panel="Score", ge=1)
+    limit: StrictInt | None = flag(None, "score the first so many records", panel="Score", ge=1)
     max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
     interval: IntervalSpec = key(IntervalSpec(), "confidence interval")
-    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)

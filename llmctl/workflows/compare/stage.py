@@ -12,7 +12,7 @@ from llmctl.workflows.compare.spec import CompareConfig
 from llmctl.workflows.settings import places
 
 if TYPE_CHECKING:
-    from llmctl.workflows.compare.run import Result
+    from llmctl.workflows.compare.run import CompareResult
 
 
 class Compare(Verb[CompareConfig]):
@@ -38,20 +38,20 @@ class Compare(Verb[CompareConfig]):
         from llmctl.workflows.compare import checks
 
         return checks.preflight(
-            config, force=context.force, offline=context.offline, resume=context.resume, tell=context.tell
+            config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
         )
 
     def dry_run(self, config: CompareConfig, plan: Any, context: Context) -> DryRun:
-        return DryRun(plan.resolved, plan.facts())
+        return DryRun(plan.resolved, plan.to_dict())
 
     def run(self, config: CompareConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.compare import run
 
-        result = run.compare(plan, context.tell, force=context.force)
+        result = run.compare(plan, context.emit, force=context.force)
         return Output(result.document, lambda: _lines(result), run.refusal(result) if result.failed else None)
 
 
-def _lines(result: Result) -> list[str | Table]:
+def _lines(result: CompareResult) -> list[str | Table]:
     from llmctl.workflows.compare import report
 
     headings = report.headings(result.document)

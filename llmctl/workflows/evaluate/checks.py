@@ -8,66 +8,66 @@ from typing import Any
 
 from llmctl.config import Spec
 from llmctl.data import predictions as pairs
-from llmctl.errors import ConfigError, DataError, Fault, Findings, UsageError
+from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, UsageError
 from llmctl.gates import Gate
 from llmctl.metrics import parse
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.resolve import is_costly, open_weights
-from llmctl.store import runs, whole
+from llmctl.store import atomic, runs
 from llmctl.store.prepared import Prepared, is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Tell, silent
+from llmctl.types import EventSink, null_sink
 from llmctl.workflows.compatibility import unreadable
 from llmctl.workflows.evaluate.spec import EvalConfig
-from llmctl.workflows.inference.model import GivenModel, find_model
+from llmctl.workflows.inference.model import ModelHandle, find_model
 
 Metrics = list[tuple[MetricSpec, Spec]]
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class EvalPlan:
     """What was found sound before anything slow."""
 
     metrics: Metrics
     gates: tuple[Gate, ...]
-    given: GivenModel | None
+    handle: ModelHandle | None
     out: Path | None
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
-            "task": self.given.task.name if self.given else None,
+            "task": self.handle.task.name if self.handle else None,
             "metrics": [parse.label(*each) for each in self.metrics],
             "gates": [gate.require for gate in self.gates],
             "out": str(self.out) if self.out else None,
         }
 
 
-def preflight(config: EvalConfig, *, force: bool, offline: bool, tell: Tell = silent) -> Checked:
+def preflight(config: EvalConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> EvalPlan:
     """Everything that can be checked without torch; raises all that is wrong."""
     _check_sides(config)
-    findings = Findings()
-    given = _asked(config, findings, offline=offline, tell=tell)
+    collector = ErrorCollector()
+    handle = _model(config, collector, offline=offline, emit=emit)
     for key, path in (("predictions", config.predictions), ("baseline", config.baseline)):
         if path is not None:
-            findings.of(key, pairs.check_file, path, "predictions")
+            collector.check(key, pairs.check_file, path, "predictions")
     for path in config.references:
-        findings.of("references", pairs.check_file, path, "references")
+        collector.check("references", pairs.check_file, path, "references")
     metrics = None
-    if given is not None or config.model is None:
-        metrics = findings.of("metric", metrics_of, config, given.task if given else None)
+    if handle is not None or config.model is None:
+        metrics = collector.check("metric", metrics_of, config, handle.task if handle else None)
     if metrics is not None:
-        findings.of("require", _check_gates, config, metrics)
+        collector.check("require", _check_gates, config, metrics)
     out = config.out or _out(config)
     if out is not None:
-        findings.of("out", _check_out, config, out, force=force)
+        collector.check("out", _check_out, config, out, force=force)
     for key, path in (("junit", config.junit), ("markdown", config.markdown)):
         if path is not None:
-            findings.of(key, _check_report, config, path, force=force)
+            collector.check(key, _check_report, config, path, force=force)
     if config.junit is not None and config.markdown is not None:
-        findings.of("markdown", whole.refuse_same, config.markdown, [config.junit])
-    findings.tell()
+        collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
+    collector.raise_all()
     assert metrics is not None
-    return Checked(metrics, config.require, given, out)
+    return EvalPlan(metrics, config.require, handle, out)
 
 
 def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
@@ -79,18 +79,18 @@ def _inputs(config: EvalConfig) -> list[Path]:
 
 
 def _check_report(config: EvalConfig, path: Path, *, force: bool) -> None:
-    whole.refuse_same(path, _inputs(config))
+    atomic.refuse_same(path, _inputs(config))
     if path.is_dir():
         raise UsageError(f"the report {path} is a folder", hint="name a file")
-    whole.refuse_existing(path, force=force)
-    whole.check_writable(path)
+    atomic.refuse_existing(path, force=force)
+    atomic.check_writable(path)
 
 
 def _check_out(config: EvalConfig, out: Path, *, force: bool) -> None:
     if config.out is not None:
-        whole.refuse_existing(out, force=force, marker="scores.json")
-        whole.refuse_same(out, _inputs(config))
-    whole.check_writable(out)
+        atomic.refuse_existing(out, force=force, marker="scores.json")
+        atomic.refuse_same(out, _inputs(config))
+    atomic.check_writable(out)
 
 
 def _check_sides(config: EvalConfig) -> None:
@@ -113,19 +113,19 @@ def _check_sides(config: EvalConfig) -> None:
         raise ConfigError(faults)
 
 
-def _asked(config: EvalConfig, findings: Findings, *, offline: bool, tell: Tell) -> GivenModel | None:
+def _model(config: EvalConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> ModelHandle | None:
     """The model and the data that it is asked, found to belong together; None without a model, or where one is not
     sound."""
     if config.model is None:
         return None
-    data = findings.of("data", _data, config)
-    if not findings.sound and is_costly(config.model):
+    data = collector.check("data", _data, config)
+    if not collector.ok and is_costly(config.model):
         return None
     if data is None:
         # What the model would be asked may not be known.
-        findings.of("model", open_weights, config.model, base=config.base, offline=offline, tell=tell)
+        collector.check("model", open_weights, config.model, base=config.base, offline=offline, emit=emit)
         return None
-    return findings.of("model", _given, config, data, offline=offline, tell=tell)
+    return collector.check("model", _open_model, config, data, offline=offline, emit=emit)
 
 
 def _data(config: EvalConfig) -> Prepared | Path:
@@ -141,30 +141,30 @@ def _data(config: EvalConfig) -> Prepared | Path:
     return prepared
 
 
-def _given(config: EvalConfig, data: Prepared | Path, *, offline: bool, tell: Tell) -> GivenModel:
+def _open_model(config: EvalConfig, data: Prepared | Path, *, offline: bool, emit: EventSink) -> ModelHandle:
     """The model, found to belong to the data."""
     assert config.model is not None
     if isinstance(data, Path):
-        given = find_model(
-            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, tell=tell
+        handle = find_model(
+            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
         )
-        if given.task.labelled and given.family != "encoder" and not (config.labels or given.labels):
-            return given  # chooses among the labels of the records, which are read later
-        return given.choosing(config.labels, calibrate=config.calibrate)
+        if handle.task.labelled and handle.family != "encoder" and not (config.labels or handle.labels):
+            return handle  # chooses among the labels of the records, which are read later
+        return handle.choosing(config.labels, calibrate=config.calibrate)
     prepared_for = data.manifest.task
-    given = find_model(
+    handle = find_model(
         config.model,
         task=config.task,
         otherwise=prepared_for,
         instruction=config.instruction,
         base=config.base,
         offline=offline,
-        tell=tell,
+        emit=emit,
     )
-    if given.task.name != prepared_for:
-        raise UsageError(f"the model answers {given.task.name}, {config.data} was prepared for {prepared_for}")
-    labels = config.labels or (() if given.labels else data.manifest.labels)
-    return given.choosing(labels, calibrate=config.calibrate)
+    if handle.task.name != prepared_for:
+        raise UsageError(f"the model answers {handle.task.name}, {config.data} was prepared for {prepared_for}")
+    labels = config.labels or (() if handle.labels else data.manifest.labels)
+    return handle.choosing(labels, calibrate=config.calibrate)
 
 
 def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
@@ -176,7 +176,7 @@ def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
         gates = dict.fromkeys(parse.request_score(gate.name).spec.name for gate in config.require)
         named = " ".join(f"--metric {name}" for name in gates or ("bleu",))
         raise UsageError("eval of files needs a metric", hint=f"{named}; see: llmctl list metrics")
-    wrong = [spec.name for spec, _ in found if spec.reads == "likelihood"] if config.model is None else []
+    wrong = [spec.name for spec, _ in found if spec.output_type == "likelihood"] if config.model is None else []
     if wrong:
         raise UsageError(f"{', '.join(wrong)} needs a model: likelihoods are not in a file of predictions")
     if task is not None and (reasons := [why for spec, _ in found if (why := unreadable(spec, task))]):

@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 from llmctl.data import predictions as pairs
 from llmctl.errors import DataError, GateError
 from llmctl.gates import GateResult, of_scores
-from llmctl.store import runs, whole
+from llmctl.store import atomic, runs
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Answer, Record, Score, Tell
-from llmctl.workflows.evaluate.checks import Checked, Metrics, preflight
+from llmctl.types import Answer, EventSink, Record, Score
+from llmctl.workflows.evaluate.checks import EvalPlan, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
-from llmctl.workflows.inference.model import GivenModel
+from llmctl.workflows.inference.model import ModelHandle
 
 if TYPE_CHECKING:
     from llmctl.metrics.scoring import Built, Facts
 
-__all__ = ["Result", "evaluate", "preflight"]
+__all__ = ["EvalResult", "evaluate", "preflight"]
 
-TOLD: Final = "instruction"
+INSTRUCTION_FACT: Final = "instruction"
 """In a signature: the hash of what the user chose that the model be told."""
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class EvalResult:
     """Scores and whether the gates are met."""
 
     scores: tuple[Score, ...]
@@ -65,17 +65,17 @@ def score_fields(score: Score) -> dict[str, Any]:
     return {name: fields[name] for name in ("metric", "value", "scale", "signature", "n", "ci", "higher_is_better")}
 
 
-def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = False) -> Result:
+def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalResult:
     """Score. A gate that is not met is in the result, not an error: the caller ends with 10."""
     started = time.monotonic()
     from llmctl.metrics.scoring import Built, score_built
 
     before: list[Answer] | None = None
     facts: Facts = {}
-    if checked.given is None:
+    if checked.handle is None:
         answers, before = _answers_of_files(config)
     else:
-        answers, facts = _answers_of_model(config, checked.given, checked.metrics, tell)
+        answers, facts = _answers_of_model(config, checked.handle, checked.metrics, emit)
     metrics = [Built.of(*each) for each in checked.metrics]
     scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
@@ -83,7 +83,7 @@ def evaluate(config: EvalConfig, checked: Checked, tell: Tell, *, force: bool = 
     numbers, numbers_before = of_scores(scores), None if baseline is None else of_scores(baseline)
     gates = tuple(gate.check(numbers, numbers_before) for gate in checked.gates)
     predictions = str(config.predictions) if config.predictions else None
-    result = Result(scores, gates, comparison, predictions, 0.0, config.instruction)
+    result = EvalResult(scores, gates, comparison, predictions, 0.0, config.instruction)
     if checked.out is not None:
         result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
         _keep(config, checked, result, answers, scored.rows, force=force)
@@ -105,7 +105,7 @@ def _answers_of_files(config: EvalConfig) -> tuple[list[Answer], list[Answer] | 
 
 
 def _answers_of_model(
-    config: EvalConfig, given: GivenModel, metrics: Metrics, tell: Tell
+    config: EvalConfig, handle: ModelHandle, metrics: Metrics, emit: EventSink
 ) -> tuple[list[Answer], Facts]:
     """What the model answers to the records, how likely it finds them, or both, as the metrics read.
 
@@ -114,52 +114,56 @@ def _answers_of_model(
     head or by the label's text: so both stand side by side, and a calibrated choice by itself.
     """
     from llmctl.engines.spec import Sampling
-    from llmctl.workflows.inference.requests import open_questions
-    from llmctl.workflows.inference.session import answered, open_asker
+    from llmctl.workflows.inference.requests import open_request_builder
+    from llmctl.workflows.inference.session import open_predictor, predict
 
-    records = list(islice(_records(config, given.task), config.limit))
+    records = list(islice(_records(config, handle.task), config.limit))
     if not records:
         raise DataError("no records to score", where=str(config.data))
-    if given.task.labelled and not given.labels:
+    if handle.task.labelled and not handle.labels:
         # A model without a head for labels chooses among those of the records.
-        given = given.choosing(sorted({label for record in records for label in given.task.references(record)}))
-    questions = open_questions(given, calibrate=config.calibrate, tell=tell)
-    asker = open_asker(given, precision=config.precision, engine=config.engine, questions=questions, tell=tell)
-    reads = {spec.reads for spec, _ in metrics}
+        handle = handle.choosing(sorted({label for record in records for label in handle.task.references(record)}))
+    request_builder = open_request_builder(handle, calibrate=config.calibrate, emit=emit)
+    predictor = open_predictor(
+        handle, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
+    )
+    output_types = {spec.output_type for spec, _ in metrics}
     answers = [Answer(id=record.id) for record in records]
-    if "text" in reads:
+    if "text" in output_types:
         sampling = Sampling(
             max_new_tokens=config.max_new_tokens,
             num_beams=config.num_beams,
             batch_size=config.batch_size,
             seed=config.seed,
         )
-        answers = answered(asker, records, sampling)
-    told = {} if config.instruction is None else {TOLD: _short_hash(questions.layout.instruction)}
-    facts = {"text": told | ({"choice": "calibrated"} if config.calibrate else {})}
-    if "likelihood" not in reads:
+        answers = predict(predictor, records, sampling)
+    instruction_fact = (
+        {} if config.instruction is None else {INSTRUCTION_FACT: _short_hash(request_builder.layout.instruction)}
+    )
+    facts = {"text": instruction_fact | ({"choice": "calibrated"} if config.calibrate else {})}
+    if "likelihood" not in output_types:
         return answers, facts
-    likely = asker.likelihoods(records, batch_size=config.batch_size, window=config.window)
+    likely = predictor.likelihoods(records, batch_size=config.batch_size, window=config.window)
     answers = [
         replace(answer, logprob=each.logprob, tokens=each.tokens, bytes=each.bytes)
         for answer, each in zip(answers, likely, strict=True)
     ]
-    window, stride = asker.questions.window(config.window, None)
+    window, stride = predictor.request_builder.window(config.window, None)
     facts["likelihood"] = {
-        "tok": _tokenizer_hash(given, asker.questions.layout.tokenizer),
+        "tok": _tokenizer_hash(handle, predictor.request_builder.layout.tokenizer),
         "window": str(window),
         "stride": str(stride),
         "precision": config.precision,
-        **told,
+        **instruction_fact,
     }
     return answers, facts
 
 
-def _tokenizer_hash(given: GivenModel, tokenizer: Any) -> str:
+def _tokenizer_hash(handle: ModelHandle, tokenizer: Any) -> str:
     """Of its file; of what transformers makes of the older forms, which have no tokenizer.json."""
-    path = given.folder.path / "tokenizer.json"
+    path = handle.folder.path / "tokenizer.json"
     if path.is_file():
-        return whole.sha256(path)[:8]
+        return atomic.sha256(path)[:8]
     text: str = tokenizer.backend_tokenizer.to_str()
     return _short_hash(text)
 
@@ -198,8 +202,8 @@ def _compare(
 
 def _keep(
     config: EvalConfig,
-    checked: Checked,
-    result: Result,
+    checked: EvalPlan,
+    result: EvalResult,
     answers: Sequence[Answer],
     rows: Mapping[str, Any],
     *,
@@ -207,8 +211,8 @@ def _keep(
 ) -> None:
     """`scores.json` and `predictions.jsonl`, each row with the metrics' additive statistics."""
     assert checked.out is not None
-    with whole.whole_folder(checked.out, force=force, marker="scores.json") as folder:
-        whole.write_jsonl(
+    with atomic.atomic_folder(checked.out, force=force, marker="scores.json") as folder:
+        atomic.write_jsonl(
             folder / "predictions.jsonl",
             (
                 {
@@ -225,7 +229,7 @@ def _keep(
                 for number, answer in enumerate(answers)
             ),
         )
-        whole.write_json(
+        atomic.write_json(
             folder / "scores.json",
             {
                 "model": config.model,
@@ -237,16 +241,16 @@ def _keep(
         )
 
 
-def _reports(config: EvalConfig, result: Result) -> None:
+def _reports(config: EvalConfig, result: EvalResult) -> None:
     from llmctl.metrics import report
 
     if config.junit is not None:
-        whole.write_text(config.junit, report.junit(result.scores, result.gates))
+        atomic.write_text(config.junit, report.junit(result.scores, result.gates))
     if config.markdown is not None:
-        whole.write_text(config.markdown, report.markdown(result.scores, result.gates))
+        atomic.write_text(config.markdown, report.markdown(result.scores, result.gates))
 
 
-def finish(result: Result) -> GateError | None:
+def finish(result: EvalResult) -> GateError | None:
     """The end of an `eval`: annotations on standard error where it runs under GitHub's actions, and the error of the
     gates that are not met, which holds the result's document."""
     if os.environ.get("GITHUB_ACTIONS") == "true":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from llmctl.config import Size, Spec, Switch, Whole, flag, key
+from pydantic import StrictBool, StrictInt
+
+from llmctl.config import Size, Spec, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, RequestedGate, RequestedMetric, TaskName
 
@@ -25,18 +27,18 @@ class EvalConfig(Spec):
     junit: Path | None = flag(None, "write scores and gates as JUnit XML", panel="Report")
     markdown: Path | None = flag(None, "write scores and gates as a Markdown table", panel="Report")
     interval: IntervalSpec = key(IntervalSpec(), "confidence interval")
-    limit: Whole | None = flag(None, "score the first so many records", panel="Score", ge=1)
+    limit: StrictInt | None = flag(None, "score the first so many records", panel="Score", ge=1)
     out: Path | None = flag(None, "folder for scores.json and predictions.jsonl", panel="Score")
     max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
-    num_beams: Whole = key(1, "beams of a beam search", ge=1)
+    num_beams: StrictInt = key(1, "beams of a beam search", ge=1)
     labels: tuple[str, ...] = key((), "labels to choose among; the model's or those of the data when not given")
-    calibrate: Switch = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
+    calibrate: StrictBool = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
     instruction: str | None = key(None, INSTRUCTION)
     window: Size | None = key(
         None, "tokens seen at once in likelihoods; as long as the blocks learned when not given", ge=2
     )
-    batch_size: Whole = flag(32, "records at once", panel="Run", ge=1)
+    batch_size: StrictInt = flag(32, "records at once", panel="Run", ge=1)
     base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation; published figures use fp32")
     engine: EngineName = key("torch", "what runs the model")
-    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)

@@ -13,7 +13,7 @@ from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import places
 
 if TYPE_CHECKING:
-    from llmctl.workflows.evaluate.run import Result
+    from llmctl.workflows.evaluate.run import EvalResult
 
 
 class Evaluate(Verb[EvalConfig]):
@@ -41,13 +41,13 @@ class Evaluate(Verb[EvalConfig]):
         return config.replace(out=model / "evals" / f"{recipe}-{config.split}")
 
     def check_early(self, config: EvalConfig) -> None:
-        from llmctl.store import whole
+        from llmctl.store import atomic
         from llmctl.workflows.evaluate import checks
 
         if config.metric:
             checks.metrics_of(config, None)
         if config.out is not None:
-            whole.refuse_same(config.out, places(config.data, config.predictions, config.baseline, *config.references))
+            atomic.refuse_same(config.out, places(config.data, config.predictions, config.baseline, *config.references))
 
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         return [f"{score['metric']} {number(score['value'])}  ({score['signature']})" for score in document["scores"]]
@@ -55,16 +55,16 @@ class Evaluate(Verb[EvalConfig]):
     def check(self, config: EvalConfig, context: Context) -> Any:
         from llmctl.workflows.evaluate import checks
 
-        return checks.preflight(config, force=context.force, offline=context.offline, tell=context.tell)
+        return checks.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
 
     def run(self, config: EvalConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.evaluate import run
 
-        result = run.evaluate(config, plan, context.tell, force=context.force)
+        result = run.evaluate(config, plan, context.emit, force=context.force)
         return Output(result.document(), lambda: _lines(result), run.finish(result))
 
 
-def _lines(result: Result) -> list[str | Table]:
+def _lines(result: EvalResult) -> list[str | Table]:
     from llmctl.metrics.report import shown
 
     level = result.scores[0].ci.level if result.scores and result.scores[0].ci else None

@@ -26,11 +26,11 @@ class Merge(Verb[MergeConfig]):
     def check(self, config: MergeConfig, context: Context) -> Any:
         from llmctl.workflows.export import run
 
-        return run.preflight(config, force=context.force, offline=context.offline, tell=context.tell)
+        return run.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
 
     def run(self, config: MergeConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.export import run
 
-        document = run.merge(config, plan, context.tell, force=context.force)
+        document = run.merge(config, plan, context.emit, force=context.force)
         size, seconds = number(document["weights_bytes"]), number(document["seconds"])
         return Output(document, lambda: [f"{document['model']}: {size} bytes of {document['dtype']} in {seconds} s"])

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from llmctl.errors import UsageError
-from llmctl.store import whole
-from llmctl.types import Event, Request, Tell
-from llmctl.workflows.inference.session import Asker
+from llmctl.store import atomic
+from llmctl.types import Event, EventSink, Request
+from llmctl.workflows.inference.session import Predictor
 
 CELL_INCHES: Final = 0.3
 LONGEST_INCHES: Final = 60.0
@@ -35,14 +35,14 @@ EAST_ASIAN: Final = re.compile("[\\u3000-\\u30ff\\u3400-\\u9fff\\uac00-\\ud7a3\\
 
 
 def draw(
-    asker: Asker, request: Request, answer: str, path: Path, tell: Tell, *, ended: bool = True, title: str
+    predictor: Predictor, request: Request, answer: str, path: Path, emit: EventSink, *, ended: bool = True, title: str
 ) -> None:
     """Write the picture, SVG or PNG by the ending of `path`. The answer is read again, token by token; `ended`: the
     model ended it, so that its end is drawn too.
 
     Raises `UsageError` where the model does not say where it looks.
     """
-    layout, model = asker.questions.layout, getattr(asker.engine, "model", None)
+    layout, model = predictor.request_builder.layout, getattr(predictor.engine, "model", None)
     unended = () if ended else tuple(layout.encode(answer))
     answer_ids = unended or layout.answer(answer)
     weights = cross_attention(model, request.input_ids, answer_ids)
@@ -50,7 +50,7 @@ def draw(
     shares = np.add.reduceat(weights, [first for first, _ in columns], axis=1)
     shares = np.add.reduceat(shares, [first for first, _ in rows], axis=0)
     lengths = np.diff([*(first for first, _ in rows), len(answer_ids)])
-    _picture(shares / lengths[:, None], [text for _, text in columns], [text for _, text in rows], path, title, tell)
+    _picture(shares / lengths[:, None], [text for _, text in columns], [text for _, text in rows], path, title, emit)
 
 
 @torch.inference_mode()
@@ -91,7 +91,7 @@ def groups(tokenizer: Any, ids: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def _picture(
-    shares: NDArray[np.float64], columns: Sequence[str], rows: Sequence[str], path: Path, title: str, tell: Tell
+    shares: NDArray[np.float64], columns: Sequence[str], rows: Sequence[str], path: Path, title: str, emit: EventSink
 ) -> None:
     os.environ.setdefault("MPLBACKEND", "Agg")
     import matplotlib
@@ -105,9 +105,9 @@ def _picture(
     spelt = missing if kind == "png" else set()
     if spelt:
         shown = "".join(sorted(spelt))[:20]
-        said = f"no font installed here has {len(spelt)} of the characters ({shown}): they are shown by number"
+        message = f"no font installed here has {len(spelt)} of the characters ({shown}): they are shown by number"
         cure = f"install one, {CHINESE_FONT}, or draw an .svg" if EAST_ASIAN.search(shown) else "an .svg shows them"
-        tell(Event("warning", {"text": f"{said}; {cure}"}))
+        emit(Event("warning", {"text": f"{message}; {cure}"}))
     settings = {"svg.hashsalt": "llmctl", "svg.fonttype": "none", "font.family": families, "font.size": 9}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
@@ -123,9 +123,9 @@ def _picture(
         axes.set_ylabel("answer")
         axes.set_xlabel(_label(title, spelt))
         figure.colorbar(image, label="share of attention", shrink=0.8)
-        with whole.whole_file(path) as file:
+        with atomic.atomic_file(path) as file:
             figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    tell(Event("note", {"text": f"where the answer looks: {path}"}))
+    emit(Event("note", {"text": f"where the answer looks: {path}"}))
 
 
 def fonts(text: str) -> tuple[list[str], set[str]]:

@@ -10,17 +10,17 @@ from typing import Any
 
 from llmctl.data import formats
 from llmctl.data.decode import Text, blocks
-from llmctl.data.read import Reading, content_id, scan
-from llmctl.data.sources import Source, find_sources
+from llmctl.data.read import ReadContext, content_id, scan
+from llmctl.data.sources import InputSource, find_sources
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
 from llmctl.types import Record
 
-Row = Record | DataError
+PromptRow = Record | DataError
 """A record to answer, or what is wrong with a row."""
 
 
-def given_prompts(prompts: Sequence[str], task: Task) -> list[Record]:
+def prompt_records(prompts: Sequence[str], task: Task) -> list[Record]:
     """The prompts of the command line as records. Raises `UsageError` for bytes that are no text."""
     records = []
     for number, prompt in enumerate(prompts, start=1):
@@ -33,7 +33,7 @@ def given_prompts(prompts: Sequence[str], task: Task) -> list[Record]:
     return records
 
 
-def input_rows(input: str, task: Task) -> Iterator[Row]:
+def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """Every row of an input, in order: of plain text (`.txt`, or an ending that says nothing) each line, an empty one
     too, so that lines stay aligned; else each record, whatever its columns.
 
@@ -43,7 +43,7 @@ def input_rows(input: str, task: Task) -> Iterator[Row]:
     for source in find_sources([input], unknown="text"):
         plain = source.format in ("text", "unknown")
         rows: Iterator[Record | formats.Bad] = (
-            _plain(source, task) if plain else scan([replace(source, named=False)], Reading())
+            _plain(source, task) if plain else scan([replace(source, named=False)], ReadContext())
         )
         empty = True
         for row in rows:
@@ -56,7 +56,7 @@ def input_rows(input: str, task: Task) -> Iterator[Row]:
             raise DataError("no prompts", where=source.name, hint="it is empty")
 
 
-def _plain(source: Source, task: Task) -> Iterator[Record | formats.Bad]:
+def _plain(source: InputSource, task: Task) -> Iterator[Record | formats.Bad]:
     stream = blocks(source.path, source.name)
     if source.path is None:
         held = _until_text(stream)

@@ -33,10 +33,10 @@ class Generate(Verb[GenerateConfig]):
         return config.input != STDIN
 
     def check_early(self, config: GenerateConfig) -> None:
-        from llmctl.store import whole
+        from llmctl.store import atomic
 
         if config.output is not None:
-            whole.refuse_same(config.output, places(config.input))
+            atomic.refuse_same(config.output, places(config.input))
 
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         return [json.dumps(row, ensure_ascii=False) for row in document["completions"]]
@@ -49,13 +49,13 @@ class Generate(Verb[GenerateConfig]):
             force=context.force,
             offline=context.offline,
             stdin_is_tty=context.interactive,
-            tell=context.tell,
+            emit=context.emit,
         )
 
     def run(self, config: GenerateConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.generate import run
 
-        result = run.generate(config, plan, context.tell, stream=context.stream)
+        result = run.generate(config, plan, context.emit, stream=context.stream)
 
         def lines() -> list[str]:
             if config.output is not None:

@@ -9,20 +9,20 @@ from typing import Any
 from llmctl.data.read import content_id
 from llmctl.errors import PromptTooLong
 from llmctl.types import Record, Request
-from llmctl.workflows.inference.requests import Questions
+from llmctl.workflows.inference.requests import RequestBuilder
 
 Message = dict[str, Any]
 
 
 def fitted(
-    questions: Questions, messages: Sequence[Message], longest_answer: int, *, where: str = "the message"
+    request_builder: RequestBuilder, messages: Sequence[Message], longest_answer: int, *, where: str = "the message"
 ) -> tuple[Request, int]:
     """The conversation as the model is asked it, and how many of its oldest turns had to go for that.
 
     System messages and the last turn always stay. As long as turns can go, half of the context, or as much as the
     longest answer takes, is kept free for the answer. Raises `PromptTooLong` where what has to stay does not fit.
     """
-    context = questions.layout.context
+    context = request_builder.layout.context
     turns = _turns(messages)
 
     def record(dropped: int) -> Record:
@@ -33,20 +33,20 @@ def fitted(
     dropped = 0
     if context is not None:
         # An encoder-decoder answers outside of what it reads.
-        free = min(longest_answer, context // 2) if questions.layout.family == "decoder" else 0
+        free = min(longest_answer, context // 2) if request_builder.layout.family == "decoder" else 0
         places = range(max(0, len(turns) - 1))
         dropped = bisect.bisect_left(
-            places, True, key=lambda number: questions.length(record(number)) + free <= context
+            places, True, key=lambda number: request_builder.length(record(number)) + free <= context
         )
     found = record(dropped)
-    check_fits(questions, found)
-    return questions.to_answer(found), dropped
+    check_fits(request_builder, found)
+    return request_builder.generation_request(found), dropped
 
 
-def check_fits(questions: Questions, record: Record) -> None:
+def check_fits(request_builder: RequestBuilder, record: Record) -> None:
     """A person is told that a message is too long: nothing of it is cut off unseen."""
-    context, length = questions.layout.context, questions.length(record)
-    if context is not None and length > context - (questions.layout.family == "decoder"):
+    context, length = request_builder.layout.context, request_builder.length(record)
+    if context is not None and length > context - (request_builder.layout.family == "decoder"):
         raise PromptTooLong(length, context, where=record.origin)
 
 

@@ -13,8 +13,8 @@ from llmctl.models import families
 from llmctl.models.resolve import open_weights
 from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
-from llmctl.types import Family, Tell, silent
-from llmctl.workflows.compatibility import check_instruction, told
+from llmctl.types import EventSink, Family, null_sink
+from llmctl.workflows.compatibility import check_instruction, resolve_instruction
 
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128
@@ -22,26 +22,26 @@ PADDING_LEAST: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
-class GivenModel:
-    """`style` and `told` are the card's where it was made for this task; None: to be found by the tokenizer and the
+class ModelHandle:
+    """`prompt_format` and `stored_instruction` are the card's where it was made for this task; None: to be found by the tokenizer and the
     task."""
 
     reference: str
     folder: ModelFolder
     task: Task
     family: Family
-    style: str | None
+    prompt_format: str | None
     labels: tuple[str, ...]
-    told: str | None = None
+    stored_instruction: str | None = None
     """What it learned to be told to do, labels included."""
     instruction: str | None = None
     """What the user wants it to be told in the place of that."""
 
     def instruct(self) -> str:
         """What it is told to do."""
-        return told(self.task, self.labels, self.instruction, self.told)
+        return resolve_instruction(self.task, self.labels, self.instruction, self.stored_instruction)
 
-    def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> GivenModel:
+    def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> ModelHandle:
         """The same model, choosing among these labels; among its own where none are given.
 
         Raises `UsageError` where there are none to choose among, where it has a head for other ones, and where it does
@@ -87,8 +87,8 @@ def find_model(
     instruction: str | None = None,
     base: Path | None = None,
     offline: bool = False,
-    tell: Tell = silent,
-) -> GivenModel:
+    emit: EventSink = null_sink,
+) -> ModelHandle:
     """Look at given weights (see `weights.open_weights`) as something to be asked.
 
     `task` overrides what the model folder says. A folder without a card is asked `otherwise`; where that is not known
@@ -96,7 +96,7 @@ def find_model(
     model, or where it cannot express the task, `ConfigError` for an `instruction` that it would not read, and what
     `open_weights` does.
     """
-    folder = open_weights(reference, base=base, offline=offline, tell=tell)
+    folder = open_weights(reference, base=base, offline=offline, emit=emit)
     if not folder.has_tokenizer:
         raise UsageError(
             f"{folder.path} has no tokenizer", hint="copy tokenizer.json and tokenizer_config.json into it"
@@ -105,8 +105,8 @@ def find_model(
     name = task or (card.task if card else otherwise) or ("chat" if folder.has_chat_template else "language-modeling")
     wanted: Task = registry.load("tasks", name)()
     family = _family(folder)
-    if family not in wanted.askable:
-        able = " or ".join(wanted.askable)
+    if family not in wanted.promptable:
+        able = " or ".join(wanted.promptable)
         raise UsageError(
             f"the task {wanted.name} needs a model of the family {able}; {reference} is of the family {family}"
             + (": it can be fine-tuned, not asked" if family in wanted.families else ""),
@@ -116,16 +116,16 @@ def find_model(
         )
     own = card is not None and card.task == wanted.name
     labels = (card.labels if card else ()) or _labels(folder.config)
-    style = card.style if card and own else None
-    check_instruction(instruction, wanted, family, folder.path, style=style)
-    return GivenModel(
+    prompt_format = card.style if card and own else None
+    check_instruction(instruction, wanted, family, folder.path, prompt_format=prompt_format)
+    return ModelHandle(
         reference=reference,
         folder=folder,
         task=wanted,
         family=family,
-        style=style,
+        prompt_format=prompt_format,
         labels=labels if wanted.labelled else (),
-        told=card.instruction if card and own else None,
+        stored_instruction=card.instruction if card and own else None,
         instruction=instruction,
     )
 

@@ -14,29 +14,29 @@ from llmctl.engines.spec import Engine, EngineSpec, Sampling
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
 from llmctl.training.devices import resolve_precision
-from llmctl.types import Answer, Completion, Precision, Record, Request, Tell, silent
-from llmctl.workflows.inference.model import GivenModel, find_model
-from llmctl.workflows.inference.requests import Questions, open_questions
+from llmctl.types import Answer, Completion, EventSink, Precision, Record, Request, null_sink
+from llmctl.workflows.inference.model import ModelHandle, find_model
+from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
 
 RECORDS_AT_ONCE: Final = 256
 """Records that are scored together."""
 
 
-class Asker:
+class Predictor:
     """Puts a task's records to an engine as training did, and reads the answers back."""
 
-    def __init__(self, questions: Questions, engine: Engine) -> None:
-        self.questions, self.engine, self.task = questions, engine, questions.task
+    def __init__(self, request_builder: RequestBuilder, engine: Engine) -> None:
+        self.request_builder, self.engine, self.task = request_builder, engine, request_builder.task
 
     def answers(self, records: Iterable[Record], sampling: Sampling) -> Iterator[Completion]:
         """Answers to records, in their order. Raises `DataError` at the first bad one, before anything is generated."""
-        yield from self.complete([self.questions.to_answer(record) for record in records], sampling)
+        yield from self.complete([self.request_builder.generation_request(record) for record in records], sampling)
 
     def complete(
         self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
     ) -> Iterator[Completion]:
         """Answers to requests, in their order, read as the task reads them. `stream`: as the engine's."""
-        if self.questions.labels:
+        if self.request_builder.labels:
             yield from self._chosen(requests, sampling.batch_size, stream)
             return
         for completion in self.engine.generate(requests, sampling, stream=stream):
@@ -50,15 +50,15 @@ class Asker:
         Calibrated, the label is taken whose log p(label | text) - log p(label | empty text) is largest: Holtzman et al.
         2021, arXiv:2104.08315, with the empty text as the domain's premise.
         """
-        labels = self.questions.labels
+        labels = self.request_builder.labels
         prior = [0.0] * len(labels)
-        if self.questions.calibrate:
-            empty = self.questions.choices(self.questions.nothing())
+        if self.request_builder.calibrate:
+            empty = self.request_builder.label_requests(self.request_builder.null_prompt())
             prior = [each.logprob for each in self.engine.score(empty, batch_size=batch_size)]
         for start in range(0, len(requests), RECORDS_AT_ONCE):
             part = requests[start : start + RECORDS_AT_ONCE]
-            asked = [choice for request in part for choice in self.questions.choices(request)]
-            found = self.engine.score(asked, batch_size=batch_size)
+            scored = [choice for request in part for choice in self.request_builder.label_requests(request)]
+            found = self.engine.score(scored, batch_size=batch_size)
             for request in part:
                 each_label = itertools.islice(found, len(labels))
                 scores = [each.logprob - own for each, own in zip(each_label, prior, strict=True)]
@@ -74,15 +74,17 @@ class Asker:
 
         What is scored is what training learns: the whole document and its end in language modelling, else the answers
         and their ends. Every such token is scored exactly once, given at least `window - stride` tokens before it (or
-        all there are): see `questions.spans`. `window` is the context unless given, `stride` half of it.
+        all there are): see `request_builder.spans`. `window` is the context unless given, `stride` half of it.
         Raises `UsageError` for a window beyond the context, `DataError` for a bad record.
         """
-        window, stride = self.questions.window(window, stride)
+        window, stride = self.request_builder.window(window, stride)
         remaining = iter(records)
         while part := list(itertools.islice(remaining, RECORDS_AT_ONCE)):
-            asked = [self.questions.to_score(record, window, stride) for record in part]
-            found = self.engine.score([request for each in asked for request in each.requests], batch_size=batch_size)
-            for record, scoring in zip(part, asked, strict=True):
+            scorings = [self.request_builder.loglikelihood_requests(record, window, stride) for record in part]
+            found = self.engine.score(
+                [request for each in scorings for request in each.requests], batch_size=batch_size
+            )
+            for record, scoring in zip(part, scorings, strict=True):
                 parts = list(itertools.islice(found, len(scoring.requests)))
                 yield Answer(
                     id=record.id,
@@ -92,54 +94,54 @@ class Asker:
                 )
 
 
-def answered(asker: Asker, records: Iterable[Record], sampling: Sampling) -> list[Answer]:
+def predict(predictor: Predictor, records: Iterable[Record], sampling: Sampling) -> list[Answer]:
     """One answer to each record beside everything that is right for it."""
-    asked = list(records)
-    for record in asked:
-        asker.task.check(record)
+    rows = list(records)
+    for record in rows:
+        predictor.task.check(record)
     return [
-        Answer(id=record.id, prediction=completion.text, references=asker.task.references(record))
-        for record, completion in zip(asked, asker.answers(asked, sampling), strict=True)
+        Answer(id=record.id, prediction=completion.text, references=predictor.task.references(record))
+        for record, completion in zip(rows, predictor.answers(rows, sampling), strict=True)
     ]
 
 
-def open_asker(
-    model: str | GivenModel,
+def open_predictor(
+    model: str | ModelHandle,
     *,
     task: str | None = None,
     precision: Precision | Literal["auto"] = "fp32",
     engine: str = "torch",
     offline: bool = False,
-    questions: Questions | None = None,
-    tell: Tell = silent,
-) -> Asker:
-    """Open a run, a model folder or `hf:ID` to be asked. `questions`: those of this model, if they are open already.
+    request_builder: RequestBuilder | None = None,
+    emit: EventSink = null_sink,
+) -> Predictor:
+    """Open a run, a model folder or `hf:ID` to be asked. `request_builder`: those of this model, if they are open already.
 
-    Raises what `find_model` and, before the weights are read, `open_questions` do.
+    Raises what `find_model` and, before the weights are read, `open_request_builder` do.
     """
-    given = find_model(model, task=task, offline=offline) if isinstance(model, str) else model
-    questions = questions or open_questions(given, tell=tell)
+    handle = find_model(model, task=task, offline=offline) if isinstance(model, str) else model
+    request_builder = request_builder or open_request_builder(handle, emit=emit)
     spec: EngineSpec = registry.load("engines", engine)
     computed = resolve_precision(precision)
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     built = spec.build(
-        model=_load(given, computed) if spec.needs_weights else None,
-        tokenizer=questions.layout.tokenizer,
-        family=given.family,
-        layout_context=questions.layout.context,
-        labels=given.labels,
+        model=_load(handle, computed) if spec.needs_weights else None,
+        tokenizer=request_builder.layout.tokenizer,
+        family=handle.family,
+        layout_context=request_builder.layout.context,
+        labels=handle.labels,
         device=device,
         precision=computed,
     )
-    return Asker(questions, built)
+    return Predictor(request_builder, built)
 
 
-def _load(given: GivenModel, precision: Precision) -> Any:
+def _load(handle: ModelHandle, precision: Precision) -> Any:
     """Weights in the precision of the computation: casting them once is faster than at every step.
 
     No labels are asked for: a classifier whose head is missing is refused, not given a random one.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    if given.folder.adapter is not None:
-        return with_adapter(given.folder).to(dtype)
-    return pretrained.load(given.folder.path, given.family, dtype=dtype)
+    if handle.folder.adapter is not None:
+        return with_adapter(handle.folder).to(dtype)
+    return pretrained.load(handle.folder.path, handle.family, dtype=dtype)

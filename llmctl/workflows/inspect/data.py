@@ -14,7 +14,7 @@ from llmctl import registry
 from llmctl.data.alphabet import BYTES
 from llmctl.data.batches import Blocks, Records
 from llmctl.data.codes import codes_of
-from llmctl.data.encode import Encoder, encode_split
+from llmctl.data.encode import TokenEncoder, encode_split
 from llmctl.data.examples import examples
 from llmctl.data.layout import Sample, layout_for
 from llmctl.data.spec import SPLITS
@@ -25,18 +25,18 @@ from llmctl.errors import DataError, UsageError
 from llmctl.models import families
 from llmctl.models.resolve import open_weights
 from llmctl.models.spec import HUB, ModelSpec
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import IGNORED, Examples, Family
-from llmctl.workflows.compatibility import check_able, check_instruction, told
+from llmctl.workflows.compatibility import check_able, check_instruction, resolve_instruction
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
 _BROKEN = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class ModelFormat:
     """Who reads the record: a model as far as its config and its tokenizer say."""
 
     name: str | None
@@ -45,7 +45,7 @@ class Reader:
     """The architecture, as config.json or the registry names it."""
     context: int | None
     tokenizer: Path
-    style: str | None = None
+    prompt_format: str | None = None
     instruction: str | None = None
     corruption: float | None = None
 
@@ -76,7 +76,7 @@ def show_data(
     if not task.packed and (records := prepared.manifest.splits.get(split)):
         _check_index(index, records, split)
     reader = _reader(prepared, task, model, offline=offline)
-    check_instruction(instruction, task, reader.family, reader.tokenizer, style=reader.style)
+    check_instruction(instruction, task, reader.family, reader.tokenizer, prompt_format=reader.prompt_format)
     if task.packed and reader.family == "decoder" and reader.tokenizer == prepared.tokenizer:
         with _store(prepared, task, split, None, reader.tokenizer) as store:
             _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
@@ -86,13 +86,13 @@ def show_data(
         tokenizer,
         reader.family,
         packed=task.packed,
-        style=reader.style,
+        prompt_format=reader.prompt_format,
         context=reader.context,
-        instruction=told(task, labels, instruction, reader.instruction),
+        instruction=resolve_instruction(task, labels, instruction, reader.instruction),
     )
-    mending = families.mending_of(reader.family, reader.kind, reader.corruption) if task.packed else None
+    denoising = families.denoising_of(reader.family, reader.kind, reader.corruption) if task.packed else None
     with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
-        source = examples(store, layout, block_size=prepared.manifest.block_size, mending=mending)
+        source = examples(store, layout, block_size=prepared.manifest.block_size, denoising=denoising)
         _check_index(index, len(source), split)
         rows = _rows(source, index, reader.family, tokenizer)
         label = prepared.manifest.labels[store.label(index)] if task.labelled and reader.family == "encoder" else None
@@ -106,7 +106,7 @@ def show_data(
         "task": task.name,
         "model": reader.name,
         "family": reader.family,
-        "style": layout.style,
+        "style": layout.prompt_format,
         **({} if label is None else {"label": label}),
         "learned": sum(row["learned"] for row in rows),
         "tokens": rows,
@@ -124,30 +124,30 @@ def _check_index(index: int, count: int, split: str) -> None:
 # Who reads
 
 
-def _reader(prepared: Prepared, task: Task, model: str | None, *, offline: bool) -> Reader:
+def _reader(prepared: Prepared, task: Task, model: str | None, *, offline: bool) -> ModelFormat:
     if model is None:
-        return Reader(None, task.families[0], "", None, prepared.tokenizer)
+        return ModelFormat(None, task.families[0], "", None, prepared.tokenizer)
     if registry.looks_like_path(model) or model.startswith(HUB):
-        reader = _given(prepared, task, model, offline=offline)
+        reader = _pretrained(prepared, task, model, offline=offline)
     else:
         name, _, size = model.partition(":")
         spec: ModelSpec = registry.load("models", name)
         if size and size not in spec.sizes:
             raise UsageError(f"{name} has no size {size!r}", hint=f"sizes: {', '.join(spec.sizes)}")
         context = spec.sizes[size or spec.default_size].context
-        reader = Reader(model, spec.family, spec.name, context, prepared.tokenizer)
+        reader = ModelFormat(model, spec.family, spec.name, context, prepared.tokenizer)
     check_able(model, task, reader.family, reader.kind)
     return reader
 
 
-def _given(prepared: Prepared, task: Task, model: str, *, offline: bool) -> Reader:
+def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) -> ModelFormat:
     folder = open_weights(model, offline=offline)
     card = folder.card if folder.card and folder.card.task == task.name else None
     family = folder.card.family if folder.card else families.family_of(folder.config)
     if family not in get_args(Family):
         raise UsageError(f"no such family: {family!r}", hint=f"{folder.path}/llmctl.json is not what llmctl wrote")
     tokenizer = folder.path if folder.has_tokenizer else prepared.tokenizer
-    return Reader(
+    return ModelFormat(
         model,
         cast(Family, family),
         str(folder.config.get("model_type", "")),
@@ -161,7 +161,7 @@ def _given(prepared: Prepared, task: Task, model: str, *, offline: bool) -> Read
 
 def _same(one: Path, other: Path) -> bool:
     files = [folder / "tokenizer.json" for folder in (one, other)]
-    return all(each.is_file() for each in files) and whole.sha256(files[0]) == whole.sha256(files[1])
+    return all(each.is_file() for each in files) and atomic.sha256(files[0]) == atomic.sha256(files[1])
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def _store(prepared: Prepared, task: Task, split: str, tokenizer: Any, folder: P
         yield TokenStore.open(prepared.tokens, split)
         return
     with tempfile.TemporaryDirectory() as made:
-        encoder, labels = Encoder(codes_of(tokenizer)), prepared.manifest.labels
+        encoder, labels = TokenEncoder(codes_of(tokenizer)), prepared.manifest.labels
         encode_split(task, prepared.text(split), encoder, Path(made), split, labels=labels)
         yield TokenStore.open(Path(made), split)
 
@@ -187,16 +187,16 @@ def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[
         return _of_sample(source.layout.sample(source.store.record(index)), family, tokenizer)
     arrays = source.arrays([index])
     shown = int(arrays["attention_mask"][0].sum()) if "attention_mask" in arrays else None  # what is behind is padding
-    seen, said = arrays["input_ids"][0, :shown].tolist(), arrays["labels"][0].tolist()
+    inputs, targets = arrays["input_ids"][0, :shown].tolist(), arrays["labels"][0].tolist()
     if family == "decoder":
         # Labels are the successors already: what comes after the first token is what is learned.
-        whole_block = [*seen[:1], *(label for label in said if label != IGNORED)]
+        whole_block = [*inputs[:1], *(label for label in targets if label != IGNORED)]
         return _pieces(whole_block, [False] + [True] * (len(whole_block) - 1), tokenizer)
     if family == "encoder-decoder":
-        return _pair(seen, [label for label in said if label != IGNORED], tokenizer)
-    said = said[:shown]
-    rows = _pieces(seen, [label != IGNORED for label in said], tokenizer)
-    for row, label in zip(rows, said, strict=True):
+        return _pair(inputs, [label for label in targets if label != IGNORED], tokenizer)
+    targets = targets[:shown]
+    rows = _pieces(inputs, [label != IGNORED for label in targets], tokenizer)
+    for row, label in zip(rows, targets, strict=True):
         if label != IGNORED:
             row["target"] = text_of(tokenizer, label)
     return rows
@@ -205,19 +205,19 @@ def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[
 def _of_sample(sample: Sample, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
     if family == "encoder-decoder":
         return _pair(sample.input_ids.tolist(), sample.target_ids.tolist(), tokenizer)
-    return _pieces(sample.input_ids.tolist(), sample.learned.tolist(), tokenizer)
+    return _pieces(sample.input_ids.tolist(), sample.loss_mask.tolist(), tokenizer)
 
 
 def _pair(source: Sequence[int], target: Sequence[int], tokenizer: Any) -> list[dict[str, Any]]:
-    given = _pieces(source, [False] * len(source), tokenizer)
-    said = _pieces(target, [True] * len(target), tokenizer)
-    return [{**row, "part": part} for part, rows in (("source", given), ("target", said)) for row in rows]
+    source_row = _pieces(source, [False] * len(source), tokenizer)
+    targets = _pieces(target, [True] * len(target), tokenizer)
+    return [{**row, "part": part} for part, rows in (("source", source_row), ("target", targets)) for row in rows]
 
 
-def _pieces(ids: Sequence[int], learned: Iterable[bool], tokenizer: Any) -> list[dict[str, Any]]:
+def _pieces(ids: Sequence[int], in_loss: Iterable[bool], tokenizer: Any) -> list[dict[str, Any]]:
     return [
         {"id": number, "text": text_of(tokenizer, number), "learned": bool(mark)}
-        for number, mark in zip(ids, learned, strict=True)
+        for number, mark in zip(ids, in_loss, strict=True)
     ]
 
 

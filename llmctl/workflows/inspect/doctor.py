@@ -186,16 +186,16 @@ def _text() -> Iterator[Finding]:
 
 def _threads() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS")
-    if asked and asked.isdigit() and int(asked) > cores:
+    requested = os.environ.get("OMP_NUM_THREADS")
+    if requested and requested.isdigit() and int(requested) > cores:
         yield Finding(
             "threads",
             "warning",
-            f"OMP_NUM_THREADS={asked} on {cores} cores: threads will wait for each other",
+            f"OMP_NUM_THREADS={requested} on {cores} cores: threads will wait for each other",
             f"export OMP_NUM_THREADS={cores}",
         )
     else:
-        yield Finding("threads", "ok", f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else ""))
+        yield Finding("threads", "ok", f"{cores} cores" + (f", OMP_NUM_THREADS={requested}" if requested else ""))
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if policy.upper() == "PASSIVE":
         yield Finding("waiting threads", "ok", "OMP_WAIT_POLICY=PASSIVE: they sleep, after a moment")

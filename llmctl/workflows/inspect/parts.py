@@ -38,14 +38,14 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         whole, (name, colon, size_name) = name, name.partition(":")
         size = size_name if colon else None
         if name not in registry.table("models").lookup and registry.looks_like_path(whole):
-            return _given(whole)
+            return _pretrained(whole)
     entry = registry.find(kind, name)
     part = registry.load(kind, entry.name)
     more = _model(part, size) if kind == "models" else _DESCRIBE[kind](part)
-    return {**entry.facts(), "aliases": list(entry.aliases), **more}
+    return {**entry.to_dict(), "aliases": list(entry.aliases), **more}
 
 
-def _given(place: str) -> dict[str, Any]:
+def _pretrained(place: str) -> dict[str, Any]:
     """A model that is no part of the registry, as far as its files say."""
     from llmctl.models import families
     from llmctl.models.resolve import open_weights
@@ -70,7 +70,7 @@ def _model(spec: ModelSpec, size: str | None) -> dict[str, Any]:
         hint = registry.near(size, spec.sizes) or f"sizes: {', '.join(spec.sizes)}"
         raise UsageError(f"{spec.name} has no size {size!r}", hint=hint)
     shown = {name: shape for name, shape in spec.sizes.items() if size in (None, name)}
-    defaults = spec.sizes[size or spec.default_size].given()
+    defaults = spec.sizes[size or spec.default_size].explicit()
     shape_options = {option["name"]: option for option in settings(type(spec.sizes[spec.default_size]))}
     return {
         "family": spec.family,
@@ -79,7 +79,7 @@ def _model(spec: ModelSpec, size: str | None) -> dict[str, Any]:
         "learning_rate": spec.learning_rate,
         "vocabulary": VOCABULARY,
         "sizes": [
-            {"size": name, "parameters": spec.parameters(shape, VOCABULARY), "settings": shape.given()}
+            {"size": name, "parameters": spec.parameters(shape, VOCABULARY), "settings": shape.explicit()}
             for name, shape in shown.items()
         ],
         "options": [
@@ -104,7 +104,7 @@ def _metric(spec: MetricSpec) -> dict[str, Any]:
     return {
         "scores": list(spec.scores),
         "scale": spec.scale,
-        "reads": spec.reads,
+        "reads": spec.output_type,
         "higher_is_better": spec.higher_is_better,
         "reference": spec.reference,
         "options": list(settings(spec.options)),

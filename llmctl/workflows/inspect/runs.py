@@ -108,12 +108,12 @@ def _scores(run: Path) -> Iterator[dict[str, Any]]:
     for path in (run / "evals").glob("*/scores.json"):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            told = {name: document[name] for name in ("split", "data", "at") if document.get(name) is not None}
-            scores = [{"evaluation": path.parent.name, **told, **score} for score in document["scores"]]
+            origin = {name: document[name] for name in ("split", "data", "at") if document.get(name) is not None}
+            scores = [{"evaluation": path.parent.name, **origin, **score} for score in document["scores"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError("is not what llmctl eval wrote", where=str(path)) from error
         # Evaluations of one second are numbered: -2, …, -10.
-        found.append((str(told.get("at", "")), len(path.parent.name), path.parent.name, scores))
+        found.append((str(origin.get("at", "")), len(path.parent.name), path.parent.name, scores))
     for *_, scores in sorted(found, key=lambda each: each[:3]):
         yield from scores
 

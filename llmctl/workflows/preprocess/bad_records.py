@@ -7,14 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Final, Literal, Self
 
-from llmctl.data.admit import SameId
+from llmctl.data.filter import ConflictingId
 from llmctl.data.formats import Bad
 from llmctl.errors import DataError
 from llmctl.types import Record
 from llmctl.workflows.preprocess.checks import with_way_out
 
 REJECTS: Final = "rejects.jsonl"
-SAME_IDS_TOLD: Final = 5
+SAME_IDS_SHOWN: Final = 5
 
 
 class BadRecords:
@@ -41,9 +41,9 @@ class BadRecords:
     def add(self, error: DataError, item: Record | Bad) -> None:
         """Take a refused record. Raises `DataError` where it ends the verb: ids that stand for different content are
         collected, so that several of them are told at once."""
-        if self._fails and isinstance(error, SameId):
+        if self._fails and isinstance(error, ConflictingId):
             self._same_ids.append(error)
-            if len(self._same_ids) == SAME_IDS_TOLD:
+            if len(self._same_ids) == SAME_IDS_SHOWN:
                 self.end()
         elif self._fails:
             raise with_way_out(error)

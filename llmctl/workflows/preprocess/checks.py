@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.data.formats import Bad
-from llmctl.data.read import Reading, parse_columns, plain_fields, scan
-from llmctl.data.sources import STDIN, Source, find_sources
+from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
+from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.data.spec import TOKENIZERS
-from llmctl.errors import ConfigError, DataError, Fault, Findings, MissingField, UsageError
+from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub
 from llmctl.models.spec import HUB
 from llmctl.registry import near
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.prepared import MANIFEST
 from llmctl.tasks.spec import Task
 from llmctl.workflows.preprocess.spec import PreprocessConfig
@@ -30,17 +30,17 @@ UNPACKED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PreprocessPlan:
     """What was found before anything slow starts."""
 
     task: Task
-    sources: tuple[Source, ...]
+    sources: tuple[InputSource, ...]
     tokenizer: Path | None
     """The folder of a given tokenizer; None where one is trained."""
     notes: tuple[str, ...]
     input_bytes: int
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
         return {
             "task": self.task.name,
@@ -53,34 +53,36 @@ class Plan:
         }
 
 
-def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Plan:
+def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> PreprocessPlan:
     """Check everything that can be checked without reading the data; no torch, nothing written.
 
     Raises all that is wrong: `UsageError` and `ConfigError` for what was asked, `DataError` for a first record that
     cannot be used, `EnvironmentFault` for the place, `IntegrityError` for a given tokenizer that would run code.
     """
-    findings = Findings()
-    findings.of("encoding", _check_encoding, config.encoding)
-    findings.of("splits", _check_fractions, config)
-    sources = tuple(findings.of("inputs", find_sources, config.inputs, config.source_file, config.target_file) or ())
+    collector = ErrorCollector()
+    collector.check("encoding", _check_encoding, config.encoding)
+    collector.check("splits", _check_fractions, config)
+    sources = tuple(
+        collector.check("inputs", find_sources, config.inputs, config.source_file, config.target_file) or ()
+    )
     # A built-in data set knows its task: where an input is not found, a task that is not named is not missed.
-    task = findings.of("task", _task, config, sources) if sources or config.task else None
+    task = collector.check("task", _task, config, sources) if sources or config.task else None
     if task is not None:
-        findings.of("columns", _check_columns, config, task)
-        findings.of("inputs", _check_kinds, task, sources)
-    if task is not None and config.on_bad_record == "fail" and findings.sound:
-        findings.of("inputs", _check_first_records, config, task, sources)
-    findings.of("out", _check_out, config, sources, force=force)
-    look = findings.sound or not config.tokenizer.startswith(HUB)
-    tokenizer = findings.of("tokenizer", _tokenizer, config, offline=offline) if look else None
-    findings.tell()
+        collector.check("columns", _check_columns, config, task)
+        collector.check("inputs", _check_kinds, task, sources)
+    if task is not None and config.on_bad_record == "fail" and collector.ok:
+        collector.check("inputs", _check_first_records, config, task, sources)
+    collector.check("out", _check_out, config, sources, force=force)
+    look = collector.ok or not config.tokenizer.startswith(HUB)
+    tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
+    collector.raise_all()
     assert task is not None
     assert tokenizer is not None
     folder, notes = tokenizer
-    return Plan(task, sources, folder, tuple(notes), _unpacked_bytes(sources))
+    return PreprocessPlan(task, sources, folder, tuple(notes), _unpacked_bytes(sources))
 
 
-def _check_kinds(task: Task, sources: Iterable[Source]) -> None:
+def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:
     """Raise `UsageError` for files that hold no records of the task."""
     for source in sources:
         if source.format == "text":
@@ -89,11 +91,11 @@ def _check_kinds(task: Task, sources: Iterable[Source]) -> None:
         raise UsageError(f"--source-file and --target-file make records of translation, not of {task.name}")
 
 
-def _check_out(config: PreprocessConfig, sources: Iterable[Source], *, force: bool) -> None:
-    whole.refuse_existing(config.out, force=force, marker=MANIFEST)
+def _check_out(config: PreprocessConfig, sources: Iterable[InputSource], *, force: bool) -> None:
+    atomic.refuse_existing(config.out, force=force, marker=MANIFEST)
     folders = [Path(word) for word in config.inputs if Path(word).is_dir()]
-    whole.refuse_same(config.out, [*folders, *(path for source in sources for path in source.paths)])
-    whole.check_writable(config.out, bytes_needed=2 * _unpacked_bytes(sources))
+    atomic.refuse_same(config.out, [*folders, *(path for source in sources for path in source.paths)])
+    atomic.check_writable(config.out, bytes_needed=2 * _unpacked_bytes(sources))
 
 
 def _check_encoding(name: str) -> None:
@@ -123,7 +125,7 @@ def _check_columns(config: PreprocessConfig, task: Task) -> None:
         raise ConfigError(faults)
 
 
-def _task(config: PreprocessConfig, sources: Iterable[Source]) -> Task:
+def _task(config: PreprocessConfig, sources: Iterable[InputSource]) -> Task:
     known = {source.task for source in sources if source.task}
     if config.task is None and len(known) != 1:
         raise UsageError("--task is required", hint=f"tasks: {', '.join(registry.table('tasks').entries)}")
@@ -131,7 +133,7 @@ def _task(config: PreprocessConfig, sources: Iterable[Source]) -> Task:
     return task
 
 
-def _unpacked_bytes(sources: Iterable[Source]) -> int:
+def _unpacked_bytes(sources: Iterable[InputSource]) -> int:
     """About how much text there is. Standard input counts nothing."""
     return sum(
         path.stat().st_size * (UNPACKED if path.suffix in (".gz", ".zst", ".parquet") else 1)
@@ -157,21 +159,21 @@ def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None,
     return folder, settings_of(folder)[1]
 
 
-def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[Source, ...]) -> None:
+def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[InputSource, ...]) -> None:
     """Names of columns are wrong in the first record already, or not at all."""
     for source in sources[:PEEKED_SOURCES]:
         if source.path is not None:
             # By lines, so that no more than the beginning of a plain text is read.
-            reading = reading_of(config, task)
-            reading.document = "line"
-            with contextlib.closing(scan([source], reading)) as items:
+            context = read_context_of(config, task)
+            context.document = "line"
+            with contextlib.closing(scan([source], context)) as items:
                 first = next(items, None)
             if isinstance(first, Bad):
                 raise with_way_out(first.error, first=True)
 
 
-def reading_of(config: PreprocessConfig, task: Task) -> Reading:
-    return Reading(
+def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
+    return ReadContext(
         check=task.check,
         rename=parse_columns(config.columns),
         wanted=[column.name for column in task.columns],

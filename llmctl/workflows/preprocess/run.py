@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmctl import __version__
-from llmctl.data.admit import Admission, Dropped
-from llmctl.data.read import Reading, scan
-from llmctl.data.sources import STDIN, Source
+from llmctl.data.filter import DroppedRecord, RecordFilter
+from llmctl.data.read import ReadContext, scan
+from llmctl.data.sources import STDIN, InputSource
 from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.locks import locked
-from llmctl.store.prepared import MANIFEST, Counts, InputFile, Lengths, Manifest, TokenizerFacts, data_card
-from llmctl.types import Event, Tell
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
+from llmctl.types import Event, EventSink
 from llmctl.workflows.preprocess.bad_records import REJECTS, BadRecords
-from llmctl.workflows.preprocess.checks import Plan, preflight, reading_of
+from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, read_context_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 if TYPE_CHECKING:
     from llmctl.data.encode import Workers
 
-__all__ = ["Plan", "PreprocessResult", "preflight", "preprocess"]
+__all__ = ["PreprocessPlan", "PreprocessResult", "preflight", "preprocess"]
 
-TELL_EVERY_SECONDS: Final = 0.5
+REPORT_EVERY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +50,30 @@ def refusal(document: Mapping[str, Any]) -> GateError | None:
     rejected = document.get("records", {}).get("rejected", 0)
     if not rejected:
         return None
-    said = "1 record was" if rejected == 1 else f"{rejected:,} records were"
-    return GateError(f"{said} rejected", hint=f"see {Path(document['out']) / REJECTS} for each with its reason")
+    message = "1 record was" if rejected == 1 else f"{rejected:,} records were"
+    return GateError(f"{message} rejected", hint=f"see {Path(document['out']) / REJECTS} for each with its reason")
 
 
-def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool = False) -> PreprocessResult:
+def preprocess(
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, *, force: bool = False
+) -> PreprocessResult:
     """Make the prepared folder. Raises `DataError` for bad data, `BusyError` where another process makes this folder."""
     begin = time.monotonic()
     for note in plan.notes:
-        tell(Event("note", {"text": note}))
-    _clear_leftovers(config.out, tell)
+        emit(Event("note", {"text": note}))
+    _clear_leftovers(config.out, emit)
     from llmctl.data.encode import Workers, worker_count
 
     workers = Workers(worker_count(config.workers, plan.input_bytes))
-    with workers, whole.whole_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
-        taken = _take(config, plan, tell, folder)
-        inputs = _inputs(plan.sources, taken.reading)
-        kind = _make_tokenizer(config, plan, tell, folder, taken)
-        tokens = _encode(config, plan, tell, folder, taken, workers)
+    with workers, atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
+        taken = _take(config, plan, emit, folder)
+        inputs = _inputs(plan.sources, taken.context)
+        kind = _make_tokenizer(config, plan, emit, folder, taken)
+        tokens = _encode(config, plan, emit, folder, taken, workers)
         kept = sum(taken.splits.values())
         for split in _check_splits(config, taken):
             said = f"the {split} split is empty: {kept:,} records are too few for its fraction"
-            tell(Event("warning", {"text": said}))
+            emit(Event("warning", {"text": said}))
         manifest = Manifest(
             llmctl=__version__,
             task=plan.task.name,
@@ -84,32 +86,32 @@ def preprocess(config: PreprocessConfig, plan: Plan, tell: Tell, *, force: bool 
             inputs=tuple(inputs),
             labels=taken.labels,
             block_size=config.block_size if plan.task.packed else None,
-            text_sha256={split: whole.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
+            text_sha256={split: atomic.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
             config=config.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
             cleaned=taken.cleaned,
         )
-        whole.write_text(folder / "README.md", data_card(manifest))
-        whole.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        atomic.write_text(folder / "README.md", data_card(manifest))
+        atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return PreprocessResult(manifest, config.out)
 
 
-def _clear_leftovers(out: Path, tell: Tell) -> None:
+def _clear_leftovers(out: Path, emit: EventSink) -> None:
     """Remove what a killed process left; raise `BusyError` where a living one is making this folder."""
     import shutil
 
-    for each in sorted(out.absolute().parent.glob(f"{whole.TEMPORARY}*")):
-        if each.name.startswith(f"{whole.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
+    for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
+        if each.name.startswith(f"{atomic.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
             with locked(each):
                 shutil.rmtree(each)
-            tell(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
+            emit(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
 
 
 @dataclass(slots=True)
 class _Taken:
     """What reading found."""
 
-    reading: Reading
+    context: ReadContext
     read: int = 0
     rejected: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -119,26 +121,26 @@ class _Taken:
     cleaned: dict[str, int] = field(default_factory=dict)
 
 
-def _take(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path) -> _Taken:
+def _take(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _Taken:
     """Read, clean, judge and write every record."""
     from llmctl.data.text import TextWriter
 
     columns = {column.name: column.kind for column in plan.task.columns}
-    taken = _Taken(reading_of(config, plan.task))
-    admission = Admission(plan.task, list(columns), config.clean, config.dedup, config.splits)
-    progress = _Progress(tell, "read")
+    taken = _Taken(read_context_of(config, plan.task))
+    record_filter = RecordFilter(plan.task, list(columns), config.clean, config.dedup, config.splits)
+    progress = _Progress(emit, "read")
     labels: set[str] = set()
     bad = BadRecords(config.on_bad_record, folder, taken.dropped)
     with TextWriter(folder / "text", columns) as text, bad:
-        for item in scan(plan.sources, taken.reading):
+        for item in scan(plan.sources, taken.context):
             taken.read += 1
             progress.add(1)
             try:
-                found = admission.judge(item)
+                found = record_filter.apply(item)
             except DataError as error:
                 bad.add(error, item)
                 continue
-            if isinstance(found, Dropped):
+            if isinstance(found, DroppedRecord):
                 taken.dropped[found.reason] += 1
                 continue
             text.add(found.split, found.record, found.characters)
@@ -149,10 +151,10 @@ def _take(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path) -> _Ta
     taken.splits, taken.characters = dict(text.records), dict(text.characters)
     taken.rejected = bad.rejected
     taken.labels = tuple(sorted(labels)) if plan.task.labelled else ()
-    taken.cleaned = {"byte_order_marks": taken.reading.boms, "nul_characters": admission.cleaner.nul}
+    taken.cleaned = {"byte_order_marks": taken.context.boms, "nul_characters": record_filter.cleaner.nul}
     if any(taken.cleaned.values()):
-        said = f"removed {taken.reading.boms:,} byte-order marks and {admission.cleaner.nul:,} NUL characters"
-        tell(Event("note", {"text": said}))
+        message = f"removed {taken.context.boms:,} byte-order marks and {record_filter.cleaner.nul:,} NUL characters"
+        emit(Event("note", {"text": message}))
     if not taken.read:
         raise DataError("no records", where=", ".join(source.name for source in plan.sources))
     _check_splits(config, taken)
@@ -169,11 +171,11 @@ def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
         rejected = f", {taken.rejected:,} rejected" if taken.rejected else ""
         raise DataError(f"no record is left of {taken.read:,}: {reasons or 'none dropped'}{rejected}")
-    asked = {"validation": config.splits.validation, "test": config.splits.test}
-    wanted = [split for split, fraction in asked.items() if fraction > 0]
+    requested = {"validation": config.splits.validation, "test": config.splits.test}
+    wanted = [split for split, fraction in requested.items() if fraction > 0]
     empty = [split for split in wanted if not taken.splits[split]]
     # Files that are one document each are few, and can be cut; other small data may well be meant so.
-    if not taken.splits["train"] or (wanted and empty == wanted and taken.reading.whole_files == taken.read):
+    if not taken.splits["train"] or (wanted and empty == wanted and taken.context.whole_files == taken.read):
         count = "the only record" if kept == 1 else f"all {kept:,} records"
         place = next(split for split in SPLITS if taken.splits[split])
         raise DataError(
@@ -184,19 +186,21 @@ def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
     return empty
 
 
-def _inputs(sources: Iterable[Source], reading: Reading) -> list[InputFile]:
+def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputFile]:
     """What was read, with hashes."""
     found = []
     for source in sources:
         if source.path is None:
-            found.append(InputFile(path=STDIN, bytes=reading.stdin_bytes, sha256=reading.stdin_hash.hexdigest()))
+            found.append(InputFile(path=STDIN, bytes=context.stdin_bytes, sha256=context.stdin_hash.hexdigest()))
         for path in source.paths:
             name = source.name if source.task else str(path)
-            found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=whole.sha256(path)))
+            found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=atomic.sha256(path)))
     return found
 
 
-def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken) -> TokenizerFacts:
+def _make_tokenizer(
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken
+) -> TokenizerFacts:
     """Train a tokenizer on the train split, or copy the given one."""
     from llmctl.data import tokenizers
     from llmctl.data.codes import open_codes
@@ -210,10 +214,12 @@ def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Pa
     else:
         kind, characters = config.tokenizer, taken.characters["train"]
         limit = tokenizers.sample_size(kind, config.vocab_size)
-        tell(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
+        emit(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
         if characters > limit > 0:
-            said = f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
-            tell(Event("note", {"text": said}))
+            message = (
+                f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
+            )
+            emit(Event("note", {"text": message}))
 
         def texts() -> Iterator[str]:
             for record in read_text(folder / "text" / "train-00000.parquet"):
@@ -223,20 +229,20 @@ def _make_tokenizer(config: PreprocessConfig, plan: Plan, tell: Tell, folder: Pa
         tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
         known = open_codes(out)
     size = known.tokenizer.get_vocab_size(with_added_tokens=True)
-    return TokenizerFacts(kind=kind, vocab_size=size, sha256=whole.sha256(out / "tokenizer.json"))
+    return TokenizerFacts(kind=kind, vocab_size=size, sha256=atomic.sha256(out / "tokenizer.json"))
 
 
 def _encode(
-    config: PreprocessConfig, plan: Plan, tell: Tell, folder: Path, taken: _Taken, workers: Workers
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken, workers: Workers
 ) -> dict[str, int]:
     """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
     from llmctl.data.codes import open_codes
-    from llmctl.data.encode import Encoder, encode_split
+    from llmctl.data.encode import TokenEncoder, encode_split
     from llmctl.data.text import keep
 
-    encoder = Encoder(open_codes(folder / "tokenizer"))
+    encoder = TokenEncoder(open_codes(folder / "tokenizer"))
     workers.use(folder / "tokenizer")
-    progress = _Progress(tell, "encode", total=sum(taken.splits.values()))
+    progress = _Progress(emit, "encode", total=sum(taken.splits.values()))
     tokens: dict[str, int] = {}
     for split in SPLITS:
         path = folder / "text" / f"{split}-00000.parquet"
@@ -260,7 +266,7 @@ def _encode(
     return tokens
 
 
-def _lengths(folder: Path, taken: _Taken) -> dict[str, Lengths]:
+def _lengths(folder: Path, taken: _Taken) -> dict[str, LengthStats]:
     """How long the records of each split are that has some."""
     from llmctl.data.lengths import measure
     from llmctl.data.tokens import TokenStore
@@ -271,17 +277,17 @@ def _lengths(folder: Path, taken: _Taken) -> dict[str, Lengths]:
 class _Progress:
     """Tells how many records are done, not too often."""
 
-    def __init__(self, tell: Tell, stage: str, total: int | None = None) -> None:
-        self._tell = tell
+    def __init__(self, emit: EventSink, stage: str, total: int | None = None) -> None:
+        self._emit = emit
         self._fields: dict[str, Any] = {"stage": stage} | ({} if total is None else {"total": total})
         self._records = 0
-        self._told = time.monotonic()
+        self._emitted_at = time.monotonic()
 
     def add(self, records: int) -> None:
         self._records += records
-        if time.monotonic() - self._told >= TELL_EVERY_SECONDS:
+        if time.monotonic() - self._emitted_at >= REPORT_EVERY_SECONDS:
             self.end()
 
     def end(self) -> None:
-        self._tell(Event("progress", {**self._fields, "records": self._records}))
-        self._told = time.monotonic()
+        self._emit(Event("progress", {**self._fields, "records": self._records}))
+        self._emitted_at = time.monotonic()

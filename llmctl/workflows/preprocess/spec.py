@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from llmctl.config import Document, Size, Spec, Whole, flag, key
+from pydantic import StrictInt
+
+from llmctl.config import DocumentUnit, Size, Spec, flag, key
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 
@@ -17,7 +19,7 @@ class PreprocessConfig(Spec):
     task: TaskName | None = flag(None, "what the records are for; a built-in data set knows its own", panel="Main")
     out: Path = flag(..., "the folder to make", panel="Main")
     columns: ColumnMap | None = flag(None, "your names of the fields: text=body,label=stars", panel="Input")
-    document: Document = flag("file", "what one document of a plain text file is", panel="Input")
+    document: DocumentUnit = flag("file", "what one document of a plain text file is", panel="Input")
     source_file: Path | None = flag(None, "source lines, aligned with --target-file", panel="Input")
     target_file: Path | None = flag(None, "target lines, aligned with --source-file", panel="Input")
     encoding: str = flag("utf-8", "encoding of the input files", panel="Input")
@@ -33,5 +35,5 @@ class PreprocessConfig(Spec):
     splits: Splits = key(Splits(), "fractions held out")
     clean: Clean = key(Clean(), "how text is cleaned")
     dedup: Dedup = key(Dedup(), "which duplicates are dropped")
-    workers: Whole = flag(0, "processes that read and encode; 0 for one a core", panel="Run", ge=0)
-    seed: Whole = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    workers: StrictInt = flag(0, "processes that read and encode; 0 for one a core", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)

@@ -40,9 +40,9 @@ class Preprocess(Verb[PreprocessConfig]):
         return STDIN not in config.inputs
 
     def check_early(self, config: PreprocessConfig) -> None:
-        from llmctl.store import whole
+        from llmctl.store import atomic
 
-        whole.refuse_same(config.out, self.reads(config))
+        atomic.refuse_same(config.out, self.reads(config))
 
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         records = document["records"]
@@ -61,7 +61,7 @@ class Preprocess(Verb[PreprocessConfig]):
     def run(self, config: PreprocessConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.preprocess import run
 
-        document = run.preprocess(config, plan, context.tell, force=context.force).document()
+        document = run.preprocess(config, plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document), self.refusal(document))
 
 

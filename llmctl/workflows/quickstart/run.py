@@ -14,9 +14,9 @@ from typing import Any, Final
 from llmctl import config as configuration
 from llmctl import registry
 from llmctl.metrics.parse import request_metric
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.prepared import open_prepared
-from llmctl.types import Answer, Event, Score, Tell
+from llmctl.types import Answer, Event, EventSink, Score
 from llmctl.workflows.evaluate import run as evaluate
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.generate import run as generate
@@ -38,7 +38,7 @@ MARKER: Final = "quickstart.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class QuickstartResult:
     """The contract's fields of **quickstart**."""
 
     fields: Mapping[str, Any]
@@ -60,12 +60,12 @@ class Steps:
 def preflight(config: QuickstartConfig, *, force: bool) -> Path:
     """The folder to make: the one named, or the first of `quickstart`, `quickstart-2`, … that is free."""
     if config.out is not None:
-        whole.refuse_existing(config.out, force=force, marker=MARKER)
+        atomic.refuse_existing(config.out, force=force, marker=MARKER)
         out = config.out
     else:
         names = ("quickstart", *(f"quickstart-{number}" for number in range(2, 10_000)))
         out = next(Path(name) for name in names if not Path(name).exists())
-    whole.check_writable(out, bytes_needed=200 * 2**20)
+    atomic.check_writable(out, bytes_needed=200 * 2**20)
     return out
 
 
@@ -86,64 +86,64 @@ def _training(data: Path, model: str, out: Path, **settings: Any) -> TrainConfig
     return configuration.validate(TrainConfig, {"data": data, "model": model, "out": out, **settings})
 
 
-def quickstart(config: QuickstartConfig, out: Path, tell: Tell, *, force: bool = False) -> Result:
+def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: bool = False) -> QuickstartResult:
     """Prepare, train, generate and score two models; baselines beside them."""
     started = time.monotonic()
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     # From the beginning, so that --force replaces what an interrupted one left.
-    whole.write_json(out / MARKER, {"finished": False})
+    atomic.write_json(out / MARKER, {"finished": False})
     todo = steps(config, out)
     commands = commands_of(todo)
 
-    tell(Event("note", {"text": f"$ {commands[0]}"}))
-    _prepare(todo.prepare_dates, tell)
+    emit(Event("note", {"text": f"$ {commands[0]}"}))
+    _prepare(todo.prepare_dates, emit)
     baselines = _translation_baselines(todo.translator)
-    tell(Event("note", {"text": f"$ {commands[1]}"}))
-    _train(todo.translator, tell)
-    bleu = _score(todo.translator, "bleu", tell)
+    emit(Event("note", {"text": f"$ {commands[1]}"}))
+    _train(todo.translator, emit)
+    bleu = _score(todo.translator, "bleu", emit)
 
-    tell(Event("note", {"text": f"$ {commands[2]}"}))
-    _prepare(todo.prepare_sonnets, tell)
-    tell(Event("note", {"text": f"$ {commands[3]}"}))
-    _train(todo.poet, tell)
-    perplexity = _score(todo.poet, "perplexity", tell)
+    emit(Event("note", {"text": f"$ {commands[2]}"}))
+    _prepare(todo.prepare_sonnets, emit)
+    emit(Event("note", {"text": f"$ {commands[3]}"}))
+    _train(todo.poet, emit)
+    perplexity = _score(todo.poet, "perplexity", emit)
     baselines.append(_unigram(todo.poet))
 
     fields = {
         "scores": [
-            _told(bleu, f"lstm-seq2seq on {DATES}, test split"),
-            _told(perplexity, f"lstm on {SONNETS}, test split"),
+            _score_row(bleu, f"lstm-seq2seq on {DATES}, test split"),
+            _score_row(perplexity, f"lstm on {SONNETS}, test split"),
         ],
         "baselines": baselines,
-        "samples": [*_translations(todo.translator, tell), *_poems(todo.poet, config.seed, tell)],
+        "samples": [*_translations(todo.translator, emit), *_poems(todo.poet, config.seed, emit)],
         "next": commands_after(todo),
         "commands": commands,
         "out": str(out),
         "seconds": round(time.monotonic() - started, 3),
     }
-    whole.write_json(out / MARKER, fields)
-    return Result(fields)
+    atomic.write_json(out / MARKER, fields)
+    return QuickstartResult(fields)
 
 
-def _prepare(config: PreprocessConfig, tell: Tell) -> None:
-    preprocess.preprocess(config, preprocess.preflight(config, force=False, offline=True), tell)
+def _prepare(config: PreprocessConfig, emit: EventSink) -> None:
+    preprocess.preprocess(config, preprocess.preflight(config, force=False, offline=True), emit)
 
 
-def _train(config: TrainConfig, tell: Tell) -> None:
-    train.train(config, train.preflight(config, force=False, offline=True), tell)
+def _train(config: TrainConfig, emit: EventSink) -> None:
+    train.train(config, train.preflight(config, force=False, offline=True), emit)
 
 
-def _score(config: TrainConfig, metric: str, tell: Tell) -> Score:
-    asked = EvalConfig(
+def _score(config: TrainConfig, metric: str, emit: EventSink) -> Score:
+    evaluation = EvalConfig(
         model=str(config.out), data=config.data, metric=(request_metric(metric),), batch_size=128, seed=config.seed
     )
-    checked = evaluate.preflight(asked, force=False, offline=True)
-    return evaluate.evaluate(asked, checked, tell).scores[0]
+    checked = evaluate.preflight(evaluation, force=False, offline=True)
+    return evaluate.evaluate(evaluation, checked, emit).scores[0]
 
 
-def _told(score: Score, what: str) -> dict[str, Any]:
+def _score_row(score: Score, what: str) -> dict[str, Any]:
     return {**evaluate.score_fields(score), "what": what}
 
 
@@ -154,8 +154,8 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     from llmctl.data.text import read_text
     from llmctl.engines.local import TorchEngine
     from llmctl.engines.spec import Sampling
-    from llmctl.workflows.inference.requests import Questions
-    from llmctl.workflows.inference.session import Asker, answered
+    from llmctl.workflows.inference.requests import RequestBuilder
+    from llmctl.workflows.inference.session import Predictor, predict
     from llmctl.workflows.train import assemble as parts
 
     checked = train.preflight(config, force=False, offline=True)
@@ -163,8 +163,8 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     torch.manual_seed(config.seed)
     built = parts.assemble(checked, config, lambda event: None, lambda make: make())
     engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
-    asker = Asker(Questions(checked.task, built.layout), engine)
-    untrained = answered(asker, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))
+    predictor = Predictor(RequestBuilder(checked.task, built.layout), engine)
+    untrained = predict(predictor, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))
     copied = [Answer(record.id, record.fields["source"], checked.task.references(record)) for record in records]
     return [
         {
@@ -192,40 +192,41 @@ def _unigram(config: TrainConfig) -> dict[str, Any]:
     from llmctl.data.tokens import TokenStore
 
     prepared = open_prepared(config.data)
-    learned, held_out = (TokenStore.open(prepared.tokens, split).values for split in ("train", "test"))
+    train_ids, held_out = (TokenStore.open(prepared.tokens, split).values for split in ("train", "test"))
     size = prepared.manifest.tokenizer.vocab_size
-    counts = np.bincount(learned, minlength=size).astype(np.float64) + 1.0
+    counts = np.bincount(train_ids, minlength=size).astype(np.float64) + 1.0
     opening = 1  # <bos> is given, not predicted
     predicted = held_out[held_out != opening]
     loss = -float(np.log(counts[predicted] / (counts.sum() - counts[opening])).mean())
     return {"metric": "perplexity", "value": math.exp(loss), "what": "the unigram model of the training split"}
 
 
-def _translations(config: TrainConfig, tell: Tell) -> list[dict[str, Any]]:
+def _translations(config: TrainConfig, emit: EventSink) -> list[dict[str, Any]]:
     from llmctl.data.text import read_text
 
     prepared = open_prepared(config.data)
     records = list(islice(read_text(prepared.text("test")), SHOWN))
     prompts = tuple(record.fields["source"] for record in records)
-    found = _generated(GenerateConfig(model=str(config.out), prompt=prompts, max_new_tokens=48), tell)
+    found = _generated(GenerateConfig(model=str(config.out), prompt=prompts, max_new_tokens=48), emit)
     return [
         {"prompt": prompt, "text": row["text"], "reference": record.fields["target"]}
         for prompt, row, record in zip(prompts, found, records, strict=True)
     ]
 
 
-def _poems(config: TrainConfig, seed: int, tell: Tell) -> list[dict[str, Any]]:
-    asked = GenerateConfig(
+def _poems(config: TrainConfig, seed: int, emit: EventSink) -> list[dict[str, Any]]:
+    generation = GenerateConfig(
         model=str(config.out), prompt=PROMPTS, max_new_tokens=60, temperature=0.7, top_p=0.9, seed=seed
     )
     return [
-        {"prompt": prompt, "text": row["text"]} for prompt, row in zip(PROMPTS, _generated(asked, tell), strict=True)
+        {"prompt": prompt, "text": row["text"]}
+        for prompt, row in zip(PROMPTS, _generated(generation, emit), strict=True)
     ]
 
 
-def _generated(config: GenerateConfig, tell: Tell) -> list[dict[str, Any]]:
+def _generated(config: GenerateConfig, emit: EventSink) -> list[dict[str, Any]]:
     checked = generate.preflight(config, force=False, offline=True)
-    rows: list[dict[str, Any]] = generate.generate(config, checked, tell).document()["completions"]
+    rows: list[dict[str, Any]] = generate.generate(config, checked, emit).document()["completions"]
     return rows
 
 

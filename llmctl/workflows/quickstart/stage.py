@@ -29,7 +29,7 @@ class Quickstart(Verb[QuickstartConfig]):
     def run(self, config: QuickstartConfig, plan: Path, context: Context) -> Output:
         from llmctl.workflows.quickstart import run
 
-        document = run.quickstart(config, plan, context.tell, force=context.force).document()
+        document = run.quickstart(config, plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document))
 
 

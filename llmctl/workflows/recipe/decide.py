@@ -31,7 +31,7 @@ class Decision:
     owned: bool = False
     pending: bool = False
     """An input is yet to be made by a stage before: decided again when its turn comes."""
-    record: stage.Record | None = None
+    record: stage.StageRecord | None = None
 
 
 def plan(all_stages: Sequence[Stage], *, force: bool = False) -> list[Decision]:
@@ -72,7 +72,7 @@ class _Found(NamedTuple):
     """What lies where a stage's output goes. Intact: as its record says. Owned: a stage may replace it."""
 
     there: bool = False
-    record: stage.Record | None = None
+    record: stage.StageRecord | None = None
     intact: bool = False
     owned: bool = False
 
@@ -114,7 +114,7 @@ def lies_in(path: Path, made: Path | None) -> bool:
     return made is not None and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(made))
 
 
-def _changes(each: Stage, record: stage.Record, hashes: Mapping[str, str]) -> Iterator[str]:
+def _changes(each: Stage, record: stage.StageRecord, hashes: Mapping[str, str]) -> Iterator[str]:
     """What is not as the record says."""
     if record.verb != each.verb.name:
         yield f"it was made by {record.verb}"

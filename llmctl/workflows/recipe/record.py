@@ -18,7 +18,7 @@ from pydantic import ConfigDict, ValidationError
 
 from llmctl import __version__
 from llmctl.config import Spec
-from llmctl.store import runs, whole
+from llmctl.store import atomic, runs
 from llmctl.store.prepared import MANIFEST, is_prepared
 
 RECORD: Final = "stage.json"
@@ -26,7 +26,7 @@ ROWS: Final = "completions"
 """What an output file holds already is not written into its record again."""
 
 
-class Record(Spec):
+class StageRecord(Spec):
     """`stage.json`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -50,16 +50,16 @@ def record_path(place: Path) -> Path:
     return place / RECORD if place.is_dir() else place.with_name(f"{place.name}.{RECORD}")
 
 
-def read_record(place: Path) -> Record | None:
+def read_record(place: Path) -> StageRecord | None:
     """The record of the stage that made `place`; None where there is none that can be read."""
     try:
-        return Record.model_validate(json.loads(record_path(place).read_text(encoding="utf-8")))
+        return StageRecord.model_validate(json.loads(record_path(place).read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):
         return None  # not a stage's output, or an edited record: it counts as not made by a stage
 
 
 def write_record(verb: str, config: Spec, read: Mapping[str, str], place: Path, document: Mapping[str, Any]) -> None:
-    record = Record(
+    record = StageRecord(
         verb=verb,
         llmctl=__version__,
         config=settings(config),
@@ -68,10 +68,10 @@ def write_record(verb: str, config: Spec, read: Mapping[str, str], place: Path, 
         document={name: value for name, value in document.items() if name != ROWS or not place.is_file()},
         at=runs.now(),
     )
-    whole.write_json(record_path(place), record.model_dump())
+    atomic.write_json(record_path(place), record.model_dump())
 
 
-def recalled(record: Record, place: Path) -> dict[str, Any]:
+def recalled(record: StageRecord, place: Path) -> dict[str, Any]:
     """The document of the stage that made `place`; answers are read from the file that holds them."""
     if not place.is_file():
         return record.document
@@ -80,13 +80,13 @@ def recalled(record: Record, place: Path) -> dict[str, Any]:
 
 
 def _claim(place: Path) -> Path:
-    return place.parent / f"{whole.TEMPORARY}{place.name}-stage"
+    return place.parent / f"{atomic.TEMPORARY}{place.name}-stage"
 
 
 @contextlib.contextmanager
 def claimed(place: Path) -> Iterator[None]:
     """Say that what appears at `place` is a stage's, for as long as there is no record that says so."""
-    whole.write_text(_claim(place), f"{os.getpid()}\n")
+    atomic.write_text(_claim(place), f"{os.getpid()}\n")
     try:
         yield
     except BaseException:
@@ -115,7 +115,7 @@ def fingerprint(place: Path) -> str:
     sizes of the rest; of any other folder every file.
     """
     if place.is_file():
-        return whole.sha256(place)
+        return atomic.sha256(place)
     if (place / runs.RUN).is_file():
         place = place / "model"
     by_size = is_prepared(place)
@@ -123,9 +123,9 @@ def fingerprint(place: Path) -> str:
     empty = True
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place).as_posix()
-        if name == RECORD or not path.is_file() or path.name.startswith(whole.TEMPORARY):
+        if name == RECORD or not path.is_file() or path.name.startswith(atomic.TEMPORARY):
             continue
-        of = str(path.stat().st_size) if by_size and name != MANIFEST else whole.sha256(path)
+        of = str(path.stat().st_size) if by_size and name != MANIFEST else atomic.sha256(path)
         found.update(f"{name}\0{of}\n".encode("utf-8", "surrogateescape"))
         empty = False
     return "" if empty else found.hexdigest()

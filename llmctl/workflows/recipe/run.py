@@ -12,8 +12,8 @@ from typing import Any, Literal
 from llmctl import config as configuration
 from llmctl.config import Spec
 from llmctl.errors import LlmctlError, UsageError
-from llmctl.store import whole
-from llmctl.types import Event, Tell
+from llmctl.store import atomic
+from llmctl.types import Event, EventSink
 from llmctl.verbs import Context
 from llmctl.workflows.recipe import record as stage
 from llmctl.workflows.recipe.decide import Decision, decide, lies_in, plan
@@ -49,14 +49,14 @@ class Outcome:
 
 def run(
     all_stages: Sequence[Stage],
-    tell: Tell,
+    emit: EventSink,
     *,
     force: bool = False,
     offline: bool = False,
 ) -> list[Outcome]:
     """Run what is not unchanged. An error of a stage ends the run with that error; its `document` tells all stages."""
     decisions = plan(all_stages, force=force)
-    context = Context(tell, force=force, offline=offline)
+    context = Context(emit, force=force, offline=offline)
     _check(all_stages, decisions, context)
     outcomes: list[Outcome] = []
     for each, decision in zip(all_stages, decisions, strict=True):
@@ -68,7 +68,7 @@ def run(
         name = f"{verb} {made}" if several and made else verb
         # The result tells what was skipped.
         event = "detail" if settled.status == "skipped" else "note"
-        tell(Event(event, {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
+        emit(Event(event, {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
         if settled.record is not None and place is not None:
             document: Mapping[str, Any] = stage.recalled(settled.record, place)
             outcomes.append(Outcome(verb, "skipped", settled.why, 0.0, document, made))
@@ -114,8 +114,8 @@ def _check(all_stages: Sequence[Stage], decisions: Sequence[Decision], context: 
                 )
         each.verb.check_early(each.config)
         if each.makes is not None:
-            whole.refuse_existing(each.makes, force=decision.status != "refused")
-            whole.check_writable(each.makes)
+            atomic.refuse_existing(each.makes, force=decision.status != "refused")
+            atomic.check_writable(each.makes)
 
 
 def _do(each: Stage, decision: Decision, context: Context) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from llmctl import registry
 from llmctl.errors import ConfigError, UsageError
 from llmctl.models import families
-from llmctl.models.costs import Reading
+from llmctl.models.costs import BatchShape
 from llmctl.models.spec import ModelSpec, Shape
 from llmctl.store.prepared import open_prepared
 from llmctl.tasks.spec import Task
@@ -50,7 +50,7 @@ class Suggestion:
     flops_per_epoch: float | None
     reasons: tuple[str, ...]
 
-    def facts(self, rank: int) -> dict[str, Any]:
+    def to_dict(self, rank: int) -> dict[str, Any]:
         return {
             "rank": rank,
             "model": self.model,
@@ -78,7 +78,7 @@ def suggest(config: SuggestConfig) -> dict[str, Any]:
     found = []
     for entry in registry.entries("models"):
         spec: ModelSpec = registry.load("models", entry.name)
-        if spec.family in task.askable and not (task.packed and spec.labels_only):
+        if spec.family in task.promptable and not (task.packed and spec.labels_only):
             found += [_ranked(spec, size, task, config, memory, tokens) for size in spec.sizes]
     found.sort(key=lambda each: each[0])
     return {
@@ -86,7 +86,7 @@ def suggest(config: SuggestConfig) -> dict[str, Any]:
         "data": str(config.data) if config.data else None,
         "memory_bytes": memory,
         "tokens": tokens,
-        "suggestions": [each.facts(rank) for rank, (_, each) in enumerate(found, start=1)],
+        "suggestions": [each.to_dict(rank) for rank, (_, each) in enumerate(found, start=1)],
     }
 
 
@@ -99,24 +99,24 @@ def _ranked(
     made, flops = _cost(spec, size, config, task)
     parameters, needed = made
     fits = needed <= (1 - RESERVE) * memory
-    place = task.askable.index(spec.family)
+    place = task.promptable.index(spec.family)
     ratio = tokens / parameters if tokens else None
     away = abs(math.log2(ratio * PASSES / TOKENS_A_WEIGHT)) if ratio else math.log2(parameters)
     recurrent = spec.sizes[size].heads is None
     little = tokens is not None and tokens < LITTLE_TEXT
     reasons = [
         f"fits in {gib(memory)}" if fits else f"does not fit in {gib(memory)}",
-        *([BEST_FAMILY[spec.family]] if place == 0 and len(task.askable) > 1 else []),
-        *([_size_told(ratio)] if ratio else []),
-        *(["its state forgets within some ten tokens"] if spec.forgets else []),
-        *(["recurrent: learns from little text"] if recurrent and little and not spec.forgets else []),
+        *([BEST_FAMILY[spec.family]] if place == 0 and len(task.promptable) > 1 else []),
+        *([_size_reason(ratio)] if ratio else []),
+        *(["its state forgets within some ten tokens"] if spec.ungated else []),
+        *(["recurrent: learns from little text"] if recurrent and little and not spec.ungated else []),
     ]
-    order = (not fits, place, spec.forgets, round(away / 2), recurrent is not little, away, spec.name)
+    order = (not fits, place, spec.ungated, round(away / 2), recurrent is not little, away, spec.name)
     suggestion = Suggestion(f"{spec.name}:{size}", spec.family, parameters, needed, fits, ratio, flops, tuple(reasons))
     return order, suggestion
 
 
-def _size_told(ratio: float) -> str:
+def _size_reason(ratio: float) -> str:
     """Whether the text is enough for so many weights."""
     enough = TOKENS_A_WEIGHT / PASSES
     if ratio >= 4 * enough:
@@ -143,10 +143,12 @@ def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tupl
     shape: Shape = spec.sizes[size]
     parameters = spec.parameters(shape, VOCABULARY)
     length = ASSUMED[task.packed]
-    reading = Reading(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
-    mending = families.mending_of(spec.family, spec.name) if task.packed else None
-    said = mending.share if mending else 0.0
-    found: Memory = memory_of(spec.family, spec.name, shape, VOCABULARY, parameters, reading, said=said)
+    batch_shape = BatchShape(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
+    denoising = families.denoising_of(spec.family, spec.name) if task.packed else None
+    predicted_fraction = denoising.noise_density if denoising else 0.0
+    found: Memory = memory_of(
+        spec.family, spec.name, shape, VOCABULARY, parameters, batch_shape, predicted_fraction=predicted_fraction
+    )
     return (parameters, found.total), None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from llmctl.data.batches import Blocks, Records
-from llmctl.data.corruption import Corrupted
+from llmctl.data.corruption import DenoisingBlocks
 from llmctl.data.encode_prepared import encode_prepared
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, layout_for
@@ -21,10 +21,10 @@ from llmctl.data.tokens import TokenStore
 from llmctl.errors import DataError, UsageError
 from llmctl.models import families, pretrained
 from llmctl.models.spec import Vocabulary
-from llmctl.store import whole
-from llmctl.types import Event, Examples, Mending, Tell
+from llmctl.store import atomic
+from llmctl.types import Denoising, Event, EventSink, Examples
 from llmctl.workflows import compatibility as instructions
-from llmctl.workflows.train.checks import Checked
+from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
 VALIDATION_SEED: Final = 0
@@ -51,40 +51,42 @@ class Parts:
     """UTF-8 bytes of what is learned of the validation split; counted only where a metric may ask for them."""
 
 
-def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> Parts:
+def assemble(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Once) -> Parts:
     """Build everything. Random weights come from torch's current seed."""
-    tokenizer_folder, tokens = _tokens(checked, config, tell, once)
+    tokenizer_folder, tokens = _tokens(checked, config, emit, once)
     tokenizer = load_tokenizer(tokenizer_folder)
     labels = checked.prepared.manifest.labels if checked.task.labelled else ()
-    model = _build(checked, tokenizer, labels, tell)
-    card = checked.given.card if checked.given else None
-    learned = card.instruction if card and card.task == checked.task.name and tuple(card.labels) == labels else None
+    model = _build(checked, tokenizer, labels, emit)
+    card = checked.pretrained_folder.card if checked.pretrained_folder else None
+    trained_with = (
+        card.instruction if card and card.task == checked.task.name and tuple(card.labels) == labels else None
+    )
     layout = layout_for(
         tokenizer,
         checked.family,
         packed=checked.task.packed,
         context=_context(checked, config, model),
-        instruction=instructions.told(checked.task, labels, config.instruction, learned),
+        instruction=instructions.resolve_instruction(checked.task, labels, config.instruction, trained_with),
     )
 
-    def source(split: str, mending: Mending | None, seed: int) -> Examples:
+    def source(split: str, denoising: Denoising | None, seed: int) -> Examples:
         block = checked.prepared.manifest.block_size
-        return examples(TokenStore.open(tokens, split), layout, block_size=block, mending=mending, seed=seed)
+        return examples(TokenStore.open(tokens, split), layout, block_size=block, denoising=denoising, seed=seed)
 
-    train = source("train", checked.mending, config.seed)
+    train = source("train", checked.denoising, config.seed)
     if not len(train):
         raise DataError(
             "the train split holds less than two tokens", where=str(config.data), hint="preprocess more text"
         )
     if isinstance(train, Records):
-        _tell_cut(train, tell)
-    _tell_unlearned(checked, tell)
+        _warn_cut(train, emit)
+    _warn_untrained_positions(checked, emit)
     validation, count = None, 0
     if checked.prepared.manifest.splits.get("validation"):
-        published = families.mending_of(checked.family, model.config.model_type) if checked.mending else None
+        published = families.denoising_of(checked.family, model.config.model_type) if checked.denoising else None
         validation = source("validation", published, VALIDATION_SEED)
-        if checked.best_by is not None and checked.best_by.spec.reads == "likelihood":
-            count = _learned_bytes(checked, validation)
+        if checked.best_by is not None and checked.best_by.spec.output_type == "likelihood":
+            count = _loss_bytes(checked, validation)
     return Parts(
         model,
         tokenizer,
@@ -97,63 +99,72 @@ def assemble(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> P
     )
 
 
-def _tokens(checked: Checked, config: TrainConfig, tell: Tell, once: Once) -> tuple[Path, Path]:
+def _tokens(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Once) -> tuple[Path, Path]:
     """Folders of the tokenizer and of the tokens: the prepared ones, or encoded anew for given weights' tokenizer."""
-    prepared, given = checked.prepared, checked.given
-    if given is None or not given.has_tokenizer or _same_tokenizer(given.path, prepared.tokenizer):
+    prepared, pretrained_folder = checked.prepared, checked.pretrained_folder
+    if (
+        pretrained_folder is None
+        or not pretrained_folder.has_tokenizer
+        or _same_tokenizer(pretrained_folder.path, prepared.tokenizer)
+    ):
         return prepared.tokenizer, prepared.tokens
     folder = config.out / "tokens"
 
     def encode() -> None:
         if folder.is_dir():
             return
-        tell(Event("note", {"text": f"encoding the text again with the tokenizer of {given.path}"}))
-        with whole.whole_folder(folder) as made:
-            encode_prepared(prepared, checked.task, load_tokenizer(given.path), made)
+        emit(Event("note", {"text": f"encoding the text again with the tokenizer of {pretrained_folder.path}"}))
+        with atomic.atomic_folder(folder) as made:
+            encode_prepared(prepared, checked.task, load_tokenizer(pretrained_folder.path), made)
 
     once(encode)
-    return given.path, folder
+    return pretrained_folder.path, folder
 
 
 def _same_tokenizer(one: Path, other: Path) -> bool:
     files = one / "tokenizer.json", other / "tokenizer.json"
-    return all(each.is_file() for each in files) and whole.sha256(files[0]) == whole.sha256(files[1])
+    return all(each.is_file() for each in files) and atomic.sha256(files[0]) == atomic.sha256(files[1])
 
 
-def _build(checked: Checked, tokenizer: Any, labels: tuple[str, ...], tell: Tell) -> Any:
+def _build(checked: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: EventSink) -> Any:
     """The model: random weights in the shape asked for, or a folder's weights in fp32. What of those is new is told."""
     if checked.architecture is not None and checked.shape is not None:
         vocabulary = Vocabulary(len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         return checked.architecture.build(checked.shape, vocabulary, labels)
-    assert checked.given is not None
-    size = checked.given.config.get("vocab_size")
+    assert checked.pretrained_folder is not None
+    size = checked.pretrained_folder.config.get("vocab_size")
     if isinstance(size, int) and len(tokenizer) > size:
         raise UsageError(
             f"the tokenizer has {len(tokenizer):,} entries, the model {size:,}",
-            hint="preprocess with the model's own tokenizer: --tokenizer " + str(checked.given.path),
+            hint="preprocess with the model's own tokenizer: --tokenizer " + str(checked.pretrained_folder.path),
         )
     wanted: dict[str, Any] = {"labels": labels or None, "masked": checked.task.packed}
-    if fresh := pretrained.fresh_head(checked.given.config, checked.family, **wanted):
-        tell(Event("note", {"text": f"{fresh} is new, its weights are random; all others are {checked.given.path}'s"}))
-    return pretrained.load(checked.given.path, checked.family, **wanted)
+    if fresh := pretrained.fresh_head(checked.pretrained_folder.config, checked.family, **wanted):
+        emit(
+            Event(
+                "note",
+                {"text": f"{fresh} is new, its weights are random; all others are {checked.pretrained_folder.path}'s"},
+            )
+        )
+    return pretrained.load(checked.pretrained_folder.path, checked.family, **wanted)
 
 
-def _context(checked: Checked, config: TrainConfig, model: Any) -> int | None:
+def _context(checked: TrainPlan, config: TrainConfig, model: Any) -> int | None:
     """Longest sequence that is learned: the model's, or less if asked for."""
     own = checked.shape.context if checked.shape else getattr(model.config, "max_position_embeddings", None)
     limits = [each for each in (own, config.max_length) if each]
     return min(limits) if limits else None
 
 
-def _tell_unlearned(checked: Checked, tell: Tell) -> None:
+def _warn_untrained_positions(checked: TrainPlan, emit: EventSink) -> None:
     """Positions that no block reaches stay as random as they began."""
     context, block = checked.shape.context if checked.shape else None, checked.prepared.manifest.block_size
     if context and block and context > block:
         text = f"blocks have {block} tokens: of the context of {context} the positions beyond are not learned"
-        tell(Event("warning", {"text": f"{text}; preprocess with --set block_size={context}"}))
+        emit(Event("warning", {"text": f"{text}; preprocess with --set block_size={context}"}))
 
 
-def _tell_cut(source: Records, tell: Tell) -> None:
+def _warn_cut(source: Records, emit: EventSink) -> None:
     context = source.layout.context
     if context is None:
         return
@@ -164,11 +175,11 @@ def _tell_cut(source: Records, tell: Tell) -> None:
     lost = Counter(source.layout.loss(source.store.record(int(index))) for index in near)
     if cut := lost["text"] + lost["answer"]:
         answers = f", {lost['answer']:,} of them within what is learned" if lost["answer"] else ""
-        said = f"{cut:,} of {len(source):,} training records are cut to {context} tokens{answers}"
-        tell(Event("warning", {"text": said}))
+        message = f"{cut:,} of {len(source):,} training records are cut to {context} tokens{answers}"
+        emit(Event("warning", {"text": message}))
 
 
-def _learned_bytes(checked: Checked, validation: Examples) -> int:
+def _loss_bytes(checked: TrainPlan, validation: Examples) -> int:
     """UTF-8 bytes of what is learned of the validation split.
 
     Raises `UsageError` where answers are cut, so that not all of their bytes are foretold; perplexity counts tokens.
@@ -184,13 +195,13 @@ def _learned_bytes(checked: Checked, validation: Examples) -> int:
             )
     records = read_text(checked.prepared.text("validation"))
     segments = (segment for record in records for segment in checked.task.segments(record))
-    return sum(len(segment.text.encode()) for segment in segments if segment.learned)
+    return sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
 
 
-def record_ids(source: Examples, checked: Checked, indices: Sequence[int]) -> list[str]:
+def record_ids(source: Examples, checked: TrainPlan, indices: Sequence[int]) -> list[str]:
     """Ids of the records that these training examples are, or are cut from."""
     rows = set(indices) if isinstance(source, Records) else set[int]()
-    if isinstance(source, Blocks | Corrupted):
+    if isinstance(source, Blocks | DenoisingBlocks):
         starts = source.store.segments[source.store.records[:-1]]
         for index in indices:
             first = int(np.searchsorted(starts, index * source.tokens_each, side="right")) - 1

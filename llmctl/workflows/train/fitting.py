@@ -9,7 +9,7 @@ from typing import Any
 from llmctl.config import combine, validate
 from llmctl.errors import EnvironmentFault, LlmctlError
 from llmctl.training import machine
-from llmctl.workflows.train.checks import Checked, examine
+from llmctl.workflows.train.checks import TrainPlan, examine
 from llmctl.workflows.train.forecast import RESERVE, Forecast, forecast, gib, precision_of
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -21,49 +21,51 @@ class Change:
     setting: str
     needed: int
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {"set": self.setting, "needed_bytes": self.needed}
 
 
-def changes(config: TrainConfig, checked: Checked) -> list[Change]:
+def changes(config: TrainConfig, checked: TrainPlan) -> list[Change]:
     """Single changes that would each make the run fit, the mildest first; where none alone does, all of them together;
     nothing where even those do not."""
     singles = list(_changes(config, checked))
-    fitting = [Change(told, made.needed) for told, _, made in singles if made.fits]
+    fitting = [Change(names, made.needed) for names, _, made in singles if made.fits]
     if fitting:
         return fitting
     together: dict[str, Any] = {}
-    told: list[str] = []
+    names: list[str] = []
     for setting, settings, _ in singles:
         if not set(settings) & set(together):
             together |= settings
-            told.append(setting)
-    made = _with(config, together, checked) if len(told) > 1 else None
-    return [Change(" and ".join(told), made.needed)] if made and made.fits else []
+            names.append(setting)
+    made = _with(config, together, checked) if len(names) > 1 else None
+    return [Change(" and ".join(names), made.needed)] if made and made.fits else []
 
 
-def _changes(config: TrainConfig, checked: Checked) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+def _changes(config: TrainConfig, checked: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
     """Each change that could help: how it is spelled, what it sets, what would come of it. Of sizes the largest that
     fits, else the smallest."""
-    share, asked = -(-config.batch_size // config.processes), forecast(config, checked)
+    share, current = -(-config.batch_size // config.processes), forecast(config, checked)
     yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
     if precision_of(config) == "fp32" and machine.has_bf16():
         yield from _tried("--precision bf16", {"precision": "bf16"}, config, checked)
-    if checked.given is not None and config.adapter is None and checked.family != "encoder":
+    if checked.pretrained_folder is not None and config.adapter is None and checked.family != "encoder":
         yield from _tried("--adapter lora", {"adapter": {"name": "lora"}}, config, checked)
     if checked.prepared.manifest.block_size is None:
-        yield from _halved("max_length", max(asked.reading.source, asked.reading.target), 32, config, checked)
+        yield from _halved(
+            "max_length", max(current.batch_shape.source, current.batch_shape.target), 32, config, checked
+        )
     if checked.architecture is not None:
         for size in reversed(list(checked.architecture.sizes)):
             name = f"{checked.architecture.name}:{size}"
             made = _with(config, {"model": {"name": name}}, checked)
-            if made is not None and made.fits and made.parameters < asked.parameters:
+            if made is not None and made.fits and made.parameters < current.parameters:
                 yield f"--model {name}", {"model": {"name": name}}, made
                 break
 
 
 def _halved(
-    key: str, start: int, least: int, config: TrainConfig, checked: Checked
+    key: str, start: int, least: int, config: TrainConfig, checked: TrainPlan
 ) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
     value, last = start // 2, None
     while value >= least:
@@ -78,13 +80,13 @@ def _halved(
 
 
 def _tried(
-    told: str, settings: dict[str, Any], config: TrainConfig, checked: Checked
+    setting: str, settings: dict[str, Any], config: TrainConfig, checked: TrainPlan
 ) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
     if (made := _with(config, settings, checked)) is not None:
-        yield told, settings, made
+        yield setting, settings, made
 
 
-def _with(config: TrainConfig, settings: Mapping[str, Any], checked: Checked) -> Forecast | None:
+def _with(config: TrainConfig, settings: Mapping[str, Any], checked: TrainPlan) -> Forecast | None:
     """The forecast with settings changed; None where they do not go together."""
     block = combine(TrainConfig, [config.model_dump(mode="json", exclude_none=True), settings])
     try:

@@ -13,8 +13,8 @@ import numpy as np
 from llmctl.training import loop, machine
 from llmctl.training.loop import Position
 from llmctl.training.plan import Budget
-from llmctl.types import Tell
-from llmctl.workflows.train.checks import Checked
+from llmctl.types import EventSink
+from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.forecast import Forecast, gib
 from llmctl.workflows.train.spec import TrainConfig
 from llmctl.workflows.train.trainer import TrainingRun
@@ -24,7 +24,7 @@ STEPS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class Measurement:
     """What was measured."""
 
     steps: int
@@ -36,7 +36,7 @@ class Rehearsal:
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds if self.seconds else 0.0
 
-    def facts(self, made: Forecast) -> dict[str, Any]:
+    def to_dict(self, made: Forecast) -> dict[str, Any]:
         """Beside what was forecast; seconds are of training alone, without evaluating and saving."""
         epoch = made.tokens_per_epoch / self.tokens_per_second if self.seconds else None
         return {
@@ -48,9 +48,9 @@ class Rehearsal:
             "forecast_over_measured": round(made.memory.total / self.peak_memory_bytes, 3),
         }
 
-    def told(self, made: Forecast) -> str:
+    def summary(self, made: Forecast) -> str:
         """The same for a person."""
-        facts = self.facts(made)
+        facts = self.to_dict(made)
         epoch, whole = facts["seconds_per_epoch"], facts["seconds"]
         times = [f"{_time(epoch)} an epoch"] if epoch is not None else []
         times += [f"{_time(whole)} in all"] if whole is not None else []
@@ -72,11 +72,11 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def rehearse(config: TrainConfig, checked: Checked, tell: Tell) -> Rehearsal:
+def measure_run(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> Measurement:
     """Make the steps in this process; nothing is left on disk."""
     machine.keep_memory()
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
-        run = TrainingRun(config.replace(out=Path(folder), processes=1, machines=1), checked, tell)
+        run = TrainingRun(config.replace(out=Path(folder), processes=1, machines=1), checked, emit)
         longest = np.argsort(-run.batches.lengths, kind="stable")[: config.batch_size]
 
         def batch_of(step: int) -> Any:
@@ -97,6 +97,6 @@ def rehearse(config: TrainConfig, checked: Checked, tell: Tell) -> Rehearsal:
         )
         first, *timed = [report.position for report in islice(made, STEPS + 1)]
         last = timed[-1]
-    return Rehearsal(
+    return Measurement(
         last.step - first.step, last.tokens - first.tokens, last.seconds - first.seconds, machine.peak_memory_bytes()
     )

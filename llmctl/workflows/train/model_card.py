@@ -22,7 +22,7 @@ from llmctl.tasks.spec import Task
 from llmctl.types import Record, Segment, Tokens
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.train.assemble import Parts
-from llmctl.workflows.train.checks import Checked
+from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
 Ids = tuple[int, ...]
@@ -40,7 +40,12 @@ LONGEST_ANSWER: Final[int] = GenerateConfig.model_fields["max_new_tokens"].defau
 
 
 def text(
-    model: Any, parts: Parts, checked: Checked, config: TrainConfig, facts: Mapping[str, Any], adapter: LoraFile | None
+    model: Any,
+    parts: Parts,
+    checked: TrainPlan,
+    config: TrainConfig,
+    facts: Mapping[str, Any],
+    adapter: LoraFile | None,
 ) -> str:
     """The model card, in Markdown with the hub's front matter."""
     own = model.config.model_type.startswith("llmctl-")
@@ -50,8 +55,10 @@ def text(
     table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, checked, facts, adapter).items())
     out = os.path.relpath(config.out)
     name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
-    asked = checked.family in checked.task.askable
-    command = f"llmctl generate --model {name} --prompt TEXT" if asked else f"llmctl train --model {name} --data DIR"
+    promptable = checked.family in checked.task.promptable
+    command = (
+        f"llmctl generate --model {name} --prompt TEXT" if promptable else f"llmctl train --model {name} --data DIR"
+    )
     tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))
     return f"""---
 library_name: transformers
@@ -76,10 +83,10 @@ tags:
 model = {opener}.from_pretrained("{name}/model")
 tokenizer = AutoTokenizer.from_pretrained("{name}/model")
 ```
-{_by_hand(model, parts, checked) if asked else ""}"""
+{_by_hand(model, parts, checked) if promptable else ""}"""
 
 
-def _facts(model: Any, checked: Checked, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
+def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
     """What the table tells."""
     validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
     best = facts["best"]
@@ -108,10 +115,10 @@ def _facts(model: Any, checked: Checked, facts: Mapping[str, Any], adapter: Lora
 # The same answer without llmctl
 
 
-def _by_hand(model: Any, parts: Parts, checked: Checked) -> str:
+def _by_hand(model: Any, parts: Parts, checked: TrainPlan) -> str:
     """How to ask the opened model so that it answers as it answers `llmctl generate`; nothing of a task of somebody
     else's that makes more of a prompt than one text."""
-    if [segment.text for segment in _asked(checked.task)] != [PROBE]:
+    if [segment.text for segment in _prompt_segments(checked.task)] != [PROBE]:
         return ""
     recorded = checked.prepared.manifest.config.get("clean")
     clean = Clean.model_validate(recorded) if recorded else None
@@ -143,19 +150,19 @@ def _cleaning(clean: Clean | None) -> str:
         "runs of blanks folded": clean.whitespace,
         "lower case": clean.lowercase,
     }
-    said = ", ".join(rule for rule, holds in rules.items() if holds)
-    return f" It cleans a text first, as training did: {said}." if said else ""
+    message = ", ".join(rule for rule, holds in rules.items() if holds)
+    return f" It cleans a text first, as training did: {message}." if message else ""
 
 
 def _ids(parts: Parts, task: Task) -> list[str]:
     """The text with what stands around it."""
     layout = parts.layout
-    if layout.style == "template" or task.answer_role == "assistant":
+    if layout.prompt_format == "template" or task.answer_role == "assistant":
         needed = [CONTROL] if task.labelled else []
-        told = f"{layout.instruction + chr(10) * 2!r} + " if layout.instruction else ""
+        instruction = f"{layout.instruction + chr(10) * 2!r} + " if layout.instruction else ""
         return [
             *needed,
-            f'messages = [{{"role": "user", "content": {told}text}}]',
+            f'messages = [{{"role": "user", "content": {instruction}text}}]',
             "asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
             "ids = tokenizer.encode(asked, add_special_tokens=False)",
         ]
@@ -167,14 +174,14 @@ def _ids(parts: Parts, task: Task) -> list[str]:
 
 def around(layout: Layout, task: Task) -> tuple[Ids, Ids]:
     """The ids before and behind the one text that a bare prompt is."""
-    uncut = Layout(layout.tokenizer, layout.family, layout.style, instruction=layout.instruction)
-    [segment] = _asked(task)
-    ids = uncut.asked([Tokens(segment.role, np.array([NO_TOKEN]), False)])
+    uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
+    [segment] = _prompt_segments(task)
+    ids = uncut.prompt_of([Tokens(segment.role, np.array([NO_TOKEN]), False)])
     place = ids.index(NO_TOKEN)
     return ids[:place], ids[place + 1 :]
 
 
-def _asked(task: Task) -> list[Segment]:
+def _prompt_segments(task: Task) -> list[Segment]:
     return task.prompt(Record("", task.record_of(PROBE)))
 
 
@@ -188,7 +195,7 @@ def _quoted(name: str) -> str:
     return shown if '"' in shown else f'"{shown[1:-1]}"'
 
 
-def _answer(model: Any, parts: Parts, checked: Checked) -> list[str]:
+def _answer(model: Any, parts: Parts, checked: TrainPlan) -> list[str]:
     """What is done with the ids."""
     if checked.family == "encoder":
         return [
@@ -210,18 +217,18 @@ def _answer(model: Any, parts: Parts, checked: Checked) -> list[str]:
     ]
 
 
-def _likeliest(parts: Parts, checked: Checked) -> list[str]:
+def _likeliest(parts: Parts, checked: TrainPlan) -> list[str]:
     """The label that the model finds likeliest as an answer, its end included."""
     end = _names(parts, parts.layout.answer(""))
     decoder = checked.family == "decoder"
-    seen, learned = ("ids + answer", "[-100] * len(ids) + answer") if decoder else ("ids", "answer")
+    seen, target_ids = ("ids + answer", "[-100] * len(ids) + answer") if decoder else ("ids", "answer")
     return [
         f"labels = [{', '.join(map(_quoted, parts.labels))}]",
         "",
         "def likelihood(label):",
         f"    answer = tokenizer.encode(label, add_special_tokens=False) + control({end})",
         "    with torch.inference_mode():",
-        f"        loss = model(input_ids=torch.tensor([{seen}]), labels=torch.tensor([{learned}])).loss",
+        f"        loss = model(input_ids=torch.tensor([{seen}]), labels=torch.tensor([{target_ids}])).loss",
         "    return -loss.item() * len(answer)",
         "",
         "print(max(labels, key=likelihood))",

@@ -9,13 +9,13 @@ from typing import Any
 from llmctl.data.tokenizers import add_chat_template
 from llmctl.models import adapters, pretrained
 from llmctl.models.resolve import PARENT_PATH
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.store.adapters import LoraFile
 from llmctl.store.models import Card, write_card
 from llmctl.store.tokenizers import copy_tokenizer
 from llmctl.workflows.train import model_card
 from llmctl.workflows.train.assemble import Parts
-from llmctl.workflows.train.checks import Checked
+from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
 
@@ -23,7 +23,7 @@ def publish(
     out: Path,
     model: Any,
     parts: Parts,
-    checked: Checked,
+    checked: TrainPlan,
     config: TrainConfig,
     facts: Mapping[str, Any],
     *,
@@ -31,12 +31,12 @@ def publish(
 ) -> None:
     """Write `out/model` whole: weights (those of the adapter, where one was trained), tokenizer, generation settings,
     `llmctl.json`, model card."""
-    with whole.whole_folder(out / "model", force=True) as folder:
+    with atomic.atomic_folder(out / "model", force=True) as folder:
         if adapter is None:
             pretrained.save(model, folder)
         else:
-            assert checked.given is not None
-            adapters.save(model, adapter, folder, base=checked.given.path.resolve(), family=checked.family)
+            assert checked.pretrained_folder is not None
+            adapters.save(model, adapter, folder, base=checked.pretrained_folder.path.resolve(), family=checked.family)
         copy_tokenizer(parts.tokenizer_folder, folder)
         template = parts.layout.chat_template() if checked.task.answer_role == "assistant" else None
         if template is not None:
@@ -47,11 +47,11 @@ def publish(
                 task=checked.task.name,
                 task_version=checked.task.version,
                 family=checked.family,
-                style=parts.layout.style,
+                style=parts.layout.prompt_format,
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
                 block_size=checked.prepared.manifest.block_size,
-                corruption=checked.mending.share if checked.mending else None,
+                corruption=checked.denoising.noise_density if checked.denoising else None,
                 clean=checked.prepared.manifest.config.get("clean"),
                 parents={
                     name: value
@@ -60,4 +60,4 @@ def publish(
                 },
             ),
         )
-        whole.write_text(folder / "README.md", model_card.text(model, parts, checked, config, facts, adapter))
+        atomic.write_text(folder / "README.md", model_card.text(model, parts, checked, config, facts, adapter))

@@ -35,10 +35,10 @@ CHANGEABLE: Final = frozenset(
 """Settings that a resumed run may change."""
 
 
-def check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where a resumed run is asked for what would make it another run."""
     before = validate(TrainConfig, combine(TrainConfig, [recorded]))
-    after = validate(TrainConfig, combine(TrainConfig, [recorded, asked]))
+    after = validate(TrainConfig, combine(TrainConfig, [recorded, requested]))
     faults = []
     for name in TrainConfig.model_fields:
         if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):

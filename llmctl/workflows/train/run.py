@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import LlmctlError, Stopped, untranslated
-from llmctl.store import locks, runs, whole
-from llmctl.types import Event, Tell, silent
-from llmctl.workflows.train.checks import Checked, preflight
+from llmctl.store import atomic, locks, runs
+from llmctl.types import Event, EventSink, null_sink
+from llmctl.workflows.train.checks import TrainPlan, preflight
 from llmctl.workflows.train.fitting import changes, refusal
 from llmctl.workflows.train.forecast import forecast
 from llmctl.workflows.train.spec import TrainConfig
 
-__all__ = ["Result", "preflight", "train"]
+__all__ = ["TrainResult", "preflight", "train"]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TrainResult:
     """How a run ended; `fields` are the contract's."""
 
     status: runs.Status
@@ -35,24 +35,24 @@ class Result:
         return dict(self.fields)
 
 
-def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = False) -> Result:
+def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
     """Train in this process, or in as many as were asked for. Raises `Stopped` (75) when asked to stop."""
     if config.precision == "fp16":
         from llmctl.training import devices
 
         devices.resolve_precision("fp16")
-    _warn_of_memory(config, checked, tell)
+    _warn_of_memory(config, checked, emit)
     if config.machine_rank > 0:
-        return _result(_many(config, checked, tell))
+        return _result(_multi_process(config, checked, emit))
     out = config.out
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
         _open_run(config, checked, force=force)
         record = runs.begin(out, "train", model=config.model.name, task=checked.task.name, parents=checked.parents)
-        with _log(out, tell) as log:
+        with _log(out, emit) as log:
             try:
                 alone = config.processes * config.machines == 1
-                fields = _alone(config, checked, log) if alone else _many(config, checked, log)
+                fields = _single_process(config, checked, log) if alone else _multi_process(config, checked, log)
             except KeyboardInterrupt:
                 runs.end(out, record, "stopped", exit_code=130)
                 raise
@@ -66,27 +66,27 @@ def train(config: TrainConfig, checked: Checked, tell: Tell, *, force: bool = Fa
     if status == "stopped":
         where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
         raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
-    return Result(status, shown)
+    return TrainResult(status, shown)
 
 
-def _warn_of_memory(config: TrainConfig, checked: Checked, tell: Tell) -> None:
+def _warn_of_memory(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
     """Free memory fluctuates: a run that does not fit now is warned of, not refused."""
     made = forecast(config, checked)
     if not made.fits:
         error = refusal(made, changes(config, checked))
-        tell(Event("warning", {"text": f"{error}; {error.hint}"}))
+        emit(Event("warning", {"text": f"{error}; {error.hint}"}))
 
 
-def _result(fields: dict[str, Any] | None) -> Result:
+def _result(fields: dict[str, Any] | None) -> TrainResult:
     if fields is None or not fields.pop("finished"):
         raise Stopped("stopped", hint="go on on every machine: --resume")
-    return Result("finished", fields)
+    return TrainResult("finished", fields)
 
 
-def _open_run(config: TrainConfig, checked: Checked, *, force: bool) -> None:
+def _open_run(config: TrainConfig, checked: TrainPlan, *, force: bool) -> None:
     """Put the resolved configuration into the run folder, which is locked: emptied with `force`, kept to resume."""
     out = config.out
-    replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{whole.TEMPORARY}*")
+    replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{atomic.TEMPORARY}*")
     for left in list(replaced):
         if left.name == locks.NAME:
             continue
@@ -94,28 +94,28 @@ def _open_run(config: TrainConfig, checked: Checked, *, force: bool) -> None:
     resolved = {"train": json.loads(checked.resolved.model_dump_json(exclude_none=True))}
     import yaml
 
-    whole.write_text(out / "config.yaml", yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
+    atomic.write_text(out / "config.yaml", yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
 
 
 @contextlib.contextmanager
-def _log(out: Path, tell: Tell) -> Iterator[Tell]:
-    """A `Tell` that also writes what is said to `log.txt`."""
+def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
+    """A `EventSink` that also writes what is said to `log.txt`."""
     with (out / "log.txt").open("a", encoding="utf-8") as file:
 
         def both(event: Event) -> None:
             if "text" in event.fields:
                 file.write(f"{runs.now()} {event.fields['text']}\n")
                 file.flush()
-            tell(event)
+            emit(event)
 
         yield both
 
 
-def _many(config: TrainConfig, checked: Checked, tell: Tell) -> dict[str, Any] | None:
+def _multi_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
     from llmctl.training import launch
 
     processes = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
-    return launch.run(_worker, (config.model_dump_json(), checked.resume), processes, tell)
+    return launch.run(_worker, (config.model_dump_json(), checked.resume), processes, emit)
 
 
 def _worker(config_json: str, resume: bool) -> dict[str, Any]:
@@ -123,34 +123,34 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
     from llmctl.training import launch
 
     config = TrainConfig.model_validate_json(config_json)
-    voice = launch.Voice()
+    channel = launch.WorkerChannel()
     main = int(os.environ["RANK"]) == 0
     try:
         checked = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
-        return _alone(config, checked, voice if main else silent)
+        return _single_process(config, checked, channel if main else null_sink)
     except LlmctlError as error:
-        voice.error(error)
+        channel.error(error)
         raise
 
 
 @dataclass
-class Stop:
+class StopSignal:
     """Set by SIGTERM or Ctrl-C: finish the step, save, end. A second Ctrl-C (not the same one again) ends now."""
 
-    asked_at: float | None = None
+    requested_at: float | None = None
     previous: dict[int, Any] = field(default_factory=dict)
 
     def __call__(self) -> bool:
-        return self.asked_at is not None
+        return self.requested_at is not None
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.asked_at is not None and time.monotonic() - self.asked_at > 0.5:
+    def _request(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self.requested_at is not None and time.monotonic() - self.requested_at > 0.5:
             raise KeyboardInterrupt
-        self.asked_at = self.asked_at or time.monotonic()
+        self.requested_at = self.requested_at or time.monotonic()
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopSignal:
         with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
-            self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -158,13 +158,13 @@ class Stop:
             signal.signal(number, handler)
 
 
-def _alone(config: TrainConfig, checked: Checked, tell: Tell) -> dict[str, Any]:
+def _single_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any]:
     """The run, as one of however many processes."""
-    with Stop() as stop:
+    with StopSignal() as stop:
         from llmctl.training import machine
 
         machine.keep_memory()
         from llmctl.workflows.train.trainer import TrainingRun
 
-        run = TrainingRun(config, checked, tell)
+        run = TrainingRun(config, checked, emit)
         return run.go(stop)

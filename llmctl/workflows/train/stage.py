@@ -47,14 +47,14 @@ class Train(Verb[TrainConfig]):
         return f"it was interrupted ({'died' if record.status == 'running' else record.status})"
 
     def check_early(self, config: TrainConfig) -> None:
-        from llmctl.store import whole
+        from llmctl.store import atomic
         from llmctl.store.adapters import check_installed
         from llmctl.workflows.train import checks
 
         if config.adapter is not None:
             check_installed()
         checks.refuse_inside_run(config.out)
-        whole.refuse_same(config.out, self.reads(config))
+        atomic.refuse_same(config.out, self.reads(config))
 
     def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         from llmctl.workflows.train import resume
@@ -73,7 +73,7 @@ class Train(Verb[TrainConfig]):
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
             forecast.check_measurable(config)
         return checks.preflight(
-            config, force=context.force, offline=context.offline, resume=context.resume, tell=context.tell
+            config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
         )
 
     def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:
@@ -81,23 +81,23 @@ class Train(Verb[TrainConfig]):
         from llmctl.workflows.train import fitting, forecast
 
         made = forecast.forecast(config, plan)
-        facts, shown = made.facts(), made.told()
+        facts, shown = made.to_dict(), made.summary()
         refusal = None
         if not made.fits:
             changes = fitting.changes(config, plan)
             refusal = fitting.refusal(made, changes)
-            facts["changes"] = [each.facts() for each in changes]
+            facts["changes"] = [each.to_dict() for each in changes]
         elif "measure" in context.switches:
-            from llmctl.workflows.train.measure import rehearse
+            from llmctl.workflows.train.measure import measure_run
 
-            found = rehearse(config, plan, context.tell)
-            facts["measured"], shown["measured"] = found.facts(made), found.told(made)
-        return DryRun(plan.resolved, plan.facts() | {"forecast": facts}, {"forecast": shown}, refusal)
+            found = measure_run(config, plan, context.emit)
+            facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
+        return DryRun(plan.resolved, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
 
     def run(self, config: TrainConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.train import run
 
-        document = run.train(config, plan, context.tell, force=context.force).document()
+        document = run.train(config, plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document))
 
 

@@ -15,16 +15,16 @@ import torch
 from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
-from llmctl.store import runs, whole
+from llmctl.store import atomic, runs
 from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
 from llmctl.training import plan as planning
-from llmctl.training.checkpoints import Best, State
+from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.loop import Position, Report
-from llmctl.types import Event, Tell
+from llmctl.types import Event, EventSink
 from llmctl.workflows.train import assemble as parts
 from llmctl.workflows.train import publish as model_folder
 from llmctl.workflows.train import validate
-from llmctl.workflows.train.checks import Checked
+from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
 SAVE_SECONDS: Final = 600.0
@@ -34,14 +34,14 @@ SAVE_SECONDS: Final = 600.0
 class TrainingRun:
     """Holds the parts of a run; `go` trains. Every process has one, the main one writes."""
 
-    def __init__(self, config: TrainConfig, checked: Checked, tell: Tell) -> None:
-        self.config, self.checked, self.tell = config, checked, tell
+    def __init__(self, config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
+        self.config, self.checked, self.emit = config, checked, emit
         self.out = config.out
         precision = devices.resolve_precision(config.precision)
         self.accelerator = devices.accelerator(precision, processes_here=config.processes)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
-        self.parts = parts.assemble(checked, config, tell if self.main else lambda event: None, self._once)
+        self.parts = parts.assemble(checked, config, emit if self.main else lambda event: None, self._once)
         self.model = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, checked.family) if config.adapter else None
         if self.adapter is not None:
@@ -49,7 +49,7 @@ class TrainingRun:
         self.model.to(self.accelerator.device)
         if precision == "bf16":
             short_attention.use(self.model)
-            adapters.narrow(self.model)
+            adapters.cast_frozen_to_bf16(self.model)
         self.model.train()
         lr = checked.resolved.optimizer.lr
         assert lr is not None
@@ -75,8 +75,8 @@ class TrainingRun:
         )
         self.precision = precision
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
-        self.learned = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
-        self.state = State(Position())
+        self.trainable = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+        self.state = TrainingState(Position())
         self.resumed_from: str | None = None
         self._saved_step = -1
         self._saved_at = time.monotonic()
@@ -94,7 +94,7 @@ class TrainingRun:
         """Train until the budget is used up, patience is at its end or `stop` says so; returns the contract's fields."""
         self._resume()
         model = torch.compile(self.model) if self.config.compile else self.model
-        moving = "" if self.learned == self.parameters else f" ({self.learned:,} of them learned)"
+        moving = "" if self.trainable == self.parameters else f" ({self.trainable:,} of them learned)"
         self._say(
             f"{self.config.model.name}: {self.parameters:,} parameters{moving}, {self.precision}, "
             f"{len(self.parts.train):,} examples, {self.plan.steps_per_epoch:,} steps an epoch"
@@ -145,7 +145,7 @@ class TrainingRun:
         good = [path for path in checkpoints.all_of(self.out) if checkpoints.step_of(path) < error.step - 1]
         records = parts.record_ids(self.parts.train, self.checked, error.indices.tolist())
         if self.main:
-            whole.write_json(
+            atomic.write_json(
                 self.out / "diverged.json", {"step": error.step, "error": error.message, "records": records}
             )
         kept = f"last good checkpoint: {good[0]}" if good else "no checkpoint is older"
@@ -183,7 +183,7 @@ class TrainingRun:
         self.state = replace(self.state, position=position, train_loss=sum(window) / len(window))
         speed = position.tokens / position.seconds if position.seconds else 0.0
         fields = {"loss": self.state.train_loss, "lr": report.lr, "tokens_per_second": speed}
-        self.tell(Event("train", {"stage": f"step {position.step:,}", "done": report.progress, "total": 1.0, **fields}))
+        self.emit(Event("train", {"stage": f"step {position.step:,}", "done": report.progress, "total": 1.0, **fields}))
         if (logged or done) and metrics is not None:
             row = {
                 "step": position.step,
@@ -219,7 +219,9 @@ class TrainingRun:
         value = scores[self.checked.best_score]
         better = self._is_better(value)
         if better:
-            self.state = replace(self.state, best=Best(position.step, self.checked.best_score, value), waited=0)
+            self.state = replace(
+                self.state, best=BestCheckpoint(position.step, self.checked.best_score, value), waited=0
+            )
         else:
             self.state = replace(self.state, waited=self.state.waited + 1)
         if metrics is not None:
@@ -244,7 +246,7 @@ class TrainingRun:
         """The chosen score, of the validation loss or of answers generated to a slice of the validation split; the same
         in every process."""
         assert self.checked.best_by is not None
-        if self.checked.best_by.spec.reads == "likelihood":
+        if self.checked.best_by.spec.output_type == "likelihood":
             return validate.likelihood_score(self.parts, self.checked, loss, tokens)
         value = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
         if self.main:
@@ -272,9 +274,9 @@ class TrainingRun:
         """Go on from the newest whole checkpoint, if the run has any."""
         if not self.checked.resume:
             return
-        path, refused = checkpoints.newest_whole(self.out)
+        path, refused = checkpoints.newest_intact(self.out)
         for each in refused:
-            self.tell(Event("warning", {"text": f"{each}; an older checkpoint is used"}))
+            self.emit(Event("warning", {"text": f"{each}; an older checkpoint is used"}))
         if path is None:
             self._say("the run has no checkpoint yet: it starts from the beginning")
             return
@@ -283,7 +285,7 @@ class TrainingRun:
         self.state = checkpoints.read_state(path)
         best = self.state.best
         if best is not None and checkpoints.fault(checkpoints.folder_of(self.out, best.step)):
-            self.tell(
+            self.emit(
                 Event("warning", {"text": f"the best checkpoint, of step {best.step}, is not whole: it is forgotten"})
             )
             self.state = replace(self.state, best=None, waited=0, evaluated_step=-1)
@@ -299,7 +301,7 @@ class TrainingRun:
             return contextlib.nullcontext(None)
         path = self.out / runs.METRICS
         kept = [row for row in runs.metrics(self.out) if row.get("step", math.inf) <= self.state.position.step]
-        whole.write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+        atomic.write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
         return path.open("a", encoding="utf-8")
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -309,7 +311,7 @@ class TrainingRun:
         best = self.state.best
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
-        short_attention.put_back(self.model)
+        short_attention.restore(self.model)
         model_folder.publish(
             self.out, self.model, self.parts, self.checked, self.config, self._facts(), adapter=self.adapter
         )
@@ -327,7 +329,7 @@ class TrainingRun:
             "validation": runs.without_nan(self.state.validation),
             "best": {"step": best.step, "metric": best.metric, "value": best.value} if best else None,
             "parameters": self.parameters,
-            "learned_parameters": self.learned,
+            "learned_parameters": self.trainable,
             "precision": self.precision,
             "seconds": round(self.state.position.seconds, 3),
         }
@@ -346,4 +348,4 @@ class TrainingRun:
         }
 
     def _say(self, text: str, *, name: str = "note") -> None:
-        self.tell(Event(name, {"text": text}))
+        self.emit(Event(name, {"text": text}))

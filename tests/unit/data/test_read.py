@@ -16,7 +16,7 @@ import zstandard
 
 from llmctl.data.decode import Limits
 from llmctl.data.formats import Bad
-from llmctl.data.read import Reading, read_records, scan
+from llmctl.data.read import ReadContext, read_records, scan
 from llmctl.data.sources import find_sources
 from llmctl.errors import DataError, EnvironmentFault, LlmctlError, UsageError
 from llmctl.tasks.classification import Classification
@@ -246,7 +246,7 @@ def test_a_bad_row_does_not_stop_the_scan(tmp_path: Path) -> None:
         tmp_path / "a.jsonl",
         b'{"text": "a"}\nnot json\n{"text": 5}\n{"text": "\xe9"}\n{"text": "\\ud800"}\n{"text": "b"}\n{"text": "cut',
     )
-    items = list(scan(find_sources([str(path)]), Reading(check=LM.check)))
+    items = list(scan(find_sources([str(path)]), ReadContext(check=LM.check)))
     assert [item.fields["text"] for item in items if isinstance(item, Record)] == ["a", "b"]
     bad = [item for item in items if isinstance(item, Bad)]
     assert [str(item.error.where).removeprefix(str(path)) for item in bad] == [":2", ":3:text", ":4:11", ":5", ":7"]
@@ -255,7 +255,7 @@ def test_a_bad_row_does_not_stop_the_scan(tmp_path: Path) -> None:
 
 def test_aligned_files(tmp_path: Path) -> None:
     left, right = put(tmp_path / "a.en", "a\n\nc\n"), put(tmp_path / "a.zh", "甲\n乙\n丙")
-    rows = list(scan(find_sources([], left, right), Reading()))
+    rows = list(scan(find_sources([], left, right), ReadContext()))
     assert [(row.fields["source"], row.fields["target"]) for row in rows if isinstance(row, Record)] == [
         ("a", "甲"),
         ("", "乙"),
@@ -263,7 +263,7 @@ def test_aligned_files(tmp_path: Path) -> None:
     ]
     put(right, "甲\n")
     with pytest.raises(DataError, match=r"a\.en has 3 lines, .*a\.zh has 1: "):
-        list(scan(find_sources([], left, right), Reading()))
+        list(scan(find_sources([], left, right), ReadContext()))
     with pytest.raises(UsageError, match="--target-file is missing"):
         find_sources([], left, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from llmctl.metrics.signature import Signature
-from llmctl.metrics.spec import Row
+from llmctl.metrics.spec import Statistics
 from llmctl.types import Answer
 from llmctl_spelling.spec import LettersOptions
 
@@ -18,14 +18,14 @@ class Letters:
         """Nothing depends on the whole set."""
         return self
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         right, given = self._letters(answer.references[0]), self._letters(answer.prediction)
         return [sum(a == b for a, b in zip(right, given, strict=False)), max(len(right), len(given))]
 
     def _letters(self, text: str) -> str:
         return text.lower() if self.options.lowercase else text
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         right, count = total
         return {"letters": right / count}
 

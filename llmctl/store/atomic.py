@@ -35,7 +35,7 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     """A binary file that takes its name only when the block ends well. Makes the folder it is in."""
     if not force and path.exists():
         raise UsageError(f"{path} exists", hint="--force overwrites it")
@@ -54,7 +54,7 @@ def whole_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
 
 def write_text(path: Path, text: str) -> None:
     """A text file in UTF-8, whole."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode("utf-8", "surrogatepass"))
 
 
@@ -65,13 +65,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A JSONL file, whole."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n")
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path, *, force: bool = False, marker: str | None = None) -> Iterator[Path]:
+def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None) -> Iterator[Path]:
     """A folder that takes its name only when the block ends well; yields where to fill it.
 
     With `force` a folder in the way is replaced (if it holds `marker`), and is there until the new one is whole.

@@ -10,12 +10,12 @@ from llmctl.data.clean import Cleaner
 from llmctl.data.encode import Segmenting
 from llmctl.data.formats import Bad
 from llmctl.data.spec import Clean, Dedup, Splits
-from llmctl.data.split import Seen, content_hash, split_of
+from llmctl.data.split import Deduplicator, content_hash, split_of
 from llmctl.errors import DataError
 from llmctl.types import Record
 
 
-class Kept(NamedTuple):
+class KeptRecord(NamedTuple):
     """A record that is kept, cleaned."""
 
     record: Record
@@ -25,17 +25,17 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedRecord:
     """`empty`, `too_short` or `duplicate`."""
 
     reason: str
 
 
-class SameId(DataError):
+class ConflictingId(DataError):
     """One id for different content."""
 
 
-class Admission:
+class RecordFilter:
     """Judges one record after the other; knows what it has seen."""
 
     def __init__(self, task: Segmenting, columns: Sequence[str], clean: Clean, dedup: Dedup, splits: Splits) -> None:
@@ -45,10 +45,10 @@ class Admission:
         self._min_chars = clean.min_chars
         self._dedup = dedup
         self._splits = splits
-        self._seen = Seen()
+        self._deduplicator = Deduplicator()
 
-    def judge(self, record: Record | Bad) -> Kept | Dropped:
-        """Raises `DataError` for a row that is no record or that its task cannot read, `SameId` for an id that stood for
+    def apply(self, record: Record | Bad) -> KeptRecord | DroppedRecord:
+        """Raises `DataError` for a row that is no record or that its task cannot read, `ConflictingId` for an id that stood for
         other content."""
         if isinstance(record, Bad):
             raise record.error
@@ -57,23 +57,23 @@ class Admission:
         segments = self._task.segments(clean)
         # A conversation may well begin with an empty system message.
         if any(not part.text or part.text.isspace() for part in segments if part.role != "system"):
-            return Dropped("empty")
+            return DroppedRecord("empty")
         if any(len(part.text) < self._min_chars for part in segments if part.role not in ("system", "label")):
-            return Dropped("too_short")
+            return DroppedRecord("too_short")
         digest = content_hash(fields, self._columns)
-        if self._seen.content(digest) and self._dedup.exact:
-            return Dropped("duplicate")
+        if self._deduplicator.content(digest) and self._dedup.exact:
+            return DroppedRecord("duplicate")
         if not record.id:
             clean = Record(digest[:8].hex(), fields, record.origin)
-        elif self._seen.conflict(record.id, digest):
-            raise SameId(
+        elif self._deduplicator.conflict(record.id, digest):
+            raise ConflictingId(
                 f"the id {record.id!r} stood for other content before",
                 where=f"{record.origin}:id",
                 hint="make ids unique, drop the column (a missing id is made from the content), or --on-bad-record skip, "
                 "which keeps the first of each",
             )
         label = next((part.text for part in segments if part.role == "label"), None)
-        return Kept(clean, split_of(digest, self._splits), sum(len(part.text) for part in segments), label)
+        return KeptRecord(clean, split_of(digest, self._splits), sum(len(part.text) for part in segments), label)
 
     def _clean(self, name: str, value: Any) -> Any:
         if self._task.labelled and name == self._task.answer_role:
