@@ -49,7 +49,7 @@ _llmctl_quickstart() {
     --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "out= seed="; return ;;
     esac
-    _llmctl_offer "--out --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
+    _llmctl_offer "--out --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_preprocess() {
@@ -63,7 +63,7 @@ _llmctl_preprocess() {
     --tokenizer) _llmctl_offer "bpe unigram wordpiece char word byte" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "inputs= task= out= columns= document= source_file= target_file= encoding= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.validation= splits.test= clean.unicode= clean.control= clean.whitespace= clean.lowercase= clean.min_chars= dedup.exact= workers= seed="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--task --out --columns --document --source-file --target-file --encoding --on-bad-record --tokenizer --vocab-size --max-length --workers --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--task --out --columns --document --source-file --target-file --encoding --on-bad-record --tokenizer --vocab-size --max-length --workers --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
     _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts" -f
 }
 
@@ -78,7 +78,7 @@ _llmctl_train() {
     --best-by) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
     --set) compopt -o nospace; _llmctl_offer "data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= corruption= instruction= compile= processes= machines= machine_rank= main_address= seed="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --measure --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --measure --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
     _llmctl_offer "" -d
 }
 
@@ -90,7 +90,7 @@ _llmctl_generate() {
     --input | --output | --explain | --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= task= prompt= input= output= explain= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= instruction= batch_size= base= precision= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --task --prompt --input --output --explain --max-new-tokens --stop --temperature --top-k --top-p --num-beams --num-samples --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
+    _llmctl_offer "--model --task --prompt --input --output --explain --max-new-tokens --stop --temperature --top-k --top-p --num-beams --num-samples --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_chat() {
@@ -100,7 +100,7 @@ _llmctl_chat() {
     --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= system= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= base= precision= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --system --max-new-tokens --stop --temperature --top-k --top-p --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
+    _llmctl_offer "--model --system --max-new-tokens --stop --temperature --top-k --top-p --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_eval() {
@@ -112,15 +112,16 @@ _llmctl_eval() {
     --require | --limit | --batch-size | --seed) return ;;
     --set) compopt -o nospace; _llmctl_offer "model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"
+    _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_merge() {
     case $previous in
     --model | --out) _llmctl_offer "" -d; return ;;
-    --base | --events) _llmctl_offer "" -f; return ;;
+    --base | --config | --events) _llmctl_offer "" -f; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= out= base="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--model --out --base --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--model --out --base --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
     _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -f
 }
 
@@ -134,7 +135,7 @@ _llmctl_compare() {
     --metric) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
     --set) compopt -o nospace; _llmctl_offer "data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--data --models --out --epochs --max-steps --max-tokens --max-time --batch-size --lr --precision --metric --limit --seed --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--data --models --out --epochs --max-steps --max-tokens --max-time --batch-size --lr --precision --metric --limit --seed --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
     _llmctl_offer "" -d
 }
 
@@ -172,11 +173,11 @@ _llmctl_show() {
 _llmctl_suggest() {
     case $previous in
     --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
-    --data) _llmctl_offer "" -f; return ;;
+    --data | --config) _llmctl_offer "" -f; return ;;
     --memory | --batch-size) return ;;
     --set) compopt -o nospace; _llmctl_offer "task= data= memory= batch_size="; return ;;
     esac
-    _llmctl_offer "--task --data --memory --batch-size --set --json --debug --help"
+    _llmctl_offer "--task --data --memory --batch-size --config --set --json --debug --help-all --help"
 }
 
 _llmctl_runs() {

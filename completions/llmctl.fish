@@ -23,19 +23,19 @@ complete -c llmctl -s h -l help -d 'show help'
 complete -c llmctl -n '__llmctl_is ""' -l version -d 'print the version'
 complete -c llmctl -n '__llmctl_is ""' -a quickstart -d 'The whole lifecycle in a minute, on data that ships with llmctl.'
 complete -c llmctl -n '__llmctl_is ""' -a preprocess -d 'Read, clean, split, train or load a tokenizer, encode.'
-complete -c llmctl -n '__llmctl_is ""' -a train -d 'Learn from prepared data, from random weights or given ones.'
-complete -c llmctl -n '__llmctl_is ""' -a generate -d 'Text from a model.'
-complete -c llmctl -n '__llmctl_is ""' -a chat -d 'A conversation with a chat model; piped lines are answered one by one.'
+complete -c llmctl -n '__llmctl_is ""' -a train -d 'Train on prepared data, from random or pretrained weights.'
+complete -c llmctl -n '__llmctl_is ""' -a generate -d 'Generate text with a model.'
+complete -c llmctl -n '__llmctl_is ""' -a chat -d 'Chat with a model; piped lines are answered one by one.'
 complete -c llmctl -n '__llmctl_is ""' -a eval -d 'Score a model or a file of predictions; gate on the score.'
-complete -c llmctl -n '__llmctl_is ""' -a merge -d 'Plain weights of an adapter on its base, or of a GGUF file.'
-complete -c llmctl -n '__llmctl_is ""' -a compare -d 'Models trained and scored alike, in one table with the best marked.'
-complete -c llmctl -n '__llmctl_is ""' -a run -d 'The stages of a recipe in order; unchanged ones are skipped.'
-complete -c llmctl -n '__llmctl_is ""' -a list -d 'The registry: models, tasks, metrics, datasets, engines.'
-complete -c llmctl -n '__llmctl_is ""' -a show -d 'One entry of the registry, whole.'
-complete -c llmctl -n '__llmctl_is ""' -a suggest -d 'Which models could learn a task here, each with the reason for its rank.'
-complete -c llmctl -n '__llmctl_is ""' -a runs -d 'Runs under a folder: what made a model, what it scored, what differs.'
-complete -c llmctl -n '__llmctl_is ""' -a doctor -d 'What this machine and installation can do, every finding with its cure.'
-complete -c llmctl -n '__llmctl_is ""' -a completions -d 'The completion script of a shell.'
+complete -c llmctl -n '__llmctl_is ""' -a merge -d 'Merge an adapter into its base, or convert a GGUF file.'
+complete -c llmctl -n '__llmctl_is ""' -a compare -d 'Train and score several models alike; one table with the best marked.'
+complete -c llmctl -n '__llmctl_is ""' -a run -d 'Run the stages of a recipe in order; skip unchanged ones.'
+complete -c llmctl -n '__llmctl_is ""' -a list -d 'List models, tasks, metrics, datasets and engines.'
+complete -c llmctl -n '__llmctl_is ""' -a show -d 'Describe one entry of the registry, a run or a record.'
+complete -c llmctl -n '__llmctl_is ""' -a suggest -d 'Rank the models for a task on this machine, with the reasons.'
+complete -c llmctl -n '__llmctl_is ""' -a runs -d 'List, show and compare the runs under a folder.'
+complete -c llmctl -n '__llmctl_is ""' -a doctor -d 'Check this machine and installation, with a fix for each problem.'
+complete -c llmctl -n '__llmctl_is ""' -a completions -d 'Print the completion script of a shell.'
 
 # quickstart
 complete -c llmctl -n '__llmctl_is quickstart' -l out -x -a '(__fish_complete_directories)' -d 'the folder to make; quickstart, quickstart-2, … when not given'
@@ -50,6 +50,7 @@ complete -c llmctl -n '__llmctl_is quickstart' -l quiet -d 'say only warnings an
 complete -c llmctl -n '__llmctl_is quickstart' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is quickstart' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is quickstart' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is quickstart' -l help-all -d 'list every setting too, with type and default'
 
 # preprocess
 complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts'
@@ -76,6 +77,7 @@ complete -c llmctl -n '__llmctl_is preprocess' -l quiet -d 'say only warnings an
 complete -c llmctl -n '__llmctl_is preprocess' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is preprocess' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is preprocess' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is preprocess' -l help-all -d 'list every setting too, with type and default'
 
 # train
 complete -c llmctl -n '__llmctl_is train' -a '(__fish_complete_directories)'
@@ -97,8 +99,8 @@ complete -c llmctl -n '__llmctl_is train' -l machine-rank -x -d 'which of them t
 complete -c llmctl -n '__llmctl_is train' -l main-address -x -d 'host[:port] of machine 0 [default: 127.0.0.1]'
 complete -c llmctl -n '__llmctl_is train' -l seed -x -d 'fixes everything that is drawn [default: 0]'
 complete -c llmctl -n '__llmctl_is train' -l lr -x -d 'peak learning rate; the model\'s own default when not given'
-complete -c llmctl -n '__llmctl_is train' -l resume -d 'go on with the run: llmctl train --resume RUN, or the same command again'
-complete -c llmctl -n '__llmctl_is train' -l measure -d 'with --dry-run: make a few steps and forget them, for the time it takes'
+complete -c llmctl -n '__llmctl_is train' -l resume -d 'continue the run: llmctl train --resume RUN, or the same command again'
+complete -c llmctl -n '__llmctl_is train' -l measure -d 'with --dry-run: run a few steps and discard them, to measure speed and memory'
 complete -c llmctl -n '__llmctl_is train' -l config -r -F -d 'a recipe; repeatable, later ones win'
 complete -c llmctl -n '__llmctl_is train' -l set -x -a 'data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= corruption= instruction= compile= processes= machines= machine_rank= main_address= seed=' -d 'any setting: key.path=value, value in YAML; repeatable'
 complete -c llmctl -n '__llmctl_is train' -l dry-run -d 'print the resolved plan, write nothing'
@@ -109,6 +111,7 @@ complete -c llmctl -n '__llmctl_is train' -l quiet -d 'say only warnings and err
 complete -c llmctl -n '__llmctl_is train' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is train' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is train' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is train' -l help-all -d 'list every setting too, with type and default'
 
 # generate
 complete -c llmctl -n '__llmctl_is generate' -l model -x -a '(__fish_complete_directories)' -d 'a run, a model folder, or hf:ID'
@@ -136,6 +139,7 @@ complete -c llmctl -n '__llmctl_is generate' -l quiet -d 'say only warnings and 
 complete -c llmctl -n '__llmctl_is generate' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is generate' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is generate' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is generate' -l help-all -d 'list every setting too, with type and default'
 
 # chat
 complete -c llmctl -n '__llmctl_is chat' -l model -x -a '(__fish_complete_directories)' -d 'a run, a model folder, or hf:ID'
@@ -156,6 +160,7 @@ complete -c llmctl -n '__llmctl_is chat' -l quiet -d 'say only warnings and erro
 complete -c llmctl -n '__llmctl_is chat' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is chat' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is chat' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is chat' -l help-all -d 'list every setting too, with type and default'
 
 # eval
 complete -c llmctl -n '__llmctl_is eval' -l model -x -a '(__fish_complete_directories)' -d 'a run or model folder'
@@ -182,12 +187,15 @@ complete -c llmctl -n '__llmctl_is eval' -l quiet -d 'say only warnings and erro
 complete -c llmctl -n '__llmctl_is eval' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is eval' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is eval' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is eval' -l help-all -d 'list every setting too, with type and default'
 
 # merge
 complete -c llmctl -n '__llmctl_is merge' -F -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base'
 complete -c llmctl -n '__llmctl_is merge' -l model -x -a '(__fish_complete_directories)' -d 'a run or folder that holds an adapter, or a GGUF file'
 complete -c llmctl -n '__llmctl_is merge' -l out -x -a '(__fish_complete_directories)' -d 'the model folder to make'
 complete -c llmctl -n '__llmctl_is merge' -l base -r -F -d 'the adapter\'s base, where it is no longer where it was'
+complete -c llmctl -n '__llmctl_is merge' -l config -r -F -d 'a recipe; repeatable, later ones win'
+complete -c llmctl -n '__llmctl_is merge' -l set -x -a 'model= out= base=' -d 'any setting: key.path=value, value in YAML; repeatable'
 complete -c llmctl -n '__llmctl_is merge' -l dry-run -d 'print the resolved plan, write nothing'
 complete -c llmctl -n '__llmctl_is merge' -l force -d 'replace what is in the way of the output'
 complete -c llmctl -n '__llmctl_is merge' -l offline -d 'never touch the network'
@@ -196,6 +204,7 @@ complete -c llmctl -n '__llmctl_is merge' -l quiet -d 'say only warnings and err
 complete -c llmctl -n '__llmctl_is merge' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is merge' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is merge' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is merge' -l help-all -d 'list every setting too, with type and default'
 
 # compare
 complete -c llmctl -n '__llmctl_is compare' -a '(__fish_complete_directories)'
@@ -212,7 +221,7 @@ complete -c llmctl -n '__llmctl_is compare' -l precision -x -a 'auto fp32 bf16' 
 complete -c llmctl -n '__llmctl_is compare' -l metric -x -a 'bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1' -d 'of the test split, the task\'s own when not given; repeatable'
 complete -c llmctl -n '__llmctl_is compare' -l limit -x -d 'score the first so many records'
 complete -c llmctl -n '__llmctl_is compare' -l seed -x -d 'fixes everything that is drawn [default: 0]'
-complete -c llmctl -n '__llmctl_is compare' -l resume -d 'go on: llmctl compare --resume DIR, or the same command again'
+complete -c llmctl -n '__llmctl_is compare' -l resume -d 'continue: llmctl compare --resume DIR, or the same command again'
 complete -c llmctl -n '__llmctl_is compare' -l config -r -F -d 'a recipe; repeatable, later ones win'
 complete -c llmctl -n '__llmctl_is compare' -l set -x -a 'data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=' -d 'any setting: key.path=value, value in YAML; repeatable'
 complete -c llmctl -n '__llmctl_is compare' -l dry-run -d 'print the resolved plan, write nothing'
@@ -223,6 +232,7 @@ complete -c llmctl -n '__llmctl_is compare' -l quiet -d 'say only warnings and e
 complete -c llmctl -n '__llmctl_is compare' -l verbose -d 'say more'
 complete -c llmctl -n '__llmctl_is compare' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is compare' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is compare' -l help-all -d 'list every setting too, with type and default'
 
 # run
 complete -c llmctl -n '__llmctl_is run' -F
@@ -265,9 +275,11 @@ complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling tra
 complete -c llmctl -n '__llmctl_is suggest' -l data -r -F -d 'a prepared folder: its size decides with'
 complete -c llmctl -n '__llmctl_is suggest' -l memory -x -d 'memory there is, 8GiB; what is free here when not given'
 complete -c llmctl -n '__llmctl_is suggest' -l batch-size -x -d 'records (blocks) of one step [default: 32]'
+complete -c llmctl -n '__llmctl_is suggest' -l config -r -F -d 'a recipe; repeatable, later ones win'
 complete -c llmctl -n '__llmctl_is suggest' -l set -x -a 'task= data= memory= batch_size=' -d 'any setting: key.path=value, value in YAML; repeatable'
 complete -c llmctl -n '__llmctl_is suggest' -l json -d 'one JSON document on standard output'
 complete -c llmctl -n '__llmctl_is suggest' -l debug -d 'show the traceback of an error'
+complete -c llmctl -n '__llmctl_is suggest' -l help-all -d 'list every setting too, with type and default'
 
 # runs
 complete -c llmctl -n '__llmctl_is runs' -F -a 'list show compare'

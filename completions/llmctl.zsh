@@ -59,6 +59,9 @@ _llmctl_eval--metric() {
 _llmctl_eval--set() {
     compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed=
 }
+_llmctl_merge--set() {
+    compadd "$@" -S "" -- model= out= base=
+}
 _llmctl_merge() {
     compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
     _files
@@ -120,19 +123,19 @@ _llmctl() {
     verbs=(
         'quickstart:The whole lifecycle in a minute, on data that ships with llmctl.'
         'preprocess:Read, clean, split, train or load a tokenizer, encode.'
-        'train:Learn from prepared data, from random weights or given ones.'
-        'generate:Text from a model.'
-        'chat:A conversation with a chat model; piped lines are answered one by one.'
+        'train:Train on prepared data, from random or pretrained weights.'
+        'generate:Generate text with a model.'
+        'chat:Chat with a model; piped lines are answered one by one.'
         'eval:Score a model or a file of predictions; gate on the score.'
-        'merge:Plain weights of an adapter on its base, or of a GGUF file.'
-        'compare:Models trained and scored alike, in one table with the best marked.'
-        'run:The stages of a recipe in order; unchanged ones are skipped.'
-        'list:The registry: models, tasks, metrics, datasets, engines.'
-        'show:One entry of the registry, whole.'
-        'suggest:Which models could learn a task here, each with the reason for its rank.'
-        'runs:Runs under a folder: what made a model, what it scored, what differs.'
-        'doctor:What this machine and installation can do, every finding with its cure.'
-        'completions:The completion script of a shell.'
+        'merge:Merge an adapter into its base, or convert a GGUF file.'
+        'compare:Train and score several models alike; one table with the best marked.'
+        'run:Run the stages of a recipe in order; skip unchanged ones.'
+        'list:List models, tasks, metrics, datasets and engines.'
+        'show:Describe one entry of the registry, a run or a record.'
+        'suggest:Rank the models for a task on this machine, with the reasons.'
+        'runs:List, show and compare the runs under a folder.'
+        'doctor:Check this machine and installation, with a fix for each problem.'
+        'completions:Print the completion script of a shell.'
     )
     _arguments -C $help '--version[print the version]' '1:verb:->verb' '*::word:->word'
     case $state in
@@ -152,7 +155,8 @@ _llmctl() {
                 '--quiet[say only warnings and errors]' \
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
-                '--debug[show the traceback of an error]'
+                '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]'
             ;;
         preprocess)
             _arguments $help \
@@ -179,6 +183,7 @@ _llmctl() {
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]' \
                 '*:word:_llmctl_preprocess'
             ;;
         train)
@@ -201,8 +206,8 @@ _llmctl() {
                 '--main-address=[host\[:port\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
                 '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
                 '--lr=[peak learning rate; the model'\''s own default when not given]:value: ' \
-                '--resume[go on with the run: llmctl train --resume RUN, or the same command again]' \
-                '--measure[with --dry-run: make a few steps and forget them, for the time it takes]' \
+                '--resume[continue the run: llmctl train --resume RUN, or the same command again]' \
+                '--measure[with --dry-run: run a few steps and discard them, to measure speed and memory]' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_train--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
@@ -213,6 +218,7 @@ _llmctl() {
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]' \
                 '*:word:_files -/'
             ;;
         generate)
@@ -241,7 +247,8 @@ _llmctl() {
                 '--quiet[say only warnings and errors]' \
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
-                '--debug[show the traceback of an error]'
+                '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]'
             ;;
         chat)
             _arguments $help \
@@ -262,7 +269,8 @@ _llmctl() {
                 '--quiet[say only warnings and errors]' \
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
-                '--debug[show the traceback of an error]'
+                '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]'
             ;;
         eval)
             _arguments $help \
@@ -289,13 +297,16 @@ _llmctl() {
                 '--quiet[say only warnings and errors]' \
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
-                '--debug[show the traceback of an error]'
+                '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]'
             ;;
         merge)
             _arguments $help \
                 '--model=[a run or folder that holds an adapter, or a GGUF file]:value:_files -/' \
                 '--out=[the model folder to make]:value:_files -/' \
                 '--base=[the adapter'\''s base, where it is no longer where it was]:value:_files' \
+                '*--config=[a recipe; repeatable, later ones win]:value:_files' \
+                '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_merge--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
                 '--force[replace what is in the way of the output]' \
                 '--offline[never touch the network]' \
@@ -304,6 +315,7 @@ _llmctl() {
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]' \
                 '*:word:_llmctl_merge'
             ;;
         compare)
@@ -321,7 +333,7 @@ _llmctl() {
                 '*--metric=[of the test split, the task'\''s own when not given; repeatable]:value:_llmctl_compare--metric' \
                 '--limit=[score the first so many records]:value: ' \
                 '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
-                '--resume[go on: llmctl compare --resume DIR, or the same command again]' \
+                '--resume[continue: llmctl compare --resume DIR, or the same command again]' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_compare--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
@@ -332,6 +344,7 @@ _llmctl() {
                 '--verbose[say more]' \
                 '--json[one JSON document on standard output]' \
                 '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]' \
                 '*:word:_files -/'
             ;;
         run)
@@ -374,9 +387,11 @@ _llmctl() {
                 '--data=[a prepared folder: its size decides with]:value:_files' \
                 '--memory=[memory there is, 8GiB; what is free here when not given]:value: ' \
                 '--batch-size=[records (blocks) of one step \[default: 32\]]:value: ' \
+                '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_suggest--set' \
                 '--json[one JSON document on standard output]' \
-                '--debug[show the traceback of an error]'
+                '--debug[show the traceback of an error]' \
+                '--help-all[list every setting too, with type and default]'
             ;;
         runs)
             _arguments $help \

@@ -17,11 +17,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
+from llmctl.catalog import VerbRow
 from llmctl.errors import ConfigError, Fault, UsageError
-from llmctl.registry import near, near_path
+from llmctl.registry import find_verb, near, near_path, verbs
 
-VERBS: Final = ("quickstart", "preprocess", "train", "generate", "eval", "chat", "compare")
-"""The top-level keys of a recipe."""
 RECIPE_VERSION: Final = 1
 
 S = TypeVar("S", bound="Spec")
@@ -93,9 +92,6 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-Whole = Annotated[int, Strict()]
-Real = Annotated[float, Strict()]
-Switch = Annotated[bool, Strict()]
 Size = Annotated[int, BeforeValidator(parse_size), Strict()]
 Duration = Annotated[float, BeforeValidator(parse_duration), Strict()]
 
@@ -172,9 +168,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     value = parse_yaml(text, str(path))
     if value is None:
-        raise ConfigError([Fault(str(path), "the recipe is empty", f"its top-level keys are {', '.join(VERBS)}")])
+        raise ConfigError([Fault(str(path), "the recipe is empty", _top_level_keys())])
     if not isinstance(value, dict):
-        raise ConfigError([Fault(str(path), "a recipe is a mapping", f"its top-level keys are {', '.join(VERBS)}")])
+        raise ConfigError([Fault(str(path), "a recipe is a mapping", _top_level_keys())])
     recipe = cast(dict[str, Any], value)
     version = recipe.pop("version", RECIPE_VERSION)
     if version != RECIPE_VERSION:
@@ -185,14 +181,25 @@ def read_recipe(path: Path) -> dict[str, Any]:
             where=f"{path}:version",
             hint="pip install --upgrade llmctl",
         )
+    unknown = [str(name) for name in recipe if not _reads_recipes(find_verb(str(name)))]
     faults = [
-        Fault(str(name), f"unknown key in {path}", near(str(name), VERBS) or f"a recipe's keys are {', '.join(VERBS)}")
-        for name in recipe
-        if name not in VERBS
+        Fault(name, f"unknown key in {path}", near(name, _recipe_verbs()) or _top_level_keys()) for name in unknown
     ]
     if faults:
         raise ConfigError(faults, where=str(path))
     return recipe
+
+
+def _reads_recipes(row: VerbRow | None) -> bool:
+    return row is not None and row.recipe != "no"
+
+
+def _recipe_verbs() -> list[str]:
+    return [row.name for row in verbs().values() if _reads_recipes(row)]
+
+
+def _top_level_keys() -> str:
+    return f"its top-level keys are {', '.join(_recipe_verbs())}"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -408,5 +415,5 @@ def _field_help(spec: type[Spec], location: Sequence[Any]) -> str | None:
     return field.description if field else None
 
 
-Document = Literal["line", "paragraph", "file"]
+DocumentUnit = Literal["line", "paragraph", "file"]
 """What one document of a plain text file is."""

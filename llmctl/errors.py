@@ -4,6 +4,7 @@
     ├── UsageError             2   unknown option, name, path or key
     │   └── ConfigError        2   every fault of a configuration at once
     ├── DataError              3   the input data is bad
+    │   ├── PromptTooLong      3   … a prompt does not fit the context
     │   └── MissingField       3   … a record lacks a field
     ├── EnvironmentFault       4   missing package, disk, memory, permission
     │   └── MissingPackage     4   … with the line that installs it
@@ -102,7 +103,7 @@ def _lines(faults: Sequence[Fault]) -> str:
     return "\n".join(one_line(str(fault)) for fault in faults)
 
 
-class Findings:
+class ErrorCollector:
     """What checks that do not need each other find, told together: one is raised as it is, of several each is a line.
 
     Several end the process with the least of their codes, which is that of what was asked (2) before the data (3), the
@@ -112,7 +113,7 @@ class Findings:
     def __init__(self) -> None:
         self._found: list[tuple[str, LlmctlError]] = []
 
-    def of(self, key: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    def check(self, key: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """What a check of the setting `key` returns; None where it finds a fault, which is kept to be told."""
         try:
             return check(*args, **kwargs)
@@ -121,13 +122,13 @@ class Findings:
             return None
 
     @property
-    def sound(self) -> bool:
+    def ok(self) -> bool:
         """Whether nothing was found so far."""
         return not self._found
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raise what was found, if anything."""
-        if self.sound:
+        if self.ok:
             return
         least = min((error for _, error in self._found), key=lambda error: error.exit_code)
         if len(self._found) == 1:
@@ -147,6 +148,15 @@ def _faults(key: str, error: LlmctlError) -> list[Fault]:
 class DataError(LlmctlError):
     kind = "data"
     exit_code = 3
+
+
+class PromptTooLong(DataError):
+    """A prompt that the model's context does not hold; both in tokens."""
+
+    def __init__(self, length: int, context: int, *, where: str | None = None) -> None:
+        super().__init__(
+            f"the prompt is {length:,} tokens long, the model's context {context:,}", where=where, hint="shorten it"
+        )
 
 
 class MissingField(DataError):

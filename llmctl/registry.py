@@ -14,10 +14,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llmctl import catalog
+from llmctl.catalog import VerbRow
 from llmctl.errors import EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 KINDS: Final = tuple(catalog.ROWS)
 OWNER: Final = "llmctl"
@@ -34,7 +38,7 @@ class Entry:
     owner: str
     aliases: tuple[str, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The row as `list` gives it."""
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "owner": self.owner}
 
@@ -55,10 +59,56 @@ def _plugins() -> Mapping[str, tuple[Entry, ...]]:
     points = entry_points()
     for kind in KINDS:
         for point in points.select(group=f"llmctl.{kind}"):
-            owner = point.dist.name if point.dist else "an unnamed package"
-            summary = (point.dist.metadata["Summary"] if point.dist else None) or ""
+            owner, summary = _owner_of(point)
             found.setdefault(kind, []).append(Entry(kind, point.name, point.value, summary, owner))
     return {kind: tuple(rows) for kind, rows in found.items()}
+
+
+@functools.cache
+def verbs() -> Mapping[str, VerbRow]:
+    """Every verb by name, built in and added by packages (entry points of the group `llmctl.verbs`).
+
+    Raises `EnvironmentFault` where two owners claim a name.
+    """
+    from importlib.metadata import entry_points
+
+    rows = {row.name: row for row in catalog.VERBS}
+    owners = dict.fromkeys(rows, OWNER)
+    for point in entry_points(group="llmctl.verbs"):
+        owner, summary = _owner_of(point)
+        if point.name in rows:
+            raise _clash("verb", point.name, owners[point.name], owner)
+        rows[point.name] = VerbRow(point.name, point.value, summary, catalog.ADDED, "stage")
+        owners[point.name] = owner
+    return rows
+
+
+def find_verb(name: str | None) -> VerbRow | None:
+    """The verb of that name; packages are looked at only where none is built in."""
+    built_in = next((row for row in catalog.VERBS if row.name == name), None)
+    return built_in or (verbs().get(name) if name else None)
+
+
+def load_target(target: str, what: str, owner: str = OWNER) -> Any:
+    """Import `module:attribute`. Raises `EnvironmentFault` where a package's own module cannot be imported."""
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        # Another package's module may raise anything as it is imported; what is ours is a bug of ours.
+        if owner == OWNER:
+            raise
+        raise EnvironmentFault(
+            f"{what} of the package {owner} cannot be loaded from {target}: {error}",
+            hint=f"pip install --upgrade {owner}",
+        ) from error
+
+
+def load_verb(row: VerbRow) -> Any:
+    """What the row leads to: a `Verb`, or a page of the command line."""
+    owner = OWNER if row.panel != catalog.ADDED else row.target.partition(".")[0]
+    found = load_target(row.target, f"verb {row.name!r}", owner)
+    return found() if isinstance(found, type) else found
 
 
 @functools.cache
@@ -72,10 +122,7 @@ def table(kind: str) -> Table:
     for entry in (*built_in, *_plugins().get(kind, ())):
         for name in (entry.name, *entry.aliases):
             if name in lookup:
-                raise EnvironmentFault(
-                    f"{kind} {name!r} is claimed by both {lookup[name].owner} and {entry.owner}",
-                    hint=f"uninstall one of them: pip uninstall {entry.owner}",
-                )
+                raise _clash(kind, name, lookup[name].owner, entry.owner)
             lookup[name] = entry
         entries[entry.name] = entry
     return Table(entries, lookup)
@@ -112,17 +159,19 @@ def find(kind: str, name: str) -> Entry:
 def load(kind: str, name: str) -> Any:
     """Import and return the part of that name."""
     entry = find(kind, name)
-    module, _, attribute = entry.target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        # Another package's module may raise anything as it is imported; what is ours is a bug of ours.
-        if entry.owner == OWNER:
-            raise
-        raise EnvironmentFault(
-            f"{singular(kind)} {name!r} of the package {entry.owner} cannot be loaded from {entry.target}: {error}",
-            hint=f"pip install --upgrade {entry.owner}",
-        ) from error
+    return load_target(entry.target, f"{singular(kind)} {name!r}", entry.owner)
+
+
+def _clash(kind: str, name: str, one: str, other: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"{kind} {name!r} is claimed by both {one} and {other}", hint=f"uninstall one of them: pip uninstall {other}"
+    )
+
+
+def _owner_of(point: EntryPoint) -> tuple[str, str]:
+    """The package that an entry point belongs to, and its summary."""
+    owner = point.dist.name if point.dist else "an unnamed package"
+    return owner, (point.dist.metadata["Summary"] if point.dist else None) or ""
 
 
 def looks_like_path(name: str) -> bool:

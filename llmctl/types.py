@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Family = Literal["decoder", "encoder-decoder", "encoder"]
 """What a model can express: continue a text, turn a text into another, or read a text whole."""
+
+Precision = Literal["fp32", "bf16"]
+"""What a model computes in."""
+
+IGNORED: Final = -100
+"""The label of a position on which no loss is taken."""
 
 Role = Literal["text", "source", "target", "label", "system", "user", "assistant"]
 """What a segment is to its record; a layout puts the control tokens that belong to it around it."""
 
 
-class Mending(NamedTuple):
+class Denoising(NamedTuple):
     """How a model that is no decoder learns from plain text: see `data/corruption.py`."""
 
     scheme: Literal["masked", "spans", "infilling"]
-    share: float
+    noise_density: float
     """Of the tokens, those that are taken away."""
 
 
@@ -32,11 +42,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of plain text in one role. `learned`: the loss is taken on its tokens."""
+    """A stretch of plain text in one role. `in_loss`: the loss is taken on its tokens."""
 
     role: Role
     text: str
-    learned: bool = False
+    in_loss: bool = False
 
 
 class Tokens(NamedTuple):
@@ -44,7 +54,24 @@ class Tokens(NamedTuple):
 
     role: Role
     ids: Any  # a sequence of int: a list, a tuple or a one-dimensional integer array
-    learned: bool
+    in_loss: bool
+
+
+class Examples(Protocol):
+    """A split as numbered examples: something that has a length and gives the arrays of some of them."""
+
+    def __len__(self) -> int: ...
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every example in tokens, to sort by."""
+        ...
+
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]:
+        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding.
+
+        `epoch`: for what is drawn anew each time that an example is seen; the others are the same in every epoch.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +158,9 @@ class Event:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Tell = Callable[[Event], None]
+EventSink = Callable[[Event], None]
 """Where a workflow sends its events."""
 
 
-def silent(event: Event) -> None:
-    """A `Tell` that nobody listens to."""
+def null_sink(event: Event) -> None:
+    """A `EventSink` that nobody listens to."""

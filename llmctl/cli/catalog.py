@@ -5,50 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
 from llmctl import registry
 from llmctl.cli import options, show_cost, show_data
-from llmctl.cli.main import VerbRow
-from llmctl.cli.render import number, plain, table
+from llmctl.cli.render import table
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
+from llmctl.readable import number
 from llmctl.registry import KINDS
 
-KIND = options.Argument("kind", f"one of {', '.join(KINDS)}", choices=KINDS)
-
-
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, list_verb(row.summary) if row.name == "list" else show_verb(row.summary))
-
-
-def list_verb(summary: str) -> options.Verb:
-    kind = options.Argument("kind", f"{KIND.help}; all when not given", required=False, choices=KINDS)
-    return options.Verb("list", None, run_list, summary, arguments=(kind,), shared=options.OUTPUT)
-
-
-def show_verb(summary: str) -> options.Verb:
-    kind = options.Argument("kind", f"{KIND.help}; or data", choices=(*KINDS, "data"))
-    name = options.Argument(
-        "name",
-        "its name; a model's may end in a size: gpt2:tiny, or be a run; of data a prepared folder",
-        required=False,
-        kind="*",
-    )
-    return options.Verb(
-        "show",
-        None,
-        run_show,
-        summary,
-        extra=(*show_data.OPTIONS, *show_cost.OPTIONS),
-        arguments=(kind, name),
-        shared=(options.SET, *options.OUTPUT),
-    )
+LISTED = options.Argument("kind", f"one of {', '.join(KINDS)}; all when not given", required=False, choices=KINDS)
+KIND = options.Argument("kind", f"one of {', '.join(KINDS)}; or data", choices=(*KINDS, "data"))
+NAME = options.Argument(
+    "name",
+    "its name; a model's may end in a size: gpt2:tiny, or be a run; of data a prepared folder",
+    required=False,
+    kind="*",
+)
 
 
 def run_list(session: Session) -> None:
     word = session.extra["kind"]
-    document = {"entries": [entry.facts() for entry in registry.entries(registry.kind_named(word) if word else None)]}
+    document = {"entries": [entry.to_dict() for entry in registry.entries(registry.kind_named(word) if word else None)]}
 
     def show() -> None:
         rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
@@ -64,14 +42,14 @@ def run_show(session: Session) -> None:
             raise UsageError("show data takes a prepared folder", hint="llmctl show data PREPARED --index 3")
         show_cost.refuse(session)
         return show_data.run(session, name)
-    if given := show_data.asked(session):
+    if given := show_data.requested(session):
         raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
-    from llmctl.workflows.describe import describe
+    from llmctl.workflows.inspect.parts import describe
 
     document = describe(kind, name)
-    cost = show_cost.asked(session, kind, name)
+    cost = show_cost.cost_of(session, kind, name)
     if cost is None:
         return session.finish(document, lambda: _show(document))
     session.finish({**document, "forecast": cost.facts}, lambda: cost.show(document))
@@ -134,3 +112,19 @@ def _fact(value: Any) -> str:
     if isinstance(value, Mapping):
         return _settings(value)
     return "-" if value is None else str(value)
+
+
+LIST = options.Page(
+    run_list, arguments=(LISTED,), shared=options.OUTPUT, examples=("llmctl list", "llmctl list models --json")
+)
+SHOW = options.Page(
+    run_show,
+    extra=(*show_data.OPTIONS, *show_cost.OPTIONS),
+    arguments=(KIND, NAME),
+    shared=(options.SET, *options.OUTPUT),
+    examples=(
+        "llmctl show models gpt2:tiny",
+        "llmctl show models llama:small --data data/poems --measure",
+        "llmctl show data data/poems --index 3",
+    ),
+)

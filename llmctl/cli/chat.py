@@ -11,33 +11,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from llmctl.cli import options
-from llmctl.cli.line_editor import Command, open_editor
-from llmctl.cli.main import VerbRow
-from llmctl.cli.render import aside, error_lines, number, plain
+from llmctl.cli.line_editor import ChatCommand, open_editor
+from llmctl.cli.render import aside, error_lines
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import DataError, LlmctlError, UsageError
+from llmctl.readable import number
 from llmctl.registry import near
 from llmctl.types import Event
-from llmctl.workflows.spec import ChatConfig
+from llmctl.workflows.chat.spec import ChatConfig
 
 if TYPE_CHECKING:
-    from llmctl.workflows.chat import Conversation, Plan, Show, Turn
+    from llmctl.workflows.chat.conversation import ChatPlan, Conversation, Show, Turn
 
 BLOCK_BYTES: Final = 1 << 16
 PROMPT: Final = "> "
 
 
 COMMANDS: Final = (
-    Command("/reset", "", "forget the conversation; the system message stays"),
-    Command("/system", "[TEXT]", 'show the system message, or set it; "" removes it'),
-    Command("/save", "FILE [--force]", "write the conversation as a record: .jsonl or .json"),
-    Command("/load", "FILE", "go on from a conversation that was saved"),
-    Command("/regenerate", "", "answer the last message again"),
-    Command("/help", "", "this list"),
-    Command("/quit", "", "end, as Ctrl-D does"),
+    ChatCommand("/reset", "", "forget the conversation; the system message stays"),
+    ChatCommand("/system", "[TEXT]", 'show the system message, or set it; "" removes it'),
+    ChatCommand("/save", "FILE [--force]", "write the conversation as a record: .jsonl or .json"),
+    ChatCommand("/load", "FILE", "go on from a conversation that was saved"),
+    ChatCommand("/regenerate", "", "answer the last message again"),
+    ChatCommand("/help", "", "this list"),
+    ChatCommand("/quit", "", "end, as Ctrl-D does"),
 )
 KEYS: Final = (
     ("Ctrl-C", "stops an answer; at the prompt, clears the line"),
@@ -46,21 +45,13 @@ KEYS: Final = (
 )
 
 
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, verb(row.summary))
-
-
-def verb(summary: str) -> options.Verb:
-    return options.Verb("chat", ChatConfig, run, summary)
-
-
 def run(session: Session) -> None:
     config = session.config(ChatConfig)
-    from llmctl.workflows import chat as workflow
+    from llmctl.workflows.chat import conversation as workflow
 
-    plan = workflow.preflight(config, offline=session.offline, tell=session.tell)
+    plan = workflow.preflight(config, offline=session.offline, emit=session.emit)
     if session.dry_run:
-        return session.plan(config, plan.facts())
+        return session.plan(config, plan.to_dict())
     if sys.stdin is None or not sys.stdin.isatty():
         return _answer_lines(session, config, plan)
     if session.json or not sys.stdout.isatty():
@@ -68,22 +59,22 @@ def run(session: Session) -> None:
             "standard input is a terminal and standard output is for a script: there would be no prompt to type at",
             hint="pipe the messages in, one a line; or leave out --json and the redirection",
         )
-    return Prompter(session, workflow.open_conversation(config, plan, session.tell), plan.model.folder.path).run()
+    return Prompter(session, workflow.open_conversation(config, plan, session.emit), plan.model.folder.path).run()
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # A pipe
 
 
-def _answer_lines(session: Session, config: ChatConfig, plan: Plan) -> None:
+def _answer_lines(session: Session, config: ChatConfig, plan: ChatPlan) -> None:
     """Every line is a message, a slash at its beginning too: what comes through a pipe never reads or writes files."""
-    from llmctl.workflows import chat as workflow
+    from llmctl.workflows.chat import conversation as workflow
 
     lines = workflow.piped_lines(iter(_stdin_block, b""))
     first = next(lines, None)
     if first is None:
         raise DataError("no messages", where="standard input", hint="it is empty; give one message a line")
-    conversation = workflow.open_conversation(config, plan, session.tell)
+    conversation = workflow.open_conversation(config, plan, session.emit)
     live = sys.stdout.isatty() and not session.json
     turns: list[Turn] = []
     try:
@@ -146,7 +137,7 @@ class Prompter:
         self.session.finish({})
 
     def _greeting(self) -> str:
-        from llmctl.workflows.chat import chosen
+        from llmctl.workflows.chat.conversation import chosen
 
         context = self.conversation.context
         holds = f"a context of {context:,} tokens" if context is not None else "no limit of context"
@@ -169,10 +160,10 @@ class Prompter:
         return self.commands[name](words.strip())
 
     def _answer(self, ask: Callable[[Show], Turn | None]) -> None:
-        from llmctl.workflows.chat import Halt
+        from llmctl.workflows.chat.conversation import StopGeneration
 
         turn = None
-        with _stoppable() as show, contextlib.suppress(Halt):
+        with _stoppable() as show, contextlib.suppress(StopGeneration):
             turn = ask(show)
         if turn is None:
             return self._note("(stopped before anything was said: nothing of it is kept)")
@@ -184,7 +175,7 @@ class Prompter:
         if turn.finish_reason == "length":
             self._note(f"(cut after {turn.tokens:,} tokens; --max-new-tokens or the context allows no more)")
         speed = turn.tokens / max(turn.seconds, 1e-9)
-        self.session.tell(Event("detail", {"text": f"{turn.tokens:,} tokens, {number(speed)} a second"}))
+        self.session.emit(Event("detail", {"text": f"{turn.tokens:,} tokens, {number(speed)} a second"}))
         return None
 
     # -- commands ---------------------------------------------------------------------------------------------
@@ -251,19 +242,19 @@ def _one_path(names: list[str], usage: str) -> Path:
 def _stoppable() -> Iterator[Show]:
     """Gives what shows the pieces of an answer. Ctrl-C once ends it at its next piece, where the engine is left in
     good order; twice, wherever it stands."""
-    from llmctl.workflows.chat import Halt
+    from llmctl.workflows.chat.conversation import StopGeneration
 
     pressed = False
 
     def press(signal_number: int, frame: Any) -> None:
         nonlocal pressed
         if pressed:
-            raise Halt
+            raise StopGeneration
         pressed = True
 
     def show(piece: str) -> None:
         if pressed:
-            raise Halt
+            raise StopGeneration
         _show(piece)
 
     before = signal.signal(signal.SIGINT, press)
@@ -271,3 +262,14 @@ def _stoppable() -> Iterator[Show]:
         yield show
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+PAGE = options.Page(
+    run,
+    ChatConfig,
+    examples=(
+        "llmctl chat --model runs/chat",
+        "llmctl chat --model runs/chat --system 你是一个助手 --temperature 0.7",
+        "cat questions.txt | llmctl chat --model runs/chat --json",
+    ),
+)

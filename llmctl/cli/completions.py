@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Final
 
-import typer
-
 from llmctl import registry
+from llmctl.catalog import VERBS, VerbRow
+from llmctl.cli import completion_scripts as workflow
 from llmctl.cli import options
-from llmctl.cli.main import VERBS, VerbRow
+from llmctl.cli.completion_scripts import Command, Flag, Place, Values
+from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
 from llmctl.data.spec import TOKENIZERS
-from llmctl.workflows import completions as workflow
-from llmctl.workflows.completions import Command, Flag, Place, Values
-from llmctl.workflows.describe import settings
-from llmctl.workflows.spec import SPECS
-from llmctl.workflows.stages import STAGES
+from llmctl.workflows.inspect.parts import settings
 
 SHELL: Final = options.Argument("shell", f"one of {', '.join(workflow.SHELLS)}", choices=tuple(workflow.SHELLS))
-
-
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, verb(row.summary))
-
-
-def verb(summary: str) -> options.Verb:
-    return options.Verb("completions", None, run, summary, arguments=(SHELL,), shared=options.OUTPUT)
 
 
 def run(session: Session) -> None:
@@ -35,28 +23,21 @@ def run(session: Session) -> None:
 
 
 def commands() -> list[Command]:
-    """Every verb with its options and values."""
-    return [_command(verb_of(row)) for row in VERBS]
+    """Every built-in verb with its options and values: a script is the same on every machine."""
+    return [_command(row, page_of(row)) for row in VERBS]
 
 
-def verb_of(row: VerbRow) -> options.Verb:
-    """The verb of a row of the front door: `verb`, or `NAME_verb` where a module has several."""
-    module = importlib.import_module(f"llmctl.cli.{row.module}")
-    make = getattr(module, f"{row.name}_verb", None) or module.verb
-    made: options.Verb = make(row.summary)
-    return made
+def _command(row: VerbRow, page: options.Page) -> Command:
+    given = (*page.options, *((options.HELP_ALL,) if page.spec else ()))
+    flags = tuple(Flag(each.name, each.help, _values(page, each), each.repeatable) for each in given)
+    return Command(row.name, row.summary, flags, _words(page))
 
 
-def _command(verb: options.Verb) -> Command:
-    flags = tuple(Flag(each.name, each.help, _values(verb, each), each.repeatable) for each in verb.options)
-    return Command(verb.name, verb.summary, flags, _words(verb))
-
-
-def _values(verb: options.Verb, option: options.Option) -> Values | None:
+def _values(page: options.Page, option: options.Option) -> Values | None:
     if not option.metavar:
         return None
     if option is options.SET:
-        return Values(tuple(_keys(verb)), unfinished=True)
+        return Values(tuple(_keys(page)), unfinished=True)
     words = option.choices or (_names(option.kind) if option.kind else ())
     if option.key == "tokenizer":
         words = TOKENIZERS
@@ -69,15 +50,15 @@ def _place(option: options.Option) -> Place | None:
     return "folder" if option.key in ("model", "models", "out") else "file"
 
 
-def _words(verb: options.Verb) -> Values | None:
+def _words(page: options.Page) -> Values | None:
     """What stands without a flag: the positional setting, or the verb's arguments."""
-    if verb.positional:
-        kind = options.KIND_OF.get(verb.positional)
-        return Values(_names(kind) if kind else (), "folder" if verb.positional == "out" else "file")
-    if not verb.arguments:
+    if page.positional:
+        kind = options.KIND_OF.get(page.positional)
+        return Values(_names(kind) if kind else (), "folder" if page.positional == "out" else "file")
+    if not page.arguments:
         return None
-    first = verb.arguments[0]
-    names = any(argument.kind == "*" for argument in verb.arguments)
+    first = page.arguments[0]
+    names = any(argument.kind == "*" for argument in page.arguments)
     return Values(
         first.choices,
         "file" if first.is_path else None,
@@ -97,8 +78,20 @@ def _names(kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _keys(verb: options.Verb) -> list[str]:
+def _keys(page: options.Page) -> list[str]:
     """What `--set` can begin with: the verb's keys; where a verb has no block of its own, each verb's with its name."""
-    if verb.spec is not None:
-        return [f"{option['name']}=" for option in settings(verb.spec)]
-    return [f"{name}.{option['name']}=" for name in STAGES for option in settings(SPECS[name])]
+    if page.spec is not None:
+        return [f"{option['name']}=" for option in settings(page.spec)]
+    stages = [(row.name, page_of(row).spec) for row in VERBS if row.recipe == "stage"]
+    return [f"{name}.{option['name']}=" for name, spec in stages if spec for option in settings(spec)]
+
+
+PAGE = options.Page(
+    run,
+    arguments=(SHELL,),
+    shared=options.OUTPUT,
+    examples=(
+        'eval "$(llmctl completions bash)"',
+        "llmctl completions fish > ~/.config/fish/completions/llmctl.fish",
+    ),
+)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import typer
-
 from llmctl.cli import options
-from llmctl.cli.main import VerbRow
-from llmctl.cli.render import plain
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import EnvironmentFault
 
 QUIET = options.Option("--quiet", "show only warnings and problems", options.OUTPUT_PANEL)
 
 
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, verb(row.summary))
-
-
-def verb(summary: str) -> options.Verb:
-    return options.Verb("doctor", None, run, summary, shared=(QUIET, *options.OUTPUT))
-
-
 def run(session: Session) -> None:
-    from llmctl.workflows import doctor as workflow
+    from llmctl.workflows.inspect import doctor as workflow
 
     findings = workflow.examine()
 
@@ -41,3 +30,6 @@ def run(session: Session) -> None:
     named = ", ".join(finding.check for finding in problems)
     fault = EnvironmentFault(f"problems found: {named}", hint="each is listed with its cure")
     session.fail(fault, workflow.document(findings), show)
+
+
+PAGE = options.Page(run, shared=(QUIET, *options.OUTPUT), examples=("llmctl doctor", "llmctl doctor --quiet --json"))

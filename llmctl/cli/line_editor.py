@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from llmctl.cli.render import fancy
+from llmctl.cli.terminal import fancy
 
 
-class Command(NamedTuple):
+class ChatCommand(NamedTuple):
     """What can be typed at the prompt instead of a message."""
 
     name: str
@@ -17,7 +17,7 @@ class Command(NamedTuple):
     does: str
 
 
-def open_editor(prompt: str, commands: Sequence[Command]) -> Callable[[], str | None]:
+def open_editor(prompt: str, commands: Sequence[ChatCommand]) -> Callable[[], str | None]:
     """What asks for a line, at the prompt; None at the end. Typed lines can be called back, long ones edited, pasted ones kept whole."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.formatted_text import FormattedText
@@ -62,7 +62,7 @@ def open_editor(prompt: str, commands: Sequence[Command]) -> Callable[[], str | 
     return ask
 
 
-def _completer(commands: Sequence[Command]) -> Any:
+def _completer(commands: Sequence[ChatCommand]) -> Any:
     """Completes commands, and the file that one of them takes."""
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
     from prompt_toolkit.document import Document

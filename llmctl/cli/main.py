@@ -5,7 +5,6 @@ Only the module of the verb asked for is imported, so that `--help` costs little
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import shlex
@@ -14,42 +13,14 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import typer
 
 from llmctl import __version__
+from llmctl.catalog import VERBS, VerbRow
 from llmctl.errors import LlmctlError, untranslated
-from llmctl.registry import near
-
-
-class VerbRow(NamedTuple):
-    """A verb: its name, the module that has it, a line about it."""
-
-    name: str
-    module: str
-    summary: str
-    panel: str
-
-
-WORK, SEE, HOUSE = "The lifecycle", "What there is", "This installation"
-VERBS: Final = (
-    VerbRow("quickstart", "quickstart", "The whole lifecycle in a minute, on data that ships with llmctl.", WORK),
-    VerbRow("preprocess", "preprocess", "Read, clean, split, train or load a tokenizer, encode.", WORK),
-    VerbRow("train", "train", "Learn from prepared data, from random weights or given ones.", WORK),
-    VerbRow("generate", "generate", "Text from a model.", WORK),
-    VerbRow("chat", "chat", "A conversation with a chat model; piped lines are answered one by one.", WORK),
-    VerbRow("eval", "evaluate", "Score a model or a file of predictions; gate on the score.", WORK),
-    VerbRow("merge", "merge", "Plain weights of an adapter on its base, or of a GGUF file.", WORK),
-    VerbRow("compare", "compare", "Models trained and scored alike, in one table with the best marked.", WORK),
-    VerbRow("run", "run", "The stages of a recipe in order; unchanged ones are skipped.", WORK),
-    VerbRow("list", "catalog", "The registry: models, tasks, metrics, datasets, engines.", SEE),
-    VerbRow("show", "catalog", "One entry of the registry, whole.", SEE),
-    VerbRow("suggest", "suggest", "Which models could learn a task here, each with the reason for its rank.", SEE),
-    VerbRow("runs", "runs", "Runs under a folder: what made a model, what it scored, what differs.", SEE),
-    VerbRow("doctor", "doctor", "What this machine and installation can do, every finding with its cure.", HOUSE),
-    VerbRow("completions", "completions", "The completion script of a shell.", HOUSE),
-)
+from llmctl.registry import find_verb, near, verbs
 
 SPINS: Final = "3000"
 """How often a thread looks for work before it sleeps, some ten microseconds: 1.35 times the speed of threads that sleep at
@@ -77,19 +48,19 @@ class Terminated(BaseException):
 
 def build(words: Sequence[str]) -> typer.Typer:
     """The Typer application, holding whole only the verb that `words` names."""
-    fancy = sys.stdout.isatty()
+    from llmctl.cli.help import Group
+
     codes = "\n".join(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES)
-    # Plain help rewraps a paragraph unless it begins with a backspace; rich shows the character.
-    epilog = f"Exit codes:\n{codes}" if fancy else f"\b\nExit codes:\n{codes}"
     app = typer.Typer(
         name="llmctl",
+        cls=Group,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich" if fancy else None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.callback(invoke_without_command=True, epilog=epilog)
+    @app.callback(invoke_without_command=True, epilog=f"\nExit codes:\n{codes}")
     def root(
         context: typer.Context,
         version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
@@ -105,13 +76,15 @@ def build(words: Sequence[str]) -> typer.Typer:
             print(context.get_help())
             raise typer.Exit
 
-    wanted = next((word for word in words if not word.startswith("-")), None)
-    for row in VERBS:
-        if row.name == wanted:
-            importlib.import_module(f"llmctl.cli.{row.module}").add(app, row)
+    wanted = find_verb(next((word for word in words if not word.startswith("-")), None))
+    for row in VERBS if wanted in VERBS else verbs().values():
+        if row == wanted:
+            from llmctl.cli import options
+            from llmctl.cli.pages import page_of
+
+            options.add(app, row, page_of(row))
         else:
-            # As `short_help` too: typer cuts a short help that it makes itself.
-            app.command(row.name, help=row.summary, short_help=row.summary, rich_help_panel=row.panel)(_elsewhere)
+            app.command(row.name, help=row.summary, rich_help_panel=row.panel)(_elsewhere)
     return app
 
 
@@ -147,7 +120,7 @@ def run(words: Sequence[str]) -> int:
         _drop_stdout()
         if code:
             return code  # told already
-        _tell_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
+        _print_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
         return 4
     return code
 
@@ -164,10 +137,10 @@ def _guarded(words: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _tell_error(words, "interrupted", "interrupted", None, 130)
+        _print_error(words, "interrupted", "interrupted", None, 130)
         return 130
     except Terminated:
-        _tell_error(words, "terminated", "terminated", None, 143)
+        _print_error(words, "terminated", "terminated", None, 143)
         return 143
     except (BrokenPipeError, SystemExit) as ended:
         # typer turns a broken pipe into its own exit.
@@ -178,11 +151,11 @@ def _guarded(words: Sequence[str]) -> int:
     except LlmctlError as error:
         if debug:
             traceback.print_exc()
-        _tell_error(words, error.kind, str(error), error.hint, error.exit_code, error.document)
+        _print_error(words, error.kind, str(error), error.hint, error.exit_code, error.document)
         return error.exit_code
     except typer.TyperException as error:
         message, hint = _usage(words, error)
-        _tell_error(words, "usage", message, hint, 2)
+        _print_error(words, "usage", message, hint, 2)
         return 2
     except Exception as error:
         return _foreign(words, error, debug=debug)
@@ -195,15 +168,15 @@ def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
     """An error that no border translated: the machine's, or a bug."""
     if debug:
         traceback.print_exc()
-    told = untranslated(error)
-    hint = None if debug and told.kind == "bug" else told.hint
-    _tell_error(words, told.kind, told.message, hint, told.exit_code)
-    return told.exit_code
+    translated = untranslated(error)
+    hint = None if debug and translated.kind == "bug" else translated.hint
+    _print_error(words, translated.kind, translated.message, hint, translated.exit_code)
+    return translated.exit_code
 
 
 def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:
     """Message and hint of an error of the command line itself."""
-    row = next((row for word in words for row in VERBS if row.name == word), None)
+    row = next((row for row in map(find_verb, words) if row), None)
     hint = f"see: llmctl {row.name} --help" if row else "see: llmctl --help"
     mistyped, known = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     unknown = hasattr(error, "possibilities")  # not an option that lacks its value
@@ -228,10 +201,10 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
 
 def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
     """How a setting is reached that has a name and no flag: `--layers 3` is `--set model.layers=3`."""
-    from llmctl.cli.completions import verb_of
+    from llmctl.cli.pages import page_of
     from llmctl.config import elsewhere
 
-    spec = verb_of(row).spec
+    spec = page_of(row).spec
     found = elsewhere(spec, mistyped.lstrip("-").replace("-", "_")) if spec else []
     if not found:
         return None
@@ -242,7 +215,7 @@ def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
     return " or ".join(shlex.join(["--set", f"{each}={value}"]) for each in found[:2])
 
 
-def _tell_error(
+def _print_error(
     words: Sequence[str],
     kind: str,
     message: str,

@@ -6,13 +6,15 @@ import contextlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
+from llmctl.catalog import VerbRow
+from llmctl.cli.help import Command, every_setting
 from llmctl.cli.session import Session
 
 if TYPE_CHECKING:
@@ -91,16 +93,14 @@ SET = Option(
     text=True,
 )
 
+HELP_ALL = Option("--help-all", "list every setting too, with type and default", OUTPUT_PANEL)
+
+CONFIG = Option(
+    "--config", "a recipe; repeatable, later ones win", CONFIG_PANEL, "FILE", repeatable=True, is_path=True, text=True
+)
+
 SHARED = (
-    Option(
-        "--config",
-        "a recipe; repeatable, later ones win",
-        CONFIG_PANEL,
-        "FILE",
-        repeatable=True,
-        is_path=True,
-        text=True,
-    ),
+    CONFIG,
     SET,
     *WORK,
 )
@@ -108,13 +108,11 @@ SHARED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
-    """A verb. Its settings are a `Spec`; a verb that reads no configuration has none, and is spared pydantic."""
+class Page:
+    """How a verb looks from a shell. Its settings are a `Spec`; a verb that reads no configuration has none."""
 
-    name: str
-    spec: type[Spec] | None
     run: Callable[[Session], None]
-    summary: str
+    spec: type[Spec] | None = None
     positional: str | None = None
     """The key that words without a flag go to."""
     extra: tuple[Option, ...] = ()
@@ -122,6 +120,7 @@ class Verb:
     arguments: tuple[Argument, ...] = ()
     """Words without a flag that are no settings; `Session.extra` has their values."""
     shared: tuple[Option, ...] = SHARED
+    examples: Sequence[str] = ()
     flags: tuple[Option, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -190,7 +189,8 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
 
 
 def _bare(annotation: Any) -> tuple[Any, bool]:
-    """The type inside `| None`, `Annotated` and `tuple[…, ...]`, and whether it was a tuple."""
+    """The type inside `| None`, `Annotated` and `tuple[…, ...]`, and whether it was a tuple. What is parsed from text is
+    text here."""
     repeatable = False
     while True:
         origin = get_origin(annotation)
@@ -201,7 +201,7 @@ def _bare(annotation: Any) -> tuple[Any, bool]:
         elif origin is tuple:
             annotation, repeatable = get_args(annotation)[0], True
         else:
-            return annotation, repeatable
+            return str if is_dataclass(annotation) else annotation, repeatable
 
 
 def _metavar(name: str, bare: Any) -> str:
@@ -220,7 +220,7 @@ def _metavar(name: str, bare: Any) -> str:
     }.get(name, name.upper())
 
 
-def add(app: typer.Typer, verb: Verb) -> None:
+def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
     """Give the Typer application this verb, with every option its spec has."""
     parameters: list[inspect.Parameter] = []
 
@@ -229,57 +229,62 @@ def add(app: typer.Typer, verb: Verb) -> None:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
 
-    if verb.spec and verb.positional:
-        field_info = verb.spec.model_fields[verb.positional]
-        help_text = field_info.description
+    if page.spec and page.positional:
+        field_info = page.spec.model_fields[page.positional]
         words: Any = list[str] | None if _bare(field_info.annotation)[1] else str | None
-        parameter("words", Annotated[words, typer.Argument(help=help_text, metavar=verb.positional.upper())], None)
-    for argument in verb.arguments:
-        given_type: Any = list[str] if argument.repeatable else str
-        needed = argument.required
+        about = typer.Argument(help=field_info.description, metavar=page.positional.upper())
+        parameter("words", Annotated[words, about], None)
+    for argument in page.arguments:
+        kind: Any = list[str] if argument.repeatable else str
         about = typer.Argument(help=argument.help, metavar=argument.name.upper(), show_default=False)
-        parameter(argument.name, Annotated[given_type if needed else given_type | None, about], ... if needed else None)
-    for option in verb.options:
+        optional = Annotated[kind | None, about]
+        parameter(
+            argument.name, Annotated[kind, about] if argument.required else optional, ... if argument.required else None
+        )
+    for option in (*page.options, *((HELP_ALL,) if page.spec else ())):
         declared = typer.Option(
             option.name,
             help=option.help,
             metavar=option.metavar or None,
             rich_help_panel=option.panel,
             show_default=False,
+            is_eager=option is HELP_ALL,
+            callback=every_setting(page.spec) if page.spec and option is HELP_ALL else None,
         )
-        kind: Any = bool if not option.metavar else (list[str] if option.repeatable else str) | None
+        kind = bool if not option.metavar else (list[str] if option.repeatable else str) | None
         parameter(option.parameter, Annotated[kind, declared], None if option.metavar else False)
 
     def command(**given: Any) -> None:
-        with contextlib.closing(session_of(verb, given)) as session:
-            verb.run(session)
+        with contextlib.closing(session_of(row.name, page, given)) as session:
+            page.run(session)
 
-    command.__doc__ = verb.summary
+    command.__doc__ = row.summary
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
-    app.command(verb.name, help=verb.summary)(command)
+    made = type("Page", (Command,), {"examples": page.examples})
+    app.command(row.name, help=row.summary, short_help=row.summary, rich_help_panel=row.panel, cls=made)(command)
 
 
-def session_of(verb: Verb, given: Mapping[str, Any]) -> Session:
-    """What the user asked, as a session."""
+def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
+    """What the user typed, as a session."""
     flags: dict[str, Any] = {}
-    for option in verb.flags:
+    for option in page.flags:
         value = given[option.parameter]
         if value is None or value == []:
             continue
         assert option.key is not None
         flags[option.key] = [_value(option, each) for each in value] if option.repeatable else _value(option, value)
-    if verb.positional and given.get("words"):
-        flags[verb.positional] = given["words"]
+    if page.positional and given.get("words"):
+        flags[page.positional] = given["words"]
     return Session(
-        verb=verb.name,
-        spec=verb.spec,
+        verb=name,
+        spec=page.spec,
         flags=flags,
         recipes=tuple(Path(each) for each in given.get("config") or ()),
         sets=tuple(given.get("set") or ()),
         extra={
-            **{argument.name: given[argument.name] for argument in verb.arguments},
-            **{option.parameter: given[option.parameter] for option in verb.extra},
+            **{argument.name: given[argument.name] for argument in page.arguments},
+            **{option.parameter: given[option.parameter] for option in page.extra},
         },
         **{option.parameter: given[option.parameter] for option in (*WORK, *OUTPUT) if option.parameter in given},
     )

@@ -4,46 +4,49 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
+from llmctl.cli.terminal import columns, fancy, plain, width
 from llmctl.errors import UsageError
+from llmctl.readable import from_here, number
 from llmctl.types import Event
 
+if TYPE_CHECKING:
+    from llmctl.verbs import Table
+
 SECONDS_BETWEEN_LINES: Final = 10.0
-_KEPT: Final = frozenset("\n\t")
 
 
-def plain(text: str) -> str:
-    """Text from data made safe to show: control, bidirectional and zero-width characters are escaped."""
-    return "".join(
-        char
-        if char in _KEPT or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else _escaped(char)
-        for char in text
-    )
+def draw(each: Table) -> None:
+    """A table on standard output; where it is to be split, as many tables as it takes for no column to be cut, each with
+    the first column."""
+    lines = [list(each.headings), *map(list, each.rows)]
+    room = width(sys.stdout) if each.split and fancy(sys.stdout) else None
+    for part in _parts(lines, room):
+        heads, *rows = ([line[place] for place in part] for line in lines)
+        right = [number for number, place in enumerate(part) if place in each.right]
+        table(heads, rows, right=right, names=each.names, least=() if each.split else each.least)
 
 
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+GAP: Final = 3
+"""Columns between two cells of a split table, at most."""
 
 
-def fancy(stream: IO[str]) -> bool:
-    """Whether bars and colour may be shown on this stream."""
-    dull = os.environ.get("CI") == "true" or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return stream.isatty() and not dull
-
-
-def width(stream: IO[str]) -> int:
-    """Columns of the terminal; 100 where there is none."""
-    import shutil
-
-    return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
+def _parts(lines: Sequence[Sequence[Any]], room: int | None) -> list[list[int]]:
+    """The columns of each table; all in one where there is room."""
+    if room is None:
+        return [list(range(len(lines[0])))]
+    widths = [max(columns(str(cell)) for cell in column) + GAP for column in zip(*lines, strict=True)]
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(widths)):
+        if sum(widths[each] for each in (*parts[-1], place)) > room and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(place)
+    return parts
 
 
 def table(
@@ -104,10 +107,10 @@ def _draw_table(
         cells = (widths[each] if each in whole else min(widths[each], text) for each in shown)
         return sum(cells) + BETWEEN * len(shown) - 1
 
-    for number in least:
+    for place in least:
         if needed(WRAPPED) > console.width:
-            shown.remove(number)
-            left_out.append(lines[0][number])
+            shown.remove(place)
+            left_out.append(lines[0][place])
     fits = needed(SQUEEZED) <= console.width
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for each in shown:
@@ -119,13 +122,6 @@ def _draw_table(
     console.print(drawn)
     if left_out:
         aside(f"left out, the terminal is narrow: {', '.join(left_out)}")
-
-
-def columns(text: str) -> int:
-    """How many columns text takes: Chinese characters take two."""
-    return sum(
-        2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text
-    )
 
 
 def error_lines(kind: str, message: str, hint: str | None) -> str:
@@ -151,7 +147,7 @@ def marked(cells: Iterable[tuple[str, bool]], *, colour: bool) -> str:
     return "".join(found).rstrip()
 
 
-class Teller:
+class ProgressReporter:
     """Shows events on standard error and writes them to `--events`."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, events: str | None = None) -> None:
@@ -261,20 +257,3 @@ def readable(value: Any, *, exact: bool = False) -> Any:
     if isinstance(value, str):
         return plain(f"{value[:HASH_SHOWN]}…" if _HASH.fullmatch(value) and not exact else from_here(value))
     return value
-
-
-def from_here(text: str) -> str:
-    """An absolute path below the current folder as seen from there; any other text as it is."""
-    here = os.path.join(os.getcwd(), "")
-    return text.removeprefix(here) or text if os.path.isabs(text) else text
-
-
-def number(value: Any) -> str:
-    """A number as a person reads it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value == 0 or 0.001 <= abs(value) < 1e6:
-        return f"{value:,.4g}" if abs(value) < 10000 else f"{value:,.0f}"
-    return f"{value:.3g}"

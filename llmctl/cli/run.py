@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from llmctl import config
 from llmctl.cli import options
-from llmctl.cli.main import VerbRow
-from llmctl.cli.render import number, plain, table
+from llmctl.cli.render import table
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import LlmctlError, Stopped, UsageError
-from llmctl.workflows import run as workflow
+from llmctl.readable import number
+from llmctl.workflows.recipe import run as workflow
 
 RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
 SEED = options.Option("--seed", "of every stage; fixes everything that is drawn", "Main", "N")
 FORCE = options.Option("--force", "run every stage again, whatever is in the way", options.CONFIG_PANEL)
-
-
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, verb(row.summary))
-
-
-def verb(summary: str) -> options.Verb:
-    shared = tuple(FORCE if option.name == FORCE.name else option for option in options.SHARED)
-    return options.Verb("run", None, run, summary, arguments=(RECIPE,), extra=(SEED,), shared=shared)
 
 
 def run(session: Session) -> None:
@@ -37,18 +26,20 @@ def run(session: Session) -> None:
     stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]))
     if session.dry_run:
         decisions = workflow.plan(stages, force=session.force)
-        rows = [(stage.verb, decision.status, decision.why) for stage, decision in zip(stages, decisions, strict=True)]
+        rows = [
+            (stage.verb.name, decision.status, decision.why) for stage, decision in zip(stages, decisions, strict=True)
+        ]
         keys = ("verb", "status", "why")
         document = {"dry_run": True, "stages": [dict(zip(keys, row, strict=True)) for row in rows]}
         session.finish(document, lambda: table(keys, rows))
         return
     try:
-        outcomes = workflow.run(stages, session.tell, force=session.force, offline=session.offline)
+        outcomes = workflow.run(stages, session.emit, force=session.force, offline=session.offline)
     except LlmctlError as error:
         if isinstance(error, Stopped):
             error.hint = f"go on: {_again(session)}"
-        told: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
-        session.fail(error, error.document, lambda: _show(told))
+        shown: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
+        session.fail(error, error.document, lambda: _show(shown))
     done = workflow.document_of(outcomes)
     if refused := workflow.refusal_of(outcomes):
         session.fail(refused, done, lambda: _show(done["stages"]))
@@ -68,7 +59,7 @@ def _show(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         print(f"{row['verb']:<10}  {plain(_became(row))}")
         if row["document"]:
-            for line in _lines(row["verb"], row["document"]):
+            for line in workflow.verb_of(row["verb"]).summary(row["document"]):
                 print(f"  {plain(line)}")
 
 
@@ -90,15 +81,14 @@ def _seed(text: str | None) -> int | None:
     return value
 
 
-def _lines(verb: str, document: Mapping[str, Any]) -> list[str]:
-    """What a stage came to, in a line or a few."""
-    if verb == "preprocess":
-        return [
-            f"{number(document['records']['kept'])} of {number(document['records']['read'])} records: {document['out']}"
-        ]
-    if verb == "train":
-        scores = ", ".join(f"{name} {number(value)}" for name, value in (document.get("validation") or {}).items())
-        return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
-    if verb == "eval":
-        return [f"{score['metric']} {number(score['value'])}  ({score['signature']})" for score in document["scores"]]
-    return [json.dumps(row, ensure_ascii=False) for row in document["completions"]]
+PAGE = options.Page(
+    run,
+    arguments=(RECIPE,),
+    extra=(SEED,),
+    shared=tuple(FORCE if option.name == FORCE.name else option for option in options.SHARED),
+    examples=(
+        "llmctl run examples/poems-zh.yaml",
+        "llmctl run recipe.yaml --set train.model=llama:tiny --seed 1",
+        "llmctl run recipe.yaml --dry-run",
+    ),
+)

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from llmctl.cli import options
-from llmctl.cli.main import VerbRow
-from llmctl.cli.render import number, readable, table
+from llmctl.cli.render import readable, table
 from llmctl.cli.session import Session, to_yaml
 from llmctl.errors import UsageError
+from llmctl.readable import number
 from llmctl.registry import near
 from llmctl.types import Event
-from llmctl.workflows import runs as workflow
+from llmctl.workflows.inspect import runs as workflow
 
 WORDS = options.Argument(
     "words",
@@ -25,14 +23,6 @@ WORDS = options.Argument(
     choices=workflow.ACTIONS,
     is_path=True,
 )
-
-
-def add(app: typer.Typer, row: VerbRow) -> None:
-    options.add(app, verb(row.summary))
-
-
-def verb(summary: str) -> options.Verb:
-    return options.Verb("runs", None, run, summary, arguments=(WORDS,), shared=options.OUTPUT)
 
 
 def run(session: Session) -> None:
@@ -55,7 +45,7 @@ def run(session: Session) -> None:
             )
         document = workflow.listing(folders[0] if folders else Path("."))
         if not document["runs"]:
-            session.tell(Event("note", {"text": f"no runs under {document['folder']}"}))
+            session.emit(Event("note", {"text": f"no runs under {document['folder']}"}))
         session.finish(document, lambda: _show_list(document))
 
 
@@ -99,3 +89,11 @@ def _show_comparison(document: Mapping[str, Any]) -> None:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else number(readable(value))
+
+
+PAGE = options.Page(
+    run,
+    arguments=(WORDS,),
+    shared=options.OUTPUT,
+    examples=("llmctl runs list runs", "llmctl runs show runs/poems", "llmctl runs compare runs/one runs/two"),
+)

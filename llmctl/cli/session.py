@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from llmctl.cli.render import Teller, readable
+from llmctl.cli.render import ProgressReporter, readable
 from llmctl.errors import EnvironmentFault, LlmctlError
-from llmctl.types import Tell
+from llmctl.types import EventSink
 
 if TYPE_CHECKING:
     from llmctl.config import Spec
@@ -61,21 +61,21 @@ class Session:
         return config.gather(self.verb, self.spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
 
     @cached_property
-    def teller(self) -> Teller:
-        return Teller(quiet=self.quiet, verbose=self.verbose, events=self.events)
+    def reporter(self) -> ProgressReporter:
+        return ProgressReporter(quiet=self.quiet, verbose=self.verbose, events=self.events)
 
     @property
-    def tell(self) -> Tell:
-        return self.teller
+    def emit(self) -> EventSink:
+        return self.reporter
 
     def close(self) -> None:
         """Take down what is shown, however the verb ended: a bar left up hides the terminal's cursor."""
         if "teller" in self.__dict__:
-            self.teller.close()
+            self.reporter.close()
 
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
         """Give the result: the one JSON document, or what `show` prints."""
-        self.teller.close()
+        self.reporter.close()
         with _to_stdout():
             if self.json:
                 write_document(self.verb, "ok", document)
@@ -85,7 +85,7 @@ class Session:
 
     def fail(self, error: LlmctlError, document: Mapping[str, Any], show: Callable[[], None]) -> NoReturn:
         """End with an error after giving the result all the same."""
-        self.teller.close()
+        self.reporter.close()
         error.document = document
         if not self.json:
             with _to_stdout():
@@ -108,8 +108,8 @@ class Session:
         document = {"dry_run": True, **given, "plan": dict(facts)}
 
         def show() -> None:
-            told = {**given, "plan": {name: fact for name, fact in facts.items() if name not in shown}}
-            print(to_yaml(readable(told, exact=True)), end="")
+            shown_document = {**given, "plan": {name: fact for name, fact in facts.items() if name not in shown}}
+            print(to_yaml(readable(shown_document, exact=True)), end="")
             print(textwrap.indent(to_yaml(shown, lines=True), "  ") if shown else "", end="")
 
         if refusal is not None:

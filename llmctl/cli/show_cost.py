@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.cli.options import Option
-from llmctl.cli.render import plain
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
 from llmctl.types import Event
 
@@ -26,12 +26,12 @@ class Cost:
     """A forecast, for JSON and for a person."""
 
     facts: Mapping[str, Any]
-    told: Mapping[str, str]
+    summary: Mapping[str, str]
 
     def show(self, document: Mapping[str, Any]) -> None:
         print(f"{document['name']}  {plain(document['summary'])}\n")
-        width = max(map(len, self.told))
-        for name, value in self.told.items():
+        width = max(map(len, self.summary))
+        for name, value in self.summary.items():
             print(f"{name:<{width}}  {plain(value)}")
 
 
@@ -43,17 +43,17 @@ def refuse(session: Session) -> None:
             raise UsageError(f"{name} is for: llmctl show models NAME --data PREPARED")
 
 
-def asked(session: Session, kind: str, name: str) -> Cost | None:
+def cost_of(session: Session, kind: str, name: str) -> Cost | None:
     """The forecast where `--data` asks for one; `--set` then takes the settings of `train`."""
     data, measure = session.extra["data"], session.extra["measure"]
     if data is None or registry.kind_named(kind) != "models":
         refuse(session)
         return None
     from llmctl import config as configuration
-    from llmctl.workflows import fitting
-    from llmctl.workflows import forecast as forecasting
-    from llmctl.workflows.spec import TrainConfig
-    from llmctl.workflows.train_checks import examine
+    from llmctl.workflows.train import fitting
+    from llmctl.workflows.train import forecast as forecasting
+    from llmctl.workflows.train.checks import examine
+    from llmctl.workflows.train.spec import TrainConfig
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}
     config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags)
@@ -61,16 +61,16 @@ def asked(session: Session, kind: str, name: str) -> Cost | None:
         forecasting.check_measurable(config)
     checked = examine(config, offline=True)
     made = forecasting.forecast(config, checked)
-    facts, told = made.facts(), made.told()
+    facts, summary = made.to_dict(), made.summary()
     if not made.fits:
         changes = fitting.changes(config, checked)
-        facts["changes"] = [each.facts() for each in changes]
-        told["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
+        facts["changes"] = [each.to_dict() for each in changes]
+        summary["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
         if measure:
-            session.tell(Event("warning", {"text": "not measured: it does not fit in the memory that is free"}))
+            session.emit(Event("warning", {"text": "not measured: it does not fit in the memory that is free"}))
     elif measure:
-        from llmctl.workflows.rehearsal import rehearse
+        from llmctl.workflows.train.measure import measure_run
 
-        found = rehearse(config, checked, session.tell)
-        facts["measured"], told["measured"] = found.facts(made), found.told(made)
-    return Cost(facts, told)
+        found = measure_run(config, checked, session.emit)
+        facts["measured"], summary["measured"] = found.to_dict(made), found.summary(made)
+    return Cost(facts, summary)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.cli.options import Option
-from llmctl.cli.render import fancy, marked, plain
+from llmctl.cli.render import marked
 from llmctl.cli.session import Session
+from llmctl.cli.terminal import fancy, plain
 from llmctl.errors import UsageError
 from llmctl.registry import near
 
@@ -24,7 +25,7 @@ FACTS: Final = ("task", "model", "family", "style", "record")
 SPLITS: Final = ("train", "validation", "test")
 
 
-def asked(session: Session) -> dict[str, Any]:
+def requested(session: Session) -> dict[str, Any]:
     """The options that were given. Raises `UsageError` for an index that is no number, and a split that there is not."""
     given = {option.parameter: session.extra[option.parameter] for option in OPTIONS}
     if (index := given["index"]) is not None:
@@ -38,8 +39,8 @@ def asked(session: Session) -> dict[str, Any]:
 
 
 def run(session: Session, place: str) -> None:
-    options = asked(session)
-    from llmctl.workflows.show_data import show_data
+    options = requested(session)
+    from llmctl.workflows.inspect.data import show_data
 
     document = show_data(Path(place).expanduser(), **options)
     session.finish(document, lambda: _show(document))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +17,9 @@ from numpy.typing import NDArray
 from llmctl.data.layout import Layout, Sample
 from llmctl.data.spec import PADDED_TO
 from llmctl.data.tokens import TokenStore
-from llmctl.types import Family
+from llmctl.types import IGNORED, Family
 
 Arrays = dict[str, NDArray[np.int64]]
-IGNORED: Final = -100
-"""The label of a position on which no loss is taken."""
-
-
-class Source(Protocol):
-    """A split as numbered examples: something that has a length and gives the arrays of some of them."""
-
-    def __len__(self) -> int: ...
-
-    def lengths(self) -> NDArray[np.int64]:
-        """Length of every example in tokens, to sort by."""
-        ...
-
-    def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
-        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding.
-
-        `epoch`: for what is drawn anew each time that an example is seen; the others are the same in every epoch.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +96,7 @@ def collate(samples: Sequence[Sample], family: Family, pad: int, *, context: int
         width = size([len(each) - 1 for each in inputs])
         arrays["input_ids"] = _padded([each[:-1] for each in inputs], pad, width)
         arrays["labels"] = _padded(
-            [np.where(sample.learned[1:], sample.input_ids[1:], IGNORED) for sample in samples], IGNORED, width
+            [np.where(sample.loss_mask[1:], sample.input_ids[1:], IGNORED) for sample in samples], IGNORED, width
         )
         arrays["attention_mask"] = _mask([len(each) - 1 for each in inputs], width)
         return arrays
@@ -150,8 +131,8 @@ def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size:
 
     Examples are shuffled, sorted by length within windows of `WINDOW` batches, cut, and the batches shuffled.
     """
-    chance = np.random.Generator(np.random.PCG64([seed, epoch, 0x11C]))
-    shuffled = chance.permutation(len(lengths))
+    rng = np.random.Generator(np.random.PCG64([seed, epoch, 0x11C]))
+    shuffled = rng.permutation(len(lengths))
     if len(lengths) and lengths.min() == lengths.max():
         return [shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size)]
     batches: list[NDArray[np.int64]] = []
@@ -160,7 +141,7 @@ def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size:
         part = shuffled[start : start + window]
         part = part[np.argsort(-lengths[part], kind="stable")]
         batches += [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
-    return [batches[number] for number in chance.permutation(len(batches))]
+    return [batches[number] for number in rng.permutation(len(batches))]
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

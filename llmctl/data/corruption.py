@@ -28,12 +28,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.batches import IGNORED, Arrays, collate
+from llmctl.data.batches import Arrays, collate
 from llmctl.data.layout import Layout, Sample
 from llmctl.data.spec import SPAN_TOKENS
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.types import Mending, Tokens
+from llmctl.types import IGNORED, Denoising, Tokens
 
 Ids = NDArray[np.int64]
 
@@ -91,48 +91,48 @@ def marks_of(tokenizer: Any) -> Marks:
     return Marks(masks[0], sentinels, np.flatnonzero(is_ordinary), is_ordinary, ends, closes, parts)
 
 
-def hide(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def mask_tokens(ids: Ids, marks: Marks, noise_density: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> what is seen (T,), and what has to be said in each place (T,), `IGNORED` where nothing.
 
-    `share` of the ordinary tokens is hidden, at least one token, never a control token: 80 % of them are shown as the
+    `noise_density` of the ordinary tokens is hidden, at least one token, never a control token: 80 % of them are shown as the
     mask, 10 % as any other token, 10 % as they are.
     """
-    seen, said = ids.copy(), np.full(len(ids), IGNORED, np.int64)
+    inputs, targets = ids.copy(), np.full(len(ids), IGNORED, np.int64)
     places = np.flatnonzero(marks.is_ordinary[ids])
-    hidden = chance.permutation(places)[: max(1, round(share * len(places)))]
-    said[hidden] = ids[hidden]
-    fate = chance.random(len(hidden))
-    seen[hidden[fate < SHOWN_AS_MASK]] = marks.mask
-    others = hidden[(fate >= SHOWN_AS_MASK) & (fate < SHOWN_AS_MASK + SHOWN_AS_ANOTHER)]
-    seen[others] = chance.choice(marks.ordinary, len(others))
-    return seen, said
+    hidden = rng.permutation(places)[: max(1, round(noise_density * len(places)))]
+    targets[hidden] = ids[hidden]
+    draw = rng.random(len(hidden))
+    inputs[hidden[draw < SHOWN_AS_MASK]] = marks.mask
+    others = hidden[(draw >= SHOWN_AS_MASK) & (draw < SHOWN_AS_MASK + SHOWN_AS_ANOTHER)]
+    inputs[others] = rng.choice(marks.ordinary, len(others))
+    return inputs, targets
 
 
-def cut_spans(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def corrupt_spans(ids: Ids, marks: Marks, noise_density: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with each span replaced by its mark, and the spans, each behind its mark, with one more mark at
     their end (U,). At least one token is cut out, and one is left."""
-    cut = min(max(1, round(share * len(ids))), max(1, len(ids) - 2))
+    cut = min(max(1, round(noise_density * len(ids))), max(1, len(ids) - 2))
     # What is said with its marks is no longer than the text.
     count = max(1, min(round(cut / SPAN_TOKENS), cut, len(ids) - cut - 1))
-    lengths, gaps = _parts(cut, count, chance), _parts(max(len(ids) - cut, 1), count, chance)
-    seen: list[Ids] = []
-    said: list[Ids] = []
+    lengths, gaps = _parts(cut, count, rng), _parts(max(len(ids) - cut, 1), count, rng)
+    inputs: list[Ids] = []
+    targets: list[Ids] = []
     place = 0
     for number, (gap, length) in enumerate(zip(gaps, lengths, strict=True)):
         mark = _sentinel(marks, number)
         begin = min(place + gap, len(ids) - length)  # a text of one token has no gap before it
-        seen += [ids[place:begin], mark]
-        said += [mark, ids[begin : begin + length]]
+        inputs += [ids[place:begin], mark]
+        targets += [mark, ids[begin : begin + length]]
         place = begin + length
-    return np.concatenate([*seen, ids[place:]]), np.concatenate([*said, _sentinel(marks, count)])
+    return np.concatenate([*inputs, ids[place:]]), np.concatenate([*targets, _sentinel(marks, count)])
 
 
-def denoise(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def denoise(ids: Ids, marks: Marks, noise_density: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with its sentences in another order and spans covered, and the text itself."""
-    return infill(shuffle_sentences(ids, marks, chance), marks, share, chance)[0], ids
+    return infill(shuffle_sentences(ids, marks, rng), marks, noise_density, rng)[0], ids
 
 
-def shuffle_sentences(ids: Ids, marks: Marks, chance: np.random.Generator) -> Ids:
+def shuffle_sentences(ids: Ids, marks: Marks, rng: np.random.Generator) -> Ids:
     """(T,) -> (T,) the same tokens, the sentences of each document in another order.
 
     A sentence goes on to the last of the tokens that end it and of what closes it: `?!`, `.”`, a newline. What a block
@@ -148,48 +148,48 @@ def shuffle_sentences(ids: Ids, marks: Marks, chance: np.random.Generator) -> Id
     document: list[Ids] = []
     for piece in np.split(ids, np.flatnonzero(between) + 1):
         if len(piece) and marks.parts[piece[0]]:
-            found += [*_shuffled(document, chance), piece]
+            found += [*_shuffled(document, rng), piece]
             document = []
         else:
             document.append(piece)
-    return np.concatenate([*found, *_shuffled(document, chance)])
+    return np.concatenate([*found, *_shuffled(document, rng)])
 
 
-def _shuffled(pieces: Sequence[Ids], chance: np.random.Generator) -> list[Ids]:
-    return [pieces[number] for number in chance.permutation(len(pieces))]
+def _shuffled(pieces: Sequence[Ids], rng: np.random.Generator) -> list[Ids]:
+    return [pieces[number] for number in rng.permutation(len(pieces))]
 
 
-def infill(ids: Ids, marks: Marks, share: float, chance: np.random.Generator) -> tuple[Ids, Ids]:
+def infill(ids: Ids, marks: Marks, noise_density: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """(T,) -> the text with spans covered by one mark each, and the text itself. A span may be empty: then a mark stands
     where nothing is missing, and how many tokens a mark hides has to be learned."""
-    wanted = min(max(1, round(share * len(ids))), max(1, len(ids) - 1))
+    wanted = min(max(1, round(noise_density * len(ids))), max(1, len(ids) - 1))
     lengths: list[int] = []
     while (left := wanted - sum(lengths)) > 0:
-        lengths.append(min(int(chance.poisson(SPAN_TOKENS)), left))
+        lengths.append(min(int(rng.poisson(SPAN_TOKENS)), left))
     kept = len(ids) - wanted
     # Before which of the kept tokens (or behind the last) each span stands; spans at one place follow each other.
-    gaps = np.diff(np.sort(chance.integers(0, kept + 1, len(lengths))), prepend=0)
-    seen: list[Ids] = []
+    gaps = np.diff(np.sort(rng.integers(0, kept + 1, len(lengths))), prepend=0)
+    inputs: list[Ids] = []
     place = 0
     for gap, length in zip(gaps.tolist(), lengths, strict=True):
-        seen += [ids[place : place + gap], np.array([marks.mask])]
+        inputs += [ids[place : place + gap], np.array([marks.mask])]
         place += gap + length
-    return np.concatenate([*seen, ids[place:]]), ids
+    return np.concatenate([*inputs, ids[place:]]), ids
 
 
 def _sentinel(marks: Marks, number: int) -> Ids:
     return marks.sentinels[[min(number, len(marks.sentinels) - 1)]]
 
 
-def _parts(total: int, count: int, chance: np.random.Generator) -> list[int]:
+def _parts(total: int, count: int, rng: np.random.Generator) -> list[int]:
     """`total` cut at random into `count` parts of at least one."""
-    cuts = np.sort(chance.permutation(total - 1)[: count - 1] + 1)
+    cuts = np.sort(rng.permutation(total - 1)[: count - 1] + 1)
     found: list[int] = np.diff(np.concatenate([[0], cuts, [total]])).tolist()
     return found
 
 
 @dataclass(frozen=True)
-class Corrupted:
+class DenoisingBlocks:
     """A split's stream of text in blocks, each between the control tokens that fine-tuning will put around a text, and
     corrupted anew in every epoch.
 
@@ -201,13 +201,13 @@ class Corrupted:
     layout: Layout
     pad: int
     marks: Marks
-    mending: Mending
+    denoising: Denoising
     seed: int
 
     @property
     def around(self) -> int:
         """Control tokens around a text: one before and one behind it, or the one that ends a source."""
-        return 2 if self.mending.scheme == "masked" else 1
+        return 2 if self.denoising.scheme == "masked" else 1
 
     @property
     def tokens_each(self) -> int:
@@ -231,11 +231,11 @@ class Corrupted:
 
     def _sample(self, index: int, epoch: int) -> Sample:
         ids = self.store.values[index * self.tokens_each : (index + 1) * self.tokens_each].astype(np.int64)
-        chance = np.random.Generator(np.random.PCG64([self.seed, epoch, index, _SALT]))
-        scheme, share = self.mending
+        rng = np.random.Generator(np.random.PCG64([self.seed, epoch, index, _SALT]))
+        scheme, noise_density = self.denoising
         if scheme == "masked":
-            whole = self.layout.sample([Tokens("text", ids, False)])
-            seen, said = hide(whole.input_ids, self.marks, share, chance)
-            return whole._replace(input_ids=seen, target_ids=said)
-        seen, said = (cut_spans if scheme == "spans" else denoise)(ids, self.marks, share, chance)
-        return self.layout.sample([Tokens("source", seen, False), Tokens("target", said, True)])
+            uncorrupted = self.layout.sample([Tokens("text", ids, False)])
+            inputs, targets = mask_tokens(uncorrupted.input_ids, self.marks, noise_density, rng)
+            return uncorrupted._replace(input_ids=inputs, target_ids=targets)
+        inputs, targets = (corrupt_spans if scheme == "spans" else denoise)(ids, self.marks, noise_density, rng)
+        return self.layout.sample([Tokens("source", inputs, False), Tokens("target", targets, True)])

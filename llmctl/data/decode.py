@@ -13,17 +13,25 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from llmctl.errors import DataError, EnvironmentFault
 
-BLOCK_BYTES: Final = 1 << 20
-RECORD_LIMIT: Final = 32 << 20
-"""Most characters of one line or document: what has to be in memory at once."""
 BOMB_RATIO: Final = 500
 """gzip reaches 1,030 on zeros; prose 2 to 4, repetitive logs about 100."""
-BOMB_FLOOR: Final = 64 << 20
-"""Below so many unpacked bytes no ratio is a danger."""
+
+
+class Limits(NamedTuple):
+    """What is in memory at once, and how far a compressed file may unpack."""
+
+    block_bytes: int = 1 << 20
+    record_characters: int = 32 << 20
+    """Most characters of one line or document."""
+    bomb_floor: int = 64 << 20
+    """Below so many unpacked bytes no ratio is a danger."""
+
+
+LIMITS: Final = Limits()
 
 ENCODINGS: Final = "latin1, cp1252, gb18030, utf-16, …"
 """As Python and iconv both spell them."""
@@ -38,7 +46,7 @@ def compression_of(name: str) -> str:
     return ending if ending in ("gz", "zst") else ""
 
 
-def blocks(path: Path | None, name: str) -> Iterator[bytes]:
+def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[bytes]:
     """The unpacked bytes of a file, or of standard input for None, about a MiB at a time.
 
     Raises `DataError` for damaged or cut-off compression, `EnvironmentFault` for a file that unpacks without measure.
@@ -46,16 +54,16 @@ def blocks(path: Path | None, name: str) -> Iterator[bytes]:
     if path is None:
         if sys.stdin is None:
             raise EnvironmentFault("standard input is closed", hint="name a file, or give a pipe")
-        yield from iter(lambda: sys.stdin.buffer.read(BLOCK_BYTES), b"")
+        yield from iter(lambda: sys.stdin.buffer.read(limits.block_bytes), b"")
         return
     try:
         with path.open("rb") as file:
-            yield from _unpacked(file, path, name)
+            yield from _unpacked(file, path, name, limits)
     except PermissionError as error:
         raise EnvironmentFault(f"cannot read {name}: {error.strerror}", hint="change its permissions") from error
 
 
-def _unpacked(file: io.BufferedReader, path: Path, name: str) -> Iterator[bytes]:
+def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) -> Iterator[bytes]:
     compression = compression_of(path.name)
     read: Callable[[int], bytes] = file.read
     failures: tuple[type[Exception], ...] = ()
@@ -72,7 +80,7 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str) -> Iterator[bytes]
     packed, unpacked = path.stat().st_size, 0
     while True:
         try:
-            block = read(BLOCK_BYTES)
+            block = read(limits.block_bytes)
         except failures as error:
             cut = isinstance(error, EOFError) or "runcated" in str(error)
             problem = "the compressed data is cut off" if cut else f"is no sound .{compression} file: {error}"
@@ -80,7 +88,7 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str) -> Iterator[bytes]
         if not block:
             return
         unpacked += len(block)
-        if compression and unpacked > BOMB_FLOOR and unpacked > BOMB_RATIO * packed:
+        if compression and unpacked > limits.bomb_floor and unpacked > BOMB_RATIO * packed:
             raise EnvironmentFault(
                 f"{packed:,} bytes unpack to more than {BOMB_RATIO} times their size",
                 where=name,
@@ -92,9 +100,11 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str) -> Iterator[bytes]
 class Text:
     """The characters of one input, decoded strictly; a byte that cannot be decoded makes its line a fault."""
 
-    def __init__(self, source: Iterator[bytes], name: str, encoding: str | None = None) -> None:
+    def __init__(
+        self, source: Iterator[bytes], name: str, encoding: str | None = None, limits: Limits = LIMITS
+    ) -> None:
         """`encoding`: None where the verb has no setting for it: UTF-8, and a fault says how to convert."""
-        self.name = name
+        self.name, self.limits = name, limits
         self.encoding = encoding or "utf-8"
         self._can_be_named = encoding is not None
         self.faulty = False
@@ -119,7 +129,7 @@ class Text:
         yield self._decode(decoder, b"", final=True)
 
     def lines(self, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-        """(line number from 1, line). Raises `EnvironmentFault` for a line longer than `RECORD_LIMIT`."""
+        """(line number from 1, line). Raises `EnvironmentFault` for a line longer than the limit."""
         newlines: Any = io.IncrementalNewlineDecoder(None, translate=not keep_ends)
         number, pending, size = 1, [""], 0
         for block in self.characters():
@@ -132,8 +142,8 @@ class Text:
                     number += 1
             pending.append(rest)
             size += len(rest)
-            if size > RECORD_LIMIT:
-                raise too_long(f"{self.name}:{number}", "line")
+            if size > self.limits.record_characters:
+                raise self.too_long("line", f"{self.name}:{number}")
         whole, rest = _cut(newlines.decode("", final=True), keep_ends)
         if whole:
             yield number, "".join((*pending, whole[0]))
@@ -142,15 +152,24 @@ class Text:
             yield number + len(whole), last
 
     def all(self) -> str:
-        """Everything, with newlines as LF. Raises `EnvironmentFault` above `RECORD_LIMIT` characters."""
+        """Everything, with newlines as LF. Raises `EnvironmentFault` above the limit."""
         newlines: Any = io.IncrementalNewlineDecoder(None, translate=True)
         pieces, size = [], 0
         for block in self.characters():
             pieces.append(newlines.decode(block))
             size += len(pieces[-1])
-            if size > RECORD_LIMIT:
-                raise too_long(self.name, "document")
+            if size > self.limits.record_characters:
+                raise self.too_long("document", self.name)
         return "".join((*pieces, newlines.decode("", final=True)))
+
+    def too_long(self, noun: str, where: str) -> EnvironmentFault:
+        """The error of a text above the limit."""
+        return EnvironmentFault(
+            f"the {noun} is longer than {self.limits.record_characters:,} characters, which would not be read in bounded "
+            "memory",
+            where=where,
+            hint="cut it into smaller records; for plain text: preprocess --document paragraph or line",
+        )
 
     def fault(self, number: int, text: str) -> DataError | None:
         """What is wrong with text that begins at line `number`, if a byte of it could not be decoded."""
@@ -211,14 +230,6 @@ class Text:
             f"{unpacked}iconv -f {found or 'ENCODING'} -t utf-8{'' if unpacked else ' FILE'} > NEW{Path(ending).suffix}"
         )
         return f"convert it: {command}" + ("" if found else f"; ENCODING is {ENCODINGS}")
-
-
-def too_long(where: str, noun: str) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"the {noun} is longer than {RECORD_LIMIT:,} characters, which would not be read in bounded memory",
-        where=where,
-        hint="cut it into smaller records; for plain text: preprocess --document paragraph or line",
-    )
 
 
 def _cut(text: str, keep_ends: bool) -> tuple[list[str], str]:

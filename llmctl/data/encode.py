@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.codes import Codes, open_codes
 from llmctl.data.plain import plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
-from llmctl.data.spec import LEARNED
+from llmctl.data.spec import IN_LOSS
 from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import ROLES, Piece, write_store
 from llmctl.errors import DataError, EnvironmentFault
@@ -43,29 +44,6 @@ class Segmenting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
-    """A tokenizer as encoding needs it. `bos` and `eos` are token ids, `bos` None where there is none."""
-
-    tokenizer: Any
-    """`tokenizers.Tokenizer`, which encodes names of control tokens in text as plain text."""
-    bos: int | None
-    eos: int
-    size: int
-    """One more than the largest id."""
-    control: frozenset[int] = frozenset()
-    """Ids that no text may become."""
-
-    @property
-    def kind(self) -> Any:
-        return np.uint16 if self.size < 65536 else np.uint32
-
-    @property
-    def lead(self) -> int | None:
-        """In packed tasks, the token before the first document where documents share theirs."""
-        return self.eos if self.bos is None or self.bos == self.eos else None
-
-
-@dataclass(frozen=True, slots=True)
 class Rules:
     """What else encoding must know."""
 
@@ -75,17 +53,27 @@ class Rules:
     """Records with a longer segment are left out."""
 
 
-class Encoder:
+class TokenEncoder:
     """Ids of texts, equal to `encode_batch_fast` without control tokens. Remembers pre-tokens: keep it for more text."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(
+        self,
+        codes: Codes,
+        *,
+        chunk_characters: int = CHUNK_CHARACTERS,
+        batch_characters: int = BATCH_CHARACTERS,
+        words: Words | None = None,
+    ) -> None:
+        """Text is given to the tokenizer `batch_characters` at a time, where pre-tokens are remembered (in `words`)
+        `chunk_characters`."""
         self.codes = codes
+        self._chunk_characters, self._batch_characters = chunk_characters, batch_characters
         self._tokenizer = tokenizer = codes.tokenizer
         self._control = np.array(sorted(codes.control), np.uint32)
         facts = json.loads(tokenizer.to_str())
         self._table = _one_id_a_character(tokenizer, facts)
         self._bytes = _one_id_a_byte(tokenizer, facts)
-        self._words = Words(tokenizer) if _cuts_like_gpt2(facts) else None
+        self._words = (words or Words(tokenizer)) if _cuts_like_gpt2(facts) else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
         """(N,) ids of all texts together, (T,) how many each text has."""
@@ -112,11 +100,11 @@ class Encoder:
         batch: list[tuple[int, str]] = []
         size = 0
         for number, text in enumerate(texts):
-            for piece in pieces(text) if self._words else (text,):
+            for piece in pieces(text, self._chunk_characters) if self._words else (text,):
                 batch.append((number, piece))
                 # A character beyond ASCII is about as many tokens as three of ASCII.
                 size += len(piece) if piece.isascii() else 3 * len(piece)
-                if size >= (CHUNK_CHARACTERS if self._words and self._words.pays else BATCH_CHARACTERS):
+                if size >= (self._chunk_characters if self._words and self._words.pays else self._batch_characters):
                     yield batch
                     batch, size = [], 0
         if batch:
@@ -188,7 +176,7 @@ def _looked_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]
 # Records
 
 
-def encode_records(records: Sequence[Record], task: Segmenting, encoder: Encoder, rules: Rules) -> Piece:
+def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEncoder, rules: Rules) -> Piece:
     """Records as arrays. Raises `DataError` for a label that is not in `labels`."""
     segments = [task.segments(record) for record in records]
     flat = list(chain.from_iterable(segments))
@@ -201,7 +189,7 @@ def encode_records(records: Sequence[Record], task: Segmenting, encoder: Encoder
     values: NDArray[Any] = ids.astype(encoder.codes.kind)
     if task.packed:
         values, lengths = _with_control_tokens(values, lengths, encoder.codes)
-    roles = [ROLES.index(segment.role) | (LEARNED if segment.learned else 0) for segment in flat]
+    roles = [ROLES.index(segment.role) | (IN_LOSS if segment.in_loss else 0) for segment in flat]
     return Piece(
         values,
         lengths,
@@ -248,7 +236,7 @@ def _labels(
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedSplit:
     """What became of a split."""
 
     tokens: int
@@ -259,7 +247,7 @@ class Encoded:
 def encode_split(
     task: Segmenting,
     text: Path,
-    encoder: Encoder,
+    encoder: TokenEncoder,
     out: Path,
     split: str,
     *,
@@ -267,7 +255,7 @@ def encode_split(
     max_length: int | None = None,
     workers: Workers | None = None,
     done: Callable[[int], None] = lambda records: None,
-) -> Encoded:
+) -> EncodedSplit:
     """Encode a split's Parquet file into `out`/`split`.*.npy.
 
     The same bytes whatever the number of workers: pieces are the file's row groups, written in their order.
@@ -285,7 +273,7 @@ def encode_split(
     found = (workers or Workers(1)).pieces(task, text, encoder, rules)
     lead = encoder.codes.lead if task.packed else None
     tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled)
-    return Encoded(tokens, np.concatenate(kept))
+    return EncodedSplit(tokens, np.concatenate(kept))
 
 
 class Workers:
@@ -322,7 +310,7 @@ class Workers:
         """The folder of the tokenizer that the other processes encode with."""
         self._tokenizer = tokenizer
 
-    def pieces(self, task: Segmenting, text: Path, encoder: Encoder, rules: Rules) -> Iterator[Piece]:
+    def pieces(self, task: Segmenting, text: Path, encoder: TokenEncoder, rules: Rules) -> Iterator[Piece]:
         """The pieces of a file in order: every `count`-th is made here, the others a few ahead."""
         groups = row_groups(text)
         elsewhere = iter([group for group in range(groups) if self._pool and group % self._count])
@@ -350,15 +338,15 @@ def _alive() -> Iterator[None]:
         ) from None
 
 
-def worker_count(asked: int, input_bytes: int) -> int:
+def worker_count(requested: int, input_bytes: int) -> int:
     """Processes to encode so much text in: as asked, or one a core where it pays. 1 means this process alone."""
-    if asked:
-        return asked
+    if requested:
+        return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if input_bytes > SMALL_BYTES else 1
 
 
-_ENCODERS: dict[Path, Encoder] = {}
+_ENCODERS: dict[Path, TokenEncoder] = {}
 """What a worker process holds, by the folder of the tokenizer."""
 
 
@@ -367,13 +355,11 @@ def _start() -> None:
 
 
 def _ready() -> None:
-    """Import what is needed."""
-    import llmctl.data.tokenizers  # noqa: F401
+    """Import what is needed beside this module."""
+    import tokenizers  # noqa: F401
 
 
 def _work(tokenizer: Path, task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
     if tokenizer not in _ENCODERS:
-        from llmctl.data.tokenizers import open_codes
-
-        _ENCODERS[tokenizer] = Encoder(open_codes(tokenizer))
+        _ENCODERS[tokenizer] = TokenEncoder(open_codes(tokenizer))
     return encode_records(read_group(text, group), task, _ENCODERS[tokenizer], rules)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from llmctl.config import Document
-from llmctl.data.decode import RECORD_LIMIT, Text, blocks, compression_of, too_long
+from llmctl.config import DocumentUnit
+from llmctl.data.decode import Text, blocks, compression_of
 from llmctl.errors import DataError
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -24,7 +24,7 @@ LONGEST_WORD: Final = 12
 """Of JSON, in characters: an escaped surrogate pair."""
 
 
-class Row(NamedTuple):
+class RawRecord(NamedTuple):
     """`origin` is `file:line`."""
 
     origin: str
@@ -96,13 +96,13 @@ def _refuse_surrogates(value: Any, text: str, where: str) -> None:
         raise DataError(f"a lone surrogate \\u{code:04x}, half of a character", where=where) from error
 
 
-def _row(value: Any, where: str) -> Row | Bad:
+def _row(value: Any, where: str) -> RawRecord | Bad:
     if isinstance(value, dict):
-        return Row(where, value)
+        return RawRecord(where, value)
     return Bad(DataError(f"a record is {type(value).__name__}, expected a JSON object", where=where), value)
 
 
-def jsonl(text: Text) -> Iterator[Row | Bad]:
+def jsonl(text: Text) -> Iterator[RawRecord | Bad]:
     """One object a line; blank lines are no rows."""
     for number, line, last in _last_marked(text.lines()):
         where = f"{text.name}:{number}"
@@ -129,7 +129,7 @@ def _last_marked(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, b
         yield *held, True
 
 
-def json_file(text: Text) -> Iterator[Row | Bad]:
+def json_file(text: Text) -> Iterator[RawRecord | Bad]:
     """An array of objects, or objects one after another. Elements are read one at a time."""
     values = _JsonValues(text)
     listed = values.skip("[")
@@ -207,8 +207,8 @@ class _JsonValues:
                 if not isinstance(error, json.JSONDecodeError) or not _ends_early(error, margin=LONGEST_WORD):
                     raise _json_fault(error, where, last=False) from error
                 held = len(self._buffer) - self._position
-                if held > RECORD_LIMIT:
-                    raise too_long(where, "value") from error
+                if held > self._text.limits.record_characters:
+                    raise self._text.too_long("value", where) from error
                 line = self._line + self._buffer.count("\n", self._position, error.pos)
                 if not self._more(max(held, 1)):
                     raise _json_fault(error, f"{self._text.name}:{line}", last=True) from error
@@ -222,9 +222,9 @@ class _JsonValues:
 # Tables
 
 
-def table(text: Text, delimiter: str) -> Iterator[Row | Bad]:
+def table(text: Text, delimiter: str) -> Iterator[RawRecord | Bad]:
     """CSV or TSV with a header. Every cell is text as it stands: `NA`, `null` and `001` mean themselves."""
-    csv.field_size_limit(RECORD_LIMIT)
+    csv.field_size_limit(text.limits.record_characters)
     faults: list[DataError] = []
     read: list[str] = []
 
@@ -257,13 +257,13 @@ def table(text: Text, delimiter: str) -> Iterator[Row | Bad]:
             if twice := sorted({name for name in header if header.count(name) > 1}):
                 raise DataError(f"the column {twice[0]!r} stands twice in the header", where=where)
         elif len(cells) == len(header):
-            yield Row(where, dict(zip(header, cells, strict=True)))
+            yield RawRecord(where, dict(zip(header, cells, strict=True)))
         elif cells:
             problem = f"the row has {len(cells)} cells, the header {len(header)}"
             yield Bad(DataError(problem, where=where), "".join(read))
 
 
-def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad]:
+def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[RawRecord | Bad]:
     """Rows of a Parquet file; of `wanted` columns alone where it has them all. Raises `DataError` for a damaged file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -280,7 +280,7 @@ def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[Row | Bad
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 for fields in batch.to_pylist():
                     number += 1
-                    yield Row(f"{name}:{number}", fields)
+                    yield RawRecord(f"{name}:{number}", fields)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"is no sound Parquet file: {str(error).splitlines()[0]}",
@@ -306,7 +306,9 @@ def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
 # Plain text
 
 
-def plain(text: Text, document: Document, fields_of: Callable[[str], Mapping[str, Any]]) -> Iterator[Row | Bad]:
+def plain(
+    text: Text, document: DocumentUnit, fields_of: Callable[[str], Mapping[str, Any]]
+) -> Iterator[RawRecord | Bad]:
     """Documents of a plain text file: the file, its paragraphs (cut at blank lines) or its lines (blank ones are none)."""
     documents: Iterator[tuple[int, str]]
     if document == "file":
@@ -318,7 +320,7 @@ def plain(text: Text, document: Document, fields_of: Callable[[str], Mapping[str
         documents = _paragraphs(text)
     for number, each in documents:
         fault = text.fault(number, each)
-        yield Bad(fault, each) if fault else Row(f"{text.name}:{number}", fields_of(each))
+        yield Bad(fault, each) if fault else RawRecord(f"{text.name}:{number}", fields_of(each))
 
 
 def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
@@ -329,8 +331,8 @@ def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
             begin = begin if held else number
             held.append(line)
             size += len(line)
-            if size > RECORD_LIMIT:
-                raise too_long(f"{text.name}:{begin}", "paragraph")
+            if size > text.limits.record_characters:
+                raise text.too_long("paragraph", f"{text.name}:{begin}")
         elif held:
             yield begin, "\n".join(held)
             held, size = [], 0
@@ -338,7 +340,7 @@ def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
         yield begin, "\n".join(held)
 
 
-def aligned(source: Text, target: Text) -> Iterator[Row | Bad]:
+def aligned(source: Text, target: Text) -> Iterator[RawRecord | Bad]:
     """Line n of one file beside line n of the other. Raises `DataError` with both counts where they differ."""
     sources, targets = source.lines(), target.lines()
     for both, (left, right) in enumerate(itertools.zip_longest(sources, targets)):
@@ -351,4 +353,4 @@ def aligned(source: Text, target: Text) -> Iterator[Row | Bad]:
             )
         fault = source.fault(*left) or target.fault(*right)
         fields = {"source": left[1], "target": right[1]}
-        yield Bad(fault, fields) if fault else Row(f"{source.name}:{left[0]}", fields)
+        yield Bad(fault, fields) if fault else RawRecord(f"{source.name}:{left[0]}", fields)

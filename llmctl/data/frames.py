@@ -17,9 +17,9 @@ from llmctl.data.spec import CHAT_ROLES
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.types import Role
 
-Style = Literal["document", "control", "template", "plain", "pair", "single"]
+PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
 Ids = NDArray[np.int64]
-Parts = tuple[tuple[Role, bool], ...]
+SegmentKinds = tuple[tuple[Role, bool], ...]
 """The role of each text, and whether it is learned."""
 
 NO_IDS: Final[Ids] = np.empty(0, np.int64)
@@ -48,7 +48,7 @@ _MARK: Final = "\ue000{}\ue001"
 """A private-use placeholder for a message's content while the chat template is rendered."""
 
 
-class Frame(NamedTuple):
+class ChatFrame(NamedTuple):
     """What stands around N texts: `before` (N) each, `ends` (N) each and learned with it, `after` the last."""
 
     before: tuple[Ids, ...]
@@ -65,21 +65,25 @@ def is_chat(roles: Iterable[Role]) -> bool:
     return any(role in CHAT_ROLES for role in roles)
 
 
-class Frames:
+class ChatFrames:
     """Frames of one tokenizer and style, each made once."""
 
-    def __init__(self, tokenizer: Any, style: Style, instruction: str, encode: Callable[[str], list[int]]) -> None:
+    def __init__(
+        self, tokenizer: Any, prompt_format: PromptFormat, instruction: str, encode: Callable[[str], list[int]]
+    ) -> None:
         """`encode`: plain text to ids, none of them a control token."""
-        self.tokenizer, self.style, self.instruction = tokenizer, style, instruction
+        self.tokenizer, self.prompt_format, self.instruction = tokenizer, prompt_format, instruction
         self._backend, self._encode = tokenizer.backend_tokenizer, encode
-        self._made: dict[tuple[Parts, bool], Frame] = {}
+        self._made: dict[tuple[SegmentKinds, bool], ChatFrame] = {}
 
-    def of(self, parts: Parts, ask: bool) -> Frame:
-        """The frame of texts in these roles; `ask` ends it where the answer begins."""
-        found = self._made.get((parts, ask))
+    def of(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
+        """The frame of texts in these roles; `add_generation_prompt` ends it where the answer begins."""
+        found = self._made.get((parts, add_generation_prompt))
         if found is None:
             make = {"document": self._document, "control": self._control, "template": self._template}
-            found = self._made[parts, ask] = make.get(self.style, self._plain)(parts, ask)
+            found = self._made[parts, add_generation_prompt] = make.get(self.prompt_format, self._plain)(
+                parts, add_generation_prompt
+            )
         return found
 
     # -- single tokens ----------------------------------------------------------------------------------------
@@ -108,7 +112,7 @@ class Frames:
     @functools.cached_property
     def answer_end(self) -> Ids:
         """What ends an answer and is learned with it."""
-        return self._template_end[1] if self.style == "template" else np.array([self.eos])
+        return self._template_end[1] if self.prompt_format == "template" else np.array([self.eos])
 
     def _id(self, token: str) -> int:
         found: int | None = self._backend.token_to_id(token)
@@ -120,73 +124,80 @@ class Frames:
 
     # -- styles -----------------------------------------------------------------------------------------------
 
-    def _document(self, parts: Parts, ask: bool) -> Frame:
+    def _document(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
         last = len(parts) - 1
-        return Frame(
+        return ChatFrame(
             tuple(_ids(*([self.opening] if number == 0 else [])) for number in range(len(parts))),
-            tuple(_ids(*([self.eos] if number == last and not ask else [])) for number in range(len(parts))),
+            tuple(
+                _ids(*([self.eos] if number == last and not add_generation_prompt else []))
+                for number in range(len(parts))
+            ),
             NO_IDS,
         )
 
-    def _control(self, parts: Parts, ask: bool) -> Frame:
+    def _control(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
         chat = is_chat(role for role, _ in parts)
         before, ends = [], []
-        for number, (role, learned) in enumerate(parts):
+        for number, (role, in_loss) in enumerate(parts):
             opening = [self.opening] if number == 0 else []
             mark = [self._id(f"<|{role}|>")] if chat else [self._id("<|sep|>")] if number else []
             before.append(_ids(*opening, *mark))
-            ends.append(_ids(*([self.eos] if chat or learned else [])))
-        after = [self._id("<|assistant|>" if chat else "<|sep|>")] if ask else []
-        return Frame(tuple(before), tuple(ends), _ids(*after))
+            ends.append(_ids(*([self.eos] if chat or in_loss else [])))
+        after = [self._id("<|assistant|>" if chat else "<|sep|>")] if add_generation_prompt else []
+        return ChatFrame(tuple(before), tuple(ends), _ids(*after))
 
-    def _plain(self, parts: Parts, ask: bool) -> Frame:
+    def _plain(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
         if is_chat(role for role, _ in parts):
-            return self._plain_chat(parts, ask)
+            return self._plain_chat(parts, add_generation_prompt)
         # What shall be done stands nearest to the answer: a model that was not told to obey goes on from there.
         answer = BLANK_LINE + self.instruction + BLANK_LINE if self.instruction else BLANK_LINE
         before, ends = [], []
-        for number, (_, learned) in enumerate(parts):
-            between = answer if learned else BLANK_LINE if number else ""
+        for number, (_, in_loss) in enumerate(parts):
+            between = answer if in_loss else BLANK_LINE if number else ""
             before.append(_ids(*([self.opening] if number == 0 else []), *self._encode(between)))
-            ends.append(_ids(*([self.eos] if learned else [])))
-        return Frame(tuple(before), tuple(ends), _ids(*(self._encode(answer) if ask else [])))
+            ends.append(_ids(*([self.eos] if in_loss else [])))
+        return ChatFrame(tuple(before), tuple(ends), _ids(*(self._encode(answer) if add_generation_prompt else [])))
 
-    def _plain_chat(self, parts: Parts, ask: bool) -> Frame:
+    def _plain_chat(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
         before, ends = [], []
         for number, (role, _) in enumerate(parts):
             heading = self._encode(("" if number == 0 else BLANK_LINE) + f"{role.capitalize()}:\n")
             before.append(_ids(*([self.opening] if number == 0 else []), *heading))
             ends.append(_ids(*([self.eos] if role == "assistant" else [])))
-        return Frame(tuple(before), tuple(ends), _ids(*(self._encode(f"{BLANK_LINE}Assistant:\n") if ask else [])))
+        return ChatFrame(
+            tuple(before),
+            tuple(ends),
+            _ids(*(self._encode(f"{BLANK_LINE}Assistant:\n") if add_generation_prompt else [])),
+        )
 
     # -- chat templates ---------------------------------------------------------------------------------------
 
-    def _template(self, parts: Parts, ask: bool) -> Frame:
+    def _template(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
         """The chat template rendered around placeholders: what is the template's may be control tokens, what is
         the user's never is. Texts that are given one after the other are one message of the user."""
         roles: list[str] = []
         first: list[bool] = []
-        for role, learned in parts:
-            spoken = role if role in CHAT_ROLES else "assistant" if learned else "user"
-            first.append(not roles or role in CHAT_ROLES or learned or roles[-1] != spoken)
+        for role, in_loss in parts:
+            spoken = role if role in CHAT_ROLES else "assistant" if in_loss else "user"
+            first.append(not roles or role in CHAT_ROLES or in_loss or roles[-1] != spoken)
             if first[-1]:
                 roles.append(spoken)
-        rest = render_template(self.tokenizer, tuple(roles), ask)
-        told = self._encode(self.instruction + BLANK_LINE) if self.instruction else []
+        rest = render_template(self.tokenizer, tuple(roles), add_generation_prompt)
+        instruction_ids = self._encode(self.instruction + BLANK_LINE) if self.instruction else []
         before, ends = [], []
         message = 0
-        for number, ((role, learned), opens) in enumerate(zip(parts, first, strict=True)):
+        for number, ((role, in_loss), opens) in enumerate(zip(parts, first, strict=True)):
             if opens:
                 shown, _, rest = rest.partition(_MARK.format(message))
                 message += 1
-                instruction = told if number == 0 and role not in CHAT_ROLES else []
+                instruction = instruction_ids if number == 0 and role not in CHAT_ROLES else []
                 before.append(_ids(*self._template_ids(shown), *instruction))
             else:
                 before.append(_ids(*self._encode(BLANK_LINE)))
-            text, end = self._template_end if learned else ("", NO_IDS)
+            text, end = self._template_end if in_loss else ("", NO_IDS)
             ends.append(end if rest.startswith(text) else NO_IDS)
             rest = rest.removeprefix(text)
-        return Frame(tuple(before), tuple(ends), self._template_ids(rest))
+        return ChatFrame(tuple(before), tuple(ends), self._template_ids(rest))
 
     @functools.cached_property
     def _template_end(self) -> tuple[str, Ids]:
@@ -237,7 +248,7 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, previous)
 
 
-def render_template(tokenizer: Any, roles: tuple[str, ...], ask: bool) -> str:
+def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
     """The chat template's text with a placeholder in each message's place. Raises `IntegrityError` if it fails."""
     messages: list[Mapping[str, str]] = [
         {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
@@ -246,7 +257,9 @@ def render_template(tokenizer: Any, roles: tuple[str, ...], ask: bool) -> str:
 
     try:
         with _limited(TEMPLATE_SECONDS):
-            text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+            text: str = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
     except _TooLong as error:
         raise IntegrityError(
             f"the chat template of the model did not end within {TEMPLATE_SECONDS} s", hint="mend chat_template.jinja"

@@ -104,12 +104,21 @@ class _Table(dict[str, int]):
 class Words:
     """Ids of texts by their pre-tokens."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(
+        self, tokenizer: Any, *, most_words: int = LARGEST_TABLE, most_characters: int = LARGEST_TABLE_CHARACTERS
+    ) -> None:
+        """At `most_words` distinct pre-tokens, or so many characters of them, all are forgotten."""
         self._tokenizer = tokenizer
+        self._most_words, self._most_characters = most_words, most_characters
         self._splitter = Splitter(tokenizer.pre_tokenizer)
         self.pays = True
         """False once remembering was seen not to pay."""
         self._forget()
+
+    @property
+    def known(self) -> int:
+        """Distinct pre-tokens that are remembered."""
+        return len(self._table)
 
     def _forget(self) -> None:
         self._table = _Table()
@@ -120,7 +129,7 @@ class Words:
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
         """(N,) ids of all texts together, (T,) how many each text has."""
-        if len(self._table) > LARGEST_TABLE or self._characters > LARGEST_TABLE_CHARACTERS:
+        if len(self._table) > self._most_words or self._characters > self._most_characters:
             self._forget()
         self._splitter.meet(text for text in texts if not text.isascii())
         words: list[str] = []

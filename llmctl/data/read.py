@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmctl.config import Document
+from llmctl.config import DocumentUnit
 from llmctl.data import formats
-from llmctl.data.decode import Text, blocks
-from llmctl.data.formats import Bad, Row
-from llmctl.data.sources import Format, Source, find_sources
+from llmctl.data.decode import LIMITS, Limits, Text, blocks
+from llmctl.data.formats import Bad, RawRecord
+from llmctl.data.sources import Format, InputSource, find_sources
 from llmctl.errors import DataError, UsageError
 from llmctl.registry import near
 from llmctl.types import Record
@@ -25,7 +25,7 @@ FieldsOf = Callable[[str], Mapping[str, Any]]
 
 
 @dataclass(slots=True)
-class Reading:
+class ReadContext:
     """How inputs are read, and what was seen beside the records."""
 
     check: Check | None = None
@@ -34,9 +34,10 @@ class Reading:
     wanted: Collection[str] = ()
     """Columns that are needed, where that is known: other ones of a Parquet file are not read."""
     fields_of: FieldsOf | None = None
-    document: Document = "line"
+    document: DocumentUnit = "line"
     encoding: str | None = None
     """None where the verb has no setting for it: UTF-8."""
+    limits: Limits = LIMITS
     whole_files: int = 0
     """Plain text files that were one document each."""
     boms: int = 0
@@ -51,8 +52,9 @@ def read_records(
     check: Check | None = None,
     columns: str | None = None,
     fields_of: FieldsOf | None = None,
-    document: Document = "line",
+    document: DocumentUnit = "line",
     encoding: str | None = None,
+    limits: Limits = LIMITS,
 ) -> Iterator[Record]:
     """The records of files, folders, globs, built-in data sets or `-`. Raises `DataError` at the first bad one.
 
@@ -60,25 +62,30 @@ def read_records(
     task.prompt_columns())`. `columns` is the user's `--columns`; `fields_of` makes a record of a plain text's line
     (`task.record_of`), without it text files are refused. A missing id is made from the fields' hash.
     """
-    reading = Reading(
-        check=check, rename=parse_columns(columns), fields_of=fields_of, document=document, encoding=encoding
+    context = ReadContext(
+        check=check,
+        rename=parse_columns(columns),
+        fields_of=fields_of,
+        document=document,
+        encoding=encoding,
+        limits=limits,
     )
-    for item in scan(find_sources(inputs), reading):
+    for item in scan(find_sources(inputs), context):
         if isinstance(item, Bad):
             raise item.error
         yield item if item.id else Record(content_id(item.fields), item.fields, item.origin)
 
 
-def scan(sources: Sequence[Source], reading: Reading) -> Generator[Record | Bad, None, None]:
+def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Record | Bad, None, None]:
     """Every record, and every bad row as `Bad`. Raises for a file that is bad as a whole.
 
     A record without an id has the empty one. Raises `DataError` where an input that was named holds no records.
     """
     for source in sources:
         empty = True
-        for row in _rows(source, reading):
+        for row in _rows(source, context):
             empty = False
-            yield row if isinstance(row, Bad) else _record(row, reading)
+            yield row if isinstance(row, Bad) else _record(row, context)
         if empty and source.named:
             raise DataError("no records", where=source.name, hint="the file is empty or holds only blank lines")
 
@@ -95,19 +102,19 @@ def content_id(fields: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _record(row: Row, reading: Reading) -> Record | Bad:
+def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
     fields = row.fields
-    if reading.rename:
+    if context.rename:
         # A column that is named and not there is no reason to read one that was not named.
-        kept = {name: value for name, value in fields.items() if name not in reading.rename}
-        fields = kept | {name: fields[column] for name, column in reading.rename.items() if column in fields}
+        kept = {name: value for name, value in fields.items() if name not in context.rename}
+        fields = kept | {name: fields[column] for name, column in context.rename.items() if column in fields}
     name = fields.get("id")
     record = Record("" if name is None else str(name), fields, row.origin)
     try:
-        if reading.check is not None:
-            reading.check(record)
+        if context.check is not None:
+            context.check(record)
     except DataError as error:
-        absent = [column for column in reading.rename.values() if column not in row.fields]
+        absent = [column for column in context.rename.values() if column not in row.fields]
         if absent:
             problem = f"the column {absent[0]!r} of --columns is missing; the record has {', '.join(row.fields)}"
             error = DataError(
@@ -117,24 +124,24 @@ def _record(row: Row, reading: Reading) -> Record | Bad:
     return record
 
 
-def _rows(source: Source, reading: Reading) -> Iterator[Row | Bad]:
+def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad]:
     if source.format == "pair":
         assert source.path is not None
         assert source.target is not None
-        pair = [Text(blocks(path, str(path)), str(path), reading.encoding) for path in source.paths]
+        pair = [_text(blocks(path, str(path), context.limits), str(path), context) for path in source.paths]
         yield from formats.aligned(pair[0], pair[1])
-        reading.boms += sum(text.had_bom for text in pair)
+        context.boms += sum(text.had_bom for text in pair)
         return
     if source.format == "parquet":
         assert source.path is not None
-        wanted = frozenset([*(reading.rename.get(name, name) for name in reading.wanted), *reading.rename.values()])
+        wanted = frozenset([*(context.rename.get(name, name) for name in context.wanted), *context.rename.values()])
         yield from formats.parquet(source.path, source.name, wanted)
         return
-    stream = blocks(source.path, source.name)
+    stream = blocks(source.path, source.name, context.limits)
     kind: Format = source.format
     if source.path is None:
-        kind, stream = _sniffed(_counted(stream, reading))
-    text = Text(stream, source.name, reading.encoding)
+        kind, stream = _sniffed(_counted(stream, context))
+    text = _text(stream, source.name, context)
     if kind == "jsonl":
         yield from formats.jsonl(text)
     elif kind == "json":
@@ -142,12 +149,16 @@ def _rows(source: Source, reading: Reading) -> Iterator[Row | Bad]:
     elif kind in ("csv", "tsv"):
         yield from formats.table(text, "," if kind == "csv" else "\t")
     else:
-        reading.whole_files += reading.document == "file"
-        yield from formats.plain(text, reading.document, plain_fields(source, reading.fields_of))
-    reading.boms += text.had_bom
+        context.whole_files += context.document == "file"
+        yield from formats.plain(text, context.document, plain_fields(source, context.fields_of))
+    context.boms += text.had_bom
 
 
-def plain_fields(source: Source, fields_of: FieldsOf | None) -> FieldsOf:
+def _text(stream: Iterator[bytes], name: str, context: ReadContext) -> Text:
+    return Text(stream, name, context.encoding, context.limits)
+
+
+def plain_fields(source: InputSource, fields_of: FieldsOf | None) -> FieldsOf:
     """What a plain text's document becomes. Raises `UsageError` where records have more than a text."""
     if fields_of is None:
         raise UsageError(
@@ -158,11 +169,11 @@ def plain_fields(source: Source, fields_of: FieldsOf | None) -> FieldsOf:
     return fields_of
 
 
-def _counted(stream: Iterator[bytes], reading: Reading) -> Iterator[bytes]:
+def _counted(stream: Iterator[bytes], context: ReadContext) -> Iterator[bytes]:
     """Standard input cannot be read twice: count and hash it as it comes."""
     for block in stream:
-        reading.stdin_bytes += len(block)
-        reading.stdin_hash.update(block)
+        context.stdin_bytes += len(block)
+        context.stdin_hash.update(block)
         yield block
 
 

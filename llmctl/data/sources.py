@@ -35,7 +35,7 @@ atexit.register(_PACKAGED.close)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class InputSource:
     """One input that is there. `path` is None for standard input, whose format is found by looking."""
 
     name: str
@@ -60,7 +60,7 @@ def find_sources(
     target_file: Path | None = None,
     *,
     unknown: Format | None = None,
-) -> list[Source]:
+) -> list[InputSource]:
     """Every input as a source, in the order given; folders and globs sorted by name.
 
     A path that is there wins over the name of a data set. `unknown`: the format of a named file whose ending says none.
@@ -74,7 +74,7 @@ def find_sources(
         for path in (source_file, target_file):
             if not path.is_file():
                 raise _missing(str(path))
-        found.append(Source(str(source_file), source_file, "pair", target=target_file))
+        found.append(InputSource(str(source_file), source_file, "pair", target=target_file))
     if not found:
         raise UsageError(
             "no input", hint="name files, folders, a built-in data set (llmctl list datasets), or - for standard input"
@@ -88,9 +88,9 @@ def find_sources(
     return found
 
 
-def _find(word: str, unknown: Format | None) -> list[Source]:
+def _find(word: str, unknown: Format | None) -> list[InputSource]:
     if word == STDIN:
-        return [Source(STDIN_NAME, None, "unknown")]
+        return [InputSource(STDIN_NAME, None, "unknown")]
     path = Path(word)
     if path.is_dir():
         return _several(_inside(path), f"the folder {word} holds no file")
@@ -101,7 +101,7 @@ def _find(word: str, unknown: Format | None) -> list[Source]:
     if word in registry.table("datasets").lookup:
         spec = registry.load("datasets", word)
         packaged = _PACKAGED.enter_context(spec.path())
-        return [Source(word, packaged, format_of(packaged), task=str(spec.task))]
+        return [InputSource(word, packaged, format_of(packaged), task=str(spec.task))]
     raise _missing(word)
 
 
@@ -114,11 +114,11 @@ def _missing(word: str) -> UsageError:
     return UsageError(f"no such file or built-in data set: {word}", hint=hint or "see: llmctl list datasets")
 
 
-def _several(paths: Iterable[Path], nothing: str) -> list[Source]:
+def _several(paths: Iterable[Path], nothing: str) -> list[InputSource]:
     files = [path for path in paths if path.is_file() and format_of(path) != "unknown"]
     if not files:
         raise UsageError(f"{nothing} of a known format", hint=f"endings: {_endings()}")
-    return [Source(str(path), path, format_of(path), named=False) for path in files]
+    return [InputSource(str(path), path, format_of(path), named=False) for path in files]
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -130,13 +130,13 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _file(path: Path, unknown: Format | None) -> Source:
+def _file(path: Path, unknown: Format | None) -> InputSource:
     found = format_of(path)
     if found == "unknown":
         if unknown is not None:
-            return Source(str(path), path, unknown)
+            return InputSource(str(path), path, unknown)
         raise UsageError(f"the format of {path} is not known by its ending", hint=f"endings: {_endings()}")
-    return Source(str(path), path, found)
+    return InputSource(str(path), path, found)
 
 
 def format_of(path: Path) -> Format:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from llmctl.config import Real, Spec, Switch, Whole, key
+from pydantic import StrictBool, StrictFloat, StrictInt
+
+from llmctl.config import Spec, key
 
 TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
 """Kinds of tokenizer that are trained here; anything else that names a tokenizer is a folder or a model."""
 
 SPLITS: Final = ("train", "validation", "test")
 
-TOLD: Final = ("template", "plain")
+INSTRUCTION_FORMATS: Final = ("template", "plain")
 """Styles of `layout.py` in which a model is told in words what to do with a record."""
 
 CHAT_ROLES: Final = ("system", "user", "assistant")
@@ -22,7 +24,7 @@ PADDED_TO: Final = 8
 them. Seen on review sentences: a small BERT takes 644 MiB in the place of 843."""
 SPAN_TOKENS: Final = 3
 """Tokens of a span that is taken out of a plain text to be said again, on average."""
-LEARNED: Final = 0x80
+IN_LOSS: Final = 0x80
 """The bit of a segment's role in the token store that says that it is learned."""
 
 
@@ -30,20 +32,20 @@ class Clean(Spec):
     """How text is cleaned before anything else sees it."""
 
     unicode: Literal["nfc", "nfkc", "none"] = key("nfc", "Unicode normal form")
-    control: Switch = key(True, "remove control characters other than tab and newline")
-    whitespace: Switch = key(True, "one newline convention, runs of blanks folded, no blanks at line ends")
-    lowercase: Switch = key(False, "fold to lower case")
-    min_chars: Whole = key(1, "drop records whose text is shorter", ge=1)
+    control: StrictBool = key(True, "remove control characters other than tab and newline")
+    whitespace: StrictBool = key(True, "one newline convention, runs of blanks folded, no blanks at line ends")
+    lowercase: StrictBool = key(False, "fold to lower case")
+    min_chars: StrictInt = key(1, "drop records whose text is shorter", ge=1)
 
 
 class Dedup(Spec):
     """Which duplicates are dropped."""
 
-    exact: Switch = key(True, "drop records whose cleaned content was seen before")
+    exact: StrictBool = key(True, "drop records whose cleaned content was seen before")
 
 
 class Splits(Spec):
     """Fractions held out, by the hash of a record's content."""
 
-    validation: Real = key(0.1, "fraction held out to choose by", ge=0, lt=1)
-    test: Real = key(0.1, "fraction held out to score by", ge=0, lt=1)
+    validation: StrictFloat = key(0.1, "fraction held out to choose by", ge=0, lt=1)
+    test: StrictFloat = key(0.1, "fraction held out to score by", ge=0, lt=1)

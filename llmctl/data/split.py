@@ -29,7 +29,7 @@ def split_of(digest: bytes, splits: Splits) -> str:
     return "validation" if share < splits.test + splits.validation else "train"
 
 
-class Seen:
+class Deduplicator:
     """Contents and ids met so far."""
 
     def __init__(self) -> None:

@@ -22,9 +22,10 @@ GROUP_RECORDS: Final = 20_000
 class TextWriter:
     """Writes records to `folder`/SPLIT-00000.parquet as they come, a row group at a time."""
 
-    def __init__(self, folder: Path, columns: Mapping[str, type]) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, type], *, group_characters: int = GROUP_CHARACTERS) -> None:
         folder.mkdir()
         self._folder = folder
+        self._group_characters = group_characters
         self._columns = {"id": str, **columns, "origin": str}
         self._files: dict[str, pq.ParquetWriter] = {}
         self._rows: dict[str, dict[str, list[Any]]] = {split: self._empty() for split in SPLITS}
@@ -43,7 +44,7 @@ class TextWriter:
         self.records[split] += 1
         self.characters[split] += characters
         self._held[split] += characters
-        if self._held[split] >= GROUP_CHARACTERS or len(rows["id"]) >= GROUP_RECORDS:
+        if self._held[split] >= self._group_characters or len(rows["id"]) >= GROUP_RECORDS:
             self._flush(split)
 
     def __enter__(self) -> Self:

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
-from llmctl.data.encode import Codes
-from llmctl.data.given import check_folder, settings_of
-from llmctl.data.plain import control_tokens
 from llmctl.data.pretokens import pieces
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
-from llmctl.store import whole
+from llmctl.store import atomic
+from llmctl.store.tokenizers import check_tokenizer, copy_tokenizer, settings_of
 
 CONTROL: Final = (
     "<|pad|>",
@@ -112,7 +110,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     chosen = sample(texts(), characters, sample_size(kind, vocab_size))
     if kind == "char":
         return _characters(chosen, vocab_size)
-    tokenizer, trainer = _unlearned(kind, vocab_size)
+    tokenizer, trainer = _untrained(kind, vocab_size)
     with _one_thread() if kind == "unigram" else contextlib.nullcontext():
         try:
             tokenizer.train_from_iterator((part for text in chosen for part in pieces(text, PIECE_CHARACTERS)), trainer)
@@ -132,7 +130,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     return tokenizer
 
 
-def _unlearned(kind: str, vocab_size: int) -> tuple[Any, Any]:
+def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
     """A tokenizer that knows nothing, and what teaches it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -178,8 +176,8 @@ def _with_bytes_as_text(tokenizer: Any) -> Any:
     In training every byte, as the beginning and as the inside of a word, is handed over among them: so that all are
     known, and in one order. By itself the trainer keeps those it saw, in an order that differs from run to run.
     """
-    learned = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
-    model = _wordpiece({token: number for number, token in enumerate(learned)})
+    vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    model = _wordpiece({token: number for number, token in enumerate(vocabulary)})
     fresh = type(tokenizer)(model)
     fresh.pre_tokenizer, fresh.decoder = tokenizer.pre_tokenizer, tokenizer.decoder
     return _with_control(fresh)
@@ -262,8 +260,8 @@ def _one_thread() -> Iterator[None]:
 def save(tokenizer: Any, folder: Path) -> None:
     """Write a tokenizer trained here as a folder that `AutoTokenizer` opens."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    whole.write_json(
+    atomic.write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    atomic.write_json(
         folder / "tokenizer_config.json",
         {
             "backend": "tokenizers",
@@ -285,10 +283,10 @@ def add_chat_template(folder: Path, template: str) -> None:
     What other tools render with it they encode as one text, in which control tokens are meant; `load_tokenizer` goes
     on to read them in text as text.
     """
-    whole.write_text(folder / "chat_template.jinja", template)
+    atomic.write_text(folder / "chat_template.jinja", template)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    whole.write_json(path, settings | {"split_special_tokens": False})
+    atomic.write_json(path, settings | {"split_special_tokens": False})
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -296,7 +294,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises `UsageError` where there is no tokenizer, `IntegrityError` where opening it would run code or fails.
     """
-    check_folder(folder)
+    check_tokenizer(folder)
     from transformers import AutoTokenizer
 
     try:
@@ -317,48 +315,13 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def codes_of(tokenizer: Any) -> Codes:
-    """What encoding needs of an opened tokenizer. Raises `UsageError` where it has no token that ends a text."""
-    ends = [each for each in (tokenizer.eos_token_id, tokenizer.sep_token_id) if each is not None]
-    if not ends:
-        raise UsageError(
-            f"the tokenizer of {tokenizer.name_or_path} has no token that ends a text (eos_token or sep_token)",
-            hint="name one in its tokenizer_config.json",
-        )
-    begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    return _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
-
-
-def open_codes(folder: Path) -> Codes:
-    """The same of a folder that `save` or `copy_tokenizer` made, without transformers."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    try:
-        backend = Tokenizer.from_file(str(path))
-    except Exception as error:
-        # tokenizers raises bare `Exception`s for anything wrong with the file.
-        raise IntegrityError(f"the tokenizer cannot be opened: {error}", where=str(path)) from error
-    settings, _ = settings_of(folder)
-
-    def number(name: str) -> int | None:
-        token = settings.get(name)
-        content = token.get("content") if isinstance(token, dict) else token
-        found: int | None = backend.token_to_id(content) if isinstance(content, str) else None
-        return found
-
-    begin, end = number("bos_token"), number("eos_token")
-    if end is None:
-        raise IntegrityError("eos_token is no token of tokenizer.json", where=str(folder / "tokenizer_config.json"))
-    stored = folder / "chat_template.jinja"
-    template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
-    return _codes(backend, begin, end, template if isinstance(template, str) else "")
-
-
-def _codes(backend: Any, bos: int | None, eos: int, template: str) -> Codes:
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
-    size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
-    return Codes(backend, bos, eos, size, frozenset(control_tokens(backend, template)))
+def import_tokenizer(folder: Path, out: Path) -> None:
+    """Copy a checked tokenizer so that it opens by its tokenizer.json alone, its settings completed."""
+    out.mkdir(parents=True, exist_ok=True)
+    if (folder / "tokenizer.json").is_file():
+        copy_tokenizer(folder, out)
+    else:
+        # Only older forms (merges, sentencepiece): transformers knows how to make a tokenizer.json of them.
+        load_tokenizer(folder).save_pretrained(str(out))
+    settings, _ = settings_of(out)
+    atomic.write_json(out / "tokenizer_config.json", settings)

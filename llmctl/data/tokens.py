@@ -23,12 +23,19 @@ from typing import IO, Any, Final, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.spec import LEARNED
+from llmctl.data.spec import IN_LOSS
 from llmctl.errors import IntegrityError
 from llmctl.types import Role, Tokens
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-PARTS: Final = ("values", "segments", "records", "roles", "labels")
+KINDS: Final = {
+    "values": ("uint16", "uint32"),
+    "segments": ("int64",),
+    "records": ("int64",),
+    "roles": ("uint8",),
+    "labels": ("int32",),
+}
+"""The arrays of a split, and the kinds of numbers that each may have."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,13 @@ class TokenStore:
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
         """Open `folder`/`split`.*.npy. Raises `IntegrityError` where a file is missing, cut or does not fit the others."""
-        arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part == "labels") for part in PARTS}
+        arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part == "labels") for part in KINDS}
         store = cls(**arrays)  # type: ignore[arg-type]
         sound = (
-            len(store.segments) == len(store.roles) + 1
+            all(
+                array is None or (array.ndim == 1 and array.dtype.name in KINDS[part]) for part, array in arrays.items()
+            )
+            and len(store.segments) == len(store.roles) + 1
             and len(store.records) > 0
             and store.segments[-1] == len(store.values)
             and store.records[-1] == len(store.roles)
@@ -71,9 +81,9 @@ class TokenStore:
         first, last = int(self.records[index]), int(self.records[index + 1])
         return [
             Tokens(
-                ROLES[int(self.roles[each]) & ~LEARNED],
+                ROLES[int(self.roles[each]) & ~IN_LOSS],
                 self.values[self.segments[each] : self.segments[each + 1]],
-                bool(int(self.roles[each]) & LEARNED),
+                bool(int(self.roles[each]) & IN_LOSS),
             )
             for each in range(first, last)
         ]
@@ -156,7 +166,7 @@ def write_store(
     with contextlib.ExitStack() as stack:
         files = {
             part: stack.enter_context(ArrayFile(folder / f"{split}.{part}.npy", kinds[part]))
-            for part in PARTS
+            for part in KINDS
             if labelled or part != "labels"
         }
         values, roles = files["values"], files["roles"]

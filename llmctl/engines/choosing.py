@@ -57,13 +57,13 @@ class Draw(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        self.chances = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, T), (B, V) -> (B, V)."""
         noise = torch.empty(scores.shape, dtype=torch.float32)
-        for row, chance in zip(noise, self.chances, strict=True):
-            torch.rand(row.shape, generator=chance, out=row)
+        for row, rng in zip(noise, self.rngs, strict=True):
+            torch.rand(row.shape, generator=rng, out=row)
         exponential = noise.neg_().log1p_().neg_().clamp_min_(_SMALLEST)
         return scores - exponential.log_().to(scores.device)
 

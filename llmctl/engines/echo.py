@@ -44,11 +44,11 @@ class EchoEngine:
         if self.family == "encoder":
             return Completion(request.id, self.labels[0] if self.labels else "", "label", 0, sample)
         special = set(self.tokenizer.all_special_ids)
-        said = [token for token in request.input_ids if token not in special]
-        kept = said[: sampling.max_new_tokens]
+        prompt_ids = [token for token in request.input_ids if token not in special]
+        kept = prompt_ids[: sampling.max_new_tokens]
         text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
         place = min((place for place in map(text.find, sampling.stop) if place >= 0), default=None)
-        ended = place is not None or len(kept) == len(said)
+        ended = place is not None or len(kept) == len(prompt_ids)
         return Completion(request.id, text[:place], "stop" if ended else "length", len(kept), sample)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:

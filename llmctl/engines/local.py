@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,8 @@ from transformers.utils import logging
 from llmctl.engines import choosing, text
 from llmctl.engines.batching import sorted_batches
 from llmctl.engines.spec import Sampling
-from llmctl.errors import DataError, UsageError
-from llmctl.types import Completion, Family, Likelihood, Request
-
-Precision = Literal["auto", "fp32", "bf16"]
+from llmctl.errors import DataError, PromptTooLong, UsageError
+from llmctl.types import Completion, Family, Likelihood, Precision, Request
 
 LOGITS_AT_ONCE: Final = 64_000_000
 """Logits of one scoring pass, B · K · V at most: 256 MB in fp32."""
@@ -48,14 +46,6 @@ class Job(NamedTuple):
     sample: int
     limit: int
     """Tokens that it may generate: what was asked, or what is left of the context."""
-
-
-def has_bf16(device: str = "cpu") -> bool:
-    """Whether the device multiplies bfloat16 matrices itself."""
-    if not device.startswith("cpu"):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    abilities = torch.cpu.get_capabilities()
-    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 @contextlib.contextmanager
@@ -92,7 +82,7 @@ class TorchEngine:
         self.labels, self.device = labels, str(self.model.device)
         limits = (layout_context, getattr(model.config, "max_position_embeddings", None))
         self.context = min((limit for limit in limits if limit is not None), default=None)
-        self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(self.device))
+        self.bf16 = precision == "bf16"
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
         self._ends = self._end_tokens()
         pad = tokenizer.pad_token_id
@@ -133,11 +123,7 @@ class TorchEngine:
     def _check_fits(self, request: Request) -> None:
         length, context = len(request.input_ids), self.context
         if context is not None and length > context - (self.family == "decoder"):
-            raise DataError(
-                f"the prompt is {length} tokens long, the model's context {context}",
-                where=request.id,
-                hint="shorten the prompt",
-            )
+            raise PromptTooLong(length, context, where=request.id)
 
     def _answers(
         self, requests: Sequence[Request], sampling: Sampling, stream: Callable[[str], None] | None

@@ -37,7 +37,7 @@ def first_stop(text: str, stops: Collection[str]) -> int | None:
     return min((place for place in (text.find(stop) for stop in stops) if place >= 0), default=None)
 
 
-class Reading(NamedTuple):
+class DecodedAnswer(NamedTuple):
     """A generated row read to its end."""
 
     text: str
@@ -48,14 +48,16 @@ class Reading(NamedTuple):
         return Completion(id, self.text, self.finish_reason, self.tokens, sample)
 
 
-def read(tokenizer: Any, before: int, ids: Sequence[int], *, ends: Collection[int], stops: Collection[str]) -> Reading:
+def read(
+    tokenizer: Any, before: int, ids: Sequence[int], *, ends: Collection[int], stops: Collection[str]
+) -> DecodedAnswer:
     """A row of generated ids, padding behind it included. `ends`: the ids that end an answer."""
     length = next((number for number, token in enumerate(ids) if token in ends), len(ids))
     text = continuation(tokenizer, before, ids[:length])
     place = first_stop(text, stops)
     if place is not None:
-        return Reading(text[:place], "stop", _tokens_until_stop(tokenizer, before, ids[:length], stops))
-    return Reading(text, "stop" if length < len(ids) else "length", length)
+        return DecodedAnswer(text[:place], "stop", _tokens_until_stop(tokenizer, before, ids[:length], stops))
+    return DecodedAnswer(text, "stop" if length < len(ids) else "length", length)
 
 
 def _tokens_until_stop(tokenizer: Any, before: int, ids: Sequence[int], stops: Collection[str]) -> int:
@@ -97,12 +99,12 @@ class TextStream(BaseStreamer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, tokenizer: Any, tell: Callable[[str], None], ends: Collection[int], stops: Sequence[str]
+        self, tokenizer: Any, emit: Callable[[str], None], ends: Collection[int], stops: Sequence[str]
     ) -> None:
-        self.tokenizer, self.tell, self.ends, self.stops = tokenizer, tell, ends, stops
+        self.tokenizer, self.emit, self.ends, self.stops = tokenizer, emit, ends, stops
         self._before: int | None = None
         self._ids: list[int] = []
-        self._told = ""
+        self._emitted = ""
         self._ended = False
 
     def put(self, value: Tensor) -> None:
@@ -119,19 +121,19 @@ class TextStream(BaseStreamer):  # type: ignore[misc]
         place = first_stop(text, self.stops)
         if place is not None:
             text, self._ended = text[:place], True
-        self._tell(text if place is not None else settled(text, self.stops))
+        self._emit(text if place is not None else settled(text, self.stops))
 
     def end(self) -> None:
         """Called by `generate`; what is still held back is given by `finish`, which knows the whole answer."""
 
     def finish(self, text: str) -> None:
         """Give what is left of the whole answer."""
-        self._tell(text)
+        self._emit(text)
 
-    def _tell(self, text: str) -> None:
-        if len(text) > len(self._told) and text.startswith(self._told):
-            self.tell(text[len(self._told) :])
-            self._told = text
+    def _emit(self, text: str) -> None:
+        if len(text) > len(self._emitted) and text.startswith(self._emitted):
+            self.emit(text[len(self._emitted) :])
+            self._emitted = text
 
 
 def settled(text: str, stops: Collection[str]) -> str:

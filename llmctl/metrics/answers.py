@@ -13,12 +13,14 @@ import string
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from llmctl.metrics.references import count_references, reference_script, signed
 from llmctl.metrics.script import EAST_ASIAN, part_characters
-from llmctl.metrics.spec import AnswerOptions, Row
+from llmctl.metrics.signature import Signature
+from llmctl.metrics.spec import AnswerOptions, Statistics
 from llmctl.types import Answer
 
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
@@ -32,41 +34,56 @@ class _Answers(ABC):
 
     def __init__(self, options: AnswerOptions) -> None:
         self.options = options
-        self._count = 0
-        self._by_character = False
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedAnswers:
         """Settle the tokens by the script of the references. Raises `DataError` where an answer has none."""
-        self._count = count_references(answers)
-        self._by_character = reference_script(answers) in EAST_ASIAN
+        count = count_references(answers)
+        by_character = reference_script(answers) in EAST_ASIAN
+        return FittedAnswers(self.name, self.compare, self.options.normalize, by_character, count)
 
-    def measure(self, answer: Answer) -> Row:
+    @staticmethod
+    @abstractmethod
+    def compare(right: Sequence[str], predicted: Sequence[str]) -> float:
+        """How much of one right answer is in the predicted one, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedAnswers:
+    name: str
+    compare: Callable[[Sequence[str], Sequence[str]], float]
+    normalize: bool
+    by_character: bool
+    count: int
+    """References of each answer."""
+
+    def measure(self, answer: Answer) -> Statistics:
         predicted = self.tokens(answer.prediction)
         right = [self.tokens(reference) for reference in answer.references]
         right = [tokens for tokens in right if tokens] or [[]]
         return [max(self.compare(tokens, predicted) for tokens in right), 1.0]
 
-    @abstractmethod
-    def compare(self, right: Sequence[str], predicted: Sequence[str]) -> float:
-        """How much of one right answer is in the predicted one, 0 to 1."""
-
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         value, count = total
         return {self.name: value / count}
 
-    def signature(self) -> str:
-        folded = "lc|punct:removed|articles:removed" if self.options.normalize else "mixed|punct:kept|articles:kept"
-        if self._by_character:
-            folded = folded.replace("punct:removed", "punct:removed-unicode")
-        return f"{signed(self._count)}|case:{folded}|tok:{'char' if self._by_character else 'blank'}|def:squad-2.0"
+    def signature(self) -> Signature:
+        removed = "removed-unicode" if self.by_character else "removed"
+        facts = {
+            "case": "lc" if self.normalize else "mixed",
+            "punct": removed if self.normalize else "kept",
+            "articles": "removed" if self.normalize else "kept",
+            "tok": "char" if self.by_character else "blank",
+            "def": "squad-2.0",
+        }
+        return signed(self.count).with_(**facts)
 
     def tokens(self, text: str) -> list[str]:
         """The words, or characters, that are compared."""
-        if self.options.normalize:
+        if self.normalize:
             text = text.lower()
-            text = _without_punctuation(text) if self._by_character else text.translate(_ASCII_PUNCTUATION)
+            text = _without_punctuation(text) if self.by_character else text.translate(_ASCII_PUNCTUATION)
             text = _ARTICLES.sub(" ", text)
-        return (part_characters(text) if self._by_character else text).split()
+        return (part_characters(text) if self.by_character else text).split()
 
 
 class ExactMatch(_Answers):
@@ -74,7 +91,8 @@ class ExactMatch(_Answers):
 
     name = "exact_match"
 
-    def compare(self, right: Sequence[str], predicted: Sequence[str]) -> float:
+    @staticmethod
+    def compare(right: Sequence[str], predicted: Sequence[str]) -> float:
         return float(right == predicted)
 
 
@@ -83,7 +101,8 @@ class TokenF1(_Answers):
 
     name = "f1"
 
-    def compare(self, right: Sequence[str], predicted: Sequence[str]) -> float:
+    @staticmethod
+    def compare(right: Sequence[str], predicted: Sequence[str]) -> float:
         if not right or not predicted:
             return float(right == predicted)
         shared = (Counter(right) & Counter(predicted)).total()

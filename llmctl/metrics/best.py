@@ -29,7 +29,7 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestSystem:
     """Who leads by one score. `model` is None where no test says that the leader is better than every other."""
 
     metric: str
@@ -57,24 +57,27 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def best_of(metrics: Sequence[tuple[MetricSpec, Spec]], systems: Sequence[System], *, seed: int) -> list[Best]:
+def best_of(metrics: Sequence[tuple[MetricSpec, Spec]], systems: Sequence[System], *, seed: int) -> list[BestSystem]:
     """The best by every score of the metrics. The systems are to have answered the same questions in the same order.
 
     Raises `DataError` where they did not.
     """
-    found: list[Best] = []
+    found: list[BestSystem] = []
     for spec, options in metrics:
         found += _of_metric(spec, options, systems, len(found), seed)
     return found
 
 
-def _of_metric(spec: MetricSpec, options: Spec, systems: Sequence[System], start: int, seed: int) -> Iterator[Best]:
+def _of_metric(
+    spec: MetricSpec, options: Spec, systems: Sequence[System], start: int, seed: int
+) -> Iterator[BestSystem]:
     """The best by the scores of one metric, which stand in each system's from `start` on."""
+    metric = spec.build(options)
 
     @cache
     def tests(one: int, other: int) -> Mapping[str, Paired]:
-        metric, rows, rows_other = measure_both(spec.build(options), systems[one].answers, systems[other].answers)
-        return paired(rows, rows_other, metric.score, resamples=RESAMPLES, seed=seed)
+        fitted, rows, rows_other = measure_both(metric, systems[one].answers, systems[other].answers)
+        return paired(rows, rows_other, fitted.score, resamples=RESAMPLES, seed=seed)
 
     sign = 1 if spec.higher_is_better else -1
     for place, name in enumerate(spec.scores, start):
@@ -83,14 +86,14 @@ def _of_metric(spec: MetricSpec, options: Spec, systems: Sequence[System], start
         signatures = sorted({score.signature for score in scores})
         if not finite or len(signatures) > 1:
             obstacle = f"not comparable: {' and '.join(signatures)}" if finite else "no score is finite"
-            yield Best(name, signatures[0] if len(signatures) == 1 else "", None, None, None, why=obstacle)
+            yield BestSystem(name, signatures[0] if len(signatures) == 1 else "", None, None, None, why=obstacle)
             continue
         leader = max(finite, key=lambda number: sign * scores[number].value)
         others = [number for number in range(len(systems)) if number != leader]
         p = holm({systems[other].name: tests(leader, other)[name].p_randomization for other in others})
         name_of_leader, doubt = systems[leader].name, _doubt(p)
         model = name_of_leader if doubt is None else None
-        yield Best(name, signatures[0], model, name_of_leader, scores[leader].value, p, doubt)
+        yield BestSystem(name, signatures[0], model, name_of_leader, scores[leader].value, p, doubt)
 
 
 def _doubt(p: Mapping[str, float]) -> str | None:

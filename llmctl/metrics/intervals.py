@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.metrics.spec import Row
+from llmctl.metrics.spec import Statistics
 from llmctl.types import Interval
 
 Rows = NDArray[np.float64]
 """Additive rows, (n, k), or their sums, (r, k)."""
-ScoreRows = Callable[[Row], Mapping[str, float]]
+ScoreRows = Callable[[Statistics], Mapping[str, float]]
 """A metric's `score`."""
 
 METHOD: Final = "percentile bootstrap"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from llmctl.errors import DataError
 from llmctl.metrics.references import count_references, signed
-from llmctl.metrics.spec import NoOptions, Row
+from llmctl.metrics.signature import Signature
+from llmctl.metrics.spec import NoOptions, Statistics
 from llmctl.types import Answer
 
 _MOST_STRAYS: Final = 1000
@@ -19,21 +21,26 @@ class Accuracy:
 
     def __init__(self, options: NoOptions) -> None:
         self.options = options
-        self._count = 0
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedAccuracy:
         """Count the references. Raises `DataError` where an answer has none."""
-        self._count = count_references(answers)
+        return FittedAccuracy(count_references(answers))
 
-    def measure(self, answer: Answer) -> Row:
+
+@dataclass(frozen=True, slots=True)
+class FittedAccuracy:
+    count: int
+    """References of each answer."""
+
+    def measure(self, answer: Answer) -> Statistics:
         return [float(answer.prediction.strip() in {label.strip() for label in answer.references}), 1.0]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         right, count = total
         return {"accuracy": right / count}
 
-    def signature(self) -> str:
-        return f"{signed(self._count)}|case:mixed"
+    def signature(self) -> Signature:
+        return signed(self.count).with_(case="mixed")
 
 
 class MacroF1:
@@ -46,13 +53,10 @@ class MacroF1:
 
     def __init__(self, options: NoOptions) -> None:
         self.options = options
-        self._count = 0
-        self._known: Mapping[str, int] = {}
-        self._place: Mapping[str, int] = {}
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedMacroF1:
         """Close the set of labels. Raises `DataError` for no or several references, or for far too many labels."""
-        self._count = count_references(answers)
+        count = count_references(answers)
         for number, answer in enumerate(answers, start=1):
             if len(answer.references) > 1:
                 raise DataError(
@@ -67,20 +71,33 @@ class MacroF1:
                 f"{len(strays)} different predictions are no reference's label, {strays[0][:40]!r} for one",
                 hint="are these labels? for free text use exact_match or f1",
             )
-        self._known = {label: place for place, label in enumerate(known)}
-        self._place = {label: place for place, label in enumerate([*known, *strays])}
+        return FittedMacroF1(
+            count,
+            known={label: place for place, label in enumerate(known)},
+            place={label: place for place, label in enumerate([*known, *strays])},
+        )
 
-    def measure(self, answer: Answer) -> Row:
-        labels = len(self._known)
+
+@dataclass(frozen=True, slots=True)
+class FittedMacroF1:
+    count: int
+    """References of each answer."""
+    known: Mapping[str, int]
+    """The place of each label of the references."""
+    place: Mapping[str, int]
+    """The place of each label, strays after the others."""
+
+    def measure(self, answer: Answer) -> Statistics:
+        labels = len(self.known)
         right, predicted = answer.references[0].strip(), answer.prediction.strip()
-        row = [0.0] * (2 * labels + len(self._place))
-        row[self._known[right]] = float(right == predicted)
-        row[labels + self._known[right]] = 1.0
-        row[2 * labels + self._place[predicted]] = 1.0
+        row = [0.0] * (2 * labels + len(self.place))
+        row[self.known[right]] = float(right == predicted)
+        row[labels + self.known[right]] = 1.0
+        row[2 * labels + self.place[predicted]] = 1.0
         return row
 
-    def score(self, total: Row) -> Mapping[str, float]:
-        labels = len(self._known)
+    def score(self, total: Statistics) -> Mapping[str, float]:
+        labels = len(self.known)
         hits, right, predicted = total[:labels], total[labels : 2 * labels], total[2 * labels :]
         # F1 = 2 TP / (2 TP + FP + FN) = 2 TP / (times right + times predicted)
         f1 = [
@@ -91,5 +108,5 @@ class MacroF1:
         seen = len(f1) + sum(1 for times in predicted[labels:] if times)
         return {"macro_f1": sum(f1) / seen}
 
-    def signature(self) -> str:
-        return f"{signed(self._count)}|case:mixed|labels:references+predictions|mean:macro"
+    def signature(self) -> Signature:
+        return signed(self.count).with_(case="mixed", labels="references+predictions", mean="macro")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
-from llmctl.metrics.spec import NoOptions, Row
+from llmctl.metrics.signature import Signature
+from llmctl.metrics.spec import NoOptions, Statistics
 from llmctl.types import Answer
 
 
@@ -15,13 +17,14 @@ class Perplexity:
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Self:
         """Nothing depends on the whole set."""
+        return self
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         return [-answer.logprob, float(answer.tokens)]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         nats, tokens = total
         if not tokens:
             return {"perplexity": math.nan}
@@ -30,8 +33,8 @@ class Perplexity:
         except OverflowError:
             return {"perplexity": math.inf}
 
-    def signature(self) -> str:
-        return "per:token"
+    def signature(self) -> Signature:
+        return Signature({"per": "token"})
 
 
 class BitsPerByte:
@@ -43,15 +46,16 @@ class BitsPerByte:
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> Self:
         """Nothing depends on the whole set."""
+        return self
 
-    def measure(self, answer: Answer) -> Row:
+    def measure(self, answer: Answer) -> Statistics:
         return [-answer.logprob, float(answer.bytes)]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         nats, count = total
         return {"bits_per_byte": nats / math.log(2) / count if count else math.nan}
 
-    def signature(self) -> str:
-        return "per:byte|encoding:utf-8"
+    def signature(self) -> Signature:
+        return Signature({"per": "byte", "encoding": "utf-8"})

@@ -7,6 +7,7 @@ from itertools import chain
 
 from llmctl.errors import DataError
 from llmctl.metrics.script import Script, script_of
+from llmctl.metrics.signature import Signature
 from llmctl.types import Answer
 
 VARIES = -1
@@ -28,9 +29,9 @@ def count_references(answers: Sequence[Answer]) -> int:
     return counts.pop() if len(counts) == 1 else VARIES
 
 
-def signed(count: int) -> str:
-    """The number of references as a signature writes it."""
-    return f"nrefs:{'var' if count == VARIES else count}"
+def signed(count: int) -> Signature:
+    """The number of references, with which every signature of a text metric begins."""
+    return Signature({"nrefs": "var" if count == VARIES else str(count)})
 
 
 def reference_script(answers: Sequence[Answer]) -> Script:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from xml.etree import ElementTree
 
-from llmctl.metrics.parse import GateResult
+from llmctl.gates import GateResult
 from llmctl.types import Score
 
 SUITE: Final = "llmctl eval"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from llmctl.metrics.references import count_references, reference_script, signed
 from llmctl.metrics.script import part_characters
-from llmctl.metrics.spec import ROUGE, RougeOptions, Row
+from llmctl.metrics.signature import Signature
+from llmctl.metrics.spec import ROUGE, RougeOptions, Statistics
 from llmctl.types import Answer
 
 _WORD: Final = frozenset("LMN")
@@ -40,25 +42,30 @@ class Rouge:
 
     def __init__(self, options: RougeOptions) -> None:
         self.options = options
-        self._signature = ""
-        self._scorer: Any = None
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedRouge:
         """Settle the tokenizer by the script of the references. Raises `DataError` where an answer has none."""
         count = count_references(answers)
         choice = self.options.tokenize or ("default" if reference_script(answers) == "latin" else "char")
         words = DefaultTokenizer(use_stemmer=self.options.stemmer)
         tokenizer = words if choice == "default" else CharacterTokenizer(words)
-        self._scorer = RougeScorer(list(ROUGE.scores), tokenizer=tokenizer)
+        scorer = RougeScorer(list(ROUGE.scores), tokenizer=tokenizer)
         stem = "yes" if self.options.stemmer else "no"
-        self._signature = f"{signed(count)}|tok:{choice}|stem:{stem}|mean:f|version:{version('rouge-score')}"
+        signature = signed(count).with_(tok=choice, stem=stem, mean="f", version=version("rouge-score"))
+        return FittedRouge(scorer, signature)
 
-    def measure(self, answer: Answer) -> Row:
-        best = self._scorer.score_multi(answer.references, answer.prediction)
+
+@dataclass(frozen=True, slots=True)
+class FittedRouge:
+    scorer: RougeScorer
+    fixed: Signature
+
+    def measure(self, answer: Answer) -> Statistics:
+        best = self.scorer.score_multi(answer.references, answer.prediction)
         return [*(float(best[name].fmeasure) for name in ROUGE.scores), 1.0]
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         return {name: value / total[-1] for name, value in zip(ROUGE.scores, total, strict=False)}
 
-    def signature(self) -> str:
-        return self._signature
+    def signature(self) -> Signature:
+        return self.fixed

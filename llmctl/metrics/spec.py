@@ -11,32 +11,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import StrictBool, StrictFloat, StrictInt, ValidationInfo, field_validator
 
-from llmctl.config import Real, Spec, Switch, UsageValueError, Whole, key
+from llmctl.config import Spec, UsageValueError, key
+from llmctl.metrics.signature import Signature
 from llmctl.types import Answer
 
-Row = Sequence[float]
+Statistics = Sequence[float]
 """Additive statistics of one answer; every row of one metric has the same length."""
 
 
 class Metric(Protocol):
-    """A built metric. `signature` says everything that two comparable values must share."""
+    """A built metric, which knows its options alone."""
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedMetric:
         """Look at all answers once before measuring: fixes what depends on the whole set (the script of the
         references, the closed set of labels, the number of references), and so the signature."""
         ...
 
-    def measure(self, answer: Answer) -> Row:
+
+class FittedMetric(Protocol):
+    """A metric fitted to a set of answers. `signature` says everything that two comparable values must share."""
+
+    def measure(self, answer: Answer) -> Statistics:
         """The additive row of one answer."""
         ...
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         """Value by score name, from summed rows. Pure."""
         ...
 
-    def signature(self) -> str: ...
+    def signature(self) -> Signature: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,12 @@ class MetricSpec:
     scores: tuple[str, ...]
     """Names of the scores it yields: `rouge` yields rouge1, rouge2, rougeL, rougeLsum."""
     scale: str
-    reads: Literal["text", "likelihood"]
+    output_type: Literal["text", "likelihood"]
     higher_is_better: bool
     options: type[Spec]
     reference: str
     implementation: str
-    chief: str | None = None
+    primary: str | None = None
     """The score that the metric's name alone means; the first where not given."""
     counts_bytes: bool = False
     """Whether a likelihood is taken by the bytes of the text that it foretells, not by its tokens."""
@@ -72,24 +77,24 @@ class BleuOptions(Spec):
     tokenize: Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab"] | None = key(
         None, "tokenizer; by the script of the references when not given"
     )
-    lowercase: Switch = key(False, "fold case")
+    lowercase: StrictBool = key(False, "fold case")
     smooth: Literal["exp", "floor", "add-k", "none"] = key("exp", "smoothing of zero counts")
 
 
 class ChrfOptions(Spec):
-    word_order: Whole = key(0, "word n-gram order; 2 is chrF++", ge=0)
-    beta: Whole = key(2, "weight of recall", ge=1)
-    lowercase: Switch = key(False, "fold case")
+    word_order: StrictInt = key(0, "word n-gram order; 2 is chrF++", ge=0)
+    beta: StrictInt = key(2, "weight of recall", ge=1)
+    lowercase: StrictBool = key(False, "fold case")
 
 
 class TerOptions(Spec):
-    normalized: Switch | None = key(
+    normalized: StrictBool | None = key(
         None, "normalise and tokenise as TERCOM does; on where asian_support is on when not given"
     )
-    asian_support: Switch | None = key(
+    asian_support: StrictBool | None = key(
         None, "split Chinese and Japanese into characters while normalising; by script when not given"
     )
-    case_sensitive: Switch = key(False, "keep case")
+    case_sensitive: StrictBool = key(False, "keep case")
 
     @field_validator("asian_support")
     @classmethod
@@ -105,22 +110,27 @@ class RougeOptions(Spec):
         "default: rouge-score's own, which keeps a-z and 0-9 alone; char: one token a Chinese, Japanese or Korean "
         "character, words of every other script whole; by script when not given",
     )
-    stemmer: Switch = key(False, "Porter stemming of English words")
+    stemmer: StrictBool = key(False, "Porter stemming of English words")
 
 
 class AnswerOptions(Spec):
-    normalize: Switch = key(True, "fold case, punctuation, articles and blanks before comparing")
+    normalize: StrictBool = key(True, "fold case, punctuation, articles and blanks before comparing")
 
 
 class IntervalSpec(Spec):
     """How the confidence interval is made."""
 
-    level: Real = key(0.95, "confidence level", gt=0, lt=1)
-    resamples: Whole = key(1000, "bootstrap resamples; 0 for no interval", ge=0)
+    level: StrictFloat = key(0.95, "confidence level", gt=0, lt=1)
+    resamples: StrictInt = key(1000, "bootstrap resamples; 0 for no interval", ge=0)
 
 
 def _text(name: str, implementation: str, options: type[Spec], reference: str, **more: Any) -> MetricSpec:
-    settings: dict[str, Any] = {"scores": (name,), "scale": "0-1", "reads": "text", "higher_is_better": True} | more
+    settings: dict[str, Any] = {
+        "scores": (name,),
+        "scale": "0-1",
+        "output_type": "text",
+        "higher_is_better": True,
+    } | more
     return MetricSpec(name=name, options=options, reference=reference, implementation=implementation, **settings)
 
 
@@ -146,7 +156,7 @@ ROUGE = _text(
     RougeOptions,
     "Lin 2004; rouge-score",
     scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
-    chief="rougeL",
+    primary="rougeL",
 )
 ACCURACY = _text("accuracy", "llmctl.metrics.labels:Accuracy", NoOptions, "share of equal labels")
 MACRO_F1 = _text("macro_f1", "llmctl.metrics.labels:MacroF1", NoOptions, "unweighted mean of F1 over the labels seen")
@@ -160,7 +170,7 @@ PERPLEXITY = _text(
     NoOptions,
     "exp(-log p / tokens)",
     scale="perplexity",
-    reads="likelihood",
+    output_type="likelihood",
     higher_is_better=False,
 )
 BITS_PER_BYTE = _text(
@@ -169,7 +179,7 @@ BITS_PER_BYTE = _text(
     NoOptions,
     "-log2 p / UTF-8 bytes",
     scale="bits",
-    reads="likelihood",
+    output_type="likelihood",
     higher_is_better=False,
     counts_bytes=True,
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
@@ -20,7 +21,8 @@ from sacrebleu.metrics.ter import TER
 from llmctl.errors import MissingPackage
 from llmctl.metrics.references import count_references, reference_script
 from llmctl.metrics.script import Script
-from llmctl.metrics.spec import BleuOptions, ChrfOptions, Row, TerOptions
+from llmctl.metrics.signature import Signature
+from llmctl.metrics.spec import BleuOptions, ChrfOptions, Statistics, TerOptions
 from llmctl.types import Answer
 
 TOKENIZER_OF: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja-mecab", "korean": "ko-mecab"}
@@ -32,37 +34,45 @@ _MODULES_OF: Final = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", 
 class Sacrebleu(ABC):
     """A metric that sacrebleu computes."""
 
-    name: str
-
-    def __init__(self) -> None:
-        self._library: Any = None
+    name: ClassVar[str]
 
     @abstractmethod
     def choose(self, answers: Sequence[Answer]) -> Any:
         """sacrebleu's metric with every option settled."""
 
-    def prepare(self, answers: Sequence[Answer]) -> None:
+    def prepare(self, answers: Sequence[Answer]) -> FittedSacrebleu:
         """Settle what depends on all references. Raises `DataError` where an answer has none."""
         count = count_references(answers)
-        self._library = self.choose(answers)
-        self._library.num_refs = count
+        library = self.choose(answers)
+        library.num_refs = count
+        return FittedSacrebleu(self.name, library, self.sign(library.get_signature()))
 
-    def measure(self, answer: Answer) -> Row:
+    def sign(self, signature: Any) -> Signature:
+        """sacrebleu's own signature, which begins with the number of references."""
+        return Signature.read(str(signature))
+
+
+@dataclass(frozen=True, slots=True)
+class FittedSacrebleu:
+    name: str
+    library: Any
+    fixed: Signature
+
+    def measure(self, answer: Answer) -> Statistics:
         """sacrebleu's statistics of the segment, (k,)."""
-        library = self._library
+        library = self.library
         references = [library._preprocess_segment(reference) for reference in answer.references]
         row: list[float] = library._compute_segment_statistics(
             library._preprocess_segment(answer.prediction), library._extract_reference_info(references)
         )
         return row
 
-    def score(self, total: Row) -> Mapping[str, float]:
+    def score(self, total: Statistics) -> Mapping[str, float]:
         # A copy: sacrebleu's add-k smoothing edits the counts it is given.
-        return {self.name: float(self._library._compute_score_from_stats(list(total)).score)}
+        return {self.name: float(self.library._compute_score_from_stats(list(total)).score)}
 
-    def signature(self) -> str:
-        """sacrebleu's own, which begins with the number of references."""
-        return str(self._library.get_signature())
+    def signature(self) -> Signature:
+        return self.fixed
 
 
 class Bleu(Sacrebleu):
@@ -71,7 +81,6 @@ class Bleu(Sacrebleu):
     name = "bleu"
 
     def __init__(self, options: BleuOptions) -> None:
-        super().__init__()
         self.options = options
         if options.tokenize and not _installed(options.tokenize):
             language = options.tokenize.removesuffix("-mecab")
@@ -96,18 +105,16 @@ class Chrf(Sacrebleu):
     name = "chrf"
 
     def __init__(self, options: ChrfOptions) -> None:
-        super().__init__()
         self.options = options
 
     def choose(self, answers: Sequence[Answer]) -> Any:
         return CHRF(word_order=self.options.word_order, beta=self.options.beta, lowercase=self.options.lowercase)
 
-    def signature(self) -> str:
+    def sign(self, signature: Any) -> Signature:
         """sacrebleu's own; it leaves beta to the metric's name (chrF2), so another beta is added here."""
-        signature = self._library.get_signature()
         if self.options.beta != CHRF.BETA:
             signature.update("beta", self.options.beta)
-        return str(signature)
+        return super().sign(signature)
 
 
 class Ter(Sacrebleu):
@@ -116,7 +123,6 @@ class Ter(Sacrebleu):
     name = "ter"
 
     def __init__(self, options: TerOptions) -> None:
-        super().__init__()
         self.options = options
 
     def choose(self, answers: Sequence[Answer]) -> Any:

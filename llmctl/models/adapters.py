@@ -21,9 +21,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from llmctl.errors import IntegrityError
+from llmctl.models import families, pretrained
 from llmctl.models.spec import Adapter
 from llmctl.store import adapters as store
 from llmctl.store.adapters import IN_STACK, LoraFile, is_target
+from llmctl.store.models import ModelFolder
 from llmctl.types import Family
 
 _NAME: Final = "default"
@@ -33,7 +35,7 @@ _PREFIX: Final = "base_model.model."
 _TASK_TYPES: Final[Mapping[Family, str]] = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
 
 
-def resolve(model: PreTrainedModel, asked: Adapter, family: Family) -> LoraFile:
+def resolve(model: PreTrainedModel, requested: Adapter, family: Family) -> LoraFile:
     """The adapter that is asked for, on this model: by default on every linear layer of the stack.
 
     An encoder's head (classifier, pooler) is learned whole: it is small, and new where the base was trained for
@@ -41,13 +43,13 @@ def resolve(model: PreTrainedModel, asked: Adapter, family: Family) -> LoraFile:
     does not have.
     """
     layers = _linear_layers(model)
-    store.check_targets(asked.targets, layers)
-    targets = tuple(sorted(set(asked.targets or map(_ending, layers))))
+    store.check_targets(requested.targets, layers)
+    targets = tuple(sorted(set(requested.targets or map(_ending, layers))))
     chosen = [layer for name, layer in layers.items() if is_target(name, targets)]
     return LoraFile(
-        rank=asked.rank,
-        alpha=asked.alpha if asked.alpha is not None else 2.0 * asked.rank,
-        dropout=asked.dropout,
+        rank=requested.rank,
+        alpha=requested.alpha if requested.alpha is not None else 2.0 * requested.rank,
+        dropout=requested.dropout,
         targets=targets,
         whole=tuple(sorted(_heads(model))) if family == "encoder" else (),
         transposed=isinstance(chosen[0], Conv1D),
@@ -79,7 +81,7 @@ def attach(model: PreTrainedModel, adapter: LoraFile) -> Any:
     return tuner
 
 
-def narrow(model: PreTrainedModel) -> None:
+def cast_frozen_to_bf16(model: PreTrainedModel) -> None:
     """Frozen weights of the layers under an adapter in bfloat16, for training under autocast to it: the products are the
     same, since autocast would round the weights anew in each of them, in less time and memory."""
     for module in model.modules():
@@ -89,7 +91,7 @@ def narrow(model: PreTrainedModel) -> None:
             base.weight.data = base.weight.data.to(torch.bfloat16)
 
 
-def is_narrow(model: PreTrainedModel) -> bool:
+def is_cast_to_bf16(model: PreTrainedModel) -> bool:
     """Whether the model computes under autocast to bfloat16 only."""
     return len({weight.dtype for weight in model.parameters()}) > 1
 
@@ -175,3 +177,18 @@ def _heads(model: PreTrainedModel) -> set[str]:
 
 def _is_whole(name: str, adapter: LoraFile) -> bool:
     return any(part in adapter.whole for part in name.split(".")[:-1])
+
+
+def with_adapter(folder: ModelFolder) -> Any:
+    """The base of an adapter with the adapter merged into it, in float32: as fast as any model of its size.
+
+    Where the base lacks the head that was learned, it is made: `adapters.merged` refuses an adapter that does not hold
+    all of it.
+    """
+    assert folder.adapter is not None
+    assert folder.base is not None
+    labels = folder.card.labels if folder.card else ()
+    masked = not labels and (folder.card is not None or families.fills_masks(folder.config))
+    family = families.family_of(folder.config)
+    base = pretrained.load(folder.base, family, labels=labels or None, masked=masked)
+    return merged(base, folder.adapter, folder.path)

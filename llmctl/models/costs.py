@@ -22,7 +22,7 @@ from typing import Final, Literal, NamedTuple
 from llmctl.models.spec import Shape
 from llmctl.types import Family
 
-LEARNING: Final = 3
+FORWARDS_PER_STEP: Final = 3
 """Forward passes that one step of learning costs."""
 
 
@@ -30,7 +30,7 @@ ENERGIES_AT_ONCE: Final = 1 << 23
 """Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
 
 
-class Reading(NamedTuple):
+class BatchShape(NamedTuple):
     """What is read at once, padding included: B examples of S tokens, in an encoder-decoder with U tokens of target."""
 
     examples: int
@@ -39,11 +39,17 @@ class Reading(NamedTuple):
 
 
 def forward_flops(
-    family: Family, shape: Shape, parameters: int, vocabulary: int, reading: Reading, *, said: float = 0.0
+    family: Family,
+    shape: Shape,
+    parameters: int,
+    vocabulary: int,
+    batch_shape: BatchShape,
+    *,
+    predicted_fraction: float = 0.0,
 ) -> float:
-    """Operations of reading once. `parameters`: all weights, tied ones counted once. `said`: the share of its
+    """Operations of reading once. `parameters`: all weights, tied ones counted once. `predicted_fraction`: the share of its
     places that an encoder has to say, 0 where it names labels."""
-    b, s, u = reading
+    b, s, u = batch_shape
     width = shape.hidden or 1
     table = vocabulary * (shape.embedding or width)
     positions = (shape.context or 0) * width * (2 if family == "encoder-decoder" else 1)
@@ -52,7 +58,7 @@ def forward_flops(
     if family == "decoder":
         return b * s * (2 * (stack + table) + pairs * s)
     if family == "encoder":
-        return b * s * (2 * (stack + said * table) + pairs * s)
+        return b * s * (2 * (stack + predicted_fraction * table) + pairs * s)
     # Of a transformer's layer the decoder has one attention more; an LSTM that reads both ways is about half of all.
     mlp = 2 * width * (shape.inner or 0)
     reads = (4 * width**2 + mlp) / (12 * width**2 + 2 * mlp) if shape.heads else 0.5
@@ -65,7 +71,7 @@ def forward_flops(
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ActivationFactors:
     """Bytes that a step holds at its peak beside weights, gradients and the optimizer's memory, by what they grow with."""
 
     hidden: float
@@ -91,25 +97,28 @@ class Kept:
 LIBRARIES_BYTES: Final = 440 << 20
 """What a process that trains holds before it has a model: Python, torch, transformers, and what ends a run."""
 
-_FACTORS: Final[Mapping[str, tuple[Kept, Kept]]] = {
+_FACTORS: Final[Mapping[str, tuple[ActivationFactors, ActivationFactors]]] = {
     # in bf16, in fp32
-    "rnn": (Kept(hidden=14, token=22), Kept(hidden=18)),
-    "lstm": (Kept(hidden=56, token=10), Kept(hidden=93)),
-    "attention": (Kept(hidden=52, inner=4, token=25), Kept(hidden=45, inner=10)),
-    "gpt2": (Kept(hidden=8, inner=20, token=170), Kept(hidden=59, inner=28)),
-    "llama": (Kept(hidden=74, inner=4, token=154), Kept(hidden=5, inner=32, token=110)),
+    "rnn": (ActivationFactors(hidden=14, token=22), ActivationFactors(hidden=18)),
+    "lstm": (ActivationFactors(hidden=56, token=10), ActivationFactors(hidden=93)),
+    "attention": (ActivationFactors(hidden=52, inner=4, token=25), ActivationFactors(hidden=45, inner=10)),
+    "gpt2": (ActivationFactors(hidden=8, inner=20, token=170), ActivationFactors(hidden=59, inner=28)),
+    "llama": (ActivationFactors(hidden=74, inner=4, token=154), ActivationFactors(hidden=5, inner=32, token=110)),
     "lstm-seq2seq": (
-        Kept(hidden=56, both_ways=66, energies=16, part=12),
-        Kept(hidden=58, both_ways=114, energies=18, part=30),
+        ActivationFactors(hidden=56, both_ways=66, energies=16, part=12),
+        ActivationFactors(hidden=58, both_ways=114, energies=18, part=30),
     ),
     "t5": (
-        Kept(hidden=8, inner=14, token=83, scores=6.3, bias=20),
-        Kept(hidden=8, inner=14, token=72, scores=9.5, bias=12),
+        ActivationFactors(hidden=8, inner=14, token=83, scores=6.3, bias=20),
+        ActivationFactors(hidden=8, inner=14, token=72, scores=9.5, bias=12),
     ),
-    "marian": (Kept(hidden=28, inner=11, token=49), Kept(hidden=34, inner=13, token=34)),
-    "bart": (Kept(hidden=30, inner=10, token=69), Kept(hidden=34, inner=12, token=74)),
-    "lstm-classifier": (Kept(hidden=125), Kept(hidden=150)),
-    "bert": (Kept(hidden=10, inner=12, token=95, logits=14), Kept(hidden=15, inner=15, token=85, logits=16)),
+    "marian": (ActivationFactors(hidden=28, inner=11, token=49), ActivationFactors(hidden=34, inner=13, token=34)),
+    "bart": (ActivationFactors(hidden=30, inner=10, token=69), ActivationFactors(hidden=34, inner=12, token=74)),
+    "lstm-classifier": (ActivationFactors(hidden=125), ActivationFactors(hidden=150)),
+    "bert": (
+        ActivationFactors(hidden=10, inner=12, token=95, logits=14),
+        ActivationFactors(hidden=15, inner=15, token=85, logits=16),
+    ),
 }
 _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
     "decoder": ("llama", "lstm"),
@@ -119,33 +128,33 @@ _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
 """For an architecture that was not measured, the one of its family: with attention, and without."""
 
 
-def _factors(name: str, family: Family, shape: Shape, precision: Literal["fp32", "bf16"]) -> Kept:
+def _factors(name: str, family: Family, shape: Shape, precision: Literal["fp32", "bf16"]) -> ActivationFactors:
     with_attention, without = _NEAREST[family]
     own = name.removeprefix("llmctl-")
-    narrow, wide = _FACTORS.get(own) or _FACTORS[with_attention if shape.heads else without]
-    return narrow if precision == "bf16" else wide
+    bf16_factors, fp32_factors = _FACTORS.get(own) or _FACTORS[with_attention if shape.heads else without]
+    return bf16_factors if precision == "bf16" else fp32_factors
 
 
-def kept_bytes(
+def activation_bytes(
     name: str,
     family: Family,
     shape: Shape,
     vocabulary: int,
-    reading: Reading,
+    batch_shape: BatchShape,
     precision: Literal["fp32", "bf16"],
     *,
-    said: float = 0.0,
+    predicted_fraction: float = 0.0,
 ) -> float:
     """Bytes of activations of the architecture `name` (for one that is not known: of the nearest that is)."""
     factors = _factors(name, family, shape, precision)
-    b, s, u = reading
+    b, s, u = batch_shape
     width, layers = shape.hidden or 1, shape.layers or 1
     tokens = b * (s + u)
     total = tokens * layers * (factors.hidden * width + factors.inner * (shape.inner or 0))
     total += b * s * layers * factors.both_ways * width
     total += tokens * factors.token * (shape.embedding or width)
     if family == "encoder":
-        total += factors.logits * round(said * b * s) * vocabulary
+        total += factors.logits * round(predicted_fraction * b * s) * vocabulary
     heads = shape.heads or 0
     total += factors.scores * heads * layers * b * (s * s + u * u + s * u)
     total += factors.bias * heads * b * max(s * s, u * u)

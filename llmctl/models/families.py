@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.errors import UsageError
-from llmctl.types import Family, Mending
+from llmctl.types import Denoising, Family
 
 _TYPES: Final[Mapping[Family, str]] = {
     "encoder-decoder": (
@@ -26,7 +26,7 @@ _TYPES: Final[Mapping[Family, str]] = {
 }
 """The `model_type`s of text models, for configs whose architecture does not say it."""
 
-_MENDS_SPANS: Final = frozenset(["t5", "mt5", "umt5", "longt5", "switch_transformers"])
+_SPAN_CORRUPTION_TYPES: Final = frozenset(["t5", "mt5", "umt5", "longt5", "switch_transformers"])
 """Encoder-decoders that learned from plain text to say the spans cut out of it, not the whole text."""
 
 _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (
@@ -64,14 +64,18 @@ def family_of(config: Mapping[str, Any]) -> Family:
     )
 
 
-def mending_of(family: Family, model_type: str, share: float | None = None) -> Mending | None:
-    """How a model learns from plain text of which `share`, or as much as was published, is taken away; None for a decoder,
+def denoising_of(family: Family, model_type: str, noise_density: float | None = None) -> Denoising | None:
+    """How a model learns from plain text of which `noise_density`, or as much as was published, is taken away; None for a decoder,
     which foretells it."""
     if family == "decoder":
         return None
     if family == "encoder":
-        return Mending("masked", share or 0.15)
-    return Mending("spans", share or 0.15) if model_type in _MENDS_SPANS else Mending("infilling", share or 0.3)
+        return Denoising("masked", noise_density or 0.15)
+    return (
+        Denoising("spans", noise_density or 0.15)
+        if model_type in _SPAN_CORRUPTION_TYPES
+        else Denoising("infilling", noise_density or 0.3)
+    )
 
 
 def fills_masks(config: Mapping[str, Any]) -> bool:

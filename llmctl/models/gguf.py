@@ -26,11 +26,11 @@ def convert(file: Path, folder: Path) -> None:
     Raises `UsageError` for an architecture that transformers does not read from GGUF as a decoder, `IntegrityError` for
     a file that is not what it says.
     """
-    given: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     architecture = _architecture(file)
     with pretrained.quiet():
         try:
-            config = AutoConfig.from_pretrained(file.parent, **given)
+            config = AutoConfig.from_pretrained(file.parent, **options)
             AutoModelForCausalLM._model_mapping[type(config)]
         except (ValueError, KeyError) as error:
             raise UsageError(
@@ -40,9 +40,9 @@ def convert(file: Path, folder: Path) -> None:
             ) from error
         with _read(file), contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
             model, info = AutoModelForCausalLM.from_pretrained(
-                file.parent, dtype=torch.float32, output_loading_info=True, **given
+                file.parent, dtype=torch.float32, output_loading_info=True, **options
             )
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
     lost = [f"{len(keys)} {kind}: {', '.join(sorted(map(str, keys))[:5])}" for kind, keys in info.items() if keys]
     if lost:
         raise IntegrityError(f"the tensors do not fit the model: {'; '.join(lost)}", where=str(file))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 
-from llmctl.models.recurrent import RecurrentConfig, RecurrentForCausalLM, State, config_fields
+from llmctl.models.recurrent import RecurrentConfig, RecurrentForCausalLM, RecurrentState, config_fields
 from llmctl.models.spec import Shape, Vocabulary
 
 
@@ -46,19 +46,19 @@ class LSTMForCausalLM(RecurrentForCausalLM):
         )
         self.post_init()
 
-    def read(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+    def read(self, x: Tensor, mask: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
         """(B, T, E) -> the top layer's states (B, T, H), and the last h and c of every layer, 2 × (L, B, H)."""
         start = state.tensors if state is not None else None
         if mask is None:
             h, last = self.lstm(x, start)  # (B, T, H)
-            return h, State(last)
+            return h, RecurrentState(last)
         # Tokens to the front, padding behind them, so that torch's packed rows leave the padding out.
         order = mask.argsort(dim=1, descending=True, stable=True)  # (B, T)
         lengths = mask.sum(1).clamp(min=1).cpu()  # a row of padding alone still has to have a length
         packed = pack_padded_sequence(take(x, order), lengths, batch_first=True, enforce_sorted=False)
         packed, last = self.lstm(packed, start)
         h, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])  # (B, T, H)
-        return take(h, order.argsort(1)), State(last)
+        return take(h, order.argsort(1)), RecurrentState(last)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

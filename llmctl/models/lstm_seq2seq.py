@@ -36,7 +36,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from llmctl.models import costs
 from llmctl.models.lstm import init_lstm
 from llmctl.models.reader import Reader
-from llmctl.models.recurrent import State, config_fields
+from llmctl.models.recurrent import RecurrentState, config_fields
 from llmctl.models.spec import Shape, Vocabulary
 
 
@@ -61,7 +61,7 @@ class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 @dataclass
-class Encoded(BaseModelOutput):  # type: ignore[misc]
+class EncoderOutput(BaseModelOutput):  # type: ignore[misc]
     """The source as the decoder sees it: `last_hidden_state` m (B, S, H), `start` h_0 of every decoder layer (B, L, H)."""
 
     start: Tensor | None = None
@@ -72,7 +72,7 @@ class Seq2SeqOutput(Seq2SeqLMOutput):  # type: ignore[misc]
     """`cross_attentions` is a tuple with a_ts of the one attention and its one head, (B, 1, T, S); `cache_params` the
     decoder's state under the name by which `generate` hands it from step to step."""
 
-    cache_params: State | None = None
+    cache_params: RecurrentState | None = None
 
 
 class Encoder(nn.Module):
@@ -90,14 +90,14 @@ class Encoder(nn.Module):
         self.memory = nn.Linear(self.reader.width, config.hidden_size)  # W_m
         self.start = nn.Linear(self.reader.width, self.layers * config.hidden_size)  # W_0
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Encoded:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> EncoderOutput:
         """(B, S), mask 1 on tokens and 0 on padding -> m (B, S, H), h_0 (B, L, H)."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         x = F.dropout(self.embed(input_ids), self.dropout, self.training)  # (B, S, E)
         y, ends = self.reader(x, mask)  # (B, S, 2H), (B, 2H)
         memory = self.memory(F.dropout(y, self.dropout, self.training))  # (B, S, H)
         start = torch.tanh(self.start(ends)).view(len(ends), self.layers, -1)  # (B, L, H)
-        return Encoded(last_hidden_state=memory, start=start)
+        return EncoderOutput(last_hidden_state=memory, start=start)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, S) -> √E W_token[ids] (B, S, E)."""
@@ -166,10 +166,10 @@ class _InParts(torch.autograd.Function):
         of_q = torch.empty_like(q)
         of_k, of_v = (torch.zeros_like(each, dtype=torch.float32) for each in (k, v))
         parts = zip(*(torch.split(each, ctx.size, 1) for each in (q, grad, of_q)), strict=True)
-        for part, given, into in parts:
+        for part, grad_part, into in parts:
             y = (part[:, :, None] + k[:, None]).tanh_()  # (B, t, S, H)
-            of_v += given.reshape(-1) @ y.reshape(-1, len(v))
-            inner = torch.ops.aten.tanh_backward(given[..., None] * v, y)
+            of_v += grad_part.reshape(-1) @ y.reshape(-1, len(v))
+            inner = torch.ops.aten.tanh_backward(grad_part[..., None] * v, y)
             into.copy_(inner.sum(2))
             of_k += inner.sum(1)
         return of_q, of_k.to(k.dtype), of_v.to(v.dtype), None
@@ -199,20 +199,20 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         self.post_init()
 
     def decode(
-        self, decoder_input_ids: Tensor, encoded: Encoded, mask: Tensor | None, state: State | None
-    ) -> tuple[Tensor, Tensor, State]:
+        self, decoder_input_ids: Tensor, encoded: EncoderOutput, mask: Tensor | None, state: RecurrentState | None
+    ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Target so far (B, T) -> what the head reads (B, T, E), attention (B, T, S), the LSTM's last state."""
         memory, start = encoded.last_hidden_state, encoded.start
         assert memory is not None
         assert start is not None
         if state is None:
             h = start.transpose(0, 1).contiguous()  # (L, B, H)
-            state = State((h, torch.zeros_like(h)))
+            state = RecurrentState((h, torch.zeros_like(h)))
         x = self.encoder.embed(decoder_input_ids)  # (B, T, E)
         h, last = self.lstm(self._drop(x), state.tensors)  # (B, T, H)
         context, weights = self.attention(h, memory, mask)  # (B, T, H), (B, T, S)
         y = torch.tanh(self.combine(self._drop(torch.cat([context, h], -1))))  # (B, T, E)
-        return self._drop(y), weights, State(last)
+        return self._drop(y), weights, RecurrentState(last)
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, decoder_input_ids: Tensor) -> Tensor:
         """What the head reads: source (B, S), its mask, target so far (B, T) -> (B, T, E)."""
@@ -223,8 +223,8 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
-        encoder_outputs: Encoded | None = None,
-        cache_params: State | None = None,
+        encoder_outputs: EncoderOutput | None = None,
+        cache_params: RecurrentState | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,

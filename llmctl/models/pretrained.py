@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +22,11 @@ from transformers.utils import logging
 
 import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
 from llmctl.errors import EnvironmentFault, IntegrityError, UsageError
+from llmctl.store.safety import check_folder, check_weights
 from llmctl.types import Family
 
 SHARD_BYTES: Final = 2 * 10**9
 """A model smaller than this is one file."""
-_PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _AUTO: Final[dict[Family, Any]] = {
     "decoder": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
@@ -60,7 +59,7 @@ def load(
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
     opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
-    with quiet(), _told(folder):
+    with quiet(), _translated_errors(folder):
         model, info = opener.from_pretrained(
             folder,
             config=config,
@@ -97,70 +96,21 @@ def _new_head(
     return f"the classifier over {len(labels)} labels"
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write config.json, model.safetensors (in shards only beyond 2 GB) and generation_config.json into `folder`."""
+def save(model: PreTrainedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write config.json, model.safetensors (in shards only beyond `shard_bytes`) and generation_config.json into `folder`."""
     with quiet():
-        model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+        model.save_pretrained(folder, max_shard_size=shard_bytes)
 
 
 def _checked(folder: Path) -> PreTrainedConfig:
     """The folder's config, after making sure that opening the folder reads it alone and runs nothing of it."""
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no model in {folder}: it has no config.json", where=str(folder)) from None
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"not valid JSON: {error}", where=str(path)) from error
-    if not isinstance(raw, dict):
-        raise IntegrityError("not a JSON object", where=str(path))
-    scripts = sorted(each.name for each in folder.glob("*.py"))
-    if "auto_map" in raw or scripts:
-        raise IntegrityError(
-            f"the model brings its own code ({', '.join(scripts) or 'auto_map in config.json'}), which is not run",
-            where=str(path),
-            hint="save it with an architecture that transformers or llmctl has, without auto_map and Python files",
-        )
-    _check_files(folder)
-    with quiet(), _told(folder):
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"no model in {folder}: it has no config.json", where=str(folder))
+    check_folder(folder)
+    check_weights(folder)
+    with quiet(), _translated_errors(folder):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
-
-
-def _check_files(folder: Path) -> None:
-    """Refuse pickled weights, and weights that lie outside of the folder."""
-    # The hub's cache keeps `snapshots/REVISION/NAME` as links to `blobs/`: those two folders belong together.
-    home = folder.resolve()
-    home = home.parent.parent if home.parent.name == "snapshots" else home
-    weights = [*folder.glob("*.safetensors")]
-    index = folder / "model.safetensors.index.json"
-    if not weights and not index.exists():
-        pickles = sorted(each.name for pattern in _PICKLES for each in folder.glob(pattern))
-        raise IntegrityError(
-            f"weights are pickled ({', '.join(pickles)}) and opening them could run code" if pickles else "no weights",
-            where=str(folder),
-            hint="convert to model.safetensors where you trust the file: load with transformers, then save_pretrained",
-        )
-    if index.exists():
-        names = _shards(index)
-        if outside := [name for name in names if Path(name).name != name]:
-            raise IntegrityError(f"the index points outside of the folder: {outside[0]!r}", where=str(index))
-        weights = [folder / name for name in names]
-    for file in (*weights, index, folder / "config.json", folder / "generation_config.json"):
-        if file.is_symlink() and not file.resolve().is_relative_to(home):
-            raise IntegrityError("a symbolic link that leads out of the model's folder", where=str(file))
-    if absent := [file.name for file in weights if not file.exists()]:
-        raise IntegrityError(
-            f"{len(absent)} of {len(weights)} weight files are missing: {_first(absent)}", where=str(folder)
-        )
-
-
-def _shards(index: Path) -> list[str]:
-    """The file names in an index of shards."""
-    try:
-        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"not an index of weights: {error}", where=str(index)) from error
 
 
 def _names_labels(config: PreTrainedConfig) -> bool:
@@ -213,7 +163,7 @@ def _first(names: Sequence[str], most: int = 5) -> str:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _translated_errors(folder: Path) -> Iterator[None]:
     """What transformers and safetensors raise at a folder that is not what it says, as our error."""
     try:
         yield

@@ -45,7 +45,7 @@ class RecurrentConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 @dataclass
-class State:
+class RecurrentState:
     """All that is remembered of the tokens read so far: tensors (L, B, H), the LSTM's h and c or the RNN's h."""
 
     tensors: tuple[Tensor, ...]
@@ -61,7 +61,7 @@ class State:
 class RecurrentOutput(CausalLMOutput):  # type: ignore[misc]
     """`loss`, `logits`, and the state under the name by which `generate` hands it from step to step."""
 
-    cache_params: State | None = None
+    cache_params: RecurrentState | None = None
 
 
 class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -78,7 +78,7 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         self.narrow = nn.Linear(config.hidden_size, config.embedding_size)
         self.lm_head = nn.Linear(config.embedding_size, config.vocab_size)
 
-    def read(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+    def read(self, x: Tensor, mask: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
         """(B, T, E) -> the top layer's states (B, T, H) and the last state, that of each row's last token.
 
         `mask` (B, T) is 1 on tokens, 0 on padding before or after them; None: no padding that matters.
@@ -90,8 +90,8 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         return self._read(input_ids, attention_mask, None, keep_state=False)[0]
 
     def _read(
-        self, input_ids: Tensor, mask: Tensor | None, state: State | None, *, keep_state: bool
-    ) -> tuple[Tensor, State]:
+        self, input_ids: Tensor, mask: Tensor | None, state: RecurrentState | None, *, keep_state: bool
+    ) -> tuple[Tensor, RecurrentState]:
         # Padding after the tokens can be read on: it changes nothing before it, only the last state.
         if mask is not None and not padding_matters(mask, last_state=keep_state):
             mask = None
@@ -103,7 +103,7 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        cache_params: State | None = None,
+        cache_params: RecurrentState | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from llmctl.models.recurrent import RecurrentConfig, RecurrentForCausalLM, State, config_fields
+from llmctl.models.recurrent import RecurrentConfig, RecurrentForCausalLM, RecurrentState, config_fields
 from llmctl.models.spec import Shape, Vocabulary
 
 
@@ -66,17 +66,19 @@ class RNNForCausalLM(RecurrentForCausalLM):
         self.layers = nn.ModuleList(Recurrence(each, config.hidden_size, config.activation) for each in inputs)
         self.post_init()
 
-    def read(self, x: Tensor, mask: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+    def read(self, x: Tensor, mask: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
         """(B, T, E) -> the top layer's states (B, T, H), and the last state of every layer."""
         if state is None:
-            state = State((self.narrow.weight.new_zeros(len(self.layers), x.shape[0], self.config.hidden_size),))
+            state = RecurrentState(
+                (self.narrow.weight.new_zeros(len(self.layers), x.shape[0], self.config.hidden_size),)
+            )
         last = []
         for layer, (recurrence, h) in enumerate(zip(self.layers, state.tensors[0], strict=True)):
             if layer > 0:
                 x = F.dropout(x, self.config.dropout, self.training)
             x, h = recurrence(x, mask, h)  # (B, T, H), (B, H)
             last.append(h)
-        return x, State((torch.stack(last),))
+        return x, RecurrentState((torch.stack(last),))
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -43,7 +43,7 @@ def use(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def put_back(model: Any) -> None:
+def restore(model: Any) -> None:
     """torch's own attention again, for scoring in full precision and before the model is saved."""
     if getattr(model.config, "_attn_implementation", None) == NAME:
         model.set_attn_implementation("sdpa")

@@ -10,12 +10,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from llmctl.config import Real, Spec, Switch, Whole, key
+from pydantic import StrictBool, StrictFloat, StrictInt
+
+from llmctl.config import Spec, key
 from llmctl.errors import ConfigError, Fault
 from llmctl.models import counts
 from llmctl.types import Family
+
+HUB: Final = "hf:"
+"""The prefix of a model on the Hugging Face hub."""
 
 
 class Vocabulary(NamedTuple):
@@ -30,22 +35,22 @@ class Vocabulary(NamedTuple):
 class Shape(Spec):
     """The settings of an architecture. None: the architecture has no such setting, or derives it."""
 
-    layers: Whole | None = key(None, "layers (of the encoder and of the decoder each)", ge=1)
-    hidden: Whole | None = key(None, "width of the hidden state", ge=1)
-    heads: Whole | None = key(None, "attention heads", ge=1)
-    context: Whole | None = key(None, "longest sequence in tokens", ge=2)
-    embedding: Whole | None = key(None, "width of the token vectors, hidden if not given", ge=1)
-    inner: Whole | None = key(None, "width inside the MLP", ge=1)
-    dropout: Real | None = key(None, "share of activations dropped while training", ge=0, lt=1)
+    layers: StrictInt | None = key(None, "layers (of the encoder and of the decoder each)", ge=1)
+    hidden: StrictInt | None = key(None, "width of the hidden state", ge=1)
+    heads: StrictInt | None = key(None, "attention heads", ge=1)
+    context: StrictInt | None = key(None, "longest sequence in tokens", ge=2)
+    embedding: StrictInt | None = key(None, "width of the token vectors, hidden if not given", ge=1)
+    inner: StrictInt | None = key(None, "width inside the MLP", ge=1)
+    dropout: StrictFloat | None = key(None, "share of activations dropped while training", ge=0, lt=1)
     activation: Literal["tanh", "sigmoid"] | None = key(None, "σ of the recurrence")
     score: Literal["additive", "dot"] | None = key(None, "how attention scores a source position: Bahdanau or dot")
-    bidirectional: Switch | None = key(None, "read the text in both directions")
+    bidirectional: StrictBool | None = key(None, "read the text in both directions")
     pooling: Literal["max", "last"] | None = key(
         None, "what a classifier reads: each feature's maximum, or the last state"
     )
     head: Literal["softmax", "sigmoid"] | None = key(None, "one output for each label, or one for two labels")
 
-    def given(self) -> dict[str, Any]:
+    def explicit(self) -> dict[str, Any]:
         """The settings that are set."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
@@ -55,9 +60,11 @@ class Adapter(Spec):
 
     shorthand: ClassVar[str | None] = "name"
     name: Literal["lora"] = key("lora", "low-rank matrices beside linear layers (Hu et al. 2021)")
-    rank: Whole = key(16, "width of the matrices", ge=1)
-    alpha: Real | None = key(None, "their product counts alpha / rank times; twice the rank when not given", gt=0)
-    dropout: Real = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
+    rank: StrictInt = key(16, "width of the matrices", ge=1)
+    alpha: StrictFloat | None = key(
+        None, "their product counts alpha / rank times; twice the rank when not given", gt=0
+    )
+    dropout: StrictFloat = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
     targets: tuple[str, ...] | None = key(
         None, "endings of the linear layers' names: [q_proj, v_proj]; all of the stack when not given", min_length=1
     )
@@ -82,7 +89,7 @@ class ModelSpec:
     """Peak learning rate at the size nano."""
     head_multiple: int = 1
     """What the width of a head must be a multiple of: rotary positions turn pairs."""
-    forgets: bool = False
+    ungated: bool = False
     """Whether its state has no gates, so that what it is taught about the past fades within some ten tokens (Bengio,
     Simard and Frasconi 1994, Learning Long-Term Dependencies with Gradient Descent is Difficult)."""
     labels_only: bool = False
@@ -92,11 +99,11 @@ class ModelSpec:
 
     def settings(self) -> tuple[str, ...]:
         """The settings this architecture has."""
-        return tuple(self.sizes[self.default_size].given())
+        return tuple(self.sizes[self.default_size].explicit())
 
     def shape(self, size: str, overrides: Shape) -> Shape:
         """The shape of a size with settings changed. Raises `ConfigError` where the heads do not share the width."""
-        shape = Shape.model_validate(self.sizes[size].given() | overrides.given())
+        shape = Shape.model_validate(self.sizes[size].explicit() | overrides.explicit())
         if shape.heads and shape.hidden and shape.hidden % (shape.heads * self.head_multiple):
             whole = (
                 "heads" if self.head_multiple == 1 else f"heads of a width that is a multiple of {self.head_multiple}"
@@ -106,7 +113,7 @@ class ModelSpec:
             )
         return shape
 
-    def rate(self, shape: Shape) -> float:
+    def learning_rate_for(self, shape: Shape) -> float:
         """Peak learning rate: that of nano, falling with the root of the width."""
         return float(self.learning_rate * ((self.sizes[self.default_size].hidden or 1) / (shape.hidden or 1)) ** 0.5)
 
@@ -161,7 +168,7 @@ RNN = ModelSpec(
     implementation="llmctl.models.rnn:build",
     weights=counts.rnn,
     learning_rate=6e-3,
-    forgets=True,
+    ungated=True,
 )
 
 LSTM = ModelSpec(

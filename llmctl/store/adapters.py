@@ -15,18 +15,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import StrictFloat, StrictInt, ValidationError
 
-from llmctl.config import Real, Spec, Whole, key
+from llmctl.config import Spec, key
 from llmctl.errors import ConfigError, Fault, IntegrityError, MissingPackage, UsageError
 from llmctl.registry import near
-from llmctl.store import whole
+from llmctl.store import atomic
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 IN_STACK: Final = re.compile(r"(?:.*\.)?\d+\.(?P<ending>[^\d].*)")
 """A module or weight within a numbered layer: `model.layers.3.self_attn.q_proj`."""
-_TOLD: Final = frozenset(
+_IGNORED_KEYS: Final = frozenset(
     ["base_model_name_or_path", "inference_mode", "peft_version", "qalora_group_size", "revision", "task_type"]
 )
 """Keys that say nothing about the arithmetic. The base that is named is never fetched: see `workflows/adapters.py`."""
@@ -36,9 +36,9 @@ _AT_REST: Final = {"peft_type": "LORA", "bias": "none", "init_lora_weights": Tru
 class LoraFile(Spec):
     """`adapter_config.json`: W + alpha / rank · B A in the place of W (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: Whole = key(..., "width of the two matrices", ge=1)
-    alpha: Real = key(..., "their product counts alpha / rank times", gt=0)
-    dropout: Real = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
+    rank: StrictInt = key(..., "width of the two matrices", ge=1)
+    alpha: StrictFloat = key(..., "their product counts alpha / rank times", gt=0)
+    dropout: StrictFloat = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
     targets: tuple[str, ...] = key(..., "endings of the names of the linear layers they stand on", min_length=1)
     whole: tuple[str, ...] = key((), "modules that were learned whole")
     transposed: bool = key(False, "the layers keep their weights transposed, as GPT-2's do")
@@ -98,7 +98,9 @@ def parse(document: Mapping[str, Any], path: Path) -> LoraFile:
         "whole": value.pop("modules_to_save", None) or (),
         "transposed": value.pop("fan_in_fan_out", False),
     }
-    restless = [name for name, each in value.items() if name not in _TOLD and each and each != _AT_REST.get(name)]
+    restless = [
+        name for name, each in value.items() if name not in _IGNORED_KEYS and each and each != _AT_REST.get(name)
+    ]
     if value.get("peft_type", "LORA") != "LORA" or restless:
         what = ", ".join(f"{name}: {value[name]!r}" for name in sorted({*restless, "peft_type"} & value.keys()))
         raise IntegrityError(f"no plain LoRA adapter ({what})", where=str(path), hint="merge it with peft, name that")
@@ -127,7 +129,7 @@ def write(folder: Path, adapter: LoraFile, *, base: Path, task_type: str | None)
         "fan_in_fan_out": adapter.transposed,
         "bias": "none",
     }
-    whole.write_json(folder / CONFIG, fields)
+    atomic.write_json(folder / CONFIG, fields)
 
 
 def _number(value: Any) -> Any:

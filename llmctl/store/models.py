@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +13,11 @@ from pydantic import Field
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.registry import near_path
-from llmctl.store import adapters, whole
+from llmctl.store import adapters, atomic
+from llmctl.store.safety import check_folder, check_weights, parse_object, read_json
 
 CARD: Final = "llmctl.json"
 CARD_VERSION: Final = 1
-PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
-"""Endings of weights that run code or that we do not read."""
 
 
 _WRITER: Final = frozenset(["transformers_version", "_name_or_path", "_model_name_or_path"])
@@ -91,43 +89,18 @@ def open_model(path: Path) -> ModelFolder:
     Python files, `auto_map`, links out of the folder, index files that point outside.
     """
     folder = model_path(path)
-    root = folder.resolve()
-    names = sorted(each.name for each in folder.iterdir())
-    for name in names:
-        if not (folder / name).resolve().is_relative_to(root) and not _hub_snapshot(root):
-            raise IntegrityError("leads out of the folder", where=str(folder / name), hint="copy the file into it")
-        if name.endswith(".py"):
-            raise IntegrityError(
-                "a Python file in a model folder is never run", where=str(folder / name), hint="remove it if not needed"
-            )
-    adapter = adapters.parse(_json(folder / adapters.CONFIG), folder / adapters.CONFIG) if is_adapter(folder) else None
-    config = _json(folder / "config.json") if adapter is None else {}
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in _json(folder / name):
-            raise IntegrityError(
-                "auto_map asks for code of its own to be run; llmctl never does", where=f"{folder / name}:auto_map"
-            )
-    pickled = [name for name in names if name.endswith(PICKLED)]
-    weights = [name for name in names if name.endswith(".safetensors")]
-    if pickled and not weights:
-        raise IntegrityError(
-            f"the weights are pickled ({', '.join(pickled)}), opening them could run code",
-            where=str(folder),
-            hint="convert them where you trust them: save_pretrained of transformers 5 writes safetensors",
-        )
-    if not weights or (adapter and adapters.WEIGHTS not in weights):
-        wanted = adapters.WEIGHTS if adapter else "*.safetensors"
-        raise IntegrityError(f"no {wanted} in the folder", where=str(folder), hint="copy the weights into it")
-    for name in names:
-        if name.endswith(".safetensors.index.json"):
-            _check_index(folder / name)
+    check_folder(folder)
+    config = folder / adapters.CONFIG
+    adapter = adapters.parse(read_json(config), config) if is_adapter(folder) else None
+    check_weights(folder, adapters.WEIGHTS if adapter else "*.safetensors")
+    tokenizer = folder / "tokenizer_config.json"
+    settings = read_json(tokenizer) if tokenizer.is_file() else {}
     return ModelFolder(
         path=folder,
-        config=config,
+        config=read_json(folder / "config.json") if adapter is None else {},
         card=_card(folder),
-        has_tokenizer="tokenizer.json" in names or "tokenizer_config.json" in names,
-        has_chat_template="chat_template.jinja" in names
-        or ("tokenizer_config.json" in names and "chat_template" in _json(folder / "tokenizer_config.json")),
+        has_tokenizer=tokenizer.is_file() or (folder / "tokenizer.json").is_file(),
+        has_chat_template="chat_template" in settings or (folder / "chat_template.jinja").is_file(),
         adapter=adapter,
     )
 
@@ -148,9 +121,9 @@ def is_adapter(folder: Path) -> bool:
 
 def content_hash(folder: Path) -> str:
     """Hash of all that a model folder computes with: its config (whichever version wrote it) and its weights."""
-    config = {name: value for name, value in _json(folder / "config.json").items() if name not in _WRITER}
+    config = {name: value for name, value in read_json(folder / "config.json").items() if name not in _WRITER}
     lines = [json.dumps(config, sort_keys=True)]
-    lines += [f"{whole.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
+    lines += [f"{atomic.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -165,7 +138,7 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             size = int.from_bytes(file.read(8), "little")
             if size > min(LONGEST_HEAD, path.stat().st_size - 8):
                 raise IntegrityError("its head says that it is longer than it can be", where=str(path))
-            head = _object(file.read(size), path)
+            head = parse_object(file.read(size), path)
         found |= {name: tuple(each["shape"]) for name, each in head.items() if _has_shape(each)}
     return found
 
@@ -176,14 +149,14 @@ def _has_shape(entry: Any) -> bool:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    whole.write_json(folder / CARD, card.model_dump())
+    atomic.write_json(folder / CARD, card.model_dump())
 
 
 def _card(folder: Path) -> Card | None:
     path = folder / CARD
     if not path.is_file():
         return None
-    value = _json(path)
+    value = read_json(path)
     if value.get("version") != CARD_VERSION:
         raise IntegrityError(
             f"version {value.get('version')!r} is not known, this llmctl reads {CARD_VERSION}",
@@ -194,33 +167,3 @@ def _card(folder: Path) -> Card | None:
         return Card.model_validate(value)
     except ValueError as error:
         raise IntegrityError("not what llmctl wrote", where=str(path)) from error
-
-
-def _check_index(path: Path) -> None:
-    """An index of shards names files of its own folder only."""
-    shards = _json(path).get("weight_map", {})
-    for name in sorted(set(shards.values())) if isinstance(shards, dict) else []:
-        if os.sep in name or name in ("", ".", "..") or not (path.parent / name).is_file():
-            raise IntegrityError(f"the index names {name!r}, no file of this folder", where=str(path))
-
-
-def _hub_snapshot(root: Path) -> bool:
-    """Files of the hub's cache are links into its own blobs folder."""
-    return root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return _object(path.read_bytes(), path)
-    except OSError as error:
-        raise IntegrityError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _object(text: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text.decode())
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"cannot be read as JSON: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise IntegrityError("is no JSON object", where=str(path))
-    return value

@@ -41,6 +41,29 @@ class TokenizerFacts(Spec):
     sha256: str
 
 
+class LengthStats(Spec):
+    """How long the records of a split are.
+
+    Marks are the control tokens that are put around texts (`data/layout.py`): one for each text, two for each turn of a
+    conversation. What begins a sequence is not among them. These sums and maxima are all that a forecast needs: it cuts
+    the longest record to the context of the model at hand, so no list or histogram of lengths is kept.
+    """
+
+    records: int
+    tokens: int
+    """Tokens of text, in all."""
+    loss_tokens: int
+    """Those of them that are learned."""
+    marks: int
+    """Marks, in all."""
+    longest_prompt: int
+    """The most tokens that a record gives (everything that is not learned), with their marks."""
+    longest_target: int
+    """The most that are learned of a record, with their marks."""
+    longest: int
+    """The most tokens that a record has, with their marks."""
+
+
 class Manifest(Spec):
     """Accounts for every record read. Keys may be added by a newer version, which then raises `version`."""
 
@@ -53,6 +76,8 @@ class Manifest(Spec):
     records: Counts
     splits: dict[str, int]
     tokens: dict[str, int]
+    lengths: dict[str, LengthStats] = {}
+    """Of each split that has records; empty where a version 0.1 wrote it."""
     tokenizer: TokenizerFacts
     inputs: tuple[InputFile, ...]
     labels: tuple[str, ...] = ()
@@ -79,8 +104,9 @@ class Prepared:
 
     @property
     def content(self) -> str:
-        """The content as one hash: the manifest without the time it took, so that the same data made again is the same."""
-        facts = self.manifest.model_dump(mode="json", exclude={"seconds"})
+        """The content as one hash: the manifest without the time it took, so that the same data made again is the same, and
+        without lengths, which older folders do not tell."""
+        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths"})
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def text(self, split: str) -> Path:

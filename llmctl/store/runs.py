@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -19,9 +20,10 @@ from pydantic import ConfigDict
 from llmctl import __version__
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
-from llmctl.store import whole
+from llmctl.store import atomic
 
 RUN: Final = "run.json"
+METRICS: Final = "metrics.jsonl"
 Status = Literal["running", "finished", "stopped", "failed"]
 _SECRET: Final = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,})|((?:token|secret|password|api[_-]?key)[=:\s]+)\S+", re.I
@@ -85,7 +87,7 @@ def end(folder: Path, record: RunRecord, status: Status, *, exit_code: int, **mo
 
 
 def write(folder: Path, record: RunRecord) -> None:
-    whole.write_json(folder / RUN, record.model_dump())
+    atomic.write_json(folder / RUN, record.model_dump())
 
 
 def read(folder: Path) -> RunRecord:
@@ -110,12 +112,13 @@ def under(folder: Path) -> Iterator[Path]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, without a half one that a killed process left at its end."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    if lines and not lines[-1].endswith("}"):
-        lines.pop()
-    return [json.loads(line) for line in lines]
+    """The lines of `metrics.jsonl`, without a half one that a killed process left."""
+    path = folder / METRICS
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def versions(

@@ -31,7 +31,7 @@ class Chat(Task):
                 raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
             if not isinstance(content, str):
                 raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
-            found.append(Segment(role, content, learned=role == "assistant"))
+            found.append(Segment(role, content, in_loss=role == "assistant"))
         if not found:
             raise DataError("a conversation of no messages", where=f"{record.origin}:messages")
         return found
@@ -49,7 +49,7 @@ class Chat(Task):
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         super().check(record, columns)
-        if columns is None and not any(turn.learned for turn in self.segments(record)):
+        if columns is None and not any(turn.in_loss for turn in self.segments(record)):
             raise DataError("no turn is the assistant's: nothing to learn", where=f"{record.origin}:messages")
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:

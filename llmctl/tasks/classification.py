@@ -21,7 +21,7 @@ class Classification(Task):
     instruction = "Name the label that fits the text."
 
     def segments(self, record: Record) -> list[Segment]:
-        return [Segment("source", record.fields["text"]), Segment("label", record.fields["label"], learned=True)]
+        return [Segment("source", record.fields["text"]), Segment("label", record.fields["label"], in_loss=True)]
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"text": prompt}

@@ -15,13 +15,13 @@ class LanguageModeling(Task):
     name = "language-modeling"
     columns = (Column("text"),)
     families = ("decoder", "encoder-decoder", "encoder")
-    unasked = ("encoder-decoder", "encoder")
+    pretrain_only = ("encoder-decoder", "encoder")
     metrics = ("perplexity", "bits_per_byte")
     packed = True
     answer_role = "text"
 
     def segments(self, record: Record) -> list[Segment]:
-        return [Segment("text", record.fields["text"], learned=True)]
+        return [Segment("text", record.fields["text"], in_loss=True)]
 
     def prompt(self, record: Record) -> list[Segment]:
         return [Segment("text", record.fields["text"])]

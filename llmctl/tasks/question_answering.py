@@ -20,7 +20,7 @@ class QuestionAnswering(Task):
     instruction = "Answer the question in a few words."
 
     def segments(self, record: Record) -> list[Segment]:
-        return [*self.prompt(record), Segment("target", record.fields["answers"][0], learned=True)]
+        return [*self.prompt(record), Segment("target", record.fields["answers"][0], in_loss=True)]
 
     def prompt(self, record: Record) -> list[Segment]:
         """The context first, so that the question stands nearest to its answer."""

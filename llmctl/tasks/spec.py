@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from llmctl.errors import DataError, MissingField
 from llmctl.types import Family, Record, Role, Segment
 
-LABELS_TOLD: Final = 20
+MAX_LISTED_LABELS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Task(ABC):
     columns: ClassVar[tuple[Column, ...]]
     families: ClassVar[tuple[Family, ...]]
     """Families that learn it, the most fitting first."""
-    unasked: ClassVar[tuple[Family, ...]] = ()
+    pretrain_only: ClassVar[tuple[Family, ...]] = ()
     """Those of them that learn from it and cannot be asked it: a beginning to be fine-tuned on another task."""
     metrics: ClassVar[tuple[str, ...]]
     """Default metrics, by registry name."""
@@ -47,22 +47,22 @@ class Task(ABC):
     """What a model that was given its weights elsewhere is told to do; see `data/layout.py` for which styles."""
 
     @property
-    def instructed(self) -> bool:
+    def takes_instruction(self) -> bool:
         """Whether a record can be put with an instruction: a text to go on from and a conversation are put as they are."""
         return not self.packed and self.answer_role != "assistant"
 
     @property
-    def askable(self) -> tuple[Family, ...]:
+    def promptable(self) -> tuple[Family, ...]:
         """Families that can be asked it."""
-        return tuple(family for family in self.families if family not in self.unasked)
+        return tuple(family for family in self.families if family not in self.pretrain_only)
 
     def instruct(self, labels: Sequence[str] = (), instruction: str | None = None) -> str:
         """The instruction, the task's own where None is given; for a labelled task with the labels to choose among, where
         they are few."""
-        told = self.instruction if instruction is None else instruction
-        if not (self.labelled and told and 0 < len(labels) <= LABELS_TOLD):
-            return told
-        return f"{told} The labels are: {', '.join(labels)}."
+        text = self.instruction if instruction is None else instruction
+        if not (self.labelled and text and 0 < len(labels) <= MAX_LISTED_LABELS):
+            return text
+        return f"{text} The labels are: {', '.join(labels)}."
 
     @abstractmethod
     def segments(self, record: Record) -> list[Segment]:
@@ -77,11 +77,11 @@ class Task(ABC):
         empty: `segments` may look at them all the same."""
         empty = {column.name: column.kind() for column in self.columns}
         filled = replace(record, fields={**empty, **record.fields})
-        return [segment for segment in self.segments(filled) if not segment.learned]
+        return [segment for segment in self.segments(filled) if not segment.in_loss]
 
     def references(self, record: Record) -> tuple[str, ...]:
         """Every right answer."""
-        return tuple(segment.text for segment in self.segments(record) if segment.learned)
+        return tuple(segment.text for segment in self.segments(record) if segment.in_loss)
 
     def read(self, answer: str) -> str:
         """The prediction in a model's answer."""
@@ -89,10 +89,10 @@ class Task(ABC):
 
     def prompt_columns(self) -> tuple[Column, ...]:
         """The fields that a record needs to be asked (not learned or scored): those that a bare prompt fills."""
-        asked = self.record_of("")
-        return tuple(column for column in self.columns if column.required and column.name in asked)
+        requested = self.record_of("")
+        return tuple(column for column in self.columns if column.required and column.name in requested)
 
-    def _fields_told(self, columns: Sequence[Column] | None) -> str:
+    def _fields_text(self, columns: Sequence[Column] | None) -> str:
         """The fields that a record has, and those that it may have."""
         needed = [column.name for column in (self.columns if columns is None else columns) if column.required]
         optional = [*(column.name for column in self.columns if not column.required), "id"]
@@ -109,7 +109,7 @@ class Task(ABC):
                         column.name,
                         f"the field {column.name!r} is missing; the record has {', '.join(record.fields) or 'none'}",
                         where=where,
-                        hint=self._fields_told(columns),
+                        hint=self._fields_text(columns),
                     )
             elif not isinstance(value, column.kind):
                 raise DataError(

@@ -19,7 +19,7 @@ class Summarization(Task):
     instruction = "Summarize the text in one sentence."
 
     def segments(self, record: Record) -> list[Segment]:
-        return [Segment("source", record.fields["document"]), Segment("target", record.fields["summary"], learned=True)]
+        return [Segment("source", record.fields["document"]), Segment("target", record.fields["summary"], in_loss=True)]
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"document": prompt}

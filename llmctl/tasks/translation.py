@@ -19,7 +19,7 @@ class Translation(Task):
     instruction = "Translate the text."
 
     def segments(self, record: Record) -> list[Segment]:
-        return [Segment("source", record.fields["source"]), Segment("target", record.fields["target"], learned=True)]
+        return [Segment("source", record.fields["source"]), Segment("target", record.fields["target"], in_loss=True)]
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"source": prompt}

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from llmctl.errors import IntegrityError
-from llmctl.store import whole
+from llmctl.store import atomic
 from llmctl.training import optimizers
 from llmctl.training.loop import Position
 
@@ -33,7 +33,7 @@ _NAME: Final = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestCheckpoint:
     """The best evaluation so far."""
 
     step: int
@@ -42,11 +42,11 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class TrainingState:
     """What a checkpoint knows beside tensors."""
 
     position: Position
-    best: Best | None = None
+    best: BestCheckpoint | None = None
     waited: int = 0
     """Evaluations since the best one."""
     evaluated_step: int = -1
@@ -59,18 +59,18 @@ def folder_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def save(run: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+def save(run: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
     """Write the checkpoint of a step."""
     path = folder_of(run, state.position.step)
-    with whole.whole_folder(path, force=True) as folder:
-        if learned := _beside_frozen(model):
-            save_file(learned, str(folder / "model.safetensors"))
+    with atomic.atomic_folder(path, force=True) as folder:
+        if trainable := _trainable_weights(model):
+            save_file(trainable, str(folder / "model.safetensors"))
         else:
             save_model(model, str(folder / "model.safetensors"))
         save_file(optimizers.state_tensors(optimizer, model), str(folder / "optimizer.safetensors"))
-        whole.write_text(folder / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+        atomic.write_text(folder / "state.json", json.dumps(asdict(state), indent=2) + "\n")
         names = sorted(each.name for each in folder.iterdir())
-        whole.write_json(folder / MANIFEST, {"sha256": {name: whole.sha256(folder / name) for name in names}})
+        atomic.write_json(folder / MANIFEST, {"sha256": {name: atomic.sha256(folder / name) for name in names}})
     return path
 
 
@@ -96,12 +96,12 @@ def fault(path: Path) -> str | None:
         file = path / name
         if name not in hashes or not file.is_file():
             return f"{name} is missing"
-        if whole.sha256(file) != hashes[name]:
+        if atomic.sha256(file) != hashes[name]:
             return f"{name} is not what was written (its hash differs)"
     return None
 
 
-def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
+def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint and what was wrong with newer ones. Raises `IntegrityError` if none is whole."""
     refused: list[str] = []
     for path in all_of(run):
@@ -116,26 +116,26 @@ def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> TrainingState:
     value: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    best = Best(**value.pop("best")) if value.get("best") else None
+    best = BestCheckpoint(**value.pop("best")) if value.get("best") else None
     value.pop("best", None)
-    return State(position=Position(**value.pop("position")), best=best, **value)
+    return TrainingState(position=Position(**value.pop("position")), best=best, **value)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Weights of a checkpoint into a model. Raises `IntegrityError` where they do not fit."""
-    learned = _beside_frozen(model)
+    trainable = _trainable_weights(model)
     try:
-        if learned:
-            _restore(learned, load_file(str(path / "model.safetensors")))
+        if trainable:
+            _restore(trainable, load_file(str(path / "model.safetensors")))
         else:
             load_model(model, str(path / "model.safetensors"))
     except (RuntimeError, OSError) as error:
         raise IntegrityError(f"the weights do not fit the model: {error}", where=str(path)) from error
 
 
-def _beside_frozen(model: nn.Module) -> dict[str, Tensor]:
+def _trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that move, where others are frozen; empty where all move."""
     weights = dict(model.named_parameters())
     moving = {name: weight.data for name, weight in weights.items() if weight.requires_grad}
@@ -153,13 +153,13 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
     optimizers.load_state(optimizer, model, load_file(str(path / "optimizer.safetensors")))
 
 
-def prune(run: Path, *, keep: int, best: Best | None) -> None:
+def prune(run: Path, *, keep: int, best: BestCheckpoint | None) -> None:
     """Remove all but the `keep` newest checkpoints and the best one."""
     for path in _spare(run, keep, best):
         shutil.rmtree(path)
 
 
-def _spare(run: Path, keep: int, best: Best | None) -> Iterator[Path]:
+def _spare(run: Path, keep: int, best: BestCheckpoint | None) -> Iterator[Path]:
     kept = folder_of(run, best.step).name if best else None
     for path in all_of(run)[keep:]:
         if path.name != kept:

@@ -15,7 +15,7 @@ DASHES: Final = ("-", "--", ":", "-.")
 """Once the colours are used up."""
 SETTLED: Final = 0.1
 """The share of a run after which its losses decide what the picture shows: what is before is steep and says little."""
-LEARNED: Final = 0.95
+LEARNS_BELOW: Final = 0.95
 """A model has learned something once its loss is below so much of its first."""
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """The lines of `metrics.jsonl` of each model."""
@@ -39,8 +39,8 @@ def _draw(axes: Any, curves: Curves, over: str, unit: str) -> None:
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
         }
-        learned, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
-        axes.plot(*plots.columns(learned), **style, linewidth=1, alpha=0.25)
+        train_points, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
+        axes.plot(*plots.columns(train_points), **style, linewidth=1, alpha=0.25)
         if not checked:
             continue
         place = min(range(len(checked)), key=lambda each: checked[each][1])
@@ -86,7 +86,7 @@ def bounds(curves: Curves, over: str) -> tuple[float, float]:
     squash the others.
     """
     found = [each for each in (_settled(rows, over) for rows in curves.values()) if each is not None]
-    begun = [first for first, settled in found if min(settled) < LEARNED * first]
+    begun = [first for first, settled in found if min(settled) < LEARNS_BELOW * first]
     seen = [settled for _, settled in found if not begun or min(settled) <= 2 * max(begun)]
     low, high = min(map(min, seen), default=0.0), max(map(max, seen), default=1.0)
     room = 0.05 * (high - low or abs(high) or 1.0)
@@ -95,9 +95,9 @@ def bounds(curves: Curves, over: str) -> tuple[float, float]:
 
 def _settled(rows: Sequence[Mapping[str, Any]], over: str) -> tuple[float, list[float]] | None:
     """The first loss of a run, and those after it has settled, none above the first; None where there are no losses."""
-    learned, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
-    if not (learned or checked):
+    train_points, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
+    if not (train_points or checked):
         return None
-    first = (learned or checked)[0][1]
-    last = max(x for x, _ in (*learned, *checked))
-    return first, [min(value, first) for x, value in (*learned, *checked) if x >= SETTLED * last]
+    first = (train_points or checked)[0][1]
+    last = max(x for x, _ in (*train_points, *checked))
+    return first, [min(value, first) for x, value in (*train_points, *checked) if x >= SETTLED * last]

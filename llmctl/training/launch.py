@@ -1,4 +1,4 @@
-"""Other processes from one command: many through torch's elastic launcher (`run`), or one alone (`apart`).
+"""Other processes from one command: many through torch's elastic launcher (`run`), or one alone (`run_in_subprocess`).
 
 The parent starts workers and shows what the main one tells; events travel as JSON over a local socket or a pipe. Workers
 ask `accelerate` for CPU explicitly where there is no accelerator: else each would train alone without a word.
@@ -27,10 +27,10 @@ from typing import Any, Final
 
 from llmctl import errors
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, untranslated
-from llmctl.types import Event, Tell
+from llmctl.types import Event, EventSink
 
 DEFAULT_PORT: Final = 29500
-MEETING_SECONDS: Final = 900
+RENDEZVOUS_SECONDS: Final = 900
 """How long machines wait for each other."""
 SOCKET: Final = "LLMCTL_EVENTS_SOCKET"
 
@@ -50,7 +50,7 @@ class Processes:
 
 
 def run(
-    worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], processes: Processes, tell: Tell
+    worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], processes: Processes, emit: EventSink
 ) -> dict[str, Any] | None:
     """Run `worker(*arguments)` in every process; returns what the first one here returned, None if it was stopped.
 
@@ -65,26 +65,26 @@ def run(
     # What torch's launcher logs of a worker's end is told below, in our words and once.
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _listening(tell) as heard, _forwarding() as asked:
+    with _event_listener(emit) as received, _forwarded_signals() as stop_requests:
         try:
             start = elastic_launch(_config(processes), worker)
             if processes.machines > 1:
-                tell(Event("note", {"text": _waiting(processes)}))
-                results = _heedfully(lambda: start(*arguments))
+                emit(Event("note", {"text": _waiting_text(processes)}))
+                results = _interruptible(lambda: start(*arguments))
             else:
                 results = start(*arguments)
             return dict(results[min(results)])
         except DistError as error:
             raise EnvironmentFault(
-                f"the {processes.machines} machines did not meet at {_meeting(processes)}: {str(error).splitlines()[0]}",
-                hint=f"--main-address is that of machine 0, as all reach it; all start within {MEETING_SECONDS // 60} minutes",
+                f"the {processes.machines} machines did not meet at {_rendezvous(processes)}: {str(error).splitlines()[0]}",
+                hint=f"--main-address is that of machine 0, as all reach it; all start within {RENDEZVOUS_SECONDS // 60} minutes",
             ) from error
         except SignalException:
             return None
         except ChildFailedError as error:
-            if heard:
-                raise heard[0] from error
-            if asked:
+            if received:
+                raise received[0] from error
+            if stop_requests:
                 return None  # before the workers could listen
             rank, failure = error.get_first_failure()
             raise EnvironmentFault(
@@ -93,7 +93,7 @@ def run(
             ) from error
 
 
-def _heedfully(call: Callable[[], Any]) -> Any:
+def _interruptible(call: Callable[[], Any]) -> Any:
     """What `call()` returns or raises, called in a thread: torch waits for other machines deaf to signals, and the main
     thread hears them meanwhile. It leaves the thread behind where one ends it."""
     found: list[tuple[Any, BaseException | None]] = []
@@ -114,48 +114,50 @@ def _heedfully(call: Callable[[], Any]) -> Any:
     return value
 
 
-def _meeting(processes: Processes) -> str:
+def _rendezvous(processes: Processes) -> str:
     host, _, port = processes.main_address.partition(":")
     return f"{host}:{port or DEFAULT_PORT}"
 
 
-def _waiting(processes: Processes) -> str:
+def _waiting_text(processes: Processes) -> str:
     others = processes.machines - 1
     return (
-        f"machine {processes.machine_rank} of {processes.machines}: waiting at {_meeting(processes)} for "
-        f"{others} other{'s'[: others != 1]}, up to {MEETING_SECONDS // 60} minutes"
+        f"machine {processes.machine_rank} of {processes.machines}: waiting at {_rendezvous(processes)} for "
+        f"{others} other{'s'[: others != 1]}, up to {RENDEZVOUS_SECONDS // 60} minutes"
     )
 
 
-def apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], tell: Tell) -> dict[str, Any]:
-    """Run `worker(*arguments, voice)` in one process of its own, so that its memory and its end are its own.
+def run_in_subprocess(
+    worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], emit: EventSink
+) -> dict[str, Any]:
+    """Run `worker(*arguments, channel)` in one process of its own, so that its memory and its end are its own.
 
-    `voice` is a `Tell`; what the worker returns is read as JSON. SIGTERM and Ctrl-C are handed on: in the worker they
+    `channel` is a `EventSink`; what the worker returns is read as JSON. SIGTERM and Ctrl-C are handed on: in the worker they
     raise `KeyboardInterrupt` unless it handles them itself.
     Raises the worker's own `LlmctlError`, `EnvironmentFault` where it died, and `Stopped` where stopping was asked for,
     whatever came of the worker: it may have been at its end, and nothing is to begin after it.
     """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_apart, args=(worker, arguments, sender), name=worker.__name__)
-    with _forwarding() as asked, receiver:
+    process = spawn.Process(target=_subprocess_main, args=(worker, arguments, sender), name=worker.__name__)
+    with _forwarded_signals() as stop_requests, receiver:
         try:
             _start(process)
             sender.close()
-            if asked and process.pid is not None:
+            if stop_requests and process.pid is not None:
                 os.kill(process.pid, signal.SIGTERM)  # asked while it was not there yet
-            told = _until_told(receiver, tell)
+            result = _await_result(receiver, emit)
             process.join()
         finally:
             if process.is_alive():
                 process.kill()
                 process.join()
-    if asked:
+    if stop_requests:
         raise Stopped("stopped")
-    if isinstance(told, LlmctlError):
-        raise told
-    if told is not None:
-        return told
+    if isinstance(result, LlmctlError):
+        raise result
+    if result is not None:
+        return result
     code = process.exitcode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code} and said nothing"
     raise EnvironmentFault(
@@ -163,36 +165,36 @@ def apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], tel
     )
 
 
-_HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM)
+_DEFERRED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def _start(process: SpawnProcess) -> None:
-    """Start a process that finds what signals came while it started once it is ready for them: `_apart` lets them in."""
+    """Start a process that finds what signals came while it started once it is ready for them: `_subprocess_main` lets them in."""
     resource_tracker.ensure_running()  # which lets them in itself when it is started
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED_SIGNALS)
     try:
         process.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEFERRED_SIGNALS)
 
 
-def _apart(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], sender: Connection) -> None:
-    """The process that `apart` starts, from its beginning to its end."""
-    voice = Voice(sender)
+def _subprocess_main(worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], sender: Connection) -> None:
+    """The process that `run_in_subprocess` starts, from its beginning to its end."""
+    channel = WorkerChannel(sender)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for number in _HELD_BACK:
+    for number in _DEFERRED_SIGNALS:
         signal.signal(number, signal.default_int_handler)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
-        voice.result(worker(*arguments, voice))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEFERRED_SIGNALS)
+        channel.result(worker(*arguments, channel))
     except KeyboardInterrupt:
-        voice.error(Stopped("stopped"))
+        channel.error(Stopped("stopped"))
     except LlmctlError as error:
-        voice.error(error)
+        channel.error(error)
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        voice.error(untranslated(error))
+        channel.error(untranslated(error))
 
 
 def _end_with_parent() -> None:
@@ -203,7 +205,7 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _until_told(receiver: Connection, tell: Tell) -> dict[str, Any] | LlmctlError | None:
+def _await_result(receiver: Connection, emit: EventSink) -> dict[str, Any] | LlmctlError | None:
     """Show a worker's events until it tells what came of it: a result or an error; None where it ended without."""
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -212,7 +214,7 @@ def _until_told(receiver: Connection, tell: Tell) -> dict[str, Any] | LlmctlErro
                 return _error(message)
             if message["event"] == "result":
                 return dict(message["value"])
-            tell(Event(message.pop("event"), message))
+            emit(Event(message.pop("event"), message))
     return None
 
 
@@ -226,8 +228,8 @@ def _config(processes: Processes) -> Any:
         nproc_per_node=processes.here,
         run_id="llmctl",
         rdzv_backend="static" if several else "c10d",
-        rdzv_endpoint=_meeting(processes) if several else "localhost:0",
-        rdzv_configs={"rank": processes.machine_rank, "timeout": MEETING_SECONDS} if several else {},
+        rdzv_endpoint=_rendezvous(processes) if several else "localhost:0",
+        rdzv_configs={"rank": processes.machine_rank, "timeout": RENDEZVOUS_SECONDS} if several else {},
         local_addr=None if several else "127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,
@@ -237,13 +239,13 @@ def _config(processes: Processes) -> Any:
 
 
 @contextlib.contextmanager
-def _forwarding() -> Iterator[list[float]]:
+def _forwarded_signals() -> Iterator[list[float]]:
     """Hand SIGTERM and Ctrl-C on to the workers, who finish their step, save and return; yields when that was asked.
 
     torch's launcher would wait for the end of workers that wait for it, and kill them after 30 seconds.
     A second Ctrl-C ends everything now.
     """
-    asked: list[float] = []
+    stop_requests: list[float] = []
     previous: dict[int, Any] = {}
 
     def forward(number: int, frame: Any) -> None:
@@ -251,52 +253,52 @@ def _forwarding() -> Iterator[list[float]]:
         for pid in [worker.pid for worker in workers if worker.pid is not None]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        again = bool(asked) and number == signal.SIGINT and time.monotonic() - asked[0] > 0.5
-        asked.append(time.monotonic())
+        again = bool(stop_requests) and number == signal.SIGINT and time.monotonic() - stop_requests[0] > 0.5
+        stop_requests.append(time.monotonic())
         if again or not workers:
             previous[number](number, frame)
 
     with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
         previous |= {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield stop_requests
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _listening(tell: Tell) -> Iterator[list[LlmctlError]]:
+def _event_listener(emit: EventSink) -> Iterator[list[LlmctlError]]:
     """Show the workers' events; yields the list that errors they told are put into."""
-    heard: list[LlmctlError] = []
+    received: list[LlmctlError] = []
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
         address = str(Path(folder) / "events")
         with Listener(address, family="AF_UNIX") as listener:
             os.environ[SOCKET] = address
-            threading.Thread(target=_accept, args=(listener, tell, heard), daemon=True).start()
+            threading.Thread(target=_accept, args=(listener, emit, received), daemon=True).start()
             try:
-                yield heard
+                yield received
             finally:
                 del os.environ[SOCKET]
 
 
-def _accept(listener: Listener, tell: Tell, heard: list[LlmctlError]) -> None:
+def _accept(listener: Listener, emit: EventSink, received: list[LlmctlError]) -> None:
     while True:
         try:
             connection = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_hear, args=(connection, tell, heard), daemon=True).start()
+        threading.Thread(target=_read_events, args=(connection, emit, received), daemon=True).start()
 
 
-def _hear(connection: Connection, tell: Tell, heard: list[LlmctlError]) -> None:
+def _read_events(connection: Connection, emit: EventSink, received: list[LlmctlError]) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             message = json.loads(connection.recv_bytes())
             if message["event"] == "error":
-                heard.append(_error(message))
+                received.append(_error(message))
             else:
-                tell(Event(message.pop("event"), message))
+                emit(Event(message.pop("event"), message))
 
 
 def _error(message: Mapping[str, Any]) -> LlmctlError:
@@ -307,8 +309,8 @@ def _error(message: Mapping[str, Any]) -> LlmctlError:
     return error
 
 
-class Voice:
-    """A worker's way to tell its parent: a `Tell` whose events travel as JSON."""
+class WorkerChannel:
+    """A worker's way to tell its parent: a `EventSink` whose events travel as JSON."""
 
     def __init__(self, connection: Connection | None = None) -> None:
         """`connection`: to the parent; the socket that it listens at when not given."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,18 +19,8 @@ from torch import Tensor, nn
 
 from llmctl.errors import DivergedError
 from llmctl.training import objectives, optimizers
-from llmctl.training.plan import Plan
-from llmctl.types import Family
-
-
-class Examples(Protocol):
-    """A split as numbered examples, as `data/batches.py` makes it."""
-
-    def __len__(self) -> int: ...
-
-    def lengths(self) -> NDArray[np.int64]: ...
-
-    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]: ...
+from llmctl.training.plan import StepPlan
+from llmctl.types import Examples, Family
 
 
 class Diverged(DivergedError):
@@ -69,7 +58,7 @@ def fit(
     examples: Examples,
     batch_of: Callable[[int], NDArray[np.int64]],
     optimizer: torch.optim.Optimizer,
-    plan: Plan,
+    plan: StepPlan,
     accelerator: Accelerator,
     *,
     clip_norm: float,
@@ -92,16 +81,16 @@ def fit(
         micro = _micro_batches(indices, lengths, plan.micro_batch_size, accelerator)
         epoch = position.step // plan.steps_per_epoch
         arrays = [examples.arrays(part, epoch) for part in micro]
-        learned = sum(map(objectives.learned_count, arrays))
+        loss_tokens = sum(map(objectives.loss_token_count, arrays))
         tokens = sum(objectives.token_count(each, family) for each in arrays)
-        learned, tokens, stops = map(int, _sums(accelerator, learned, tokens, stop()))
+        loss_tokens, tokens, stops = map(int, _sums(accelerator, loss_tokens, tokens, stop()))
         if stops:
             return True
         lr = plan.lr(position.step, before)
         optimizers.set_lr(optimizer, lr)
         # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
         torch.manual_seed(hash((seed, position.step, accelerator.process_index)) & 0x7FFFFFFF)
-        loss = _accumulate(model, family, arrays, max(1, learned), accelerator)
+        loss = _accumulate(model, family, arrays, max(1, loss_tokens), accelerator)
         norm = _reduce_and_clip(model, accelerator, clip_norm)
         if not np.isfinite(loss) or not np.isfinite(norm):
             what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
@@ -140,7 +129,7 @@ def _accumulate(
     model: nn.Module,
     family: Family,
     arrays: Sequence[dict[str, NDArray[np.int64]]],
-    learned: int,
+    loss_tokens: int,
     accelerator: Accelerator,
 ) -> float:
     """Gradients of all micro-batches; returns the loss of the step in nats a learned token, over all processes."""
@@ -148,7 +137,7 @@ def _accumulate(
     for each in arrays:
         batch = to_tensors(each, accelerator.device)
         with accelerator.autocast():
-            loss = objectives.loss_sum(model, family, batch) / learned
+            loss = objectives.loss_sum(model, family, batch) / loss_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return _sums(accelerator, total)[0]
@@ -187,7 +176,7 @@ def validation_loss(
     """Mean loss in nats a learned token over a split, and how many tokens that is. Sums first, divides once."""
     model.eval()
     order = np.argsort(-examples.lengths(), kind="stable")
-    total, learned = 0.0, 0
+    total, loss_tokens = 0.0, 0
     for first in range(0, len(order), batch_size * accelerator.num_processes):
         block = order[first : first + batch_size * accelerator.num_processes]
         mine = block[accelerator.process_index :: accelerator.num_processes].tolist()
@@ -195,7 +184,7 @@ def validation_loss(
             arrays = examples.arrays(mine)
             with accelerator.autocast():
                 total += float(objectives.loss_sum(model, family, to_tensors(arrays, accelerator.device)))
-            learned += objectives.learned_count(arrays)
-    total, count = _sums(accelerator, total, learned)
+            loss_tokens += objectives.loss_token_count(arrays)
+    total, count = _sums(accelerator, total, loss_tokens)
     model.train()
     return (total / count if count else float("nan")), int(count)

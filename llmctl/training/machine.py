@@ -8,9 +8,8 @@ import platform
 import resource
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-Precision = Literal["fp32", "bf16"]
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_MAX: Final = -4
 

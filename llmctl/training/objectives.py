@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llmctl.types import Family
+from llmctl.types import IGNORED, Family
 
-IGNORED: Final = -100
 CHUNK: Final = 256
 """Rows of logits made at once: small enough to stay in the cache."""
 ROWS: Final = 64
@@ -31,7 +30,7 @@ MASKED_HEADS: Final = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_h
 """The part of the library's masked language models that reads one place by itself: it need not read the others."""
 
 
-def learned_count(arrays: dict[str, NDArray[np.int64]]) -> int:
+def loss_token_count(arrays: dict[str, NDArray[np.int64]]) -> int:
     """How many tokens (or labels) of a micro-batch are learned."""
     return int((arrays["labels"] != IGNORED).sum())
 
@@ -40,7 +39,7 @@ def token_count(arrays: dict[str, NDArray[np.int64]], family: Family) -> int:
     """How many tokens of a micro-batch are not padding, source and target together."""
     mask = arrays.get("attention_mask")
     count = arrays["input_ids"].size if mask is None else int(mask.sum())
-    return count + (learned_count(arrays) if family == "encoder-decoder" else 0)
+    return count + (loss_token_count(arrays) if family == "encoder-decoder" else 0)
 
 
 def loss_sum(model: Any, family: Family, batch: dict[str, Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ def budget(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """Derived numbers of a run."""
 
     budget: Budget
@@ -95,13 +95,13 @@ def plan(
     schedule: Schedule,
     eval_every: int | None,
     save_every: int | None,
-) -> Plan:
+) -> StepPlan:
     """The plan of a run over `world` processes."""
     share = -(-batch_size // world)
     warmup = schedule.warmup_steps
     if warmup is None and run_budget.max_steps is not None:
         warmup = min(200, max(1, int(run_budget.max_steps * WARMUP_SHARE)))
-    return Plan(
+    return StepPlan(
         budget=run_budget,
         micro_batch_size=min(micro_batch_size or share, share),
         steps_per_epoch=steps_per_epoch,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.store import whole
+from llmctl.store import atomic
 
 TRAIN, VALIDATION, BEST, SCORE = "#9db4c8", "#c2453d", "#2b2b2b", "#3a7d6b"
 _INK: Final = "#444444"
@@ -22,9 +22,9 @@ def loss_plot(
     """
     figure = blank(7.2, 4.2, font_size=9)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
-    learned = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    train_points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     checked = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
-    axes.plot(*columns(learned), color=TRAIN, linewidth=1.2, label="training")
+    axes.plot(*columns(train_points), color=TRAIN, linewidth=1.2, label="training")
     if checked:
         axes.plot(*columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
     if best := [point for point in checked if point[0] == best_step]:
@@ -66,7 +66,7 @@ def tidy(axes: Any) -> None:
 def save(figure: Any, folder: Path, name: str) -> None:
     """`name.svg` and `name.png`, each whole; the same figure gives the same bytes."""
     for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        with whole.whole_file(folder / f"{name}.{ending}") as file:
+        with atomic.atomic_file(folder / f"{name}.{ending}") as file:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
 
 

@@ -45,7 +45,7 @@ def printed(command: Sequence[str]) -> float:
     return float(done.stdout.split()[-1])
 
 
-def tell(name: str, ratios: Sequence[float], unit: str, bound: str) -> None:
+def emit(name: str, ratios: Sequence[float], unit: str, bound: str) -> None:
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(f"{name:<52}{statistics.median(ratios):6.2f} x {unit:<14} ({spread}; wanted {bound})", flush=True)
 
@@ -64,7 +64,7 @@ def start(runs: int) -> None:
         for _ in range(runs):
             ours = started([llmctl, *words])
             ratios.append(ours / started(bare))
-        tell(f"llmctl {' '.join(words[:3])}", ratios, "bare typer", f"<= {bound}")
+        emit(f"llmctl {' '.join(words[:3])}", ratios, "bare typer", f"<= {bound}")
 
 
 def started(command: Sequence[str]) -> float:
@@ -102,7 +102,7 @@ def preprocess(runs: int, corpus: Path | None) -> None:
                 [sys.executable, str(HERE / "peer_map.py"), str(text), str(Path(folder) / f"peer-{number}")]
             )
             ratios.append(theirs / ours)
-        tell(f"preprocess {text.name}", ratios, "datasets.map", ">= 3")
+        emit(f"preprocess {text.name}", ratios, "datasets.map", ">= 3")
         print(f"  peak memory of ours: {peak:.0f} MB")
 
 
@@ -139,7 +139,7 @@ def train(runs: int) -> None:
         for model, settings, _, _, bound in pairs:
             ratios = [mine / other for mine, other in zip(ours[model, settings], peers, strict=True)]
             name = f"train {model}:{shape}, {'defaults' if settings == 'default' else 'equal settings (fp32, dropout 0.1)'}"
-            tell(name, ratios, "Trainer", bound)
+            emit(name, ratios, "Trainer", bound)
 
 
 def main() -> None:

@@ -56,10 +56,10 @@ def _line(model: str, precision: str, data: Path) -> None:
     train = ("train", *place, "--model", model, "--precision", precision, *length)
     forecast = llmctl(*train, "--dry-run", "--measure")["plan"]["forecast"]
     done = llmctl(*train)
-    told = [f"{model:<22}{precision:<6}{data.name:<12}"]
+    line = [f"{model:<22}{precision:<6}{data.name:<12}"]
     for predicted, measured, unit in (
         (forecast["memory"]["total_bytes"] / 2**20, done["peak_memory_bytes"] / 2**20, "MiB"),
         (forecast["measured"]["seconds"], done["seconds"], "s"),
     ):
-        told.append(f"{predicted:>9,.1f}{measured:>9,.1f} {unit:<4}{predicted / measured:>6.2f}")
-    print("".join(told), flush=True)
+        line.append(f"{predicted:>9,.1f}{measured:>9,.1f} {unit:<4}{predicted / measured:>6.2f}")
+    print("".join(line), flush=True)

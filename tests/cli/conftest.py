@@ -14,9 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from llmctl.data import tokenizers
 from llmctl.engines.spec import Sampling
-from llmctl.types import silent
-from llmctl.workflows.answering import open_asker
-from llmctl.workflows.chat import Conversation
+from llmctl.types import null_sink
+from llmctl.workflows.chat.conversation import Conversation
+from llmctl.workflows.inference.session import open_predictor
 
 CONTEXT = 96
 TEXT = "Shall I compare thee to a summer's day? Thou art more lovely and more temperate. 床前明月光，疑是地上霜。"
@@ -57,9 +57,9 @@ def chat_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def talk(chat_folders: dict[str, Path]) -> Callable[..., Conversation]:
     """A conversation: `engine` echo answers with all that the model sees."""
 
-    def start(engine: str = "echo", model: str = "llama", tell: Any = silent, **settings: Any) -> Conversation:
+    def start(engine: str = "echo", model: str = "llama", emit: Any = null_sink, **settings: Any) -> Conversation:
         system = settings.pop("system", None)
         sampling = Sampling(**{"max_new_tokens": 24} | settings)
-        return Conversation(open_asker(str(chat_folders[model]), engine=engine), sampling, system=system, tell=tell)
+        return Conversation(open_predictor(str(chat_folders[model]), engine=engine), sampling, system=system, emit=emit)
 
     return start

@@ -16,7 +16,8 @@ from llmctl.cli.main import run
 from llmctl.data import tokenizers
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.types import Event
-from llmctl.workflows.chat import Halt, fitted, piped_lines
+from llmctl.workflows.chat.conversation import StopGeneration, piped_lines
+from llmctl.workflows.inference.conversation import fitted
 
 CONTEXT = 96
 POEM = "床前明月光，疑是地上霜。"
@@ -177,25 +178,25 @@ def test_dry_run(pipe: Any) -> None:
 
 
 def test_the_oldest_turns_go_and_it_is_said(talk: Any) -> None:
-    told: list[Event] = []
-    conversation = talk(system="Be kind.", tell=told.append, max_new_tokens=10)
+    events: list[Event] = []
+    conversation = talk(system="Be kind.", emit=events.append, max_new_tokens=10)
     for number in range(12):
         turn = conversation.say(f"number {number}")
     assert turn.dropped > 0
     assert turn.text.startswith("Be kind.")
-    request, dropped = fitted(conversation.asker.questions, conversation.messages[:-1], 10)
+    request, dropped = fitted(conversation.predictor.request_builder, conversation.messages[:-1], 10)
     assert dropped == turn.dropped
     assert len(request.input_ids) + 10 <= CONTEXT
-    seen = conversation.asker.engine.tokenizer.decode(request.input_ids)
+    seen = conversation.predictor.engine.tokenizer.decode(request.input_ids)
     assert seen.startswith("<|system|>Be kind.<|eos|><|user|>number")
     assert "number 11" in seen
     assert "number 0" not in seen
     # One turn more would not have fitted.
     whole = [conversation.messages[0], *conversation.messages[1 + 2 * (dropped - 1) : -1]]
-    assert fitted(conversation.asker.questions, whole, 10)[1] == 1
+    assert fitted(conversation.predictor.request_builder, whole, 10)[1] == 1
     # Nothing is lost of what was said, and each loss was told when it came.
     assert conversation.turns == 12
-    texts = [event.fields["text"] for event in told if event.name == "warning"]
+    texts = [event.fields["text"] for event in events if event.name == "warning"]
     assert texts[0].startswith(f"the context of {CONTEXT} tokens is full: the oldest turn is not seen")
     assert f"the oldest {dropped} turns are" in texts[-1]
     assert len(texts) <= dropped
@@ -235,13 +236,13 @@ def test_chinese(talk: Any, pipe: Any) -> None:
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_text_never_becomes_a_control_token(talk: Any, role: str) -> None:
     conversation = talk()
-    tokenizer = conversation.asker.engine.tokenizer
+    tokenizer = conversation.predictor.engine.tokenizer
     special = set(tokenizer.all_special_ids) | {tokenizer.convert_tokens_to_ids(each) for each in tokenizers.CONTROL}
 
     def control(text: str) -> list[int]:
         said = {"system": "a", "user": "a", "assistant": "a"} | {role: text}
         messages = [{"role": name, "content": content} for name, content in said.items()]
-        request, _ = fitted(conversation.asker.questions, [*messages, {"role": "user", "content": "b"}], 1)
+        request, _ = fitted(conversation.predictor.request_builder, [*messages, {"role": "user", "content": "b"}], 1)
         return [token for token in request.input_ids if token in special]
 
     assert len(control("a")) >= 8
@@ -258,7 +259,7 @@ def test_a_stopped_answer_is_kept_and_marked_and_the_engine_goes_on(talk: Any) -
 
     def stop_at_third(piece: str) -> None:
         if len(shown) == 3:
-            raise Halt
+            raise StopGeneration
         shown.append(piece)
 
     turn = conversation.say("Shall I", stop_at_third)
@@ -275,7 +276,7 @@ def test_a_stopped_answer_is_kept_and_marked_and_the_engine_goes_on(talk: Any) -
 
 def test_an_answer_stopped_before_it_began_leaves_nothing(talk: Any) -> None:
     def halt(piece: str) -> None:
-        raise Halt
+        raise StopGeneration
 
     conversation = talk("torch", system="Be kind.")
     assert conversation.say("Shall I", halt) is None

@@ -20,7 +20,7 @@ import pytest
 
 from llmctl.cli.chat import COMMANDS, Prompter
 from llmctl.cli.session import Session
-from llmctl.workflows.chat import Conversation
+from llmctl.workflows.chat.conversation import Conversation
 
 CONTEXT = 96
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.catalog import VERBS
+from llmctl.cli import completion_scripts as workflow
 from llmctl.cli.completions import commands
-from llmctl.cli.main import VERBS, run
-from llmctl.workflows import completions as workflow
+from llmctl.cli.main import run
 
 FOLDER = Path(__file__).parents[2] / "completions"
 FILES = {"bash": "llmctl.bash", "zsh": "llmctl.zsh", "fish": "llmctl.fish", "powershell": "llmctl.ps1"}

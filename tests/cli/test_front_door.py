@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from llmctl.cli.main import EXIT_CODES, VERBS
+from llmctl.catalog import VERBS
+from llmctl.cli.main import EXIT_CODES
 
 LLMCTL = [sys.executable, "-m", "llmctl"]
 

@@ -144,7 +144,7 @@ def test_a_terminal_sees_the_answer_and_no_control_characters(
     assert screen.getvalue().startswith(r"Shall\x1b[31m I")
     assert "\x1b" not in screen.getvalue()
     assert screen.getvalue().endswith("\n")
-    from llmctl.cli.render import plain
+    from llmctl.cli.terminal import plain
 
     assert screen.getvalue() == plain(prompt + row["text"]) + "\n"
 

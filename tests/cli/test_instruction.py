@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmctl.data.given import is_told
-from llmctl.data.layout import style_for
-from llmctl.data.spec import TOLD
+from llmctl.data.layout import prompt_format_for
+from llmctl.data.spec import INSTRUCTION_FORMATS
 from llmctl.data.tokenizers import load_tokenizer
+from llmctl.store.tokenizers import uses_instruction
 
 Inside = Callable[..., dict[str, Any]]
 
@@ -134,5 +134,5 @@ def test_who_is_told_is_known_before_the_tokenizer_is_opened(
     (foreign / "tokenizer_config.json").write_text(json.dumps(settings | {"sep_token": None}), encoding="utf-8")
     folders = {dates / "tokenizer": False, chat_folders["llama"]: True, chat_folders["lm"]: False, foreign: True}
     for folder, expected in folders.items():
-        style = style_for("decoder", load_tokenizer(folder), packed=False)
-        assert (is_told(folder), style in TOLD) == (expected, expected)
+        prompt_format = prompt_format_for("decoder", load_tokenizer(folder), packed=False)
+        assert (uses_instruction(folder), prompt_format in INSTRUCTION_FORMATS) == (expected, expected)

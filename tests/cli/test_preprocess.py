@@ -150,7 +150,7 @@ def test_conversations(ask: Ask) -> None:
     assert answer.document["records"]["kept"] == 40
     [first, *_] = pq.read_table("out/text/train-00000.parquet")["messages"].to_pylist()
     store = TokenStore.open(Path("out/tokens"), "train")
-    assert [(part.role, len(part.ids), part.learned) for part in store.record(0)] == [
+    assert [(part.role, len(part.ids), part.in_loss) for part in store.record(0)] == [
         (turn["role"], len(turn["content"]), turn["role"] == "assistant") for turn in first
     ]
 

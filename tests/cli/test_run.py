@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ import pytest
 
 from llmctl.cli.main import run as llmctl
 from llmctl.errors import DataError, LlmctlError, UsageError
-from llmctl.store import whole
-from llmctl.types import silent
-from llmctl.workflows import run as workflow
-from llmctl.workflows.stages import Asked, Work
+from llmctl.store import atomic
+from llmctl.types import null_sink
+from llmctl.verbs import Context, Output, Verb
+from llmctl.workflows.recipe import run as workflow
 
 RECIPE = """
 preprocess: {inputs: [words.txt], task: lm, out: prepared}
@@ -35,33 +34,40 @@ class Stages:
         self.ran: list[str] = []
         self.fails: dict[str, LlmctlError] = {}
 
-    def __call__(self, verb: str) -> Work:
-        return Work(self._check(verb), self._do(verb), lambda config: None)
+    def __call__(self, name: str) -> Verb[Any]:
+        kind = type(workflow.verb_of(name))
+        counted: type[Any] = type(f"Counted{kind.__name__}", (_Counted, kind), {"stages": self})
+        made: Verb[Any] = counted()
+        return made
 
-    def _check(self, verb: str) -> Callable[[Any, Asked], Any]:
-        def check(config: Any, asked: Asked) -> None:
-            whole.refuse_existing(_place(config), force=asked.force)
 
-        return check
+class _Counted:
+    """What a verb reads and makes is its own; the work is a line of text."""
 
-    def _do(self, verb: str) -> Callable[[Any, Any, Asked], dict[str, Any]]:
-        def do(config: Any, plan: Any, asked: Asked) -> dict[str, Any]:
-            if verb in self.fails:
-                raise self.fails[verb]
-            self.ran.append(verb)
-            text = {
-                "preprocess": lambda: Path("words.txt").read_text().lower(),
-                "train": lambda: Path("prepared/made.txt").read_text() + str(config.max_steps),
-                "generate": lambda: json.dumps({"text": Path("model/made.txt").read_text()}) + "\n",
-            }[verb]()
-            if verb == "generate":
-                whole.write_text(config.output, text)
-                return {"completions": [{"text": "a"}], "seconds": 0.5}
-            with whole.whole_folder(config.out, force=asked.force) as folder:
-                (folder / "made.txt").write_text(text)
-            return {"out": str(config.out)}
+    name: str
+    stages: Stages
 
-        return do
+    def check(self, config: Any, context: Context) -> None:
+        atomic.refuse_existing(_place(config), force=context.force)
+
+    def check_early(self, config: Any) -> None:
+        pass
+
+    def run(self, config: Any, plan: Any, context: Context) -> Output:
+        if self.name in self.stages.fails:
+            raise self.stages.fails[self.name]
+        self.stages.ran.append(self.name)
+        text = {
+            "preprocess": lambda: Path("words.txt").read_text().lower(),
+            "train": lambda: Path("prepared/made.txt").read_text() + str(config.max_steps),
+            "generate": lambda: json.dumps({"text": Path("model/made.txt").read_text()}) + "\n",
+        }[self.name]()
+        if self.name == "generate":
+            atomic.write_text(config.output, text)
+            return Output({"completions": [{"text": "a"}], "seconds": 0.5})
+        with atomic.atomic_folder(config.out, force=context.force) as folder:
+            (folder / "made.txt").write_text(text)
+        return Output({"out": str(config.out)})
 
 
 def _place(config: Any) -> Path:
@@ -79,7 +85,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def go(stages: Stages, *sets: str, force: bool = False) -> dict[str, tuple[str, str]]:
     """Run the recipe; status and why of each stage."""
-    outcomes = workflow.run(workflow.load([Path("recipe.yaml")], sets=sets), silent, force=force, works=stages)
+    outcomes = workflow.run(workflow.load([Path("recipe.yaml")], sets=sets, verbs=stages), null_sink, force=force)
     return {outcome.verb: (outcome.status, outcome.why) for outcome in outcomes}
 
 
@@ -97,7 +103,7 @@ def test_stages_run_in_order_then_all_are_skipped(here: Path) -> None:
 def test_the_document_of_a_skipped_stage_is_that_of_its_run(here: Path) -> None:
     stages = Stages()
     go(stages)
-    [*_, generated] = workflow.run(workflow.load([Path("recipe.yaml")]), silent, works=stages)
+    [*_, generated] = workflow.run(workflow.load([Path("recipe.yaml")], verbs=stages), null_sink)
     assert generated.row()["document"] == {"completions": [{"text": "some words\n5"}], "seconds": 0.5}
     assert "completions" not in json.loads(Path("answers.jsonl.stage.json").read_text())["document"]
 
@@ -184,7 +190,7 @@ generate: {model: then, prompt: [a], output: answers.jsonl}
 def test_a_verb_with_a_list_of_blocks_runs_them_in_their_order(here: Path) -> None:
     (here / "recipe.yaml").write_text(TWO_RUNS)
     stages = workflow.load([here / "recipe.yaml"])
-    assert [each.verb for each in stages] == ["preprocess", "train", "train", "generate"]
+    assert [each.verb.name for each in stages] == ["preprocess", "train", "train", "generate"]
     plain, then, answers = (each.config for each in stages[1:])
     assert (plain.max_steps, then.max_steps) == (5, 6)
     assert then.model.name == "./plain", "a run of this recipe, not an architecture"

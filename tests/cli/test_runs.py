@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmctl.cli.main import run
-from llmctl.store import runs, whole
+from llmctl.store import atomic, runs
 from llmctl.store.locks import is_locked, locked
 
 
@@ -20,13 +20,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     good, stopped, dead = (tmp_path / "runs" / name for name in ("good", "stopped", "dead"))
     for each, lr in ((good, 0.001), (stopped, 0.002), (dead, 0.001)):
         record = runs.begin(each, "train", model="gpt2:nano", task="translation", parents={"data": "abc"})
-        whole.write_text(each / "config.yaml", f"train:\n  batch_size: 8\n  optimizer: {{lr: {lr}}}\n")
-        whole.write_jsonl(each / "metrics.jsonl", [{"step": 10, "loss": 4.0}, {"step": 20, "loss": 3.5}])
+        atomic.write_text(each / "config.yaml", f"train:\n  batch_size: 8\n  optimizer: {{lr: {lr}}}\n")
+        atomic.write_jsonl(each / "metrics.jsonl", [{"step": 10, "loss": 4.0}, {"step": 20, "loss": 3.5}])
         if each is not dead:
             status = "finished" if each is good else "stopped"
             best = {"step": 20, "metric": "loss", "value": 3.25 if each is good else 3.75}
             runs.end(each, record, status, exit_code=0, result={"steps": 20, "best": best, "train_loss": 3.5})
-    whole.write_json(good / "evals" / "test" / "scores.json", {"scores": [{"metric": "bleu", "value": 21.5, "n": 10}]})
+    atomic.write_json(good / "evals" / "test" / "scores.json", {"scores": [{"metric": "bleu", "value": 21.5, "n": 10}]})
     return tmp_path
 
 
@@ -136,7 +136,7 @@ def test_compare_puts_the_newest_score_of_each_split_side_by_side(
         stamp = at.replace("-", "").replace(":", "")
         score = {"metric": "bleu", "value": value, "n": 10, "signature": f"tok:{tok}"}
         document = {"data": "/data/d", "split": split, "at": at, "scores": [score]}
-        whole.write_json(folder / "runs" / name / "evals" / f"{split}-{stamp}{suffix}" / "scores.json", document)
+        atomic.write_json(folder / "runs" / name / "evals" / f"{split}-{stamp}{suffix}" / "scores.json", document)
 
     evaluated("good", "2026-01-01T10:00:00Z", "-10", 30.0)
     evaluated("good", "2026-01-01T10:00:00Z", "-9", 20.0)

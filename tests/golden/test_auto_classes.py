@@ -21,7 +21,7 @@ import llmctl
 from llmctl.data.text import read_text
 from llmctl.store.prepared import open_prepared
 from llmctl.types import Record, Request
-from llmctl.workflows.answering import Asker, open_asker
+from llmctl.workflows.inference.session import Predictor, open_predictor
 
 Inside = Callable[..., dict[str, Any]]
 
@@ -115,32 +115,32 @@ def runs(inside: Inside, sonnets: Path, dates: Path, reviews: Path, tmp_path_fac
 
 
 @pytest.fixture(scope="module")
-def askers(runs: Path) -> dict[str, Asker]:
+def predictors(runs: Path) -> dict[str, Predictor]:
     """The runs as llmctl itself opens them."""
-    return {name: open_asker(str(runs / name)) for name in (*LIBRARY, *OWN)}
+    return {name: open_predictor(str(runs / name)) for name in (*LIBRARY, *OWN)}
 
 
-def question(asker: Asker) -> tuple[str, dict[str, list[int]]]:
+def question(predictor: Predictor) -> tuple[str, dict[str, list[int]]]:
     """The text of a prompt, and the model inputs that it becomes."""
-    text = PROMPTS[asker.task.name]
-    record = Record("0", dict(asker.task.record_of(text)))
-    ids = list(asker.questions.to_answer(record).input_ids)
-    if asker.engine.family == "encoder-decoder":  # type: ignore[attr-defined]
-        start = asker.engine.model.config.decoder_start_token_id  # type: ignore[attr-defined]
+    text = PROMPTS[predictor.task.name]
+    record = Record("0", dict(predictor.task.record_of(text)))
+    ids = list(predictor.request_builder.generation_request(record).input_ids)
+    if predictor.engine.family == "encoder-decoder":  # type: ignore[attr-defined]
+        start = predictor.engine.model.config.decoder_start_token_id  # type: ignore[attr-defined]
         return text, {"input_ids": ids, "decoder_input_ids": [start, *ids[:4]]}
     return text, {"input_ids": ids}
 
 
 @pytest.fixture(scope="module")
 def opened(
-    runs: Path, askers: Mapping[str, Asker], tmp_path_factory: pytest.TempPathFactory
+    runs: Path, predictors: Mapping[str, Predictor], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
     """What the Python of each model card gives; the library's own architectures first, in a process of their own."""
     found: dict[str, dict[str, Any]] = {}
     for names in (LIBRARY, OWN):
         asked = {}
         for name in names:
-            text, inputs = question(askers[name])
+            text, inputs = question(predictors[name])
             asked[name] = {"text": text, "inputs": inputs}
         found |= elsewhere(OPEN, runs, tmp_path_factory.mktemp("home"), input=json.dumps(asked))
     return found
@@ -148,10 +148,10 @@ def opened(
 
 @pytest.mark.parametrize("name", [*LIBRARY, *OWN])
 def test_the_model_card_s_python_gives_the_logits_that_llmctl_answers_by(
-    name: str, askers: Mapping[str, Asker], opened: Mapping[str, dict[str, Any]]
+    name: str, predictors: Mapping[str, Predictor], opened: Mapping[str, dict[str, Any]]
 ) -> None:
-    engine: Any = askers[name].engine
-    _, inputs = question(askers[name])
+    engine: Any = predictors[name].engine
+    _, inputs = question(predictors[name])
     with torch.no_grad():
         ours = engine.model(**{key: torch.tensor([ids]) for key, ids in inputs.items()}).logits[0]
     theirs = torch.tensor(opened[name]["logits"])
@@ -162,9 +162,9 @@ def test_the_model_card_s_python_gives_the_logits_that_llmctl_answers_by(
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "rnn", "lstm", "attention", "lstm-seq2seq"])
 def test_likelihoods_are_the_log_softmax_of_those_logits(
-    name: str, askers: Mapping[str, Asker], opened: Mapping[str, dict[str, Any]]
+    name: str, predictors: Mapping[str, Predictor], opened: Mapping[str, dict[str, Any]]
 ) -> None:
-    _, inputs = question(askers[name])
+    _, inputs = question(predictors[name])
     log_p = torch.tensor(opened[name]["logits"], dtype=torch.float64).log_softmax(-1)
     if "decoder_input_ids" in inputs:
         prompt, answer = tuple(inputs["input_ids"]), tuple(inputs["decoder_input_ids"][1:])
@@ -172,7 +172,7 @@ def test_likelihoods_are_the_log_softmax_of_those_logits(
     else:
         prompt, answer = tuple(inputs["input_ids"][:3]), tuple(inputs["input_ids"][3:])
         wanted = sum(float(log_p[place, token]) for place, token in enumerate(answer, start=2))
-    (found,) = askers[name].engine.score([Request("0", prompt, answer)])
+    (found,) = predictors[name].engine.score([Request("0", prompt, answer)])
     assert found.logprob == pytest.approx(wanted, abs=1e-4)
 
 
@@ -193,10 +193,10 @@ def test_the_library_s_own_architectures_open_without_llmctl(name: str, opened: 
 
 @pytest.mark.parametrize("name", [*LIBRARY, *OWN])
 def test_the_tokenizer_beside_the_model_is_the_one_it_was_taught_with(
-    name: str, askers: Mapping[str, Asker], opened: Mapping[str, dict[str, Any]]
+    name: str, predictors: Mapping[str, Predictor], opened: Mapping[str, dict[str, Any]]
 ) -> None:
-    text, _ = question(askers[name])
-    assert opened[name]["ids"] == askers[name].questions.layout.encode(text)
+    text, _ = question(predictors[name])
+    assert opened[name]["ids"] == predictors[name].request_builder.layout.encode(text)
     if name not in ("bert", "lstm-classifier"):  # a tokenizer of words does not know every word
         assert opened[name]["text"] == text
 
@@ -220,13 +220,13 @@ def test_prepared_data_opens_with_datasets_and_its_tokenizer_with_transformers(
 
 
 def test_the_readme_s_python_runs_as_printed(
-    runs: Path, dates: Path, askers: Mapping[str, Asker], tmp_path: Path
+    runs: Path, dates: Path, predictors: Mapping[str, Predictor], tmp_path: Path
 ) -> None:
     for place, made in (("runs/translator", runs / "lstm-seq2seq"), ("data/dates", dates)):
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).symlink_to(made, target_is_directory=True)
     readme = Path(llmctl.__file__).parent.parent / "README.md"
     name, size, splits = elsewhere(README, tmp_path, tmp_path / "home", str(readme))
-    engine: Any = askers["lstm-seq2seq"].engine
+    engine: Any = predictors["lstm-seq2seq"].engine
     assert (name, size) == (type(engine.model).__name__, len(engine.tokenizer))
     assert splits == ["test", "train", "validation"]

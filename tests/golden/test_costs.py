@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmctl import registry
-from llmctl.models.costs import Reading, forward_flops
+from llmctl.models.costs import BatchShape, forward_flops
 from llmctl.models.spec import ModelSpec, Vocabulary
 
 VOCABULARY = Vocabulary(1000, 0, 1, 2)
@@ -30,8 +30,8 @@ def test_operations_are_what_torch_counts(name: str, size: str) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**inputs)
     parameters = sum(weight.numel() for weight in model.parameters())
-    reading = Reading(EXAMPLES, SOURCE, TARGET if spec.family == "encoder-decoder" else 0)
-    found = forward_flops(spec.family, spec.sizes[size], parameters, VOCABULARY.size, reading)
+    batch_shape = BatchShape(EXAMPLES, SOURCE, TARGET if spec.family == "encoder-decoder" else 0)
+    found = forward_flops(spec.family, spec.sizes[size], parameters, VOCABULARY.size, batch_shape)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.11)
 
 
@@ -39,4 +39,4 @@ def test_an_lstm_s_operations_are_two_a_weight_and_token() -> None:
     spec: ModelSpec = registry.load("models", "lstm")
     shape = spec.sizes["nano"]
     parameters = spec.parameters(shape, 1000)
-    assert forward_flops("decoder", shape, parameters, 1000, Reading(2, 7)) == 2 * 2 * 7 * parameters
+    assert forward_flops("decoder", shape, parameters, 1000, BatchShape(2, 7)) == 2 * 2 * 7 * parameters

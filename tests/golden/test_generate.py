@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from llmctl.data import tokenizers
 from llmctl.engines.spec import Sampling
 from llmctl.types import Record
-from llmctl.workflows.answering import open_asker
+from llmctl.workflows.inference.session import open_predictor
 
 CONTEXT = 64
 SONNET = (
@@ -73,10 +73,10 @@ PROMPTS = ("Shall I", "Thou art more lovely and", POEM[:7], "")
 @pytest.mark.parametrize("beams", [1, 4])
 def test_answers_are_those_of_transformers(folder: Path, model: Any, beams: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    asker = open_asker(str(folder))
-    assert asker.task.name == "language-modeling"
+    predictor = open_predictor(str(folder))
+    assert predictor.task.name == "language-modeling"
     records = [Record(str(number), {"text": prompt}) for number, prompt in enumerate(PROMPTS)]
-    answers = list(asker.answers(records, Sampling(max_new_tokens=16, num_beams=beams, batch_size=3)))
+    answers = list(predictor.answers(records, Sampling(max_new_tokens=16, num_beams=beams, batch_size=3)))
     greedy = GenerationConfig(
         do_sample=False, temperature=1.0, top_p=1.0, repetition_penalty=1.0, num_beams=beams, max_new_tokens=16
     )
@@ -88,9 +88,9 @@ def test_answers_are_those_of_transformers(folder: Path, model: Any, beams: int)
 
 def test_perplexity_is_that_of_the_strided_recipe(folder: Path, model: Any) -> None:
     text, window, stride = SONNET + POEM + SONNET, 32, 16
-    asker = open_asker(str(folder))
-    [answer] = asker.likelihoods([Record("0", {"text": text})], window=window, stride=stride)
-    ids = torch.tensor([[1, *asker.questions.layout.encode(text), 2]])
+    predictor = open_predictor(str(folder))
+    [answer] = predictor.likelihoods([Record("0", {"text": text})], window=window, stride=stride)
+    ids = torch.tensor([[1, *predictor.request_builder.layout.encode(text), 2]])
     total, done = 0.0, 1
     while done < ids.shape[1]:
         end = min(ids.shape[1], window + 1 if done == 1 else done + stride)
@@ -110,9 +110,12 @@ def test_a_chat_template_is_rendered_as_transformers_renders_it(folder: Path, tm
     chat = tmp_path / "chat"
     shutil.copytree(folder, chat)
     (chat / "chat_template.jinja").write_text(CHATML, encoding="utf-8")
-    asker = open_asker(str(chat))
-    assert asker.task.name == "chat"
+    predictor = open_predictor(str(chat))
+    assert predictor.task.name == "chat"
     messages = [{"role": "user", "content": "床前 day?"}]
     tokenizer = AutoTokenizer.from_pretrained(chat)
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert tokenizer.decode(asker.questions.to_answer(Record("0", {"messages": messages})).input_ids) == rendered
+    assert (
+        tokenizer.decode(predictor.request_builder.generation_request(Record("0", {"messages": messages})).input_ids)
+        == rendered
+    )

@@ -59,10 +59,10 @@ def build(name: str) -> Any:
 
 def requests() -> list[Request]:
     """Eight requests of all lengths."""
-    chance = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
 
     def ids(count: int) -> tuple[int, ...]:
-        return tuple(torch.randint(len(CONTROL), VOCABULARY, (count,), generator=chance).tolist())
+        return tuple(torch.randint(len(CONTROL), VOCABULARY, (count,), generator=rng).tolist())
 
     lengths = [(1, 1), (2, 9), (17, 3), (5, 5), (30, 12), (3, 1), (11, 20), (8, 2)]
     return [Request(f"r{number}", (1, *ids(asked)), ids(said)) for number, (asked, said) in enumerate(lengths)]

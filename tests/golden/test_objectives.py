@@ -122,8 +122,8 @@ def small(name: str) -> Any:
 
 def rows() -> dict[str, torch.Tensor]:
     """Two texts, the second padded."""
-    chance = torch.Generator().manual_seed(0)
-    ids = torch.randint(9, 96, (2, 8), generator=chance)
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(9, 96, (2, 8), generator=rng)
     mask = torch.ones_like(ids)
     ids[1, 5:], mask[1, 5:] = VOCABULARY.pad, 0
     return {"input_ids": ids, "attention_mask": mask}
@@ -157,7 +157,7 @@ def test_the_loss_of_masked_language_modelling_is_transformers_own(
     batch["labels"] = torch.full((2, 8), objectives.IGNORED)
     batch["labels"][0, 2], batch["labels"][0, 7], batch["labels"][1, 4] = 30, 40, 50
     arrays = {each: value.numpy() for each, value in batch.items()}
-    assert objectives.learned_count(arrays) == 3
+    assert objectives.loss_token_count(arrays) == 3
     assert objectives.token_count(arrays, "encoder") == 13
     torch.testing.assert_close(objectives.loss_sum(model, "encoder", batch), model(**batch).loss * 3)
 
@@ -172,7 +172,7 @@ def test_attention_in_float32_within_bfloat16_learns_what_float32_does(name: str
     with torch.autocast("cpu", torch.bfloat16):
         near = objectives.loss_sum(model, family, batch)
     torch.testing.assert_close(near, exact, rtol=0.02, atol=0)
-    short_attention.put_back(model)
+    short_attention.restore(model)
     torch.testing.assert_close(objectives.loss_sum(model, family, batch), exact)
 
 

@@ -18,13 +18,13 @@ import typer
 
 import llmctl
 from llmctl import registry
-from llmctl.cli import options
-from llmctl.cli.completions import verb_of
-from llmctl.cli.main import EXIT_CODES, VERBS
+from llmctl.catalog import VERBS
+from llmctl.cli import completions, options
+from llmctl.cli.main import EXIT_CODES
+from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
 from llmctl.config import Spec, spec_of, validate
-from llmctl.workflows import run as recipes
-from llmctl.workflows.spec import SPECS
+from llmctl.workflows.recipe import run as recipes
 
 REPOSITORY = Path(llmctl.__file__).parent.parent
 
@@ -141,7 +141,7 @@ def asked(words: Sequence[str]) -> Session:
     heard: list[Session] = []
     app = typer.Typer(add_completion=False)
     app.callback()(lambda: None)
-    options.add(app, replace(verb_of(row), run=heard.append))
+    options.add(app, row, replace(page_of(row), run=heard.append))
     app(args=list(words), standalone_mode=False)
     (session,) = heard
     return session
@@ -170,10 +170,7 @@ def test_a_command_is_one_that_llmctl_takes(words: tuple[str, ...], monkeypatch:
             part = registry.load(kind, entry)
             assert not size or size in part.sizes
     elif session.verb == "completions":
-        assert (
-            session.extra["shell"]
-            in verb_of(next(row for row in VERBS if row.name == "completions")).arguments[0].choices
-        )
+        assert session.extra["shell"] in completions.PAGE.arguments[0].choices
 
 
 def test_a_command_that_llmctl_does_not_take_is_found() -> None:
@@ -277,7 +274,8 @@ def test_what_is_said_of_metrics_is_so() -> None:
 @pytest.mark.parametrize("name", EVERY_PAGE)
 def test_settings_in_tables_are_settings(name: str) -> None:
     keys = [key for head, rows in tables(name) if head in SETTING_HEADS for row in rows for key in code(row[0])]
-    unknown = [key for key in keys if not key.startswith("-") and not any(_has(spec, key) for spec in SPECS.values())]
+    specs = [page.spec for row in VERBS if (page := page_of(row)).spec is not None]
+    unknown = [key for key in keys if not key.startswith("-") and not any(_has(spec, key) for spec in specs)]
     assert unknown == []
 
 
@@ -343,7 +341,7 @@ def test_the_plug_in_of_the_documentation_works(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "llmctl", *words, "--json"],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(site)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(REPOSITORY)])},
             capture_output=True,
             text=True,
         )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 import llmctl
@@ -31,6 +32,15 @@ def test_imports_point_down() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_no_circle_of_files() -> None:
+    """Layers see rooms; inside a room, and through late imports, files must not need each other in a circle either."""
+    graph = grimp.build_graph("llmctl", cache_dir=None)
+    unseen = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+    while free := {module for module, needs in unseen.items() if not needs & unseen.keys()}:
+        unseen = {module: needs for module, needs in unseen.items() if module not in free}
+    assert sorted(unseen) == []
 
 
 @pytest.mark.parametrize("entry", registry.entries(), ids=lambda entry: f"{entry.kind}-{entry.name}")

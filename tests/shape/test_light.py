@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmctl import registry
-from llmctl.cli.main import VERBS
+from llmctl.catalog import VERBS
 
 HEAVY = ("torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "pyarrow", "tokenizers", "sacrebleu")
 
@@ -19,6 +19,7 @@ COMMANDS = [
     ["--version"],
     ["--help"],
     *([row.name, "--help"] for row in VERBS),
+    *([row.name, "--help-all"] for row in VERBS if row.recipe != "no"),
     ["list"],
     ["list", "--json"],
     *(["list", kind] for kind in registry.KINDS),

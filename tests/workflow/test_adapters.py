@@ -165,7 +165,7 @@ def test_a_narrow_base_learns_what_autocast_learns(
 
     sets = ("max_steps=5", "precision=bf16", "log_every=1")
     inside(*lora(sonnets, base("llama"), tmp_path / "narrow", *sets))
-    monkeypatch.setattr(adapters, "narrow", lambda model: None)
+    monkeypatch.setattr(adapters, "cast_frozen_to_bf16", lambda model: None)
     inside(*lora(sonnets, base("llama"), tmp_path / "wide", *sets))
     one, other = (load_file(tmp_path / each / "model/adapter_model.safetensors") for each in ("narrow", "wide"))
     for key, value in one.items():

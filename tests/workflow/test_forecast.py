@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import yaml
 
 from llmctl import registry
 from llmctl.data.examples import examples
-from llmctl.data.layout import Layout, style_for
-from llmctl.data.lengths import lengths
+from llmctl.data.layout import Layout, prompt_format_for
+from llmctl.data.lengths import lengths_of
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
-from llmctl.models.families import mending_of
+from llmctl.models.families import denoising_of
+from llmctl.store.prepared import open_prepared
 from llmctl.training import machine
 from llmctl.training.objectives import token_count
 from llmctl.types import Family
@@ -33,11 +35,27 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lengths_are_those_of_the_token_store(dates: Path, sonnets: Path) -> None:
     for folder in (dates, sonnets):
         store = TokenStore.open(folder / "tokens", "train")
-        found = lengths(folder / "tokens", "train")
+        found = lengths_of(open_prepared(folder), "train")
         sizes = np.diff(store.segments[store.records]) + np.diff(store.records)
         assert (found.records, found.tokens, found.longest) == (len(store), store.total_tokens, sizes.max())
-    learned = sum(len(part.ids) for index in range(len(store)) for part in store.record(index) if part.learned)
-    assert found.learned == learned
+    learned = sum(len(part.ids) for index in range(len(store)) for part in store.record(index) if part.in_loss)
+    assert found.loss_tokens == learned
+
+
+def test_a_folder_of_version_0_1_which_keeps_no_lengths_is_forecast_and_trained_the_same(
+    inside: Any, dates: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(dates, older)
+    manifest = json.loads((older / "manifest.json").read_text())
+    assert manifest.pop("lengths").keys() == {"train", "validation", "test"}
+    (older / "manifest.json").write_text(json.dumps(manifest))
+    assert open_prepared(older).content == open_prepared(dates).content
+    words = ("--model", "gpt2:nano", "--max-steps", 1, "--out", tmp_path / "run")
+    plans = [inside("train", "--data", each, *words, "--dry-run")["plan"]["forecast"] for each in (older, dates)]
+    del plans[0]["free_bytes"], plans[1]["free_bytes"]
+    assert plans[0] == plans[1]
+    inside("train", "--data", older, *words)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
@@ -47,9 +65,9 @@ def test_what_is_seen_and_said_of_a_block_is_forecast(inside: Any, sonnets: Path
     plan = inside("train", *words, "--out", "not-made", "--dry-run")["plan"]
     forecast = plan["forecast"]["largest_batch"]
     given, family = load_tokenizer(sonnets / "tokenizer"), "encoder-decoder"
-    layout = Layout(given, family, style_for(family, given, packed=True), context=512)
-    mending = mending_of(family, model, share)
-    source = examples(TokenStore.open(sonnets / "tokens", "train"), layout, block_size=32, mending=mending)
+    layout = Layout(given, family, prompt_format_for(family, given, packed=True), context=512)
+    denoising = denoising_of(family, model, share)
+    source = examples(TokenStore.open(sonnets / "tokens", "train"), layout, block_size=32, denoising=denoising)
     arrays = [source.arrays([index]) for index in range(40)]
     assert forecast["source"] == pytest.approx(np.mean([each["input_ids"].shape[1] for each in arrays]), abs=1)
     assert forecast["target"] == pytest.approx(np.mean([each["labels"].shape[1] for each in arrays]), abs=1)
@@ -89,8 +107,8 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
             settings = () if limit is None else ("--set", f"max_length={limit}")
             words = ("--data", folder, "--model", model, "--out", "not-made", "--dry-run", *settings)
             forecast = inside("train", *words)["plan"]["forecast"]
-            layout = Layout(given, family, style_for(family, given, packed=False), context=limit or 512)
-            source = examples(TokenStore.open(folder / "tokens", "train"), layout, block_size=None, mending=None)
+            layout = Layout(given, family, prompt_format_for(family, given, packed=False), context=limit or 512)
+            source = examples(TokenStore.open(folder / "tokens", "train"), layout, block_size=None, denoising=None)
             arrays = source.arrays(range(len(source)))
             widths = {"source": arrays["input_ids"].shape[1]}
             if family == "encoder-decoder":

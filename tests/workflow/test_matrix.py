@@ -192,10 +192,10 @@ def test_a_cell_trains_resumes_answers_and_is_scored(
         "4",
     ]
     evaluate = ["eval", "--model", tmp_path / "run", "--data", data, "--set", "max_new_tokens=4"]
-    if family not in known.askable:
+    if family not in known.promptable:
         for words in (generate, evaluate):
             error = inside(*words, code=2)["error"]
-            assert f"needs a model of the family {' or '.join(known.askable)}" in error["message"]
+            assert f"needs a model of the family {' or '.join(known.promptable)}" in error["message"]
             assert "train" in error["hint"]
         return
     inside(*generate, "--output", tmp_path / "answers.jsonl")
@@ -396,7 +396,7 @@ FORGETFUL = ("model.hidden=192", "lr=0.003", "max_steps=3000")
 CONVERSATIONS = {False: "max_steps=1000", True: "max_steps=5000"}
 """What answers in a conversation depend on stands far before them; by whether the model forgets. 500 and 3,000 steps are
 not enough on every processor."""
-ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).askable]
+ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).promptable]
 MENDED = [each for each in LEARNED if each not in ASKED]
 BY_HEART = ("batch_size=16", "log_every=5", "optimizer.weight_decay=0")
 
@@ -404,9 +404,9 @@ BY_HEART = ("batch_size=16", "log_every=5", "optimizer.weight_decay=0")
 def wide(task: str, family: str, model: str) -> tuple[str, ...]:
     if FAMILIES[family][model] is TRANSFORMER:
         return WIDE_TRANSFORMER
-    forgets = registry.load("models", model).forgets
-    words = WIDE_RECURRENT + (FORGETFUL if forgets else ())
-    return (*words, CONVERSATIONS[forgets]) if task == "chat" else words
+    ungated = registry.load("models", model).ungated
+    words = WIDE_RECURRENT + (FORGETFUL if ungated else ())
+    return (*words, CONVERSATIONS[ungated]) if task == "chat" else words
 
 
 @pytest.mark.slow
@@ -415,13 +415,13 @@ def test_32_records_learned_by_heart_are_given_back(
     task: str, family: str, model: str, inside: Inside, prepared: Callable[..., Path], tmp_path: Path
 ) -> None:
     data, known = prepared(task, 0.0), task_of(task)
-    words, forgets = (*wide(task, family, model), *BY_HEART), registry.load("models", model).forgets
+    words, ungated = (*wide(task, family, model), *BY_HEART), registry.load("models", model).ungated
     # Without gates the first question of a conversation is forgotten when the second is answered.
-    limit = 0.2 if forgets and task == "chat" else 0.1
+    limit = 0.2 if ungated and task == "chat" else 0.1
     assert inside(*train(task, model, data, tmp_path / "run", *words))["train_loss"] < limit
 
     records = [Record(row["id"], row) for row in rows_of(data.parent / "records.jsonl")]
-    if forgets:
+    if ungated:
         records = [each for each in records if len(each.fields.get("messages", ())) <= 3]
     asked = tmp_path / "asked.jsonl"
     begun = [{**each.fields, "text": each.fields["text"][:BEGUN]} if known.packed else each.fields for each in records]
@@ -442,8 +442,8 @@ def test_32_texts_learned_by_heart_are_mended_wherever_a_hole_is(
     """Holes are drawn anew whenever a text is seen, so the loss is of holes that were never seen before. Some say the
     whole text again; others only what is missing, and learn from that alone, so they are held to half the loss of a
     guess by frequency, 2.5."""
-    mending = families.mending_of(family, model)
-    says_all = mending is not None and mending.scheme == "infilling"
+    denoising = families.denoising_of(family, model)
+    says_all = denoising is not None and denoising.scheme == "infilling"
     words = (*wide(task, family, model), *BY_HEART, *(() if says_all else ("max_steps=1500",)))
     loss = inside(*train(task, model, prepared(task, 0.0), tmp_path / "run", *words))["train_loss"]
     assert loss < (0.1 if says_all else 1.25)

@@ -9,27 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmctl.data.batches import IGNORED
 from llmctl.data.corruption import (
-    Corrupted,
+    DenoisingBlocks,
     Marks,
-    cut_spans,
+    corrupt_spans,
     denoise,
-    hide,
     infill,
     marks_of,
+    mask_tokens,
     shuffle_sentences,
 )
-from llmctl.data.layout import Layout, style_for
+from llmctl.data.layout import Layout, prompt_format_for
 from llmctl.data.tokenizers import load_tokenizer, save, train
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
-from llmctl.types import Family, Mending
+from llmctl.types import IGNORED, Denoising, Family
 
-SCHEMES: dict[str, tuple[Family, Mending]] = {
-    "masked": ("encoder", Mending("masked", 0.15)),
-    "spans": ("encoder-decoder", Mending("spans", 0.15)),
-    "infilling": ("encoder-decoder", Mending("infilling", 0.3)),
+SCHEMES: dict[str, tuple[Family, Denoising]] = {
+    "masked": ("encoder", Denoising("masked", 0.15)),
+    "spans": ("encoder-decoder", Denoising("spans", 0.15)),
+    "infilling": ("encoder-decoder", Denoising("infilling", 0.3)),
 }
 MASK = 5
 ORDINARY = np.arange(9, 400)
@@ -42,20 +41,20 @@ def marks(sentinels: tuple[int, ...] = (MASK,)) -> Marks:
     return Marks(MASK, np.array(sentinels), ORDINARY, is_ordinary, nothing, nothing, ~is_ordinary)
 
 
-def chance(seed: int = 0) -> np.random.Generator:
+def rng(seed: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
 def text(length: int) -> Any:
     """Ordinary tokens that are all different, between a first and a last control token."""
-    return np.concatenate([[1], 9 + chance(7).permutation(391)[: length - 2], [2]])
+    return np.concatenate([[1], 9 + rng(7).permutation(391)[: length - 2], [2]])
 
 
 def test_of_a_text_fifteen_percent_are_hidden_and_control_tokens_never() -> None:
     ids = text(202)
     shown = {"mask": 0, "other": 0, "same": 0}
     for seed in range(200):
-        seen, said = hide(ids, marks(), 0.15, chance(seed))
+        seen, said = mask_tokens(ids, marks(), 0.15, rng(seed))
         places = np.flatnonzero(said != IGNORED)
         assert len(places) == 30  # 15 % of 200
         assert (said[places] == ids[places]).all()
@@ -72,7 +71,7 @@ def test_of_a_text_fifteen_percent_are_hidden_and_control_tokens_never() -> None
     assert shown["same"] / total == pytest.approx(0.1, abs=0.02)
 
 
-def put_back(seen: Any, spans: list[list[int]]) -> list[int]:
+def restore(seen: Any, spans: list[list[int]]) -> list[int]:
     """The text, each mask in it replaced by its span."""
     found: list[int] = []
     rest = iter(spans)
@@ -96,11 +95,11 @@ def cut(ids: list[int], mark: int) -> list[list[int]]:
 def test_spans_put_back_in_their_order_give_the_text(length: int) -> None:
     ids = text(length)
     for seed in range(50):
-        seen, said = cut_spans(ids, marks(), 0.15, chance(seed))
+        seen, said = corrupt_spans(ids, marks(), 0.15, rng(seed))
         before, *spans, after = cut(said.tolist(), MASK)
         assert before == after == []
         assert all(spans)
-        assert put_back(seen, spans) == ids.tolist()
+        assert restore(seen, spans) == ids.tolist()
         assert sum(map(len, spans)) == max(1, round(0.15 * length))
     if length == 200:
         assert len(spans) == 10  # of 3 tokens each on average
@@ -108,7 +107,7 @@ def test_spans_put_back_in_their_order_give_the_text(length: int) -> None:
 
 def test_numbered_sentinels_are_used_in_their_order() -> None:
     numbered = (399, 398, 397)
-    seen, said = cut_spans(text(200)[:180], marks(numbered), 0.15, chance())
+    seen, said = corrupt_spans(text(200)[:180], marks(numbered), 0.15, rng())
     assert [token for token in seen.tolist() if token in numbered][:4] == [399, 398, 397, 397]
     assert said[0] == 399
     assert said[-1] == 397
@@ -123,13 +122,13 @@ def test_a_tokenizer_with_sentinels_marks_spans_by_them_also_where_it_has_a_mask
     ids, found = encoded(tokenizer, TEXT * 4), marks_of(tokenizer)
     numbered = [tokenizer.convert_tokens_to_ids(f"<extra_id_{number}>") for number in range(100)]
     hiding = tokenizer.mask_token_id if has_mask else numbered[0]
-    seen, said = cut_spans(ids, found, 0.15, chance())
+    seen, said = corrupt_spans(ids, found, 0.15, rng())
     shown = [token for token in seen.tolist() if token in (*numbered, tokenizer.mask_token_id)]
     assert shown == numbered[: len(shown)]
     assert len(shown) > 3
     assert [token for token in said.tolist() if token in numbered] == numbered[: len(shown) + 1]
-    for way in (hide, infill):
-        marked = set(way(ids, found, 0.15, chance())[0].tolist()) & {*numbered, hiding}
+    for way in (mask_tokens, infill):
+        marked = set(way(ids, found, 0.15, rng())[0].tolist()) & {*numbered, hiding}
         assert marked == {hiding}, "a token hidden and a span covered have the mask"
     assert not set(found.ordinary.tolist()) & {*numbered, hiding}
 
@@ -137,7 +136,7 @@ def test_a_tokenizer_with_sentinels_marks_spans_by_them_also_where_it_has_a_mask
 def test_infilling_covers_a_third_and_asks_for_the_whole_text() -> None:
     ids, lengths = text(202), []
     for seed in range(200):
-        seen, said = infill(ids, marks(), 0.3, chance(seed))
+        seen, said = infill(ids, marks(), 0.3, rng(seed))
         assert said.tolist() == ids.tolist()
         masks = int((seen == MASK).sum())
         assert len(ids) - (len(seen) - masks) == round(0.3 * 202)
@@ -171,7 +170,7 @@ def encoded(tokenizer: Any, words: str) -> Any:
 def test_sentences_stand_in_another_order_and_stay_whole(kind: str) -> None:
     tokenizer = trained(kind, TEXT * 20, 400)
     ids, found = encoded(tokenizer, TEXT), marks_of(tokenizer)
-    orders = {tokenizer.decode(shuffle_sentences(ids, found, chance(seed)).tolist()) for seed in range(60)}
+    orders = {tokenizer.decode(shuffle_sentences(ids, found, rng(seed)).tolist()) for seed in range(60)}
     assert len(orders) > 50
     for each in orders:
         rest = each
@@ -188,7 +187,7 @@ def test_sentences_stay_in_their_document_and_unknown_words_in_their_sentence(by
     assert by_words.unk_token_id in two
     seen = set()
     for seed in range(40):
-        mixed = shuffle_sentences(ids, found, chance(seed))
+        mixed = shuffle_sentences(ids, found, rng(seed))
         assert mixed[len(one) : len(one) + 2].tolist() == [eos, bos]
         assert sorted(mixed[: len(one)]) == sorted(one)
         seen.add(by_words.decode(mixed[len(one) + 2 :].tolist()).strip())
@@ -198,7 +197,7 @@ def test_sentences_stay_in_their_document_and_unknown_words_in_their_sentence(by
 
 def test_of_a_text_in_another_order_the_first_one_is_asked_for(by_words: Any) -> None:
     ids = encoded(by_words, TEXT * 4)
-    seen, said = denoise(ids, marks_of(by_words), 0.3, chance())
+    seen, said = denoise(ids, marks_of(by_words), 0.3, rng())
     assert said.tolist() == ids.tolist()
     kept = [token for token in seen.tolist() if token != by_words.mask_token_id]
     assert len(kept) == len(ids) - round(0.3 * len(ids))
@@ -208,9 +207,9 @@ def test_of_a_text_in_another_order_the_first_one_is_asked_for(by_words: Any) ->
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-@pytest.mark.parametrize("way", [hide, cut_spans, infill, denoise])
+@pytest.mark.parametrize("way", [mask_tokens, corrupt_spans, infill, denoise])
 def test_the_last_block_of_a_text_may_be_short(way: Any, length: int) -> None:
-    seen, said = way(np.arange(9, 9 + length), marks(), 0.3, chance())
+    seen, said = way(np.arange(9, 9 + length), marks(), 0.3, rng())
     assert len(seen) > 0
     assert (said != IGNORED).any()
 
@@ -226,12 +225,12 @@ def tokenizer(sonnets: Path) -> Any:
 
 def split(
     sonnets: Path, tokenizer: Any, scheme: str, *, name: str = "validation", seed: int = 0, share: float | None = None
-) -> Corrupted:
-    family, mending = SCHEMES[scheme]
-    mending = mending._replace(share=share or mending.share)
-    layout = Layout(tokenizer, family, style_for(family, tokenizer, packed=True), context=32)
+) -> DenoisingBlocks:
+    family, denoising = SCHEMES[scheme]
+    denoising = denoising._replace(noise_density=share or denoising.noise_density)
+    layout = Layout(tokenizer, family, prompt_format_for(family, tokenizer, packed=True), context=32)
     store = TokenStore.open(sonnets / "tokens", name)
-    return Corrupted(store, 32, layout, tokenizer.pad_token_id, marks_of(tokenizer), mending, seed)
+    return DenoisingBlocks(store, 32, layout, tokenizer.pad_token_id, marks_of(tokenizer), denoising, seed)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -14,8 +14,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llmctl.data import pretokens, tokenizers
-from llmctl.data.encode import Codes, Encoder, Rules, Workers, encode_split
-from llmctl.data.lengths import lengths
+from llmctl.data.codes import Codes
+from llmctl.data.encode import Rules, TokenEncoder, Workers, encode_split
+from llmctl.data.lengths import measure
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.text import TextWriter, keep, read_text
@@ -51,17 +52,15 @@ def plainly(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return [each.ids for each in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def same(encoder: Encoder, texts: list[str]) -> bool:
+def same(encoder: TokenEncoder, texts: list[str]) -> bool:
     ids, lengths = encoder.encode(texts)
     expected = plainly(encoder.codes.tokenizer, texts)
     return lengths.tolist() == [len(each) for each in expected] and ids.tolist() == list(chain.from_iterable(expected))
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_every_way_equals_the_tokenizer_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmctl.data.encode.CHUNK_CHARACTERS", 5_000)
-    monkeypatch.setattr("llmctl.data.encode.BATCH_CHARACTERS", 9_000)
-    encoder = Encoder(trained(kind))
+def test_every_way_equals_the_tokenizer_itself(kind: str) -> None:
+    encoder = TokenEncoder(trained(kind), chunk_characters=5_000, batch_characters=9_000)
     # Twice: the second time pre-tokens are remembered.
     for _ in range(2):
         assert same(encoder, SONNETS + POEMS + ODD)
@@ -69,18 +68,18 @@ def test_every_way_equals_the_tokenizer_itself(kind: str, monkeypatch: pytest.Mo
     assert same(encoder, [""])
 
 
-@pytest.mark.parametrize("limit", ["LARGEST_TABLE", "LARGEST_TABLE_CHARACTERS"])
-def test_what_is_remembered_is_bounded(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretokens, limit, 50)
-    encoder = Encoder(trained("bpe"))
+@pytest.mark.parametrize("limit", ["most_words", "most_characters"])
+def test_what_is_remembered_is_bounded(limit: str) -> None:
+    codes = trained("bpe")
+    words = pretokens.Words(codes.tokenizer, **{limit: 50})
+    encoder = TokenEncoder(codes, words=words)
     for start in range(0, len(POEMS), 40):
         assert same(encoder, POEMS[start : start + 40])
-    assert encoder._words is not None
-    assert len(encoder._words._table) < 4_000
+    assert 0 < words.known < 4_000
 
 
 def test_text_of_few_repeats_goes_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = Encoder(trained("bpe"))
+    encoder = TokenEncoder(trained("bpe"))
     letters = str.maketrans("0123456789", "abcdefghij")
     texts = [f"x{number}y ".translate(letters) * 3 for number in range(0, 10**6, 31)]
     assert same(encoder, texts)
@@ -114,17 +113,17 @@ def test_tokenizers_that_are_not_known_are_asked_for_everything() -> None:
     vocabulary = {"[UNK]": 0, "the": 1, "and": 2, "thy": 3}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    assert same(Encoder(Codes(tokenizer, None, 0, 4)), SONNETS)
+    assert same(TokenEncoder(Codes(tokenizer, None, 0, 4)), SONNETS)
     lower = Tokenizer.from_str(trained("bpe").tokenizer.to_str())
     lower.normalizer = normalizers.Lowercase()
-    assert same(Encoder(Codes(lower, 1, 2, 3000)), SONNETS)
+    assert same(TokenEncoder(Codes(lower, 1, 2, 3000)), SONNETS)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "train") -> Path:
-    with TextWriter(folder / "text", {column.name: column.kind for column in task.columns}) as text:
+def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "train", **limits: int) -> Path:
+    with TextWriter(folder / "text", {column.name: column.kind for column in task.columns}, **limits) as text:
         for number, row in enumerate(rows):
             text.add(split, Record(str(number), row, f"f:{number}"), sum(map(len, row.values())))
     return folder / "text" / f"{split}-00000.parquet"
@@ -133,14 +132,14 @@ def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "
 def test_documents_are_a_stream_of_their_own_tokens(tmp_path: Path) -> None:
     codes = trained("bpe")
     path = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:5]])
-    total = encode_split(LanguageModeling(), path, Encoder(codes), tmp_path / "tokens", "train").tokens
+    total = encode_split(LanguageModeling(), path, TokenEncoder(codes), tmp_path / "tokens", "train").tokens
     store = TokenStore.open(tmp_path / "tokens", "train")
     stream = [[1, *ids, 2] for ids in plainly(codes.tokenizer, POEMS[:5])]
     assert store.values.dtype == np.uint16
     assert store.values.tolist() == list(chain.from_iterable(stream))
     assert (len(store), store.total_tokens) == (5, total)
     [segment] = store.record(3)
-    assert (segment.role, segment.ids.tolist(), segment.learned) == ("text", stream[3], True)
+    assert (segment.role, segment.ids.tolist(), segment.in_loss) == ("text", stream[3], True)
     assert store.label(0) == -1
 
 
@@ -149,7 +148,7 @@ def test_documents_share_one_token_where_there_is_one(tmp_path: Path, bos: int |
     known = trained("bpe")
     codes = Codes(known.tokenizer, bos, 2, 70_000)
     path = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
-    encode_split(LanguageModeling(), path, Encoder(codes), tmp_path / "tokens", "train")
+    encode_split(LanguageModeling(), path, TokenEncoder(codes), tmp_path / "tokens", "train")
     store = TokenStore.open(tmp_path / "tokens", "train")
     ids = plainly(known.tokenizer, POEMS[:3])
     assert store.values.dtype == np.uint32
@@ -161,12 +160,12 @@ def test_segments_of_a_pair_are_bare(tmp_path: Path) -> None:
     codes = trained("bpe")
     rows = [dict(record.fields) for record in PAIRS]
     path = written(tmp_path, Translation(), [{"source": r["source"], "target": r["target"]} for r in rows])
-    encode_split(Translation(), path, Encoder(codes), tmp_path / "tokens", "train")
+    encode_split(Translation(), path, TokenEncoder(codes), tmp_path / "tokens", "train")
     store = TokenStore.open(tmp_path / "tokens", "train")
     assert len(store) == len(rows)
     for number in (0, 30, len(rows) - 1):
         source, target = store.record(number)
-        assert (source.role, source.learned, target.role, target.learned) == ("source", False, "target", True)
+        assert (source.role, source.in_loss, target.role, target.in_loss) == ("source", False, "target", True)
         assert codes.tokenizer.decode(source.ids.tolist()) == rows[number]["source"]
         assert codes.tokenizer.decode(target.ids.tolist()) == rows[number]["target"]
 
@@ -174,18 +173,18 @@ def test_segments_of_a_pair_are_bare(tmp_path: Path) -> None:
 def test_labels_are_numbers_of_the_train_split(tmp_path: Path) -> None:
     codes, task = trained("bpe"), Classification()
     path = written(tmp_path, task, [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}])
-    encode_split(task, path, Encoder(codes), tmp_path / "tokens", "train", labels=("bad", "good"))
+    encode_split(task, path, TokenEncoder(codes), tmp_path / "tokens", "train", labels=("bad", "good"))
     store = TokenStore.open(tmp_path / "tokens", "train")
     assert [store.label(0), store.label(1)] == [1, 0]
     with pytest.raises(DataError, match=r"f:1:label.*'bad'"):
-        encode_split(task, path, Encoder(codes), tmp_path / "again", "train", labels=("good",))
+        encode_split(task, path, TokenEncoder(codes), tmp_path / "again", "train", labels=("good",))
 
 
 def test_longer_records_leave_text_and_tokens(tmp_path: Path) -> None:
     codes, task = trained("byte"), Translation()
     rows = [{"source": "a" * n, "target": "b" * (9 - n)} for n in range(1, 9)]
     path = written(tmp_path, task, rows)
-    found = encode_split(task, path, Encoder(codes), tmp_path / "tokens", "train", max_length=5)
+    found = encode_split(task, path, TokenEncoder(codes), tmp_path / "tokens", "train", max_length=5)
     assert found.kept.tolist() == [max(n, 9 - n) <= 5 for n in range(1, 9)]
     keep(path, found.kept.tolist())
     store = TokenStore.open(tmp_path / "tokens", "train")
@@ -196,16 +195,15 @@ def test_longer_records_leave_text_and_tokens(tmp_path: Path) -> None:
 def test_an_empty_split_has_a_store(tmp_path: Path) -> None:
     written(tmp_path, LanguageModeling(), [{"text": "a"}])
     path = tmp_path / "text" / "test-00000.parquet"
-    encode_split(LanguageModeling(), path, Encoder(trained("byte")), tmp_path / "tokens", "test")
+    encode_split(LanguageModeling(), path, TokenEncoder(trained("byte")), tmp_path / "tokens", "test")
     store = TokenStore.open(tmp_path / "tokens", "test")
     assert (len(store), store.total_tokens) == (0, 0)
 
 
-def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 10_000)
+def test_the_same_bytes_from_several_processes(tmp_path: Path) -> None:
     codes, task = trained("bpe"), LanguageModeling()
-    path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS])
-    alone = encode_split(task, path, Encoder(codes), tmp_path / "one", "train")
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS], group_characters=10_000)
+    alone = encode_split(task, path, TokenEncoder(codes), tmp_path / "one", "train")
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
         # Ctrl-C reaches every process of a terminal; the other one ended in a traceback while it was still starting.
@@ -213,7 +211,7 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pyte
             assert other.pid is not None
             os.kill(other.pid, signal.SIGINT)
         workers.use(tmp_path / "tokenizer")
-        several = encode_split(task, path, Encoder(codes), tmp_path / "two", "train", workers=workers)
+        several = encode_split(task, path, TokenEncoder(codes), tmp_path / "two", "train", workers=workers)
     assert alone.tokens == several.tokens
     names = sorted(each.name for each in (tmp_path / "one").iterdir())
     assert names == ["train.records.npy", "train.roles.npy", "train.segments.npy", "train.values.npy"]
@@ -222,16 +220,13 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("noticed", ["before", "within"])
-def test_the_end_of_one_of_several_processes_is_told(
-    tmp_path: Path, noticed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmctl.data.text.GROUP_CHARACTERS", 1_000)
+def test_the_end_of_one_of_several_processes_is_told(tmp_path: Path, noticed: str) -> None:
     codes, task = trained("bpe"), LanguageModeling()
-    path = written(tmp_path, task, [{"text": text} for text in SONNETS])
+    path = written(tmp_path, task, [{"text": text} for text in SONNETS], group_characters=1_000)
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
         workers.use(tmp_path / "tokenizer")
-        pieces = workers.pieces(task, path, Encoder(codes), Rules({}))
+        pieces = workers.pieces(task, path, TokenEncoder(codes), Rules({}))
         if noticed == "within":
             next(pieces)
         [other] = multiprocessing.active_children()
@@ -245,8 +240,8 @@ def test_the_end_of_one_of_several_processes_is_told(
 @pytest.mark.parametrize("damage", ["missing", "cut", "other", "kind"])
 def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damage: str) -> None:
     text = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
-    encode_split(LanguageModeling(), text, Encoder(trained("byte")), tmp_path / "tokens", "train")
-    assert lengths(tmp_path / "tokens", "train").records == 3
+    encode_split(LanguageModeling(), text, TokenEncoder(trained("byte")), tmp_path / "tokens", "train")
+    assert measure(TokenStore.open(tmp_path / "tokens", "train")).records == 3
     path = tmp_path / "tokens" / f"train.{part}.npy"
     whole = path.read_bytes()
     if damage == "missing":
@@ -258,13 +253,13 @@ def test_lengths_of_a_damaged_store_are_refused(tmp_path: Path, part: str, damag
     else:
         np.save(path, np.load(path)[:-1])
     with pytest.raises(IntegrityError, match=r"train"):
-        lengths(tmp_path / "tokens", "train")
+        measure(TokenStore.open(tmp_path / "tokens", "train"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])
 def test_a_damaged_store_is_refused(tmp_path: Path, damage: str) -> None:
     path = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
-    encode_split(LanguageModeling(), path, Encoder(trained("byte")), tmp_path / "tokens", "train")
+    encode_split(LanguageModeling(), path, TokenEncoder(trained("byte")), tmp_path / "tokens", "train")
     values = tmp_path / "tokens" / "train.values.npy"
     if damage == "missing":
         values.unlink()

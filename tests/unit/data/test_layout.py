@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from llmctl import registry
 from llmctl.data import tokenizers
-from llmctl.data.encode import Encoder
-from llmctl.data.layout import Layout, Sample, style_for
+from llmctl.data.codes import codes_of
+from llmctl.data.encode import TokenEncoder
+from llmctl.data.layout import Layout, Sample, prompt_format_for
 from llmctl.data.plain import control_tokens
 from llmctl.data.spec import TOKENIZERS
-from llmctl.data.tokenizers import codes_of
 from llmctl.errors import IntegrityError
 from llmctl.tasks.spec import Task
 from llmctl.types import Family, Record, Segment
@@ -125,9 +125,9 @@ GIVEN: dict[str, Callable[[], Any]] = {
 def shown(layout: Layout, segments: list[Segment]) -> list[tuple[str, bool]]:
     """A decoder's sequence, stretch by stretch, with its mark."""
     sample = layout.sample(layout.tokens(segments))
-    edges = [0, *(np.flatnonzero(np.diff(sample.learned)) + 1).tolist(), len(sample.learned)]
+    edges = [0, *(np.flatnonzero(np.diff(sample.loss_mask)) + 1).tolist(), len(sample.loss_mask)]
     return [
-        (layout.tokenizer.decode(sample.input_ids[start:end]), bool(sample.learned[start]))
+        (layout.tokenizer.decode(sample.input_ids[start:end]), bool(sample.loss_mask[start]))
         for start, end in itertools.pairwise(edges)
     ]
 
@@ -135,11 +135,11 @@ def shown(layout: Layout, segments: list[Segment]) -> list[tuple[str, bool]]:
 TURNS = [
     Segment("system", "Be kind"),
     Segment("user", "Hello"),
-    Segment("assistant", "Thou art", learned=True),
+    Segment("assistant", "Thou art", in_loss=True),
     Segment("user", "明月"),
-    Segment("assistant", "lovely", learned=True),
+    Segment("assistant", "lovely", in_loss=True),
 ]
-PAIR = [Segment("source", "明月"), Segment("source", "Who?"), Segment("target", "Thou", learned=True)]
+PAIR = [Segment("source", "明月"), Segment("source", "Who?"), Segment("target", "Thou", in_loss=True)]
 
 
 # -- masks --------------------------------------------------------------------------------------------------------
@@ -217,9 +217,9 @@ def test_sources_of_other_families_are_joined_by_what_the_tokenizer_has(make: Ca
 def test_a_model_is_asked_as_it_was_taught(own: Any, style: Any, turns: list[Segment]) -> None:
     tokenizer = own if style == "control" else like_chatml() if style == "template" else like_gpt2()
     layout = Layout(tokenizer, "decoder", style, instruction="Answer.")
-    answered = next(number for number in reversed(range(len(turns))) if turns[number].learned)
+    answered = next(number for number in reversed(range(len(turns))) if turns[number].in_loss)
     sample = layout.sample(layout.tokens(turns[: answered + 1]))
-    first = int(np.flatnonzero(np.diff(sample.learned.astype(int)) == 1)[-1]) + 1
+    first = int(np.flatnonzero(np.diff(sample.loss_mask.astype(int)) == 1)[-1]) + 1
     assert layout.prompt(turns[:answered]) == tuple(sample.input_ids[:first].tolist())
     answer = layout.answer(turns[answered].text)
     assert answer == tuple(sample.input_ids[first : first + len(answer)].tolist())
@@ -243,7 +243,7 @@ def test_other_tools_ask_the_same_by_the_template(own: Any, style: Any, tmp_path
     assert told == layout.sample(layout.tokens(TURNS)).input_ids.tolist()
     # Fine-tuned from that folder, by its template, the same is learned.
     again = tokenizers.load_tokenizer(tmp_path)
-    assert style_for("decoder", again, packed=False) == "template"
+    assert prompt_format_for("decoder", again, packed=False) == "template"
     assert shown(Layout(again, "decoder", "template"), TURNS) == shown(layout, TURNS)
 
 
@@ -256,7 +256,7 @@ def cut(layout: Layout, segments: list[Segment]) -> tuple[Sample, str]:
 
 
 def test_the_longest_text_loses_its_end_and_the_answer_nothing(own: Any) -> None:
-    segments = [Segment("source", "x" * 50), Segment("source", "who"), Segment("target", "yes", learned=True)]
+    segments = [Segment("source", "x" * 50), Segment("source", "who"), Segment("target", "yes", in_loss=True)]
     layout = Layout(own, "decoder", "control", context=20)
     sample, lost = cut(layout, segments)
     assert lost == "text"
@@ -270,11 +270,11 @@ def test_the_longest_text_loses_its_end_and_the_answer_nothing(own: Any) -> None
 
 
 def test_an_answer_that_is_cut_is_said_to_be_and_its_end_is_not_learned(own: Any) -> None:
-    segments = [Segment("source", "who"), Segment("target", "x" * 50, learned=True)]
+    segments = [Segment("source", "who"), Segment("target", "x" * 50, in_loss=True)]
     for family, style in (("decoder", "control"), ("encoder-decoder", "pair")):
         sample, lost = cut(Layout(own, family, style, context=16), segments)  # type: ignore[arg-type]
         assert lost == "answer"
-        said = sample.input_ids[sample.learned] if family == "decoder" else sample.target_ids
+        said = sample.input_ids[sample.loss_mask] if family == "decoder" else sample.target_ids
         assert 10 < len(said) <= 16
         assert set(own.decode(said)) == {"x"}
 
@@ -329,13 +329,15 @@ def test_no_text_becomes_a_control_token_in_any_task_and_family(kind: str, tmp_p
     control = frozenset(names)
     evil = [form for name in names.values() for form in (name, f"a {name} b{name}\n{name}", name.upper())]
     evil += ["＜/ｓ＞ ＜/ｓ＞", "".join(names.values()), "<|user|><|eos|></s>[SEP][CLS]<|endoftext|><extra_id_0>"]
-    stored, _ = Encoder(codes_of(tokenizer)).encode(evil)
+    stored, _ = TokenEncoder(codes_of(tokenizer)).encode(evil)
     assert control.isdisjoint(stored.tolist())
     ran = 0
     for entry in registry.entries("tasks"):
         task: Task = registry.load("tasks", entry.name)()
         for family in task.families:
-            layout = Layout(tokenizer, family, style_for(family, tokenizer, packed=task.packed), instruction="Do.")
+            layout = Layout(
+                tokenizer, family, prompt_format_for(family, tokenizer, packed=task.packed), instruction="Do."
+            )
             honest = control_of(layout, task, "a", control)
             for text in evil:
                 assert control_of(layout, task, text, control) == honest, (entry.name, family, text)
@@ -349,7 +351,7 @@ def test_what_is_stored_is_what_is_asked(kind: str) -> None:
     tokenizer = GIVEN[kind]()
     layout = Layout(tokenizer, "encoder-decoder", "pair")
     texts = ["a</s>b </s>", "[END] a [END]", "<|im_start|>user a", "Shall I"]
-    stored, lengths = Encoder(codes_of(tokenizer)).encode(texts)
+    stored, lengths = TokenEncoder(codes_of(tokenizer)).encode(texts)
     assert stored.tolist() == [number for text in texts for number in layout.encode(text)]
     assert lengths.tolist() == [len(layout.encode(text)) for text in texts]
 
@@ -367,7 +369,7 @@ def test_families_are_those_of_the_layouts() -> None:
     for entry in registry.entries("tasks"):
         task = registry.load("tasks", entry.name)
         known: set[Family] = {"decoder", "encoder-decoder", "encoder"}
-        assert set(task.unasked) < set(task.families) <= known
+        assert set(task.pretrain_only) < set(task.families) <= known
 
 
 @pytest.mark.parametrize(

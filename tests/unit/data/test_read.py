@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from llmctl.data import decode
+from llmctl.data.decode import Limits
 from llmctl.data.formats import Bad
-from llmctl.data.read import Reading, read_records, scan
+from llmctl.data.read import ReadContext, read_records, scan
 from llmctl.data.sources import find_sources
 from llmctl.errors import DataError, EnvironmentFault, LlmctlError, UsageError
 from llmctl.tasks.classification import Classification
@@ -76,12 +76,9 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str, content:
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
-def test_where_blocks_end_does_not_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, name: str
-) -> None:
+def test_where_blocks_end_does_not_matter(tmp_path: Path, block: int, name: str) -> None:
     content = {"a.jsonl": JSONL.replace("\n", "\r\n"), "a.json": json.dumps(ROWS), "a.csv": CSV}[name]
-    monkeypatch.setattr(decode, "BLOCK_BYTES", block)
-    assert texts(put(tmp_path / name, content)) == ["one", "zwei, ü", "三"]
+    assert texts(put(tmp_path / name, content), limits=Limits(block_bytes=block)) == ["one", "zwei, ü", "三"]
 
 
 def test_documents_of_plain_text(tmp_path: Path) -> None:
@@ -213,15 +210,12 @@ def test_faults_say_where_and_what(
 
 
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("zst", zstandard.compress)])
-def test_a_file_that_unpacks_without_measure_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, pack: Any
-) -> None:
+def test_a_file_that_unpacks_without_measure_is_refused(tmp_path: Path, ending: str, pack: Any) -> None:
     even = put(tmp_path / f"b.jsonl.{ending}", pack(JSONL.encode() * 20_000))
     assert len(texts(even)) == 60_000
-    monkeypatch.setattr(decode, "BOMB_FLOOR", 1 << 20)
     path = put(tmp_path / f"a.jsonl.{ending}", pack(b" " * (4 << 20)))
     with pytest.raises(EnvironmentFault, match=r"a\.jsonl.*500 times"):
-        texts(path)
+        texts(path, limits=Limits(bomb_floor=1 << 20))
 
 
 def test_a_parquet_file_of_another_schema_names_file_and_column(tmp_path: Path) -> None:
@@ -231,14 +225,10 @@ def test_a_parquet_file_of_another_schema_names_file_and_column(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
-def test_a_line_without_end_is_refused_in_bounded_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(decode, "RECORD_LIMIT", 1 << 20)
-    monkeypatch.setattr("llmctl.data.formats.RECORD_LIMIT", 1 << 20)
+def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path: Path, name: str) -> None:
     path = put(tmp_path / name, '[{"text": "' + "x" * (4 << 20))
     with pytest.raises(EnvironmentFault, match="longer than"):
-        texts(path)
+        texts(path, limits=Limits(record_characters=1 << 20))
 
 
 def test_encodings(tmp_path: Path) -> None:
@@ -256,7 +246,7 @@ def test_a_bad_row_does_not_stop_the_scan(tmp_path: Path) -> None:
         tmp_path / "a.jsonl",
         b'{"text": "a"}\nnot json\n{"text": 5}\n{"text": "\xe9"}\n{"text": "\\ud800"}\n{"text": "b"}\n{"text": "cut',
     )
-    items = list(scan(find_sources([str(path)]), Reading(check=LM.check)))
+    items = list(scan(find_sources([str(path)]), ReadContext(check=LM.check)))
     assert [item.fields["text"] for item in items if isinstance(item, Record)] == ["a", "b"]
     bad = [item for item in items if isinstance(item, Bad)]
     assert [str(item.error.where).removeprefix(str(path)) for item in bad] == [":2", ":3:text", ":4:11", ":5", ":7"]
@@ -265,7 +255,7 @@ def test_a_bad_row_does_not_stop_the_scan(tmp_path: Path) -> None:
 
 def test_aligned_files(tmp_path: Path) -> None:
     left, right = put(tmp_path / "a.en", "a\n\nc\n"), put(tmp_path / "a.zh", "甲\n乙\n丙")
-    rows = list(scan(find_sources([], left, right), Reading()))
+    rows = list(scan(find_sources([], left, right), ReadContext()))
     assert [(row.fields["source"], row.fields["target"]) for row in rows if isinstance(row, Record)] == [
         ("a", "甲"),
         ("", "乙"),
@@ -273,7 +263,7 @@ def test_aligned_files(tmp_path: Path) -> None:
     ]
     put(right, "甲\n")
     with pytest.raises(DataError, match=r"a\.en has 3 lines, .*a\.zh has 1: "):
-        list(scan(find_sources([], left, right), Reading()))
+        list(scan(find_sources([], left, right), ReadContext()))
     with pytest.raises(UsageError, match="--target-file is missing"):
         find_sources([], left, None)
 

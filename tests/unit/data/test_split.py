@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from llmctl.data.admit import Admission, Dropped, Kept, SameId
+from llmctl.data.filter import ConflictingId, DroppedRecord, KeptRecord, RecordFilter
 from llmctl.data.spec import Clean, Dedup, Splits
 from llmctl.data.split import content_hash, split_of
 from llmctl.tasks.chat import Chat
@@ -16,9 +16,9 @@ from llmctl.tasks.language_modeling import LanguageModeling
 from llmctl.types import Record
 
 
-def admission(**options: object) -> Admission:
+def record_filter(**options: object) -> RecordFilter:
     settings = {"clean": Clean(), "dedup": Dedup(), "splits": Splits()} | options
-    return Admission(LanguageModeling(), ["text"], settings["clean"], settings["dedup"], settings["splits"])  # type: ignore[arg-type]
+    return RecordFilter(LanguageModeling(), ["text"], settings["clean"], settings["dedup"], settings["splits"])  # type: ignore[arg-type]
 
 
 def test_shares_are_near_the_fractions() -> None:
@@ -43,50 +43,50 @@ def test_the_hash_is_of_the_task_columns_alone() -> None:
 def test_the_split_does_not_depend_on_what_came_before() -> None:
     alone = {}
     for n in range(50):
-        found = admission().judge(Record("", {"text": f"text {n}"}, "f:1"))
-        assert isinstance(found, Kept)
+        found = record_filter().apply(Record("", {"text": f"text {n}"}, "f:1"))
+        assert isinstance(found, KeptRecord)
         alone[n] = found.split
-    judge = admission()
+    chosen = record_filter()
     for n in reversed(range(50)):
-        found = judge.judge(Record(f"id {n}", {"text": f"text   {n} "}, "g:9"))
-        assert isinstance(found, Kept)
+        found = chosen.apply(Record(f"id {n}", {"text": f"text   {n} "}, "g:9"))
+        assert isinstance(found, KeptRecord)
         assert found.split == alone[n]
 
 
 def test_reasons() -> None:
-    judge = admission(clean=Clean(min_chars=3))
+    chosen = record_filter(clean=Clean(min_chars=3))
     rows = ["\u200a\n", "ab", "abc", " abc\x00 ", "abd"]
-    found = [judge.judge(Record("", {"text": row}, "f:1")) for row in rows]
-    reasons = [each.reason if isinstance(each, Dropped) else "kept" for each in found]
+    found = [chosen.apply(Record("", {"text": row}, "f:1")) for row in rows]
+    reasons = [each.reason if isinstance(each, DroppedRecord) else "kept" for each in found]
     assert reasons == ["empty", "too_short", "kept", "duplicate", "kept"]
 
 
 def test_duplicates_stay_when_asked() -> None:
-    judge = admission(dedup=Dedup(exact=False))
-    assert all(isinstance(judge.judge(Record("x", {"text": "a"}, "f:1")), Kept) for _ in range(2))
+    chosen = record_filter(dedup=Dedup(exact=False))
+    assert all(isinstance(chosen.apply(Record("x", {"text": "a"}, "f:1")), KeptRecord) for _ in range(2))
 
 
 def test_one_id_for_different_content() -> None:
-    judge = admission()
-    judge.judge(Record("x", {"text": "a"}, "f:1"))
-    assert judge.judge(Record("x", {"text": "a"}, "f:2")) == Dropped("duplicate")
-    with pytest.raises(SameId, match=r"f:3:id.*'x'"):
-        judge.judge(Record("x", {"text": "b"}, "f:3"))
+    chosen = record_filter()
+    chosen.apply(Record("x", {"text": "a"}, "f:1"))
+    assert chosen.apply(Record("x", {"text": "a"}, "f:2")) == DroppedRecord("duplicate")
+    with pytest.raises(ConflictingId, match=r"f:3:id.*'x'"):
+        chosen.apply(Record("x", {"text": "b"}, "f:3"))
 
 
 def test_labels_are_not_cleaned_as_text() -> None:
-    judge = Admission(Classification(), ["text", "label"], Clean(lowercase=True), Dedup(), Splits())
-    found = judge.judge(Record("", {"text": "Good", "label": " Very  GOOD "}, "f:1"))
-    assert isinstance(found, Kept)
+    chosen = RecordFilter(Classification(), ["text", "label"], Clean(lowercase=True), Dedup(), Splits())
+    found = chosen.apply(Record("", {"text": "Good", "label": " Very  GOOD "}, "f:1"))
+    assert isinstance(found, KeptRecord)
     assert found.record.fields == {"text": "good", "label": "Very  GOOD"}
     assert found.label == "Very  GOOD"
 
 
 def test_a_conversation_keeps_role_and_content_alone() -> None:
-    judge = Admission(Chat(), ["messages"], Clean(), Dedup(), Splits())
+    chosen = RecordFilter(Chat(), ["messages"], Clean(), Dedup(), Splits())
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": "a  b", "name": "me"}]
-    found = judge.judge(Record("", {"messages": turns}, "f:1"))
-    assert isinstance(found, Kept)
+    found = chosen.apply(Record("", {"messages": turns}, "f:1"))
+    assert isinstance(found, KeptRecord)
     assert found.record.fields["messages"] == [
         {"role": "system", "content": ""},
         {"role": "user", "content": "a b"},

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from llmctl.data import given, tokenizers
+from llmctl.data import tokenizers
+from llmctl.data.codes import open_codes
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, IntegrityError, UsageError
+from llmctl.store import tokenizers as files
 
 SONNETS = [record.fields["text"] for record in read_records(["sonnets"])]
 POEMS = [record.fields["text"] for record in read_records(["tang-poems"])]
@@ -124,51 +126,51 @@ def test_a_given_tokenizer_is_copied_and_opens(tmp_path: Path) -> None:
     folder = made(tmp_path / "prepared" / "tokenizer")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "weights.bin").write_text("not a tokenizer's")
-    found = given.find_tokenizer(tmp_path / "prepared")
-    given.copy_tokenizer(found, tmp_path / "copy")
+    found = files.find_tokenizer(tmp_path / "prepared")
+    tokenizers.import_tokenizer(found, tmp_path / "copy")
     names = sorted(each.name for each in (tmp_path / "copy").iterdir())
     assert names == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
-    assert tokenizers.open_codes(tmp_path / "copy").eos == 2
+    assert open_codes(tmp_path / "copy").eos == 2
     assert tokenizers.load_tokenizer(tmp_path / "copy").chat_template == "{{ messages }}"
 
 
 def test_a_missing_pad_token_is_the_end_of_text_and_said(tmp_path: Path) -> None:
     folder = made(tmp_path / "t", pad_token=None)
-    assert given.settings_of(folder)[1] == ["the tokenizer has no pad_token: its eos_token <|eos|> pads, always masked"]
-    given.copy_tokenizer(folder, tmp_path / "copy")
+    assert files.settings_of(folder)[1] == ["the tokenizer has no pad_token: its eos_token <|eos|> pads, always masked"]
+    tokenizers.import_tokenizer(folder, tmp_path / "copy")
     assert tokenizers.load_tokenizer(tmp_path / "copy").pad_token_id == 2
 
 
 def test_a_tokenizer_of_an_encoder_ends_texts_with_its_separator(tmp_path: Path) -> None:
     folder = made(tmp_path / "t", eos_token=None, bos_token=None, cls_token="<|bos|>")
-    given.copy_tokenizer(folder, tmp_path / "copy")
-    known = tokenizers.open_codes(tmp_path / "copy")
+    tokenizers.import_tokenizer(folder, tmp_path / "copy")
+    known = open_codes(tmp_path / "copy")
     assert (known.bos, known.eos) == (1, 4)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no token that ends a text"):
-        given.settings_of(made(tmp_path / "t", eos_token=None, sep_token=None))
+        files.settings_of(made(tmp_path / "t", eos_token=None, sep_token=None))
 
 
 def test_a_tokenizer_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="auto_map"):
-        given.find_tokenizer(made(tmp_path / "a", auto_map={"AutoTokenizer": "x.Y"}))
+        files.find_tokenizer(made(tmp_path / "a", auto_map={"AutoTokenizer": "x.Y"}))
     (made(tmp_path / "b") / "tokenization_x.py").write_text("")
     with pytest.raises(IntegrityError, match="never run"):
-        given.find_tokenizer(tmp_path / "b")
+        files.find_tokenizer(tmp_path / "b")
     (tmp_path / "secret").write_text("{}")
     (made(tmp_path / "c") / "added_tokens.json").symlink_to(tmp_path / "secret")
     with pytest.raises(IntegrityError, match="leads out"):
-        given.find_tokenizer(tmp_path / "c")
+        files.find_tokenizer(tmp_path / "c")
 
 
 def test_no_tokenizer_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
-        given.find_tokenizer(tmp_path / "no")
+        files.find_tokenizer(tmp_path / "no")
     with pytest.raises(UsageError, match="holds no tokenizer"):
-        given.find_tokenizer(tmp_path)
+        files.find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')
     with pytest.raises(IntegrityError, match="cannot be opened"):
-        tokenizers.open_codes(tmp_path)
+        open_codes(tmp_path)

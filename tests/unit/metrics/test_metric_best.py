@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmctl.metrics.best import Best, System, best_of, holm
+from llmctl.metrics.best import BestSystem, System, best_of, holm
 from llmctl.metrics.parse import parse_metric
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
@@ -27,7 +27,7 @@ def scored(name: str, answers: list[Answer], metrics: tuple[str, ...]) -> System
     return System(name, answers, score_answers(parsed, answers, IntervalSpec(resamples=0), seed=0).scores)
 
 
-def best(*systems: System, metric: str = "accuracy") -> Best:
+def best(*systems: System, metric: str = "accuracy") -> BestSystem:
     (found,) = best_of([parse_metric(metric)], systems, seed=0)
     return found
 

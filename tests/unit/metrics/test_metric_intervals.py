@@ -13,11 +13,11 @@ from llmctl.metrics.intervals import Rows, interval
 from llmctl.metrics.paired import paired
 from llmctl.metrics.parse import parse_metric
 from llmctl.metrics.scoring import score_answers
-from llmctl.metrics.spec import IntervalSpec, Row
+from llmctl.metrics.spec import IntervalSpec, Statistics
 from llmctl.types import Answer, Interval
 
 
-def mean(total: Row) -> dict[str, float]:
+def mean(total: Statistics) -> dict[str, float]:
     return {"mean": total[0] / total[1]}
 
 
@@ -94,10 +94,10 @@ def test_a_clear_difference_is_found_and_chance_is_not() -> None:
     better = paired(rows_of(base + 0.5 + random.normal(0, 0.1, 200)), rows_of(base), mean, resamples=500, seed=0)[
         "mean"
     ]
-    chance = paired(rows_of(base + random.normal(0, 1, 200)), rows_of(base), mean, resamples=500, seed=0)["mean"]
+    rng = paired(rows_of(base + random.normal(0, 1, 200)), rows_of(base), mean, resamples=500, seed=0)["mean"]
     assert better.difference == pytest.approx(0.5, abs=0.05)
     assert better.p_bootstrap == better.p_randomization == pytest.approx(1 / 501)
-    assert chance.p_randomization > 0.05
+    assert rng.p_randomization > 0.05
 
 
 def test_rows_that_do_not_pair_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree
 
-from llmctl.metrics.parse import GateResult
+from llmctl.gates import GateResult
 from llmctl.metrics.report import github_annotations, junit, markdown
 from llmctl.types import Interval, Score
 

@@ -18,7 +18,7 @@ def task(name: str) -> Task:
 
 
 def texts(segments: Any) -> list[tuple[str, str, bool]]:
-    return [(segment.role, segment.text, segment.learned) for segment in segments]
+    return [(segment.role, segment.text, segment.in_loss) for segment in segments]
 
 
 def test_a_question_learns_its_first_answer_and_every_one_is_right() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from llmctl.errors import DataError, EnvironmentFault, LlmctlError, Stopped
 from llmctl.training import launch
-from llmctl.types import Event, silent
+from llmctl.types import Event, null_sink
 
 WORKERS = """
 import os, signal, time
@@ -77,23 +77,23 @@ def ask_to_stop(event: Event) -> None:
 
 
 def test_what_it_tells_and_returns_arrives(worker: Callable[[str], Worker]) -> None:
-    told: list[Event] = []
-    found = launch.apart(worker("add"), (2, 3), told.append)
+    events: list[Event] = []
+    found = launch.run_in_subprocess(worker("add"), (2, 3), events.append)
     assert found["sum"] == 5
     assert found["pid"] != os.getpid()
-    assert told == [Event("progress", {"done": 2})]
+    assert events == [Event("progress", {"done": 2})]
 
 
 def test_its_peak_memory_is_its_own(worker: Callable[[str], Worker]) -> None:
     held = b"x" * 300_000_000
-    found = launch.apart(worker("measure"), (), silent)
+    found = launch.run_in_subprocess(worker("measure"), (), null_sink)
     assert found["before"] < len(held)
     assert found["after"] >= found["before"] + 0.9 * found["held"]
 
 
 def test_its_error_is_raised_as_it_was(worker: Callable[[str], Worker]) -> None:
     with pytest.raises(DataError, match="no label") as raised:
-        launch.apart(worker("refuse"), (), silent)
+        launch.run_in_subprocess(worker("refuse"), (), null_sink)
     assert (raised.value.where, raised.value.hint) == ("rows.jsonl:7", "give it one")
 
 
@@ -110,28 +110,28 @@ def test_an_end_without_a_result_is_told(
     name: str, kind: type[LlmctlError], words: str, worker: Callable[[str], Worker]
 ) -> None:
     with pytest.raises(kind, match=words) as raised:
-        launch.apart(worker(name), (), silent)
+        launch.run_in_subprocess(worker(name), (), null_sink)
     assert type(raised.value) is kind
 
 
 def test_asked_to_stop_it_is_asked_in_turn(worker: Callable[[str], Worker]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped):
-        launch.apart(worker("wait"), (), ask_to_stop)
+        launch.run_in_subprocess(worker("wait"), (), ask_to_stop)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_asked_at_its_end_it_ends_as_it_would_and_nothing_begins_after_it(worker: Callable[[str], Worker]) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     def ask_once(event: Event) -> None:
-        told.append(event.fields["text"])
-        if len(told) == 1:
+        events.append(event.fields["text"])
+        if len(events) == 1:
             ask_to_stop(event)
 
     with pytest.raises(Stopped):
-        launch.apart(worker("save"), (), ask_once)
-    assert told == ["ready", "saved"]
+        launch.run_in_subprocess(worker("save"), (), ask_once)
+    assert events == ["ready", "saved"]
 
 
 def test_it_does_not_outlive_one_who_cannot_go_on_waiting(worker: Callable[[str], Worker]) -> None:
@@ -142,6 +142,6 @@ def test_it_does_not_outlive_one_who_cannot_go_on_waiting(worker: Callable[[str]
         raise RuntimeError("the terminal is gone")
 
     with pytest.raises(RuntimeError, match="the terminal is gone"):
-        launch.apart(worker("wait"), (), fail)
+        launch.run_in_subprocess(worker("wait"), (), fail)
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from llmctl.training.plan import Budget, Plan, budget, plan
+from llmctl.training.plan import Budget, StepPlan, budget, plan
 from llmctl.training.spec import Schedule
 
 
-def planned(schedule: Schedule, run_budget: Budget) -> Plan:
+def planned(schedule: Schedule, run_budget: Budget) -> StepPlan:
     return plan(
         run_budget=run_budget,
         batch_size=8,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmctl.store import locks
-from llmctl.workflows.compare_checks import run_names
+from llmctl.workflows.compare.checks import run_names
 
 Inside = Callable[..., dict[str, Any]]
 

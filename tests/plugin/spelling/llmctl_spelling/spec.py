@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmctl.config import Spec, Switch, key
+from pydantic import StrictBool
+
+from llmctl.config import Spec, key
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec, Shape
 
 
 class LettersOptions(Spec):
-    lowercase: Switch = key(False, "fold case")
+    lowercase: StrictBool = key(False, "fold case")
 
 
 LETTERS = MetricSpec(
     name="letters",
     scores=("letters",),
     scale="0-1",
-    reads="text",
+    output_type="text",
     higher_is_better=True,
     options=LettersOptions,
     reference="share of letters in their right place",

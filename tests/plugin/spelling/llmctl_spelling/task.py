@@ -19,7 +19,7 @@ class Ending(Task):
 
     def segments(self, record: Record) -> list[Segment]:
         word = record.fields["word"]
-        return [Segment("source", word), Segment("target", word[-1], learned=True)]
+        return [Segment("source", word), Segment("target", word[-1], in_loss=True)]
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"word": prompt}

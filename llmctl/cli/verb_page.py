@@ -1,0 +1,91 @@
+"""The page that every `Verb` has: settings from the command line, its checks, its work, its result."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmctl import config as configuration
+from llmctl.cli import options
+from llmctl.cli.options import Option, Page
+from llmctl.cli.render import draw
+from llmctl.cli.session import Session
+from llmctl.cli.terminal import plain
+from llmctl.errors import UsageError
+from llmctl.verbs import Context, Table, Verb
+
+RESUME, DRY_RUN = "resume", "dry-run"
+
+
+def page_for(verb: Verb[Any]) -> Page:
+    """The page of a verb."""
+    return Page(
+        run=functools.partial(_run, verb),
+        spec=verb.spec,
+        positional=verb.positional,
+        extra=tuple(Option(f"--{name}", text, "Main") for name, text in verb.switches.items()),
+        shared=options.SHARED if verb.writes else (options.CONFIG, options.SET, *options.OUTPUT),
+        examples=verb.examples,
+    )
+
+
+def _run(verb: Verb[Any], session: Session) -> None:
+    on = {name for name in verb.switches if session.extra[name.replace("-", "_")]}
+    if RESUME in on:
+        session = _with_recorded_settings(verb, session)
+    config = session.config(verb.spec)
+    live = _Live() if sys.stdout.isatty() and not session.json else None
+    context = Context(
+        session.emit,
+        force=session.force,
+        offline=session.offline,
+        switches=frozenset(on | ({DRY_RUN} if session.dry_run else set())),
+        interactive=sys.stdin is None or sys.stdin.isatty(),
+        stream=live,
+    )
+    plan = verb.check(config, context)
+    if session.dry_run:
+        found = verb.dry_run(config, plan, context)
+        return session.plan(found.settings, found.facts, found.shown, found.refusal)
+    output = verb.run(config, plan, context)
+    if output.refusal:
+        session.fail(output.refusal, output.document, lambda: show(output.lines()))
+    session.finish(output.document, lambda: show(output.lines()))
+    return None
+
+
+class _Live:
+    """Shows a piece of text on the terminal as soon as it is there."""
+
+    def __call__(self, text: str) -> None:
+        sys.stdout.write(plain(text))
+        sys.stdout.flush()
+
+
+def show(lines: Iterable[str | Table]) -> None:
+    """Lines and tables on standard output. On a terminal, text from data cannot move the cursor or hide."""
+    terminal = sys.stdout.isatty()
+    for line in lines:
+        if isinstance(line, Table):
+            draw(line)
+        else:
+            print(plain(line) if terminal else line)
+
+
+def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:
+    """The settings that the work started with lie under the new ones."""
+    block, what = session.block(), verb.resumes
+    if not isinstance(block.get("out"), str | os.PathLike):
+        raise UsageError(f"--resume needs to know which {what}", hint=f"llmctl {verb.name} --resume DIR")
+    recorded = Path(block["out"]) / "config.yaml"
+    if not recorded.is_file():
+        if "data" not in block:
+            raise UsageError(f"{block['out']} is no {what} that can continue", hint=f"name the folder of a {what}")
+        return session
+    verb.check_same(configuration.read_recipe(recorded).get(verb.name) or {}, block)
+    return replace(session, recipes=(recorded, *session.recipes))

@@ -1,0 +1,83 @@
+"""A tokenizer as encoding needs it: what it was opened as, and the ids that are no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmctl.data.plain import control_tokens
+from llmctl.errors import IntegrityError, UsageError
+from llmctl.store.tokenizers import settings_of
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A tokenizer as encoding needs it. `bos` and `eos` are token ids, `bos` None where there is none."""
+
+    tokenizer: Any
+    """`tokenizers.Tokenizer`, which encodes names of control tokens in text as plain text."""
+    bos: int | None
+    eos: int
+    size: int
+    """One more than the largest id."""
+    control: frozenset[int] = frozenset()
+    """Ids that no text may become."""
+
+    @property
+    def kind(self) -> Any:
+        return np.uint16 if self.size < 65536 else np.uint32
+
+    @property
+    def lead(self) -> int | None:
+        """In packed tasks, the token before the first document where documents share theirs."""
+        return self.eos if self.bos is None or self.bos == self.eos else None
+
+
+def codes_of(tokenizer: Any) -> Codes:
+    """What encoding needs of an opened tokenizer. Raises `UsageError` where it has no token that ends a text."""
+    ends = [each for each in (tokenizer.eos_token_id, tokenizer.sep_token_id) if each is not None]
+    if not ends:
+        raise UsageError(
+            f"the tokenizer of {tokenizer.name_or_path} has no token that ends a text (eos_token or sep_token)",
+            hint="name one in its tokenizer_config.json",
+        )
+    begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    return _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
+
+
+def open_codes(folder: Path) -> Codes:
+    """The same of a folder that `save` or `copy_tokenizer` made, without transformers."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:
+        # tokenizers raises bare `Exception`s for anything wrong with the file.
+        raise IntegrityError(f"the tokenizer cannot be opened: {error}", where=str(path)) from error
+    settings, _ = settings_of(folder)
+
+    def number(name: str) -> int | None:
+        token = settings.get(name)
+        content = token.get("content") if isinstance(token, dict) else token
+        found: int | None = backend.token_to_id(content) if isinstance(content, str) else None
+        return found
+
+    begin, end = number("bos_token"), number("eos_token")
+    if end is None:
+        raise IntegrityError("eos_token is no token of tokenizer.json", where=str(folder / "tokenizer_config.json"))
+    stored = folder / "chat_template.jinja"
+    template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
+    return _codes(backend, begin, end, template if isinstance(template, str) else "")
+
+
+def _codes(backend: Any, bos: int | None, eos: int, template: str) -> Codes:
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
+    return Codes(backend, bos, eos, size, frozenset(control_tokens(backend, template)))

@@ -1,0 +1,180 @@
+"""Gates: a bound on a named number, `bleu>=20`, `kept>=0.9`, `pii==0`, or on its change, `bleu>=baseline-0.5`.
+
+A gate fails closed: a number that is missing, not finite, computed on no rows or not comparable with its baseline does
+not meet it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from llmctl.errors import UsageError
+from llmctl.types import Score
+
+_COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+}
+_BOUNDS: Final = (">=", "<=", ">", "<")
+"""What a measured number can be compared with; an exact one also with `==`."""
+_NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_GATE: Final = re.compile(r"\s*(?P<name>[A-Za-z][\w.-]*)\s*(?P<compare>[<>=!~]+)\s*(?P<bound>.*?)\s*", re.DOTALL)
+_BASELINE: Final = re.compile(rf"baseline(?:\s*(?P<change>[-+*])\s*(?P<by>{_NUMBER}))?")
+_EXAMPLES: Final = "write 'bleu>=20', 'ter<=60' or 'bleu>=baseline-0.5'"
+_EXACT_EXAMPLES: Final = "write 'kept>=0.9', 'pii==0' or 'kept>=baseline-0.01'"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number under the name that gates know it by: a score, a count, a share."""
+
+    name: str
+    value: float
+    n: int | None = None
+    """Rows that it was computed on; None where that is no question, as of a count. A baseline needs the same."""
+    signature: str = ""
+    """What a baseline must share for the two to be comparable."""
+
+
+def of_scores(scores: Iterable[Score]) -> list[Number]:
+    return [Number(score.metric, score.value, score.n, score.signature) for score in scores]
+
+
+def of_counts(counts: Mapping[str, float]) -> list[Number]:
+    """Counts and shares by name."""
+    return [Number(name, value) for name, value in counts.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """Whether a gate was met, and why not. `value` is None where there is no such number."""
+
+    require: str
+    met: bool
+    value: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """`name compare bound`, where bound is `factor * baseline + offset`: a plain number has factor 0."""
+
+    text: str
+    """As the user wrote it."""
+    require: str
+    """As it is reported: without blanks around the comparison."""
+    name: str
+    compare: str
+    factor: float
+    offset: float
+    exact: bool = False
+    """Of counts and shares, which can be equal to a number; a measured score cannot."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def relative(self) -> bool:
+        """Whether it needs the numbers of a baseline."""
+        return bool(self.factor)
+
+    def possible(self, low: float, high: float) -> bool:
+        """Whether a number from `low` to `high` can meet it, as far as that is known without a baseline."""
+        if self.relative:
+            return True
+        if self.compare == "==":
+            return low <= self.offset <= high
+        compare = _COMPARE[self.compare]
+        return compare(low, self.offset) or compare(high, self.offset)
+
+    def check(self, numbers: Sequence[Number], baseline: Sequence[Number] | None = None) -> GateResult:
+        """Met only where every number of that name is there, finite, comparable and within the bound."""
+        found = [number for number in numbers if number.name == self.name]
+        if not found:
+            return GateResult(self.require, False, None, f"there is no {self._noun} {self.name}")
+        results = [self._check_one(number, baseline) for number in found]
+        return next((result for result in results if not result.met), results[0])
+
+    def _check_one(self, number: Number, baseline: Sequence[Number] | None) -> GateResult:
+        bound, obstacle = self._bound(number, baseline)
+        if not math.isfinite(number.value):
+            obstacle = f"{self.name} is {number.value}, not a finite number"
+        elif number.n == 0:
+            obstacle = f"{self.name} was computed on no rows"
+        if obstacle:
+            return GateResult(self.require, False, number.value, obstacle)
+        met = _COMPARE[self.compare](number.value, bound)
+        value_text, bound_text = _distinct_texts(number.value, bound)
+        must = "" if met else "not "
+        return GateResult(
+            self.require, met, number.value, f"{self.name} is {value_text}, {must}{self.compare} {bound_text}"
+        )
+
+    def _bound(self, number: Number, baseline: Sequence[Number] | None) -> tuple[float, str]:
+        """The number to reach, and what stands in the way of comparing."""
+        if not self.relative:
+            return self.offset, ""
+        if baseline is None:
+            return math.nan, "there is no baseline to compare with"
+        named = [each for each in baseline if each.name == self.name]
+        if not named:
+            return math.nan, f"the baseline has no {self._noun} {self.name}"
+        alike = [each for each in named if each.signature == number.signature]
+        if not alike:
+            return math.nan, f"not comparable: {number.signature}, the baseline's is {named[0].signature}"
+        before = alike[0]
+        if before.n != number.n:
+            return math.nan, f"not comparable: {number.n} rows, the baseline has {before.n}"
+        if not math.isfinite(before.value):
+            return math.nan, f"the baseline's {self.name} is {before.value}, not a finite number"
+        return self.factor * before.value + self.offset, ""
+
+    @property
+    def _noun(self) -> str:
+        return "number" if self.exact else "score"
+
+
+def parse_gate(text: str, *, exact: bool = False) -> Gate:
+    """A gate as a person writes it; `exact`: of counts and shares, for which `==` is a comparison. Raises `UsageError`."""
+    examples = _EXACT_EXAMPLES if exact else _EXAMPLES
+    parts = _GATE.fullmatch(text)
+    if not parts:
+        raise UsageError(f"{text!r} is not a gate", hint=examples)
+    name, compare, bound = parts["name"], parts["compare"], parts["bound"]
+    require = f"{name}{compare}{bound}"
+    if compare in ("=", "==", "!=") and not exact:
+        raise UsageError(
+            f"a gate cannot ask for {compare!r} in {text!r}: a score is a measured number, and its last digits are chance",
+            hint=f"ask for a bound: {name}>={bound or '20'}",
+        )
+    able = (*_BOUNDS, "==") if exact else _BOUNDS
+    if compare not in able:
+        raise UsageError(f"no such comparison {compare!r} in {text!r}", hint=f"comparisons: {', '.join(able)}")
+    if re.fullmatch(_NUMBER, bound) and math.isfinite(float(bound)):
+        return Gate(text, require, name, compare, 0.0, float(bound), exact)
+    relative = _BASELINE.fullmatch(bound)
+    by = float(relative["by"]) if relative and relative["by"] else 0.0
+    if not relative or not math.isfinite(by):
+        raise UsageError(f"{bound!r} in {text!r} is neither a number nor a baseline", hint=examples)
+    if relative["change"] == "*":
+        if by <= 0:
+            raise UsageError(f"{text!r} multiplies the baseline by {by:g}", hint="write a factor above 0")
+        return Gate(text, require, name, compare, by, 0.0, exact)
+    return Gate(text, require, name, compare, 1.0, -by if relative["change"] == "-" else by, exact)
+
+
+def _distinct_texts(value: float, bound: float) -> tuple[str, str]:
+    """Both numbers with six digits, or as many as it takes to tell them apart."""
+    for digits in range(6, 17):
+        texts = f"{value:.{digits}g}", f"{bound:.{digits}g}"
+        if texts[0] != texts[1] or value == bound:
+            return texts
+    return repr(value), repr(bound)

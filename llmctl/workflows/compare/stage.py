@@ -1,0 +1,60 @@
+"""`compare` as a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmctl.readable import from_here, number
+from llmctl.verbs import Context, DryRun, Output, Table, Verb
+from llmctl.workflows.compare.spec import CompareConfig
+from llmctl.workflows.settings import places
+
+if TYPE_CHECKING:
+    from llmctl.workflows.compare.run import CompareResult
+
+
+class Compare(Verb[CompareConfig]):
+    name = "compare"
+    spec = CompareConfig
+    positional = "out"
+    switches = {"resume": "continue: llmctl compare --resume DIR, or the same command again"}
+    resumes = "comparison"
+    examples = (
+        "llmctl compare --data data/poems --models rnn,lstm,attention,gpt2,llama --max-tokens 2M --out compare/poems",
+        "llmctl compare --resume compare/poems",
+    )
+
+    def reads(self, config: CompareConfig) -> list[Path]:
+        return places(config.data, *config.models)
+
+    def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        from llmctl.workflows.compare import checks
+
+        checks.check_same(recorded, wanted)
+
+    def check(self, config: CompareConfig, context: Context) -> Any:
+        from llmctl.workflows.compare import checks
+
+        return checks.preflight(
+            config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
+        )
+
+    def dry_run(self, config: CompareConfig, plan: Any, context: Context) -> DryRun:
+        return DryRun(plan.resolved, plan.to_dict())
+
+    def run(self, config: CompareConfig, plan: Any, context: Context) -> Output:
+        from llmctl.workflows.compare import run
+
+        result = run.compare(plan, context.emit, force=context.force)
+        return Output(result.document, lambda: _lines(result), run.refusal(result) if result.failed else None)
+
+
+def _lines(result: CompareResult) -> list[str | Table]:
+    from llmctl.workflows.compare import report
+
+    headings = report.headings(result.document)
+    table = Table(headings, report.cells(result.document, result.titles), range(1, len(headings)), split=True)
+    place = f"{from_here(result.document['out'])}/compare.md  ({number(result.document['seconds'])} s)"
+    return [table, *report.remarks(result.document, result.titles), place]

@@ -1,0 +1,194 @@
+"""What can be found wrong with an `eval` before anything slow starts: imports nothing heavy, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl.config import Spec
+from llmctl.data import predictions as pairs
+from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, UsageError
+from llmctl.gates import Gate
+from llmctl.metrics import parse
+from llmctl.metrics.spec import MetricSpec
+from llmctl.models.resolve import is_costly, open_weights
+from llmctl.store import atomic, runs
+from llmctl.store.prepared import Prepared, is_prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import EventSink, null_sink
+from llmctl.workflows.compatibility import unreadable
+from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.inference.model import ModelHandle, find_model
+
+Metrics = list[tuple[MetricSpec, Spec]]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPlan:
+    """What was found sound before anything slow."""
+
+    metrics: Metrics
+    gates: tuple[Gate, ...]
+    handle: ModelHandle | None
+    out: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.handle.task.name if self.handle else None,
+            "metrics": [parse.label(*each) for each in self.metrics],
+            "gates": [gate.require for gate in self.gates],
+            "out": str(self.out) if self.out else None,
+        }
+
+
+def preflight(config: EvalConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> EvalPlan:
+    """Everything that can be checked without torch; raises all that is wrong."""
+    _check_sides(config)
+    collector = ErrorCollector()
+    handle = _model(config, collector, offline=offline, emit=emit)
+    for key, path in (("predictions", config.predictions), ("baseline", config.baseline)):
+        if path is not None:
+            collector.check(key, pairs.check_file, path, "predictions")
+    for path in config.references:
+        collector.check("references", pairs.check_file, path, "references")
+    metrics = None
+    if handle is not None or config.model is None:
+        metrics = collector.check("metric", metrics_of, config, handle.task if handle else None)
+    if metrics is not None:
+        collector.check("require", _check_gates, config, metrics)
+    out = config.out or _out(config)
+    if out is not None:
+        collector.check("out", _check_out, config, out, force=force)
+    for key, path in (("junit", config.junit), ("markdown", config.markdown)):
+        if path is not None:
+            collector.check(key, _check_report, config, path, force=force)
+    if config.junit is not None and config.markdown is not None:
+        collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
+    collector.raise_all()
+    assert metrics is not None
+    return EvalPlan(metrics, config.require, handle, out)
+
+
+def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
+    parse.check_gates(config.require, [spec for spec, _ in metrics], baseline=config.baseline is not None)
+
+
+def _inputs(config: EvalConfig) -> list[Path]:
+    return [each for each in (config.predictions, config.baseline, config.data, *config.references) if each is not None]
+
+
+def _check_report(config: EvalConfig, path: Path, *, force: bool) -> None:
+    atomic.refuse_same(path, _inputs(config))
+    if path.is_dir():
+        raise UsageError(f"the report {path} is a folder", hint="name a file")
+    atomic.refuse_existing(path, force=force)
+    atomic.check_writable(path)
+
+
+def _check_out(config: EvalConfig, out: Path, *, force: bool) -> None:
+    if config.out is not None:
+        atomic.refuse_existing(out, force=force, marker="scores.json")
+        atomic.refuse_same(out, _inputs(config))
+    atomic.check_writable(out)
+
+
+def _check_sides(config: EvalConfig) -> None:
+    faults: list[Fault] = []
+    if (config.model is None) == (config.predictions is None):
+        faults.append(Fault("", "eval takes either --model with --data, or --predictions with --references"))
+    elif config.model is not None and config.data is None:
+        faults.append(Fault("data", "is required with --model", "a prepared folder or a file of records"))
+    elif config.predictions is not None and not config.references:
+        faults.append(Fault("references", "are required with --predictions"))
+    if config.model is not None and config.references:
+        faults.append(Fault("references", "are for --predictions", "a model is scored against the records of --data"))
+    if config.predictions is not None and config.data is not None:
+        faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
+    if config.instruction is not None and config.model is None:
+        faults.append(Fault("instruction", "is for --model", "predictions are scored as they are"))
+    if config.baseline is not None and config.predictions is None:
+        faults.append(Fault("baseline", "is compared with --predictions"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _model(config: EvalConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> ModelHandle | None:
+    """The model and the data that it is asked, found to belong together; None without a model, or where one is not
+    sound."""
+    if config.model is None:
+        return None
+    data = collector.check("data", _data, config)
+    if not collector.ok and is_costly(config.model):
+        return None
+    if data is None:
+        # What the model would be asked may not be known.
+        collector.check("model", open_weights, config.model, base=config.base, offline=offline, emit=emit)
+        return None
+    return collector.check("model", _open_model, config, data, offline=offline, emit=emit)
+
+
+def _data(config: EvalConfig) -> Prepared | Path:
+    """A prepared folder, or a file of records."""
+    assert config.data is not None
+    if not is_prepared(config.data):
+        if not config.data.exists():
+            raise UsageError(f"no such data: {config.data}", hint="a prepared folder or a file of records")
+        return config.data
+    prepared = open_prepared(config.data)
+    if not prepared.manifest.splits.get(config.split):
+        raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
+    return prepared
+
+
+def _open_model(config: EvalConfig, data: Prepared | Path, *, offline: bool, emit: EventSink) -> ModelHandle:
+    """The model, found to belong to the data."""
+    assert config.model is not None
+    if isinstance(data, Path):
+        handle = find_model(
+            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
+        )
+        if handle.task.labelled and handle.family != "encoder" and not (config.labels or handle.labels):
+            return handle  # chooses among the labels of the records, which are read later
+        return handle.choosing(config.labels, calibrate=config.calibrate)
+    prepared_for = data.manifest.task
+    handle = find_model(
+        config.model,
+        task=config.task,
+        otherwise=prepared_for,
+        instruction=config.instruction,
+        base=config.base,
+        offline=offline,
+        emit=emit,
+    )
+    if handle.task.name != prepared_for:
+        raise UsageError(f"the model answers {handle.task.name}, {config.data} was prepared for {prepared_for}")
+    labels = config.labels or (() if handle.labels else data.manifest.labels)
+    return handle.choosing(labels, calibrate=config.calibrate)
+
+
+def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
+    """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
+    found = [(each.spec, each.options) for each in config.metric]
+    if not found and task is not None:
+        found = [parse.parse_metric(each) for each in task.metrics]
+    if not found:
+        gates = dict.fromkeys(parse.request_score(gate.name).spec.name for gate in config.require)
+        named = " ".join(f"--metric {name}" for name in gates or ("bleu",))
+        raise UsageError("eval of files needs a metric", hint=f"{named}; see: llmctl list metrics")
+    wrong = [spec.name for spec, _ in found if spec.output_type == "likelihood"] if config.model is None else []
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} needs a model: likelihoods are not in a file of predictions")
+    if task is not None and (reasons := [why for spec, _ in found if (why := unreadable(spec, task))]):
+        raise UsageError("; ".join(reasons), hint=f"metrics of the task: {', '.join(task.metrics)}")
+    return found
+
+
+def _out(config: EvalConfig) -> Path | None:
+    """Scores of a run's model are kept in the run, a folder for each time."""
+    if config.model is None or not (Path(config.model) / runs.RUN).is_file():
+        return None
+    folder = Path(config.model) / "evals"
+    name = f"{config.split}-{runs.now().replace(':', '').replace('-', '')}"
+    numbers = ("", *(f"-{number}" for number in range(2, 10_000)))
+    return next(folder / (name + number) for number in numbers if not (folder / (name + number)).exists())

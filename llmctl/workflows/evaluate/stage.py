@@ -1,0 +1,91 @@
+"""`eval` as a verb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmctl.readable import from_here, number
+from llmctl.verbs import Context, Output, Table, Verb
+from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.settings import places
+
+if TYPE_CHECKING:
+    from llmctl.workflows.evaluate.run import EvalResult
+
+
+class Evaluate(Verb[EvalConfig]):
+    name = "eval"
+    spec = EvalConfig
+    examples = (
+        "llmctl eval --model runs/en-zh --data data/en-zh --metric bleu --metric chrf",
+        "llmctl eval --predictions out.txt --references ref.txt --metric bleu:tokenize=zh --require 'bleu>=20'",
+        "llmctl eval --model runs/new --data data/en-zh --baseline old.jsonl --require 'bleu>=baseline-0.5'",
+    )
+
+    def reads(self, config: EvalConfig) -> list[Path]:
+        return places(config.model, config.data, config.predictions, config.baseline, *config.references)
+
+    def placed(self, config: EvalConfig, recipe: str, runs_made: Sequence[Path]) -> EvalConfig:
+        """Scores of a run's model are kept in the run, in one place a recipe, so that they can be found again."""
+        from llmctl.store import runs
+
+        if config.out is not None or config.model is None:
+            return config
+        model = Path(config.model)
+        made_here = any(os.path.abspath(each) == os.path.abspath(model) for each in runs_made)
+        if not made_here and not (model / runs.RUN).is_file():
+            return config
+        return config.replace(out=model / "evals" / f"{recipe}-{config.split}")
+
+    def check_early(self, config: EvalConfig) -> None:
+        from llmctl.store import atomic
+        from llmctl.workflows.evaluate import checks
+
+        if config.metric:
+            checks.metrics_of(config, None)
+        if config.out is not None:
+            atomic.refuse_same(config.out, places(config.data, config.predictions, config.baseline, *config.references))
+
+    def summary(self, document: Mapping[str, Any]) -> list[str]:
+        return [f"{score['metric']} {number(score['value'])}  ({score['signature']})" for score in document["scores"]]
+
+    def check(self, config: EvalConfig, context: Context) -> Any:
+        from llmctl.workflows.evaluate import checks
+
+        return checks.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
+
+    def run(self, config: EvalConfig, plan: Any, context: Context) -> Output:
+        from llmctl.workflows.evaluate import run
+
+        result = run.evaluate(config, plan, context.emit, force=context.force)
+        return Output(result.document(), lambda: _lines(result), run.finish(result))
+
+
+def _lines(result: EvalResult) -> list[str | Table]:
+    from llmctl.metrics.report import shown
+
+    level = result.scores[0].ci.level if result.scores and result.scores[0].ci else None
+    rows = [
+        (
+            score.metric,
+            shown(score),
+            f"{number(score.ci.low)} – {number(score.ci.high)}" if score.ci else "",
+            score.n,
+            score.signature,
+        )
+        for score in result.scores
+    ]
+    found: list[str | Table] = [
+        Table(("metric", "value", "95 % interval" if level == 0.95 else "interval", "n", "signature"), rows, (1, 3))
+    ]
+    found += [
+        f"{each['metric']}: {number(each['difference'])} against the baseline, "
+        f"p {number(each['p_bootstrap'])} (bootstrap), {number(each['p_randomization'])} (randomisation)"
+        for each in result.comparison
+    ]
+    found += [f"{'met' if gate.met else 'NOT MET'}: {gate.require}" for gate in result.gates]
+    found += [f"predictions: {from_here(result.predictions)}"] if result.predictions else []
+    return found

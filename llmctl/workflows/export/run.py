@@ -1,0 +1,103 @@
+"""`merge`: plain weights of an adapter on its base, or of a GGUF file: a model folder like any other."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.errors import UsageError
+from llmctl.models.resolve import PARENT_PATH, convert, gguf_file, open_weights
+from llmctl.models.spec import HUB
+from llmctl.store import adapters as store
+from llmctl.store import atomic
+from llmctl.store.models import ModelFolder, write_card
+from llmctl.types import Event, EventSink, null_sink
+from llmctl.workflows.export.spec import MergeConfig
+
+MARKER: Final = "config.json"
+"""What tells a model folder, which `--force` replaces, from any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergePlan:
+    """What was found sound: an adapter with its base, or a GGUF file."""
+
+    adapter: ModelFolder | None
+    file: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--dry-run` tells."""
+        if self.adapter is None:
+            return {"gguf": str(self.file)}
+        return {"adapter": str(self.adapter.path), "base": str(self.adapter.base)}
+
+
+def preflight(config: MergeConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> MergePlan:
+    """Check all that can be checked before torch is imported.
+
+    Raises `UsageError` for weights that are whole already, and what `open_weights` does.
+    """
+    file = None if config.model.startswith(HUB) else gguf_file(Path(config.model).expanduser())
+    if file is not None:
+        _check_output(config, [file], force=force)
+        return MergePlan(None, file)
+    adapter = open_weights(config.model, base=config.base, offline=offline, emit=emit)
+    if adapter.base is None:
+        raise UsageError(f"{config.model} is no adapter: its weights are whole already", hint="name it as it is")
+    _check_output(config, [adapter.path, *adapter.base.glob("*.safetensors")], force=force)
+    return MergePlan(adapter, None)
+
+
+def _check_output(config: MergeConfig, inputs: list[Path], *, force: bool) -> None:
+    atomic.refuse_same(config.out, inputs)
+    atomic.refuse_existing(config.out, force=force, marker=MARKER)
+    atomic.check_writable(config.out, bytes_needed=sum(each.stat().st_size for each in inputs if each.is_file()))
+
+
+def merge(config: MergeConfig, plan: MergePlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
+    """Make the folder. Weights are float32: a sum rounded to bfloat16 would lose what a small update says."""
+    started = time.monotonic()
+    with atomic.atomic_folder(config.out, force=force, marker=MARKER) as folder:
+        if plan.adapter is None:
+            assert plan.file is not None
+            emit(Event("note", {"text": f"converting {plan.file} to safetensors in float32"}))
+            convert(plan.file, folder)
+        else:
+            _merge(plan.adapter, folder)
+        weights = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
+    return {
+        "model": str(config.out),
+        "dtype": "float32",
+        "weights_bytes": weights,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _merge(source: ModelFolder, folder: Path) -> None:
+    """Weights, config and generation settings of the base with the adapter in them; tokenizer and card of the adapter."""
+    from llmctl.models import pretrained
+    from llmctl.models.adapters import with_adapter
+    from llmctl.store.tokenizers import copy_tokenizer
+
+    card = source.card
+    pretrained.save(with_adapter(source), folder)
+    copy_tokenizer(source.path, folder)
+    adapter = atomic.sha256(source.path / store.WEIGHTS)
+    if card is not None:
+        parents = {name: value for name, value in card.parents.items() if name != PARENT_PATH}
+        write_card(folder, card.replace(parents=parents | {"adapter": adapter}))
+    atomic.write_text(folder / "README.md", _readme(source, adapter))
+
+
+def _readme(source: ModelFolder, adapter: str) -> str:
+    """The model card: the adapter's own, where it has one, and what was done since."""
+    own = source.path / "README.md"
+    about = own.read_text(encoding="utf-8") if own.is_file() else f"# {source.path.name}\n"
+    return f"""{about.rstrip()}
+
+## Merged
+
+The adapter (weights sha256 {adapter}) is added to the weights of its base: this folder stands alone.
+"""

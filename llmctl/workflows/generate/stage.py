@@ -1,0 +1,66 @@
+"""`generate` as a verb."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl.verbs import Context, Output, Verb
+from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.settings import places
+
+
+class Generate(Verb[GenerateConfig]):
+    name = "generate"
+    spec = GenerateConfig
+    examples = (
+        "llmctl generate --model runs/poems --prompt 床前明月光 --temperature 0.8",
+        "llmctl generate --model runs/en-zh --input test.jsonl --output answers.jsonl",
+        "cat questions.txt | llmctl generate --model runs/qa --num-beams 4",
+    )
+
+    def reads(self, config: GenerateConfig) -> list[Path]:
+        return places(config.model, config.input)
+
+    def makes(self, config: GenerateConfig) -> Path | None:
+        return config.output
+
+    def repeatable(self, config: GenerateConfig) -> bool:
+        from llmctl.data.sources import STDIN
+
+        return config.input != STDIN
+
+    def check_early(self, config: GenerateConfig) -> None:
+        from llmctl.store import atomic
+
+        if config.output is not None:
+            atomic.refuse_same(config.output, places(config.input))
+
+    def summary(self, document: Mapping[str, Any]) -> list[str]:
+        return [json.dumps(row, ensure_ascii=False) for row in document["completions"]]
+
+    def check(self, config: GenerateConfig, context: Context) -> Any:
+        from llmctl.workflows.generate import run
+
+        return run.preflight(
+            config,
+            force=context.force,
+            offline=context.offline,
+            stdin_is_tty=context.interactive,
+            emit=context.emit,
+        )
+
+    def run(self, config: GenerateConfig, plan: Any, context: Context) -> Output:
+        from llmctl.workflows.generate import run
+
+        result = run.generate(config, plan, context.emit, stream=context.stream)
+
+        def lines() -> list[str]:
+            if config.output is not None:
+                count = len(result.completions)
+                return [f"{count:,} answer{'s'[: count != 1]}: {config.output}"]
+            return [""] if result.streamed else list(result.lines())
+
+        return Output(result.document(), lines)

@@ -1,0 +1,226 @@
+"""How records are put to a model, before its weights are needed: requests to answer, and stretches to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoConfig
+
+import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
+from llmctl.data.clean import Cleaner
+from llmctl.data.layout import Layout, layout_for
+from llmctl.data.plain import unknown_id
+from llmctl.data.spec import Clean
+from llmctl.data.tokenizers import load_tokenizer
+from llmctl.errors import DataError, PromptTooLong, UsageError
+from llmctl.tasks.spec import Task
+from llmctl.types import Event, EventSink, Record, Request, Segment, Tokens, null_sink
+from llmctl.workflows.inference.model import ModelHandle
+
+WINDOW_WITHOUT_CONTEXT: Final = 2048
+"""Tokens that a model without a longest sequence reads at once when a document is scored."""
+
+SHOWN: Final = 40
+"""Characters of a text in a message about it."""
+
+
+class ScoringRequests(NamedTuple):
+    """Requests that together score a record, and the UTF-8 bytes of the text that their answers are the tokens of."""
+
+    requests: list[Request]
+    bytes: int
+
+
+class RequestBuilder:
+    """Lays records of a task out as training did."""
+
+    def __init__(
+        self,
+        task: Task,
+        layout: Layout,
+        *,
+        clean: Clean | None = None,
+        block_size: int | None = None,
+        labels: Sequence[str] = (),
+        calibrate: bool = False,
+        emit: EventSink = null_sink,
+    ) -> None:
+        """`clean`: how text was cleaned before it was learned; None: not at all.
+
+        `labels`: the answers that a model without a head for them chooses among, by their likelihoods; `calibrate`:
+        by how much likelier the text makes each than an empty text does. `block_size`: tokens of the blocks that were
+        learned.
+        """
+        self.task, self.layout, self.emit, self.calibrate = task, layout, emit, calibrate
+        self.block_size = block_size
+        self.labels = tuple(labels) if task.labelled and layout.family != "encoder" else ()
+        self._answers = [layout.answer(label) for label in self.labels]
+        self._room = max(map(len, self._answers), default=None)
+        self._clean = Cleaner(clean) if clean else None
+        # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
+        self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
+        self._uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
+        self._unknown = unknown_id(layout.tokenizer.backend_tokenizer)
+        self._warned_cut = self._warned_unknown = False
+
+    def generation_request(self, record: Record) -> Request:
+        """The record as the model is asked, cut to the context as in training. That a text was cut, or is mostly unknown
+        to the tokenizer, is told once.
+
+        Raises `DataError` for a record that lacks what is asked by, or a text to be continued that does not fit.
+        """
+        segments = self._prompt_segments(record)
+        parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
+        self._warn_unknown(record, segments, parts)
+        ids, context = self._uncut.prompt_of(parts), self.layout.context
+        room = (self._room or 1) if self.layout.family == "decoder" else 0
+        if context is not None and len(ids) > context - room:
+            if self.task.packed:
+                raise PromptTooLong(len(ids), context, where=record.origin or record.id)
+            self._warn_cut(context)
+            ids = self.layout.prompt(segments, room=self._room)
+        return Request(record.id, ids)
+
+    def label_requests(self, request: Request) -> list[Request]:
+        """Each label as the answer to a request, in their order."""
+        return [Request(request.id, request.input_ids, answer) for answer in self._answers]
+
+    def null_prompt(self) -> Request:
+        """The request with an empty text."""
+        return Request("", self.layout.prompt(self.task.prompt(Record("", self.task.record_of("")))))
+
+    def length(self, record: Record) -> int:
+        """Tokens of the record as the model is asked, whether or not the context holds them."""
+        return len(self._uncut.prompt(self._prompt_segments(record)))
+
+    def _prompt_segments(self, record: Record) -> list[Segment]:
+        self.task.check(record, self.task.prompt_columns())
+        segments = self.task.prompt(_cleaned(record, self._clean_prompt))
+        if not segments:
+            raise DataError("the record asks nothing", where=record.origin or record.id)
+        return segments
+
+    def _warn_cut(self, context: int) -> None:
+        if not self._warned_cut:
+            self._warned_cut = True
+            self.emit(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
+
+    def _warn_unknown(self, record: Record, segments: Sequence[Segment], parts: Sequence[Tokens]) -> None:
+        """Say of the first text that it is unknown to the tokenizer: half of its tokens or more, blanks and punctuation
+        not counted."""
+        if self._warned_unknown or self._unknown is None:
+            return
+        for segment, part in zip(segments, parts, strict=True):
+            unknown = sum(each == self._unknown for each in part.ids)
+            if segment.text.strip() and unknown and unknown >= sum(map(self._is_visible, part.ids)):
+                self._warned_unknown = True
+                text = segment.text if len(segment.text) <= SHOWN else f"{segment.text[:SHOWN]}…"
+                where = record.origin or record.id
+                message = f"{where}: {unknown:,} of {len(part.ids):,} tokens are unknown to the tokenizer: {text!r}"
+                self.emit(Event("warning", {"text": message}))
+                return
+
+    def _is_visible(self, token: int) -> bool:
+        """Whether a token is known, and more than blanks and punctuation."""
+        return token != self._unknown and any(map(str.isalnum, self.layout.tokenizer.decode([token])))
+
+    def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
+        """What the record teaches, as requests that together score each token of it once: see `spans`.
+
+        Nothing of an answer is cut away, so the bytes are those of all of its text, cleaned as the model learned it.
+
+        Raises `DataError` for a record that lacks a field, or whose target does not fit the context.
+        """
+        self.task.check(record)
+        segments = self.task.segments(_cleaned(record, self._clean))
+        count = sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
+        parts = self._uncut.tokens(segments)
+        self._warn_unknown(record, segments, parts)
+        sample = self._uncut.sample(parts)
+        ids = sample.input_ids.tolist()
+        if self.layout.family == "decoder":
+            requests = [
+                Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
+                for start, end in _runs(sample.loss_mask)
+                for begin, first, last in spans(start, end, window, stride)
+            ]
+            return ScoringRequests(requests, count)
+        target, context = sample.target_ids.tolist(), self.layout.context
+        if context is not None and len(target) > context:
+            raise DataError(
+                f"the answer's {len(target):,} tokens are more than the model's context of {context:,}",
+                where=record.origin or record.id,
+            )
+        if context is not None and len(ids) > context:
+            self._warn_cut(context)
+            ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
+        return ScoringRequests([Request(record.id, tuple(ids), tuple(target))], count)
+
+    def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
+        """Window and stride: as long as the blocks that were learned (the context where that is not known) and half
+        the window unless given. Raises `UsageError` for impossible ones."""
+        context = self.layout.context
+        window = window or self.block_size or context or WINDOW_WITHOUT_CONTEXT
+        if context is not None and window > context:
+            raise UsageError(f"a window of {window:,} tokens is more than the model's context of {context:,}")
+        stride = stride or max(1, window // 2)
+        if stride > window:
+            raise UsageError(f"a stride of {stride:,} tokens skips some of a window of {window:,}")
+        return window, stride
+
+
+def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
+    if cleaner is None:
+        return record
+    return Record(record.id, {name: cleaner.value(value) for name, value in record.fields.items()}, record.origin)
+
+
+def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Cut the scoring of the tokens [start, end) of a sequence into passes that a window holds.
+
+    Yields (begin, first, last): given the tokens [begin, first), the tokens [first, last) are scored. Each pass reads at
+    most `window` tokens (its last one is only scored). The first pass scores all that the window holds, each later one
+    `stride` more, so that every token has at least `window - stride` tokens before it, or all there are.
+    """
+    first = max(start, 1)  # nothing stands before the first token
+    last = min(end, max(window + 1, first + stride))
+    while first < end:
+        yield max(0, last - window - 1), first, last
+        first, last = last, min(end, last + stride)
+
+
+def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Stretches [start, end) of True."""
+    edges = np.flatnonzero(np.diff(loss_mask, prepend=False, append=False))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def open_request_builder(
+    handle: ModelHandle, *, calibrate: bool = False, emit: EventSink = null_sink
+) -> RequestBuilder:
+    """The way a model folder is asked: its tokenizer, arrangement and context.
+
+    Raises `UsageError` with both numbers where tokenizer and model do not belong together.
+    """
+    tokenizer = load_tokenizer(handle.folder.path)
+    handle.check_vocabulary(len(tokenizer))
+    config = AutoConfig.from_pretrained(str(handle.folder.architecture), local_files_only=True, trust_remote_code=False)
+    # No such setting: a recurrent model, or one with relative positions, which takes sequences of any length.
+    context = getattr(config, "max_position_embeddings", None)
+    card = handle.folder.card
+    clean = Clean.model_validate(card.clean) if card and card.clean else None
+    block = card.block_size if card else None
+    layout = layout_for(
+        tokenizer,
+        handle.family,
+        packed=handle.task.packed,
+        prompt_format=handle.prompt_format,
+        context=context,
+        instruction=handle.instruct(),
+    )
+    return RequestBuilder(
+        handle.task, layout, clean=clean, block_size=block, labels=handle.labels, calibrate=calibrate, emit=emit
+    )

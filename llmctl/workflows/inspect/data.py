@@ -1,0 +1,232 @@
+"""`show data`: one record as a model sees it in training, token by token, with what is learned marked."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from llmctl import registry
+from llmctl.data.alphabet import BYTES
+from llmctl.data.batches import Blocks, Records
+from llmctl.data.codes import codes_of
+from llmctl.data.encode import TokenEncoder, encode_split
+from llmctl.data.examples import examples
+from llmctl.data.layout import Sample, layout_for
+from llmctl.data.spec import SPLITS
+from llmctl.data.text import read_text
+from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.tokens import TokenStore
+from llmctl.errors import DataError, UsageError
+from llmctl.models import families
+from llmctl.models.resolve import open_weights
+from llmctl.models.spec import HUB, ModelSpec
+from llmctl.store import atomic
+from llmctl.store.prepared import Prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import IGNORED, Examples, Family
+from llmctl.workflows.compatibility import check_able, check_instruction, resolve_instruction
+
+_VALUE_OF = {character: value for value, character in enumerate(BYTES)}
+_BROKEN = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFormat:
+    """Who reads the record: a model as far as its config and its tokenizer say."""
+
+    name: str | None
+    family: Family
+    kind: str
+    """The architecture, as config.json or the registry names it."""
+    context: int | None
+    tokenizer: Path
+    prompt_format: str | None = None
+    instruction: str | None = None
+    corruption: float | None = None
+
+
+def show_data(
+    data: Path,
+    *,
+    index: int = 0,
+    split: str = "train",
+    model: str | None = None,
+    instruction: str | None = None,
+    offline: bool = False,
+) -> dict[str, Any]:
+    """The document of `show data`.
+
+    `tokens` has a row for each: `id`, `text`, `learned`; `part` (source or target) of an encoder-decoder's; `target`,
+    what has to be said in the place of a hidden one. `label` is what a classifier has to name.
+
+    `model`: a run, a model folder, `hf:ID` or an architecture; without one the family that fits the task best reads.
+    `instruction`: what it is told in the place of what it learned, or of the task's own.
+    Raises `UsageError` for what is not there or cannot read the task, `ConfigError` for an instruction that is not read,
+    and what opening the data and the model raises.
+    """
+    prepared = open_prepared(data)
+    task: Task = registry.load("tasks", prepared.manifest.task)()
+    if split not in SPLITS:
+        raise UsageError(f"no such split: {split}", hint=f"splits: {', '.join(SPLITS)}")
+    if not task.packed and (records := prepared.manifest.splits.get(split)):
+        _check_index(index, records, split)
+    reader = _reader(prepared, task, model, offline=offline)
+    check_instruction(instruction, task, reader.family, reader.tokenizer, prompt_format=reader.prompt_format)
+    if task.packed and reader.family == "decoder" and reader.tokenizer == prepared.tokenizer:
+        with _store(prepared, task, split, None, reader.tokenizer) as store:
+            _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
+    tokenizer = load_tokenizer(reader.tokenizer)
+    labels = prepared.manifest.labels if task.labelled else ()
+    layout = layout_for(
+        tokenizer,
+        reader.family,
+        packed=task.packed,
+        prompt_format=reader.prompt_format,
+        context=reader.context,
+        instruction=resolve_instruction(task, labels, instruction, reader.instruction),
+    )
+    denoising = families.denoising_of(reader.family, reader.kind, reader.corruption) if task.packed else None
+    with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
+        source = examples(store, layout, block_size=prepared.manifest.block_size, denoising=denoising)
+        _check_index(index, len(source), split)
+        rows = _rows(source, index, reader.family, tokenizer)
+        label = prepared.manifest.labels[store.label(index)] if task.labelled and reader.family == "encoder" else None
+        found = len(source)
+    return {
+        "data": str(data),
+        "split": split,
+        "index": index,
+        "examples": found,
+        **({} if task.packed else {"record": next(islice(read_text(prepared.text(split)), index, None)).id}),
+        "task": task.name,
+        "model": reader.name,
+        "family": reader.family,
+        "style": layout.prompt_format,
+        **({} if label is None else {"label": label}),
+        "learned": sum(row["learned"] for row in rows),
+        "tokens": rows,
+    }
+
+
+def _check_index(index: int, count: int, split: str) -> None:
+    """Raise `UsageError` for the number of an example that there is not."""
+    if not 0 <= index < count:
+        what = f"{count:,} examples, 0 to {count - 1:,}" if count else "no examples"
+        raise UsageError(f"there is no number {index} in the split {split}: it has {what}", hint="--index 0")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Who reads
+
+
+def _reader(prepared: Prepared, task: Task, model: str | None, *, offline: bool) -> ModelFormat:
+    if model is None:
+        return ModelFormat(None, task.families[0], "", None, prepared.tokenizer)
+    if registry.looks_like_path(model) or model.startswith(HUB):
+        reader = _pretrained(prepared, task, model, offline=offline)
+    else:
+        name, _, size = model.partition(":")
+        spec: ModelSpec = registry.load("models", name)
+        if size and size not in spec.sizes:
+            raise UsageError(f"{name} has no size {size!r}", hint=f"sizes: {', '.join(spec.sizes)}")
+        context = spec.sizes[size or spec.default_size].context
+        reader = ModelFormat(model, spec.family, spec.name, context, prepared.tokenizer)
+    check_able(model, task, reader.family, reader.kind)
+    return reader
+
+
+def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) -> ModelFormat:
+    folder = open_weights(model, offline=offline)
+    card = folder.card if folder.card and folder.card.task == task.name else None
+    family = folder.card.family if folder.card else families.family_of(folder.config)
+    if family not in get_args(Family):
+        raise UsageError(f"no such family: {family!r}", hint=f"{folder.path}/llmctl.json is not what llmctl wrote")
+    tokenizer = folder.path if folder.has_tokenizer else prepared.tokenizer
+    return ModelFormat(
+        model,
+        cast(Family, family),
+        str(folder.config.get("model_type", "")),
+        folder.config.get("max_position_embeddings") or folder.config.get("n_positions"),
+        prepared.tokenizer if _same(tokenizer, prepared.tokenizer) else tokenizer,
+        card.style if card else None,
+        card.instruction if card else None,
+        card.corruption if card else None,
+    )
+
+
+def _same(one: Path, other: Path) -> bool:
+    files = [folder / "tokenizer.json" for folder in (one, other)]
+    return all(each.is_file() for each in files) and atomic.sha256(files[0]) == atomic.sha256(files[1])
+
+
+@contextlib.contextmanager
+def _store(prepared: Prepared, task: Task, split: str, tokenizer: Any, folder: Path) -> Iterator[TokenStore]:
+    """The split's tokens: as they were prepared, or encoded anew for a model with another tokenizer."""
+    if not prepared.manifest.splits.get(split):
+        raise DataError(f"the {split} split is empty", where=str(prepared.path), hint="name another: --split")
+    if folder == prepared.tokenizer:
+        yield TokenStore.open(prepared.tokens, split)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        encoder, labels = TokenEncoder(codes_of(tokenizer)), prepared.manifest.labels
+        encode_split(task, prepared.text(split), encoder, Path(made), split, labels=labels)
+        yield TokenStore.open(Path(made), split)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What is read
+
+
+def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
+    if isinstance(source, Records):
+        return _of_sample(source.layout.sample(source.store.record(index)), family, tokenizer)
+    arrays = source.arrays([index])
+    shown = int(arrays["attention_mask"][0].sum()) if "attention_mask" in arrays else None  # what is behind is padding
+    inputs, targets = arrays["input_ids"][0, :shown].tolist(), arrays["labels"][0].tolist()
+    if family == "decoder":
+        # Labels are the successors already: what comes after the first token is what is learned.
+        whole_block = [*inputs[:1], *(label for label in targets if label != IGNORED)]
+        return _pieces(whole_block, [False] + [True] * (len(whole_block) - 1), tokenizer)
+    if family == "encoder-decoder":
+        return _pair(inputs, [label for label in targets if label != IGNORED], tokenizer)
+    targets = targets[:shown]
+    rows = _pieces(inputs, [label != IGNORED for label in targets], tokenizer)
+    for row, label in zip(rows, targets, strict=True):
+        if label != IGNORED:
+            row["target"] = text_of(tokenizer, label)
+    return rows
+
+
+def _of_sample(sample: Sample, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
+    if family == "encoder-decoder":
+        return _pair(sample.input_ids.tolist(), sample.target_ids.tolist(), tokenizer)
+    return _pieces(sample.input_ids.tolist(), sample.loss_mask.tolist(), tokenizer)
+
+
+def _pair(source: Sequence[int], target: Sequence[int], tokenizer: Any) -> list[dict[str, Any]]:
+    source_row = _pieces(source, [False] * len(source), tokenizer)
+    targets = _pieces(target, [True] * len(target), tokenizer)
+    return [{**row, "part": part} for part, rows in (("source", source_row), ("target", targets)) for row in rows]
+
+
+def _pieces(ids: Sequence[int], in_loss: Iterable[bool], tokenizer: Any) -> list[dict[str, Any]]:
+    return [
+        {"id": number, "text": text_of(tokenizer, number), "learned": bool(mark)}
+        for number, mark in zip(ids, in_loss, strict=True)
+    ]
+
+
+def text_of(tokenizer: Any, number: int) -> str:
+    """The text of a token; bytes that are no whole character as escapes."""
+    text: str = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    if text and _BROKEN not in text:
+        return text
+    piece: str = tokenizer.convert_ids_to_tokens(number)
+    if not all(character in _VALUE_OF for character in piece):
+        return piece
+    return "".join(f"\\x{_VALUE_OF[character]:02x}" for character in piece)

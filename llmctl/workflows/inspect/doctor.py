@@ -1,0 +1,241 @@
+"""What this machine and installation can do: every finding with its cure. Nothing is changed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from llmctl import __version__, registry
+from llmctl.errors import LlmctlError
+from llmctl.training import machine
+
+GIB: Final = 1024**3
+MEMORY_WANTED: Final = 2 * GIB
+DISK_WANTED: Final = 5 * GIB
+DISK_NEEDED: Final = GIB // 4
+SHARED_WANTED: Final = 64 * 1024**2
+"""What torch's processes pass tensors through; Docker gives 64 MiB unless told otherwise."""
+
+OPTIONAL: Final = (
+    ("peft", "train --adapter lora and its runs", "pip install 'llmctl[adapters]'"),
+    ("gguf", "--model FILE.gguf", "pip install 'llmctl[gguf]'"),
+    ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),
+    ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),
+)
+"""Optional packages: module, what needs it, how it is installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. A problem keeps a verb from working; a warning makes it slower or worse."""
+
+    check: str
+    status: Literal["ok", "warning", "problem"]
+    message: str
+    cure: str | None = None
+
+
+def examine(folder: Path = Path(".")) -> list[Finding]:
+    """Everything, in the order of a person's questions. `folder` is where runs would be made."""
+    return [
+        *_python(),
+        *_packages(),
+        *_optional(),
+        *_torch(),
+        *_memory(),
+        *_disk(folder),
+        *_text(),
+        *_threads(),
+        *_hub(),
+        *_registry(),
+    ]
+
+
+def document(findings: list[Finding]) -> dict[str, Any]:
+    """The contract's fields."""
+    return {"llmctl": __version__, "findings": [asdict(finding) for finding in findings]}
+
+
+def _python() -> Iterator[Finding]:
+    wanted = SpecifierSet(_own_metadata().get("Requires-Python") or ">=3.11")
+    here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if platform.python_version() in wanted:
+        yield Finding("python", "ok", here)
+    else:
+        yield Finding("python", "problem", f"{here}; llmctl needs {wanted}", "install a newer Python")
+
+
+def _own_metadata() -> Any:
+    try:
+        return metadata.metadata("llmctl")
+    except metadata.PackageNotFoundError:
+        return {}
+
+
+def _packages() -> Iterator[Finding]:
+    """Each package that llmctl requires, held against its bound. Nothing is imported."""
+    try:
+        required = [Requirement(line) for line in metadata.requires("llmctl") or ()]
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            "packages", "warning", "llmctl is not installed, so its requirements are not known", "pip install ."
+        )
+        return
+    for requirement in required:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        cure = f"pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(requirement.name, "problem", "not installed", cure)
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            yield Finding(requirement.name, "ok", found)
+        else:
+            yield Finding(
+                requirement.name, "problem", f"{found} is installed, llmctl needs {requirement.specifier}", cure
+            )
+
+
+def _optional() -> Iterator[Finding]:
+    for module, needed_for, cure in OPTIONAL:
+        if find_spec(module):
+            yield Finding(module, "ok", f"installed, for {needed_for}")
+        else:
+            yield Finding(module, "ok", f"not installed; only {needed_for} needs it", cure)
+    if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+        yield Finding("compiler", "ok", "a C++ compiler, for train --set compile=true")
+    else:
+        yield Finding("compiler", "ok", "no C++ compiler; only train --set compile=true needs one", "install g++")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        yield Finding("torch imports", "problem", str(error), "pip install --force-reinstall torch")
+        return
+    yield Finding(
+        "torch imports", "ok", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        yield Finding("accelerators", "ok", f"{torch.accelerator.device_count()} × {kind}")
+    else:
+        yield Finding("accelerators", "ok", "none; everything runs on the processor")
+    if machine.has_bf16():
+        yield Finding("bf16", "ok", "the processor multiplies bfloat16 in hardware: --precision auto is bf16")
+    else:
+        yield Finding("bf16", "ok", "the processor has no bfloat16 instructions: --precision auto is fp32")
+
+
+def _memory() -> Iterator[Finding]:
+    if find_spec("psutil") is None:
+        return  # told among the packages
+    free = machine.free_memory_bytes()
+    text = f"{_gib(free)} free"
+    if free < MEMORY_WANTED:
+        yield Finding("memory", "warning", text, "end other programs, or train a smaller model: --model NAME:nano")
+    else:
+        yield Finding("memory", "ok", text)
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).free
+        cure = "docker run --shm-size=1g, or remount /dev/shm larger"
+        if size < SHARED_WANTED:
+            yield Finding("shared memory", "warning", f"{_gib(size)} free in {shared}", cure)
+        else:
+            yield Finding("shared memory", "ok", f"{_gib(size)} free in {shared}")
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(folder).free
+    status: Literal["ok", "warning", "problem"] = "ok"
+    if free < DISK_WANTED:
+        status = "problem" if free < DISK_NEEDED else "warning"
+    cure = None if status == "ok" else "free some disk, or work in another folder"
+    yield Finding("disk", status, f"{_gib(free)} free here", cure)
+    if os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("this folder", "ok", "can be written")
+    else:
+        yield Finding(
+            "this folder", "warning", "cannot be written", "work in another folder, or name outputs elsewhere"
+        )
+
+
+def _text() -> Iterator[Finding]:
+    encoding = (getattr(sys.__stdout__, "encoding", None) or "utf-8").lower().replace("_", "-")
+    if encoding in ("utf-8", "utf8"):
+        yield Finding("text", "ok", "standard output is UTF-8")
+    else:
+        yield Finding("text", "warning", f"standard output is {encoding}", "export LC_ALL=C.UTF-8, or PYTHONUTF8=1")
+
+
+def _threads() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    requested = os.environ.get("OMP_NUM_THREADS")
+    if requested and requested.isdigit() and int(requested) > cores:
+        yield Finding(
+            "threads",
+            "warning",
+            f"OMP_NUM_THREADS={requested} on {cores} cores: threads will wait for each other",
+            f"export OMP_NUM_THREADS={cores}",
+        )
+    else:
+        yield Finding("threads", "ok", f"{cores} cores" + (f", OMP_NUM_THREADS={requested}" if requested else ""))
+    policy = os.environ.get("OMP_WAIT_POLICY", "")
+    if policy.upper() == "PASSIVE":
+        yield Finding("waiting threads", "ok", "OMP_WAIT_POLICY=PASSIVE: they sleep, after a moment")
+    else:
+        yield Finding(
+            "waiting threads",
+            "warning",
+            f"OMP_WAIT_POLICY={policy}: they spin, which is slow beside other programs",
+            "unset OMP_WAIT_POLICY: llmctl sets PASSIVE",
+        )
+
+
+def _hub() -> Iterator[Finding]:
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+    how = "HF_HUB_OFFLINE is set: hf:NAME finds what is in its cache" if offline else "only hf:NAME asks the network"
+    yield Finding("hub", "ok", how)
+
+
+def _registry() -> Iterator[Finding]:
+    """Every kind's table is made (two owners of one name are a problem), and what packages add is loaded."""
+    for kind in registry.KINDS:
+        try:
+            entries = registry.entries(kind)
+        except LlmctlError as error:
+            yield Finding(kind, "problem", str(error), error.hint)
+            continue
+        added = [entry for entry in entries if entry.owner != registry.OWNER]
+        yield Finding(kind, "ok", f"{len(entries) - len(added)} built in, {len(added)} from packages")
+        for entry in added:
+            yield _loads(entry)
+
+
+def _loads(entry: registry.Entry) -> Finding:
+    what = f"{registry.singular(entry.kind)} {entry.name} of {entry.owner}"
+    try:
+        registry.load(entry.kind, entry.name)
+    except LlmctlError as error:
+        return Finding(what, "problem", error.message, error.hint)
+    return Finding(what, "ok", f"loads from {entry.target}")
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

@@ -1,0 +1,154 @@
+"""Runs looked at: which there are under a folder, what made one, what differs between several. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmctl import config, registry
+from llmctl.errors import IntegrityError, UsageError
+from llmctl.store import runs
+from llmctl.store.locks import is_locked
+from llmctl.workflows.settings import flat
+
+DIED = "died"
+"""The status of a run whose record says running and whose lock nobody holds."""
+
+
+def listing(folder: Path) -> dict[str, Any]:
+    """The document of `runs list`: every run under `folder`. Raises `UsageError` where there is no such folder."""
+    if not folder.is_dir():
+        alone = folder.parent == Path(".")
+        hint = registry.near_path(folder, *(ACTIONS if alone else ())) or "name a folder that holds runs"
+        raise UsageError(f"no such folder: {folder}", hint=hint)
+    return {"folder": str(folder), "runs": [_row(path) for path in runs.under(folder)]}
+
+
+def describe(run: Path) -> dict[str, Any]:
+    """The document of `runs show`: what made this model, what it scored."""
+    record = runs.read(run)
+    return {
+        "run": str(run),
+        **record.model_dump(),
+        "status": status(run, record),
+        "config": _config(run),
+        "scores": list(_scores(run)),
+        "last_metrics": last_metrics(run),
+    }
+
+
+def compare(folders: Sequence[Path]) -> dict[str, Any]:
+    """The document of `runs compare`: per key one value a run, in the order given, None where a run has none.
+
+    `config` and `origin` hold what differs, `scores` everything that was measured: of evaluations the newest value of
+    each metric and split, and where they differ what it was measured on (`.data`), on how many records (`.n`) and how
+    (`.signature`).
+    """
+    if len(folders) < 2:
+        raise UsageError("compare takes two runs or more", hint="llmctl runs compare RUN RUN")
+    described = [describe(folder) for folder in folders]
+    origins = [
+        {name: run[name] for name in ("model", "task", "git", "parents", "versions", "hardware")} for run in described
+    ]
+    return {
+        "runs": [run["run"] for run in described],
+        "status": [run["status"] for run in described],
+        "config": _differences([run["config"] for run in described]),
+        "origin": _differences(origins),
+        "scores": _scored([_measured(run) for run in described], [_newest(run["scores"]) for run in described]),
+    }
+
+
+ACTIONS = ("list", "show", "compare")
+
+
+def status(run: Path, record: runs.RunRecord) -> str:
+    """The status as it is now: a run that says running is running only while its lock is held."""
+    return DIED if record.status == "running" and not is_locked(run) else record.status
+
+
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The last whole line of `metrics.jsonl`."""
+    rows = runs.metrics(run)
+    return rows[-1] if rows else {}
+
+
+def _row(path: Path) -> dict[str, Any]:
+    try:
+        record = runs.read(path)
+    except IntegrityError as error:
+        return {"run": str(path), "status": "unreadable", "error": str(error)}
+    return {
+        "run": str(path),
+        "status": status(path, record),
+        "verb": record.verb,
+        "model": record.model,
+        "task": record.task,
+        "steps": record.result.get("steps", last_metrics(path).get("step")),
+        "best": record.result.get("best"),
+        "started": record.started,
+        "ended": record.ended,
+    }
+
+
+def _config(run: Path) -> dict[str, Any]:
+    """The resolved configuration of the run's own verb."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {}
+    recipe = config.parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _scores(run: Path) -> Iterator[dict[str, Any]]:
+    """Scores of `RUN/evals/*/scores.json`, the oldest first, each with its evaluation's name, split, data and time."""
+    found = []
+    for path in (run / "evals").glob("*/scores.json"):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            origin = {name: document[name] for name in ("split", "data", "at") if document.get(name) is not None}
+            scores = [{"evaluation": path.parent.name, **origin, **score} for score in document["scores"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError("is not what llmctl eval wrote", where=str(path)) from error
+        # Evaluations of one second are numbered: -2, …, -10.
+        found.append((str(origin.get("at", "")), len(path.parent.name), path.parent.name, scores))
+    for *_, scores in sorted(found, key=lambda each: each[:3]):
+        yield from scores
+
+
+def _measured(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number that training came to, by name."""
+    return {
+        name: value
+        for name, value in flat(run["result"]).items()
+        if isinstance(value, int | float) and value is not True
+    }
+
+
+def _newest(scores: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The newest score by `split.metric`; `scores` have the oldest first."""
+    return {f"{score.get('split', score['evaluation'])}.{score['metric']}": score for score in scores}
+
+
+def _scored(measured: Sequence[Mapping[str, Any]], newest: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What training came to and what evaluations did, side by side."""
+    found = _side_by_side(measured)
+    for name, scores in _side_by_side(newest).items():
+        found[name] = [score and score["value"] for score in scores]
+        for fact in ("data", "n", "signature"):
+            values = [score and score.get(fact) for score in scores]
+            if len({value for value in values if value is not None}) > 1:
+                found[f"{name}.{fact}"] = values
+    return found
+
+
+def _side_by_side(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _differences(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    together = _side_by_side([flat(row) for row in rows])
+    return {name: values for name, values in together.items() if any(value != values[0] for value in values)}

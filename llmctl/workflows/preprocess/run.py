@@ -1,0 +1,293 @@
+"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Makes a prepared folder, whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmctl import __version__
+from llmctl.data.filter import DroppedRecord, RecordFilter
+from llmctl.data.read import ReadContext, scan
+from llmctl.data.sources import STDIN, InputSource
+from llmctl.data.spec import SPLITS
+from llmctl.errors import DataError, GateError
+from llmctl.store import atomic
+from llmctl.store.locks import locked
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
+from llmctl.types import Event, EventSink
+from llmctl.workflows.preprocess.bad_records import REJECTS, BadRecords
+from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, read_context_of
+from llmctl.workflows.preprocess.spec import PreprocessConfig
+
+if TYPE_CHECKING:
+    from llmctl.data.encode import Workers
+
+__all__ = ["PreprocessPlan", "PreprocessResult", "preflight", "preprocess"]
+
+REPORT_EVERY_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessResult:
+    """A prepared folder was made."""
+
+    manifest: Manifest
+    out: Path
+
+    def document(self) -> dict[str, Any]:
+        """The fields of the verb's JSON document."""
+        facts = self.manifest.model_dump(mode="json")
+        names = ("records", "splits", "tokens", "tokenizer", "inputs", "labels", "seconds")
+        return {**{name: facts[name] for name in names}, "task": facts["task"], "out": str(self.out)}
+
+
+def refusal(document: Mapping[str, Any]) -> GateError | None:
+    """The end of a preprocess that rejected records, by its document: the folder is made all the same."""
+    rejected = document.get("records", {}).get("rejected", 0)
+    if not rejected:
+        return None
+    message = "1 record was" if rejected == 1 else f"{rejected:,} records were"
+    return GateError(f"{message} rejected", hint=f"see {Path(document['out']) / REJECTS} for each with its reason")
+
+
+def preprocess(
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, *, force: bool = False
+) -> PreprocessResult:
+    """Make the prepared folder. Raises `DataError` for bad data, `BusyError` where another process makes this folder."""
+    begin = time.monotonic()
+    for note in plan.notes:
+        emit(Event("note", {"text": note}))
+    _clear_leftovers(config.out, emit)
+    from llmctl.data.encode import Workers, worker_count
+
+    workers = Workers(worker_count(config.workers, plan.input_bytes))
+    with workers, atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
+        taken = _take(config, plan, emit, folder)
+        inputs = _inputs(plan.sources, taken.context)
+        kind = _make_tokenizer(config, plan, emit, folder, taken)
+        tokens = _encode(config, plan, emit, folder, taken, workers)
+        kept = sum(taken.splits.values())
+        for split in _check_splits(config, taken):
+            said = f"the {split} split is empty: {kept:,} records are too few for its fraction"
+            emit(Event("warning", {"text": said}))
+        manifest = Manifest(
+            llmctl=__version__,
+            task=plan.task.name,
+            task_version=plan.task.version,
+            records=Counts(read=taken.read, kept=kept, dropped=dict(taken.dropped), rejected=taken.rejected),
+            splits=taken.splits,
+            tokens=tokens,
+            lengths=_lengths(folder, taken),
+            tokenizer=kind,
+            inputs=tuple(inputs),
+            labels=taken.labels,
+            block_size=config.block_size if plan.task.packed else None,
+            text_sha256={split: atomic.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
+            config=config.model_dump(mode="json"),
+            seconds=round(time.monotonic() - begin, 3),
+            cleaned=taken.cleaned,
+        )
+        atomic.write_text(folder / "README.md", data_card(manifest))
+        atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return PreprocessResult(manifest, config.out)
+
+
+def _clear_leftovers(out: Path, emit: EventSink) -> None:
+    """Remove what a killed process left; raise `BusyError` where a living one is making this folder."""
+    import shutil
+
+    for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
+        if each.name.startswith(f"{atomic.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
+            with locked(each):
+                shutil.rmtree(each)
+            emit(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What reading found."""
+
+    context: ReadContext
+    read: int = 0
+    rejected: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    splits: dict[str, int] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    cleaned: dict[str, int] = field(default_factory=dict)
+
+
+def _take(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _Taken:
+    """Read, clean, judge and write every record."""
+    from llmctl.data.text import TextWriter
+
+    columns = {column.name: column.kind for column in plan.task.columns}
+    taken = _Taken(read_context_of(config, plan.task))
+    record_filter = RecordFilter(plan.task, list(columns), config.clean, config.dedup, config.splits)
+    progress = _Progress(emit, "read")
+    labels: set[str] = set()
+    bad = BadRecords(config.on_bad_record, folder, taken.dropped)
+    with TextWriter(folder / "text", columns) as text, bad:
+        for item in scan(plan.sources, taken.context):
+            taken.read += 1
+            progress.add(1)
+            try:
+                found = record_filter.apply(item)
+            except DataError as error:
+                bad.add(error, item)
+                continue
+            if isinstance(found, DroppedRecord):
+                taken.dropped[found.reason] += 1
+                continue
+            text.add(found.split, found.record, found.characters)
+            if found.label is not None and found.split == "train":
+                labels.add(found.label)
+        bad.end()
+        progress.end()
+    taken.splits, taken.characters = dict(text.records), dict(text.characters)
+    taken.rejected = bad.rejected
+    taken.labels = tuple(sorted(labels)) if plan.task.labelled else ()
+    taken.cleaned = {"byte_order_marks": taken.context.boms, "nul_characters": record_filter.cleaner.nul}
+    if any(taken.cleaned.values()):
+        message = f"removed {taken.context.boms:,} byte-order marks and {record_filter.cleaner.nul:,} NUL characters"
+        emit(Event("note", {"text": message}))
+    if not taken.read:
+        raise DataError("no records", where=", ".join(source.name for source in plan.sources))
+    _check_splits(config, taken)
+    return taken
+
+
+def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
+    """The splits that should have records and have none.
+
+    Raises `DataError` where there is nothing to train on or nothing held out.
+    """
+    kept = sum(taken.splits.values())
+    if not kept:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
+        rejected = f", {taken.rejected:,} rejected" if taken.rejected else ""
+        raise DataError(f"no record is left of {taken.read:,}: {reasons or 'none dropped'}{rejected}")
+    requested = {"validation": config.splits.validation, "test": config.splits.test}
+    wanted = [split for split, fraction in requested.items() if fraction > 0]
+    empty = [split for split in wanted if not taken.splits[split]]
+    # Files that are one document each are few, and can be cut; other small data may well be meant so.
+    if not taken.splits["train"] or (wanted and empty == wanted and taken.context.whole_files == taken.read):
+        count = "the only record" if kept == 1 else f"all {kept:,} records"
+        place = next(split for split in SPLITS if taken.splits[split])
+        raise DataError(
+            f"{count} fell into the split {place}: there are too few to split",
+            hint="give more records; for plain text --document paragraph or line; or hold nothing out: "
+            "--set splits.validation=0 --set splits.test=0",
+        )
+    return empty
+
+
+def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputFile]:
+    """What was read, with hashes."""
+    found = []
+    for source in sources:
+        if source.path is None:
+            found.append(InputFile(path=STDIN, bytes=context.stdin_bytes, sha256=context.stdin_hash.hexdigest()))
+        for path in source.paths:
+            name = source.name if source.task else str(path)
+            found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=atomic.sha256(path)))
+    return found
+
+
+def _make_tokenizer(
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken
+) -> TokenizerFacts:
+    """Train a tokenizer on the train split, or copy the given one."""
+    from llmctl.data import tokenizers
+    from llmctl.data.codes import open_codes
+    from llmctl.data.text import read_text
+
+    out = folder / "tokenizer"
+    if plan.tokenizer is not None:
+        tokenizers.import_tokenizer(plan.tokenizer, out)
+        known = open_codes(out)
+        kind = str(type(known.tokenizer.model).__name__).lower()
+    else:
+        kind, characters = config.tokenizer, taken.characters["train"]
+        limit = tokenizers.sample_size(kind, config.vocab_size)
+        emit(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
+        if characters > limit > 0:
+            message = (
+                f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
+            )
+            emit(Event("note", {"text": message}))
+
+        def texts() -> Iterator[str]:
+            for record in read_text(folder / "text" / "train-00000.parquet"):
+                for segment in plan.task.segments(record):
+                    yield segment.text
+
+        tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
+        known = open_codes(out)
+    size = known.tokenizer.get_vocab_size(with_added_tokens=True)
+    return TokenizerFacts(kind=kind, vocab_size=size, sha256=atomic.sha256(out / "tokenizer.json"))
+
+
+def _encode(
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken, workers: Workers
+) -> dict[str, int]:
+    """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    from llmctl.data.codes import open_codes
+    from llmctl.data.encode import TokenEncoder, encode_split
+    from llmctl.data.text import keep
+
+    encoder = TokenEncoder(open_codes(folder / "tokenizer"))
+    workers.use(folder / "tokenizer")
+    progress = _Progress(emit, "encode", total=sum(taken.splits.values()))
+    tokens: dict[str, int] = {}
+    for split in SPLITS:
+        path = folder / "text" / f"{split}-00000.parquet"
+        encoded = encode_split(
+            plan.task,
+            path,
+            encoder,
+            folder / "tokens",
+            split,
+            labels=taken.labels,
+            max_length=config.max_length,
+            workers=workers,
+            done=progress.add,
+        )
+        tokens[split] = encoded.tokens
+        if too_long := int((~encoded.kept).sum()):
+            keep(path, encoded.kept.tolist())
+            taken.dropped["too_long"] += too_long
+            taken.splits[split] -= too_long
+    progress.end()
+    return tokens
+
+
+def _lengths(folder: Path, taken: _Taken) -> dict[str, LengthStats]:
+    """How long the records of each split are that has some."""
+    from llmctl.data.lengths import measure
+    from llmctl.data.tokens import TokenStore
+
+    return {split: measure(TokenStore.open(folder / "tokens", split)) for split in SPLITS if taken.splits[split]}
+
+
+class _Progress:
+    """Tells how many records are done, not too often."""
+
+    def __init__(self, emit: EventSink, stage: str, total: int | None = None) -> None:
+        self._emit = emit
+        self._fields: dict[str, Any] = {"stage": stage} | ({} if total is None else {"total": total})
+        self._records = 0
+        self._emitted_at = time.monotonic()
+
+    def add(self, records: int) -> None:
+        self._records += records
+        if time.monotonic() - self._emitted_at >= REPORT_EVERY_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        self._emit(Event("progress", {**self._fields, "records": self._records}))
+        self._emitted_at = time.monotonic()

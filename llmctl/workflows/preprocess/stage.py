@@ -1,0 +1,84 @@
+"""`preprocess` as a verb."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl import registry
+from llmctl.errors import LlmctlError
+from llmctl.readable import number
+from llmctl.verbs import Context, Output, Verb
+from llmctl.workflows.preprocess.spec import PreprocessConfig
+from llmctl.workflows.settings import places
+
+
+class Preprocess(Verb[PreprocessConfig]):
+    name = "preprocess"
+    spec = PreprocessConfig
+    positional = "inputs"
+    examples = (
+        "llmctl preprocess tang-poems --out data/poems",
+        "llmctl preprocess pairs.jsonl --task translation --columns source=en,target=zh --out data/en-zh",
+        "llmctl preprocess corpus/*.txt.gz --task lm --document paragraph --vocab-size 16k --out data/corpus",
+    )
+
+    def reads(self, config: PreprocessConfig) -> list[Path]:
+        from llmctl.data.sources import STDIN, find_sources
+
+        made_later = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
+        there = [word for word in config.inputs if word not in (*made_later, STDIN)]
+        found = [path for source in (find_sources(there) if there else ()) for path in source.paths]
+        return [*found, *map(Path, made_later), *places(config.source_file, config.target_file, config.tokenizer)]
+
+    def repeatable(self, config: PreprocessConfig) -> bool:
+        from llmctl.data.sources import STDIN
+
+        return STDIN not in config.inputs
+
+    def check_early(self, config: PreprocessConfig) -> None:
+        from llmctl.store import atomic
+
+        atomic.refuse_same(config.out, self.reads(config))
+
+    def summary(self, document: Mapping[str, Any]) -> list[str]:
+        records = document["records"]
+        return [f"{records['kept']:,} of {records['read']:,} records: {document['out']}"]
+
+    def refusal(self, document: Mapping[str, Any]) -> LlmctlError | None:
+        from llmctl.workflows.preprocess import run
+
+        return run.refusal(document)
+
+    def check(self, config: PreprocessConfig, context: Context) -> Any:
+        from llmctl.workflows.preprocess import checks
+
+        return checks.preflight(config, force=context.force, offline=context.offline)
+
+    def run(self, config: PreprocessConfig, plan: Any, context: Context) -> Output:
+        from llmctl.workflows.preprocess import run
+
+        document = run.preprocess(config, plan, context.emit, force=context.force).document()
+        return Output(document, lambda: _lines(document), self.refusal(document))
+
+
+def _matches(word: str) -> bool:
+    """Whether a path, or anything that a glob stands for, is there."""
+    return os.path.exists(word) or (glob.has_magic(word) and any(glob.iglob(word, recursive=True)))
+
+
+def _lines(document: Mapping[str, Any]) -> list[str]:
+    records, tokens = document["records"], document["tokens"]
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in records["dropped"].items() if count)
+    splits = [
+        f"  {split:<12}{count:>10,} records{tokens.get(split, 0):>14,} tokens"
+        for split, count in document["splits"].items()
+    ]
+    return [
+        f"{records['read']:,} records read, {records['kept']:,} kept" + (f", dropped: {dropped}" if dropped else ""),
+        *splits,
+        f"{document['out']}  ({number(document['seconds'])} s)",
+    ]

@@ -1,0 +1,259 @@
+"""`quickstart`: the whole lifecycle in a minute, on data that ships with the package, through the verbs themselves."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl import config as configuration
+from llmctl import registry
+from llmctl.metrics.parse import request_metric
+from llmctl.store import atomic
+from llmctl.store.prepared import open_prepared
+from llmctl.types import Answer, Event, EventSink, Score
+from llmctl.workflows.evaluate import run as evaluate
+from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.generate import run as generate
+from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.preprocess import run as preprocess
+from llmctl.workflows.preprocess.spec import PreprocessConfig
+from llmctl.workflows.quickstart.spec import QuickstartConfig
+from llmctl.workflows.train import run as train
+from llmctl.workflows.train.spec import TrainConfig
+
+DATES: Final = "dates-en-zh"
+SONNETS: Final = "sonnets"
+PROMPTS: Final = ("Shall I compare thee", "O time,")
+SHOWN: Final = 4
+"""Translations shown."""
+UNTRAINED: Final = 100
+"""Records that the untrained model is asked: it knows no end, so each takes as long as it may."""
+MARKER: Final = "quickstart.json"
+
+
+@dataclass(frozen=True, slots=True)
+class QuickstartResult:
+    """The contract's fields of **quickstart**."""
+
+    fields: Mapping[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        return dict(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What quickstart does, as the configurations of the verbs."""
+
+    prepare_dates: PreprocessConfig
+    translator: TrainConfig
+    prepare_sonnets: PreprocessConfig
+    poet: TrainConfig
+
+
+def preflight(config: QuickstartConfig, *, force: bool) -> Path:
+    """The folder to make: the one named, or the first of `quickstart`, `quickstart-2`, … that is free."""
+    if config.out is not None:
+        atomic.refuse_existing(config.out, force=force, marker=MARKER)
+        out = config.out
+    else:
+        names = ("quickstart", *(f"quickstart-{number}" for number in range(2, 10_000)))
+        out = next(Path(name) for name in names if not Path(name).exists())
+    atomic.check_writable(out, bytes_needed=200 * 2**20)
+    return out
+
+
+def steps(config: QuickstartConfig, out: Path) -> Steps:
+    """The four steps before scoring."""
+    seed = config.seed
+    return Steps(
+        PreprocessConfig(inputs=(DATES,), task="translation", out=out / "dates", vocab_size=800, seed=seed),
+        _training(out / "dates", "lstm-seq2seq", out / "translator", epochs=10.0, batch_size=64, seed=seed),
+        PreprocessConfig(
+            inputs=(SONNETS,), task="language-modeling", out=out / "sonnets", vocab_size=800, block_size=64, seed=seed
+        ),
+        _training(out / "sonnets", "lstm", out / "poet", epochs=5.0, batch_size=16, seed=seed),
+    )
+
+
+def _training(data: Path, model: str, out: Path, **settings: Any) -> TrainConfig:
+    return configuration.validate(TrainConfig, {"data": data, "model": model, "out": out, **settings})
+
+
+def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: bool = False) -> QuickstartResult:
+    """Prepare, train, generate and score two models; baselines beside them."""
+    started = time.monotonic()
+    if force and (out / MARKER).is_file():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    # From the beginning, so that --force replaces what an interrupted one left.
+    atomic.write_json(out / MARKER, {"finished": False})
+    todo = steps(config, out)
+    commands = commands_of(todo)
+
+    emit(Event("note", {"text": f"$ {commands[0]}"}))
+    _prepare(todo.prepare_dates, emit)
+    baselines = _translation_baselines(todo.translator)
+    emit(Event("note", {"text": f"$ {commands[1]}"}))
+    _train(todo.translator, emit)
+    bleu = _score(todo.translator, "bleu", emit)
+
+    emit(Event("note", {"text": f"$ {commands[2]}"}))
+    _prepare(todo.prepare_sonnets, emit)
+    emit(Event("note", {"text": f"$ {commands[3]}"}))
+    _train(todo.poet, emit)
+    perplexity = _score(todo.poet, "perplexity", emit)
+    baselines.append(_unigram(todo.poet))
+
+    fields = {
+        "scores": [
+            _score_row(bleu, f"lstm-seq2seq on {DATES}, test split"),
+            _score_row(perplexity, f"lstm on {SONNETS}, test split"),
+        ],
+        "baselines": baselines,
+        "samples": [*_translations(todo.translator, emit), *_poems(todo.poet, config.seed, emit)],
+        "next": commands_after(todo),
+        "commands": commands,
+        "out": str(out),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    atomic.write_json(out / MARKER, fields)
+    return QuickstartResult(fields)
+
+
+def _prepare(config: PreprocessConfig, emit: EventSink) -> None:
+    preprocess.preprocess(config, preprocess.preflight(config, force=False, offline=True), emit)
+
+
+def _train(config: TrainConfig, emit: EventSink) -> None:
+    train.train(config, train.preflight(config, force=False, offline=True), emit)
+
+
+def _score(config: TrainConfig, metric: str, emit: EventSink) -> Score:
+    evaluation = EvalConfig(
+        model=str(config.out), data=config.data, metric=(request_metric(metric),), batch_size=128, seed=config.seed
+    )
+    checked = evaluate.preflight(evaluation, force=False, offline=True)
+    return evaluate.evaluate(evaluation, checked, emit).scores[0]
+
+
+def _score_row(score: Score, what: str) -> dict[str, Any]:
+    return {**evaluate.score_fields(score), "what": what}
+
+
+def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
+    """BLEU of the model before training, and of copying the source."""
+    import torch
+
+    from llmctl.data.text import read_text
+    from llmctl.engines.local import TorchEngine
+    from llmctl.engines.spec import Sampling
+    from llmctl.workflows.inference.requests import RequestBuilder
+    from llmctl.workflows.inference.session import Predictor, predict
+    from llmctl.workflows.train import assemble as parts
+
+    checked = train.preflight(config, force=False, offline=True)
+    records = list(read_text(checked.prepared.text("test")))
+    torch.manual_seed(config.seed)
+    built = parts.assemble(checked, config, lambda event: None, lambda make: make())
+    engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
+    predictor = Predictor(RequestBuilder(checked.task, built.layout), engine)
+    untrained = predict(predictor, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))
+    copied = [Answer(record.id, record.fields["source"], checked.task.references(record)) for record in records]
+    return [
+        {
+            "metric": "bleu",
+            "value": _bleu(untrained),
+            "what": f"the same model untrained, first {UNTRAINED} of the split",
+        },
+        {"metric": "bleu", "value": _bleu(copied), "what": "copying the source"},
+    ]
+
+
+def _bleu(answers: list[Answer]) -> float:
+    from llmctl.metrics.scoring import score_answers
+    from llmctl.metrics.spec import IntervalSpec
+
+    spec = registry.load("metrics", "bleu")
+    scored = score_answers([(spec, spec.options())], answers, IntervalSpec(resamples=0), 0)
+    return scored.scores[0].value
+
+
+def _unigram(config: TrainConfig) -> dict[str, Any]:
+    """Perplexity, on the same held-out tokens, of knowing only how frequent each token is (add-one smoothing)."""
+    import numpy as np
+
+    from llmctl.data.tokens import TokenStore
+
+    prepared = open_prepared(config.data)
+    train_ids, held_out = (TokenStore.open(prepared.tokens, split).values for split in ("train", "test"))
+    size = prepared.manifest.tokenizer.vocab_size
+    counts = np.bincount(train_ids, minlength=size).astype(np.float64) + 1.0
+    opening = 1  # <bos> is given, not predicted
+    predicted = held_out[held_out != opening]
+    loss = -float(np.log(counts[predicted] / (counts.sum() - counts[opening])).mean())
+    return {"metric": "perplexity", "value": math.exp(loss), "what": "the unigram model of the training split"}
+
+
+def _translations(config: TrainConfig, emit: EventSink) -> list[dict[str, Any]]:
+    from llmctl.data.text import read_text
+
+    prepared = open_prepared(config.data)
+    records = list(islice(read_text(prepared.text("test")), SHOWN))
+    prompts = tuple(record.fields["source"] for record in records)
+    found = _generated(GenerateConfig(model=str(config.out), prompt=prompts, max_new_tokens=48), emit)
+    return [
+        {"prompt": prompt, "text": row["text"], "reference": record.fields["target"]}
+        for prompt, row, record in zip(prompts, found, records, strict=True)
+    ]
+
+
+def _poems(config: TrainConfig, seed: int, emit: EventSink) -> list[dict[str, Any]]:
+    generation = GenerateConfig(
+        model=str(config.out), prompt=PROMPTS, max_new_tokens=60, temperature=0.7, top_p=0.9, seed=seed
+    )
+    return [
+        {"prompt": prompt, "text": row["text"]}
+        for prompt, row in zip(PROMPTS, _generated(generation, emit), strict=True)
+    ]
+
+
+def _generated(config: GenerateConfig, emit: EventSink) -> list[dict[str, Any]]:
+    checked = generate.preflight(config, force=False, offline=True)
+    rows: list[dict[str, Any]] = generate.generate(config, checked, emit).document()["completions"]
+    return rows
+
+
+def commands_of(todo: Steps) -> list[str]:
+    """The steps as a person would type them."""
+    return [
+        f"llmctl preprocess {DATES} --vocab-size {todo.prepare_dates.vocab_size} --out {todo.prepare_dates.out}",
+        _train_command(todo.translator),
+        f"llmctl preprocess {SONNETS} --vocab-size {todo.prepare_sonnets.vocab_size} "
+        f"--set block_size={todo.prepare_sonnets.block_size} --out {todo.prepare_sonnets.out}",
+        _train_command(todo.poet),
+    ]
+
+
+def _train_command(config: TrainConfig) -> str:
+    return (
+        f"llmctl train --data {config.data} --model {config.model.name} --epochs {config.epochs:g} "
+        f"--batch-size {config.batch_size} --out {config.out}"
+    )
+
+
+def commands_after(todo: Steps) -> list[str]:
+    """What to type next."""
+    return [
+        f"llmctl generate --model {todo.translator.out} --prompt 'Friday, July 4, 2031'",
+        f"llmctl generate --model {todo.poet.out} --prompt 'My love is' --temperature 0.8",
+        f"llmctl eval --model {todo.translator.out} --data {todo.translator.data} --metric bleu --require 'bleu>=85'",
+        f"llmctl runs show {todo.poet.out}",
+        "llmctl list models",
+    ]

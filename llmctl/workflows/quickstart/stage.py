@@ -1,0 +1,45 @@
+"""`quickstart` as a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl.readable import number
+from llmctl.verbs import Context, DryRun, Output, Table, Verb
+from llmctl.workflows.quickstart.spec import QuickstartConfig
+
+
+class Quickstart(Verb[QuickstartConfig]):
+    name = "quickstart"
+    spec = QuickstartConfig
+    examples = ("llmctl quickstart", "llmctl quickstart --out first --seed 1 --json")
+
+    def check(self, config: QuickstartConfig, context: Context) -> Path:
+        from llmctl.workflows.quickstart import run
+
+        return run.preflight(config, force=context.force)
+
+    def dry_run(self, config: QuickstartConfig, plan: Path, context: Context) -> DryRun:
+        from llmctl.workflows.quickstart import run
+
+        return DryRun(config, {"out": str(plan), "commands": run.commands_of(run.steps(config, plan))})
+
+    def run(self, config: QuickstartConfig, plan: Path, context: Context) -> Output:
+        from llmctl.workflows.quickstart import run
+
+        document = run.quickstart(config, plan, context.emit, force=context.force).document()
+        return Output(document, lambda: _lines(document))
+
+
+def _lines(document: Mapping[str, Any]) -> list[str | Table]:
+    rows = [(row["metric"], number(row["value"]), row["what"]) for row in (*document["scores"], *document["baselines"])]
+    found: list[str | Table] = [Table(("metric", "value", "of"), sorted(rows, key=lambda row: row[0]), (1,)), ""]
+    for sample in document["samples"]:
+        if "reference" in sample:
+            found.append(f"{sample['prompt']}  →  {sample['text']}   (right: {sample['reference']})")
+        else:
+            found += ["", f"{sample['prompt']}{sample['text']}"]
+    found += ["", f"{number(document['seconds'])} s; everything is in {document['out']}. Go on with:"]
+    return [*found, *(f"  {command}" for command in document["next"])]

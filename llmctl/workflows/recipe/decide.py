@@ -1,0 +1,131 @@
+"""Whether a stage runs, resumes, or is skipped because nothing has changed since it ran.
+
+A stage is unchanged when its settings, the content of its inputs, llmctl's version and the content of its output are
+those of its record. An output whose record fits it is replaced without `--force`; anything else in the way is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from llmctl import __version__
+from llmctl.workflows.recipe import record as stage
+from llmctl.workflows.recipe.load import Stage
+from llmctl.workflows.settings import flat
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done with a stage, and why.
+
+    `owned`: what is in the way of its output was made by a stage before. Refused: something else is.
+    """
+
+    status: Literal["runs", "resumes", "skipped", "refused"]
+    why: str
+    inputs: Mapping[str, str]
+    owned: bool = False
+    pending: bool = False
+    """An input is yet to be made by a stage before: decided again when its turn comes."""
+    record: stage.StageRecord | None = None
+
+
+def plan(all_stages: Sequence[Stage], *, force: bool = False) -> list[Decision]:
+    """What would run, what would be skipped, and why. Nothing is written."""
+    decisions: list[Decision] = []
+    for number, each in enumerate(all_stages):
+        before = zip(all_stages[:number], decisions, strict=True)
+        remade = [other for other, decision in before if decision.status != "skipped"]
+        decisions.append(decide(each, remade, force=force))
+    return decisions
+
+
+def decide(each: Stage, remade: Sequence[Stage], *, force: bool) -> Decision:
+    """What becomes of a stage, `remade` being those before it that run."""
+    read, place = each.reads, each.makes
+    before = next((other for other in remade if any(lies_in(path, other.makes) for path in read)), None)
+    if before is not None:
+        return _pending(each, before, force=force)
+    hashes = {str(path): stage.fingerprint(path) for path in read}
+    found = _found_at(place)
+    if force:
+        return Decision("runs", "--force", hashes, owned=found.owned)
+    if place is None:
+        return Decision("runs", "it has no output to keep", hashes)
+    if not found.there:
+        return Decision("runs", f"there is no {place} yet", hashes)
+    if found.record is None or not found.intact:
+        return _not_whole(each, place, found, hashes)
+    why = "; ".join(_changes(each, found.record, hashes))
+    if not why:
+        return Decision("skipped", f"unchanged since {found.record.at}", hashes, owned=True, record=found.record)
+    if found.owned:
+        return Decision("runs", why, hashes, owned=True)
+    return Decision("refused", f"{why}; {place / 'evals'} holds scores that run did not make", hashes)
+
+
+class _Found(NamedTuple):
+    """What lies where a stage's output goes. Intact: as its record says. Owned: a stage may replace it."""
+
+    there: bool = False
+    record: stage.StageRecord | None = None
+    intact: bool = False
+    owned: bool = False
+
+
+def _found_at(place: Path | None) -> _Found:
+    if place is None:
+        return _Found()
+    record = stage.read_record(place)
+    intact = record is not None and stage.fingerprint(place) == record.output
+    owned = (intact or stage.is_claimed(place)) and not stage.holds_others(place)
+    return _Found(_is_there(place), record, intact, owned)
+
+
+def _pending(each: Stage, before: Stage, *, force: bool) -> Decision:
+    """A stage whose input is yet to be made: it runs, unless what is in its way is not a stage's."""
+    found = _found_at(each.makes)
+    in_the_way = found.there and not found.owned and not force
+    refused = in_the_way and not each.verb.interrupted(each.config)
+    why = f"{before.verb.name} makes its input anew"
+    return Decision("refused" if refused else "runs", why, {}, owned=found.owned, pending=True)
+
+
+def _not_whole(each: Stage, place: Path, found: _Found, hashes: Mapping[str, str]) -> Decision:
+    """An output without a record, or one that was changed since."""
+    if why := each.verb.interrupted(each.config):
+        return Decision("resumes", why, hashes)
+    if found.owned:
+        return Decision("runs", f"the stage that made {place} did not end well", hashes, owned=True)
+    return Decision("refused", f"{place} was {'changed since' if found.record else 'not made by run'}", hashes)
+
+
+def _is_there(place: Path) -> bool:
+    """Whether something would be replaced: an empty folder is nothing."""
+    return place.exists() and not (place.is_dir() and not any(place.iterdir()))
+
+
+def lies_in(path: Path, made: Path | None) -> bool:
+    """Whether `path` is what a stage makes, or lies in it."""
+    return made is not None and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(made))
+
+
+def _changes(each: Stage, record: stage.StageRecord, hashes: Mapping[str, str]) -> Iterator[str]:
+    """What is not as the record says."""
+    if record.verb != each.verb.name:
+        yield f"it was made by {record.verb}"
+    if record.llmctl != __version__:
+        yield f"it was made by llmctl {record.llmctl}"
+    if not each.verb.repeatable(each.config):
+        yield "it reads standard input"
+    before, after = flat(record.config), flat(stage.settings(each.config))
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if changed:
+        yield f"changed: {', '.join(changed)}"
+    for path in {**record.inputs, **hashes}:
+        if record.inputs.get(path) != hashes.get(path):
+            yield f"the input {path} changed"

@@ -1,0 +1,167 @@
+"""A recipe as stages: its files and `--set` laid upon each other, every block validated at once."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmctl import config as configuration
+from llmctl import registry
+from llmctl.errors import ConfigError, Fault, UsageError
+from llmctl.registry import near
+from llmctl.verbs import Verb
+
+
+def stages() -> list[str]:
+    """The verbs that can be stages, in the order in which they run."""
+    return [row.name for row in registry.verbs().values() if row.recipe == "stage"]
+
+
+@functools.cache
+def verb_of(name: str) -> Verb[Any]:
+    """The verb of that name."""
+    row = registry.find_verb(name)
+    assert row is not None, name
+    found: Verb[Any] = registry.load_verb(row)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A verb with its block of the recipe: as written, and validated."""
+
+    verb: Verb[Any]
+    block: Mapping[str, Any]
+    config: Any
+
+    @property
+    def makes(self) -> Path | None:
+        return self.verb.makes(self.config)
+
+    @property
+    def reads(self) -> list[Path]:
+        return self.verb.reads(self.config)
+
+
+def load(
+    recipes: Sequence[Path],
+    *,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    verbs: Callable[[str], Verb[Any]] = verb_of,
+) -> list[Stage]:
+    """The stages of a recipe, later files and `--set VERB.key=value` laid upon it: verb by verb, and of a verb that has
+    a list of blocks one after the other. `--set VERB.0.key=value` means the first of them, without the number all.
+
+    Raises `ConfigError` with the faults of every block at once, each path beginning with the verb.
+    """
+    blocks, faults = _blocks(recipes)
+    known = stages()
+    for text in sets:
+        key, value = configuration.parse_set(text)
+        stage_name, _, inner = key.partition(".")
+        if stage_name in blocks:
+            faults += _lay(blocks[stage_name], key, inner, value)
+        elif stage_name in known:
+            faults.append(Fault(key, f"the recipe has no stage {stage_name}", f"its stages are {', '.join(blocks)}"))
+        else:
+            faults.append(Fault(key, f"{stage_name!r} is no stage", _meant(key, [verbs(each) for each in blocks])))
+    found: list[Stage] = []
+    made: list[str] = []
+    for name, number in ((each, number) for each in known for number in range(len(blocks.get(each, ())))):
+        verb = verbs(name)
+        seeded = seed is not None and "seed" in verb.spec.model_fields
+        sources = [*blocks[name][number], *([{"seed": seed}] if seeded else [])]
+        prefix = f"{name}.{number}." if len(blocks[name]) > 1 else f"{name}."
+        try:
+            block = _with_run(configuration.combine(verb.spec, sources), made)
+            made += [str(block.get("out"))] if verb.trains else []
+            found.append(Stage(verb, block, configuration.validate(verb.spec, block, prefix=prefix)))
+        except ConfigError as error:
+            faults += [replace(each, path=each.path or prefix.rstrip(".")) for each in error.faults]
+    if not faults:
+        faults += _clashes(found)
+    if faults:
+        raise ConfigError(faults)
+    if not found:
+        raise UsageError(f"{recipes[0]} has no stage", hint=f"stages: {', '.join(known)}")
+    runs_made = [each.makes for each in found if each.verb.trains and each.makes is not None]
+    name = recipes[0].stem
+    return [replace(each, config=each.verb.placed(each.config, name, runs_made)) for each in found]
+
+
+Layers = list[list[Any]]
+"""For each block of a verb, what is laid upon each other, the later winning."""
+
+
+def _blocks(recipes: Sequence[Path]) -> tuple[dict[str, Layers], list[Fault]]:
+    """The blocks of every verb, later files laid upon earlier ones: one block upon all, a list upon a list of as many."""
+    blocks: dict[str, Layers] = {}
+    faults: list[Fault] = []
+    known = stages()
+    for path in recipes:
+        for verb, value in configuration.read_recipe(path).items():
+            several = value if isinstance(value, list) and value else [value]
+            layers = blocks.setdefault(verb, [[] for _ in several])
+            if verb not in known:
+                faults.append(Fault(verb, "is no stage of a recipe", f"llmctl {verb} --config {path}"))
+                del blocks[verb]
+            elif len(several) not in (1, len(layers)):
+                problem = f"{path} lays {len(several)} blocks upon {len(layers)}"
+                faults.append(Fault(verb, problem, "give one for all, or as many"))
+            else:
+                for number, layer in enumerate(layers):
+                    layer.append(several[number % len(several)] or {})
+    return blocks, faults
+
+
+def _lay(layers: Layers, key: str, inner: str, value: Any) -> list[Fault]:
+    """Lay a `--set` upon the block that its number names, or upon all."""
+    first, _, rest = inner.partition(".")
+    if first.isdecimal():
+        if int(first) >= len(layers):
+            return [Fault(key, f"the recipe has {len(layers)} of these blocks, numbered from 0")]
+        layers, inner = [layers[int(first)]], rest
+    for layer in layers:
+        layer.append(configuration.nested(inner, value) if inner else value)
+    return []
+
+
+def _clashes(found: Sequence[Stage]) -> list[Fault]:
+    """Two blocks of a verb that make the same place: the second would wipe out the first. A run in a run would go with
+    it, and is never listed."""
+    places = [(each.verb, os.path.relpath(each.makes)) for each in found if each.makes is not None]
+    twice = sorted({place for _, place in places if [other for _, other in places].count(place) > 1})
+    named = sorted({(verb.name, place) for verb, place in places if place in twice})
+    trained = [(verb.name, Path(place)) for verb, place in places if verb.trains]
+    inside = [(name, one, other) for name, one in trained for _, other in trained if other in one.parents]
+    return [
+        *(Fault(name, f"two of its blocks make {place}", "give each its own") for name, place in named),
+        *(
+            Fault(f"{name}.out", f"{one} lies inside the run {other}", "give each its own")
+            for name, one, other in inside
+        ),
+    ]
+
+
+def _with_run(block: dict[str, Any], made: Sequence[str]) -> dict[str, Any]:
+    """A model that is a run this recipe has made before is a place, also while it is not there yet."""
+    model = block.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else model
+    if name not in made or not isinstance(name, str) or os.sep in name:
+        return block
+    place = os.path.join(os.curdir, name)
+    return {**block, "model": {**model, "name": place} if isinstance(model, Mapping) else place}
+
+
+def _meant(key: str, verbs: Sequence[Verb[Any]]) -> str:
+    """What a key that does not begin with a stage may have been."""
+    name = key.partition(".")[0]
+    having = [verb.name for verb in verbs if name in (*verb.spec.model_fields, *verb.spec.moved)]
+    if having:
+        return "did you mean " + " or ".join(f"{verb}.{key}" for verb in having) + "?"
+    return near(name, stages()) or f"stages: {', '.join(verb.name for verb in verbs)}"

@@ -1,0 +1,149 @@
+"""`run`: the stages of a recipe in order. Unchanged ones are skipped, interrupted ones resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from glob import has_magic
+from typing import Any, Literal
+
+from llmctl import config as configuration
+from llmctl.config import Spec
+from llmctl.errors import LlmctlError, UsageError
+from llmctl.store import atomic
+from llmctl.types import Event, EventSink
+from llmctl.verbs import Context
+from llmctl.workflows.recipe import record as stage
+from llmctl.workflows.recipe.decide import Decision, decide, lies_in, plan
+from llmctl.workflows.recipe.load import Stage, load, verb_of
+
+__all__ = ["Outcome", "document_of", "load", "plan", "refusal_of", "run", "verb_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a stage."""
+
+    verb: str
+    status: Literal["ran", "skipped", "failed"]
+    why: str
+    seconds: float
+    document: Mapping[str, Any]
+    output: str | None = None
+    """What it makes: it tells two stages of one verb apart."""
+    error: LlmctlError | None = None
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "verb": self.verb,
+            "output": self.output,
+            "status": self.status,
+            "why": self.why,
+            "seconds": round(self.seconds, 3),
+            "document": dict(self.document),
+            **({"error": {"kind": self.error.kind, "message": str(self.error)}} if self.error else {}),
+        }
+
+
+def run(
+    all_stages: Sequence[Stage],
+    emit: EventSink,
+    *,
+    force: bool = False,
+    offline: bool = False,
+) -> list[Outcome]:
+    """Run what is not unchanged. An error of a stage ends the run with that error; its `document` tells all stages."""
+    decisions = plan(all_stages, force=force)
+    context = Context(emit, force=force, offline=offline)
+    _check(all_stages, decisions, context)
+    outcomes: list[Outcome] = []
+    for each, decision in zip(all_stages, decisions, strict=True):
+        started = time.monotonic()
+        settled = decide(each, (), force=force) if decision.pending else decision
+        place, verb = each.makes, each.verb.name
+        made = None if place is None else str(place)
+        several = sum(other.verb.name == verb for other in all_stages) > 1
+        name = f"{verb} {made}" if several and made else verb
+        # The result tells what was skipped.
+        event = "detail" if settled.status == "skipped" else "note"
+        emit(Event(event, {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
+        if settled.record is not None and place is not None:
+            document: Mapping[str, Any] = stage.recalled(settled.record, place)
+            outcomes.append(Outcome(verb, "skipped", settled.why, 0.0, document, made))
+            continue
+        try:
+            document = _do(each, settled, context)
+        except LlmctlError as error:
+            seconds = time.monotonic() - started
+            failed = Outcome(verb, "failed", settled.why, seconds, error.document, made, error)
+            error.document = document_of([*outcomes, failed])
+            raise
+        outcomes.append(Outcome(verb, "ran", settled.why, time.monotonic() - started, document, made))
+    return outcomes
+
+
+def document_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The contract's fields."""
+    return {"stages": [outcome.row() for outcome in outcomes]}
+
+
+def refusal_of(outcomes: Sequence[Outcome]) -> LlmctlError | None:
+    """Records that a stage rejected, also one that was skipped: the stages after it ran, but the gate is not met."""
+    return next((found for each in outcomes if (found := verb_of(each.verb).refusal(each.document))), None)
+
+
+def _now(status: str) -> str:
+    return {"runs": "running", "resumes": "resuming"}.get(status, status)
+
+
+def _check(all_stages: Sequence[Stage], decisions: Sequence[Decision], context: Context) -> None:
+    """Every error that can be found before the first stage starts."""
+    for number, (each, decision) in enumerate(zip(all_stages, decisions, strict=True)):
+        if decision.record is not None:
+            continue
+        if not decision.pending:
+            each.verb.check(_config(each, decision), _context(decision, context))
+            continue
+        for path in each.reads:
+            made_before = any(lies_in(path, other.makes) for other in all_stages[:number])
+            if not path.exists() and not has_magic(str(path)) and not made_before:
+                raise UsageError(
+                    f"no such file or folder: {path}", where=each.verb.name, hint="no stage before makes it"
+                )
+        each.verb.check_early(each.config)
+        if each.makes is not None:
+            atomic.refuse_existing(each.makes, force=decision.status != "refused")
+            atomic.check_writable(each.makes)
+
+
+def _do(each: Stage, decision: Decision, context: Context) -> Mapping[str, Any]:
+    config, context = _config(each, decision), _context(decision, context)
+    plan = each.verb.check(config, context)
+    place = each.makes
+    with stage.claimed(place) if place is not None else contextlib.nullcontext():
+        output = each.verb.run(config, plan, context)
+        # One that the document itself stands for (rejected records) is raised when all stages are done.
+        if output.refusal and not each.verb.refusal(output.document):
+            output.refusal.document = output.document
+            raise output.refusal
+        if place is not None:
+            stage.write_record(each.verb.name, each.config, decision.inputs, place, output.document)
+    return output.document
+
+
+def _context(decision: Decision, context: Context) -> Context:
+    switches = frozenset({"resume"}) if decision.status == "resumes" else frozenset[str]()
+    return replace(context, force=context.force or decision.owned, switches=switches)
+
+
+def _config(each: Stage, decision: Decision) -> Spec:
+    """The settings of a stage; one that resumes has those it started with underneath."""
+    if decision.status != "resumes":
+        config: Spec = each.config
+        return config
+    recorded = configuration.read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
+    each.verb.check_same(recorded, each.block)
+    spec = each.verb.spec
+    return configuration.validate(spec, configuration.combine(spec, [recorded, each.block]))

@@ -1,0 +1,156 @@
+"""`suggest`: which models could learn a task here, the likeliest first, each with the reason for its place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmctl import registry
+from llmctl.errors import ConfigError, UsageError
+from llmctl.models import families
+from llmctl.models.costs import BatchShape
+from llmctl.models.spec import ModelSpec, Shape
+from llmctl.store.prepared import open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.training import machine
+from llmctl.types import Family
+from llmctl.workflows.inspect.parts import VOCABULARY
+from llmctl.workflows.suggest.spec import SuggestConfig
+from llmctl.workflows.train.checks import examine
+from llmctl.workflows.train.forecast import RESERVE, Memory, forecast, gib, memory_of
+from llmctl.workflows.train.spec import TrainConfig
+
+TOKENS_A_WEIGHT: Final = 20
+"""Text that a weight learns from where the computation is spent best (Hoffmann et al. 2022, arXiv:2203.15556)."""
+PASSES: Final = 4
+"""Passes over the same text that teach nearly as much as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
+LITTLE_TEXT: Final = 5_000_000
+"""Tokens below which recurrent models are put before transformers of their size: a judgement, after translations of 50,000
+and 1.4 million tokens and reviews of 42,000, where an LSTM was the better one. (On the sonnets it was not.)"""
+ASSUMED: Final = {True: 256, False: 64}
+"""Tokens of an example where no data is named: a block of a packed task, a record of the others."""
+BEST_FAMILY: Final[dict[Family, str]] = {
+    "encoder": "an encoder reads the whole text at once",
+    "encoder-decoder": "source and answer have each their own half",
+    "decoder": "one stack continues text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One model in one size."""
+
+    model: str
+    family: Family
+    parameters: int
+    memory: int
+    fits: bool
+    tokens_per_parameter: float | None
+    flops_per_epoch: float | None
+    reasons: tuple[str, ...]
+
+    def to_dict(self, rank: int) -> dict[str, Any]:
+        return {
+            "rank": rank,
+            "model": self.model,
+            "family": self.family,
+            "parameters": self.parameters,
+            "memory_bytes": self.memory,
+            "fits": self.fits,
+            "tokens_per_parameter": _rounded(self.tokens_per_parameter),
+            "flops_per_epoch": None if self.flops_per_epoch is None else round(self.flops_per_epoch),
+            "reasons": list(self.reasons),
+        }
+
+
+def suggest(config: SuggestConfig) -> dict[str, Any]:
+    """The document of the verb. Raises `UsageError` where neither a task nor data says what is to be learned."""
+    prepared = open_prepared(config.data) if config.data else None
+    if prepared is not None and config.task not in (None, prepared.manifest.task):
+        raise UsageError(f"{config.data} was prepared for {prepared.manifest.task}, not for {config.task}")
+    name = config.task or (prepared.manifest.task if prepared else None)
+    if name is None:
+        raise UsageError("suggest takes --task or --data", hint="llmctl suggest --task translation --memory 8GiB")
+    task: Task = registry.load("tasks", name)()
+    memory = config.memory or machine.free_memory_bytes()
+    tokens = prepared.manifest.tokens.get("train", 0) if prepared else None
+    found = []
+    for entry in registry.entries("models"):
+        spec: ModelSpec = registry.load("models", entry.name)
+        if spec.family in task.promptable and not (task.packed and spec.labels_only):
+            found += [_ranked(spec, size, task, config, memory, tokens) for size in spec.sizes]
+    found.sort(key=lambda each: each[0])
+    return {
+        "task": task.name,
+        "data": str(config.data) if config.data else None,
+        "memory_bytes": memory,
+        "tokens": tokens,
+        "suggestions": [each.to_dict(rank) for rank, (_, each) in enumerate(found, start=1)],
+    }
+
+
+def _ranked(
+    spec: ModelSpec, size: str, task: Task, config: SuggestConfig, memory: int, tokens: int | None
+) -> tuple[tuple[Any, ...], Suggestion]:
+    """A model with what it is ordered by: whether it fits; its family's fitness for the task; what its state forgets;
+    how far its size is from what the text can teach, within a factor of four (the smaller first where no text is
+    named); what learns from little text."""
+    made, flops = _cost(spec, size, config, task)
+    parameters, needed = made
+    fits = needed <= (1 - RESERVE) * memory
+    place = task.promptable.index(spec.family)
+    ratio = tokens / parameters if tokens else None
+    away = abs(math.log2(ratio * PASSES / TOKENS_A_WEIGHT)) if ratio else math.log2(parameters)
+    recurrent = spec.sizes[size].heads is None
+    little = tokens is not None and tokens < LITTLE_TEXT
+    reasons = [
+        f"fits in {gib(memory)}" if fits else f"does not fit in {gib(memory)}",
+        *([BEST_FAMILY[spec.family]] if place == 0 and len(task.promptable) > 1 else []),
+        *([_size_reason(ratio)] if ratio else []),
+        *(["its state forgets within some ten tokens"] if spec.ungated else []),
+        *(["recurrent: learns from little text"] if recurrent and little and not spec.ungated else []),
+    ]
+    order = (not fits, place, spec.ungated, round(away / 2), recurrent is not little, away, spec.name)
+    suggestion = Suggestion(f"{spec.name}:{size}", spec.family, parameters, needed, fits, ratio, flops, tuple(reasons))
+    return order, suggestion
+
+
+def _size_reason(ratio: float) -> str:
+    """Whether the text is enough for so many weights."""
+    enough = TOKENS_A_WEIGHT / PASSES
+    if ratio >= 4 * enough:
+        return f"{ratio:.3g} tokens a weight: the text could teach more"
+    if ratio >= enough / 4:
+        return f"{ratio:.3g} tokens a weight: the text fits its size"
+    return f"{ratio:.2g} tokens a weight: hold it back (dropout, --patience)"
+
+
+def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tuple[tuple[int, int], float | None]:
+    """Weights and bytes at the peak; operations of an epoch where data is named."""
+    if config.data is not None:
+        settings = {"name": f"{spec.name}:{size}"}
+        train = TrainConfig.model_validate(
+            {"data": config.data, "model": settings, "out": "not-made", "batch_size": config.batch_size}
+        )
+        try:
+            made = forecast(train, examine(train, offline=True))
+        except ConfigError:
+            # Blocks that are longer than this size's context: as long as they are.
+            train = train.replace(model={**settings, "context": open_prepared(config.data).manifest.block_size})
+            made = forecast(train, examine(train, offline=True))
+        return (made.parameters, made.needed), made.flops_per_token * made.tokens_per_epoch
+    shape: Shape = spec.sizes[size]
+    parameters = spec.parameters(shape, VOCABULARY)
+    length = ASSUMED[task.packed]
+    batch_shape = BatchShape(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
+    denoising = families.denoising_of(spec.family, spec.name) if task.packed else None
+    predicted_fraction = denoising.noise_density if denoising else 0.0
+    found: Memory = memory_of(
+        spec.family, spec.name, shape, VOCABULARY, parameters, batch_shape, predicted_fraction=predicted_fraction
+    )
+    return (parameters, found.total), None
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.4g}")

@@ -1,0 +1,362 @@
+"""All of `train` that can be checked before torch is imported: data, model, task, shape, budget, output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl import registry
+from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, UsageError
+from llmctl.metrics.parse import MetricRequest, parse_metric
+from llmctl.models import families
+from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
+from llmctl.models.spec import HUB, ModelSpec, Shape
+from llmctl.store import atomic, runs
+from llmctl.store.adapters import check_installed, check_targets, stack_layers
+from llmctl.store.models import ModelFolder, content_hash, shapes
+from llmctl.store.prepared import Prepared, open_prepared
+from llmctl.tasks.spec import Task
+from llmctl.types import Denoising, EventSink, Family, null_sink
+from llmctl.workflows.compatibility import check_able, check_instruction, unforetold, unreadable
+from llmctl.workflows.settings import LOSS
+from llmctl.workflows.train.resume import check_same_parents
+from llmctl.workflows.train.spec import TrainConfig
+
+FINE_TUNING_RATE: Final = 5e-5
+FINE_TUNING_WIDTH: Final = 768
+"""Peak learning rate for given weights of that width (Devlin et al. 2019); narrower models take proportionally more
+(1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
+ADAPTER_RATE: Final = 10
+"""An adapter takes about ten times the learning rate of all weights (Schulman et al. 2025, LoRA Without Regret)."""
+ADAM_COPIES: Final = 3
+"""Weights and two running means."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """What was found sound."""
+
+    resolved: TrainConfig
+    prepared: Prepared
+    task: Task
+    family: Family
+    architecture: ModelSpec | None
+    shape: Shape | None
+    pretrained_folder: ModelFolder | None
+    best_by: MetricRequest | None
+    """What the best checkpoint is chosen by, where it is not the loss."""
+    parents: Mapping[str, str]
+    resume: bool
+    denoising: Denoising | None
+    """How plain text is learned, where it is not foretold token by token."""
+
+    @property
+    def best_score(self) -> str:
+        """The name of the score that is best: `loss`, or one of the metric's."""
+        return self.best_by.score if self.best_by else LOSS
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--dry-run` tells."""
+        found: dict[str, Any] = {"task": self.task.name, "family": self.family, "best_by": self.best_score}
+        if self.architecture and self.shape:
+            size = self.prepared.manifest.tokenizer.vocab_size
+            labels = len(self.prepared.manifest.labels)
+            found["parameters"] = self.architecture.parameters(self.shape, size, labels)
+            found["shape"] = self.shape.explicit()
+        found["records"] = dict(self.prepared.manifest.splits)
+        found["tokens"] = dict(self.prepared.manifest.tokens)
+        found["resume"] = self.resume
+        return found
+
+
+def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) -> TrainPlan:
+    """Whether model, data, task and settings go together; raises all that does not. Looks at no place that is written
+    to; imports nothing heavy."""
+    collector = ErrorCollector()
+    checked = _examine(config, collector, offline=offline, emit=emit)
+    collector.raise_all()
+    assert checked is not None
+    return checked
+
+
+def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> TrainPlan | None:
+    """None where something was found."""
+    prepared = collector.check("data", open_prepared, config.data)
+    if not collector.ok and is_costly(config.model.name):
+        return None
+    model = collector.check("model", _model, config, offline=offline, emit=emit)
+    if prepared is None or model is None:
+        return None
+    task: Task = registry.load("tasks", prepared.manifest.task)()
+    architecture, shape, pretrained_folder = model
+    family = collector.check("model", _family, config, task, architecture, pretrained_folder)
+    if family is None:
+        return None
+    collector.check("data", _check_blocks, config, prepared, family, pretrained_folder)
+    if shape is not None:
+        collector.check("model", _check_shape, config, prepared, shape)
+    collector.check("data", _check_train_split, config, prepared)
+    best_by = collector.check("best_by", _best_by, config, prepared, task, family)
+    tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
+    denoising = collector.check("corruption", _denoising, config, task, family, architecture, pretrained_folder)
+    collector.check("instruction", check_instruction, config.instruction, task, family, tokenizer)
+    if not collector.ok:
+        return None
+    return TrainPlan(
+        resolved=_resolve(config, architecture, shape, pretrained_folder),
+        prepared=prepared,
+        task=task,
+        family=family,
+        architecture=architecture,
+        shape=shape,
+        pretrained_folder=pretrained_folder,
+        best_by=best_by,
+        parents=_parents(config, prepared, pretrained_folder),
+        resume=False,
+        denoising=denoising,
+    )
+
+
+def preflight(
+    config: TrainConfig,
+    *,
+    force: bool,
+    offline: bool,
+    resume: bool = False,
+    in_worker: bool = False,
+    emit: EventSink = null_sink,
+) -> TrainPlan:
+    """`examine`, and whether the run can be written where it shall be; raises all that is wrong."""
+    collector = ErrorCollector()
+    checked = _examine(config, collector, offline=offline, emit=emit)
+    resuming = resume and (config.out / runs.RUN).is_file()
+    if resuming and checked is not None:
+        collector.check("out", check_same_parents, config, checked.parents)
+    begins = not resuming and not in_worker and config.machine_rank == 0
+    collector.check("out", _check_out, config, checked, begins=begins, force=force)
+    collector.raise_all()
+    assert checked is not None
+    return replace(checked, resume=resuming)
+
+
+def _check_out(config: TrainConfig, checked: TrainPlan | None, *, begins: bool, force: bool) -> None:
+    """Whether the run can be written: what can be told of the place alone where the rest is not sound."""
+    if begins:
+        go_on = f"llmctl train --resume {config.out}"
+        atomic.refuse_existing(config.out, force=force, marker=runs.RUN, go_on=go_on)
+        refuse_inside_run(config.out)
+    pretrained_folder = checked.pretrained_folder if checked else None
+    atomic.refuse_same(config.out, [config.data, *([pretrained_folder.path] if pretrained_folder else [])])
+    atomic.check_writable(config.out / "model", bytes_needed=bytes_needed(config, checked) if checked else 0)
+
+
+def _check_train_split(config: TrainConfig, prepared: Prepared) -> None:
+    if not prepared.manifest.splits.get("train"):
+        raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
+
+
+def _model(
+    config: TrainConfig, *, offline: bool, emit: EventSink
+) -> tuple[ModelSpec | None, Shape | None, ModelFolder | None]:
+    name, overrides = config.model.name, Shape.model_validate(config.model.model_dump(exclude={"name"}))
+    if name.startswith(HUB) or registry.looks_like_path(name):
+        if changed := overrides.explicit():
+            raise ConfigError(
+                [Fault(f"model.{each}", "given weights have their shape already") for each in changed],
+                hint="leave model.* out, or name an architecture for random weights",
+            )
+        pretrained_folder = open_weights(name, offline=offline, emit=emit)
+        if pretrained_folder.adapter is not None:
+            raise UsageError(
+                f"{name} is an adapter: training goes on from whole weights",
+                hint=f"llmctl merge {name} --out DIR, then --model DIR",
+            )
+        if config.adapter is not None:
+            check_installed()
+            check_targets(config.adapter.targets, stack_layers(shapes(pretrained_folder.path)))
+        return None, None, pretrained_folder
+    if config.adapter is not None:
+        raise ConfigError(
+            [Fault("adapter", f"stands on given weights, {name} has random ones", "--model RUN, a folder or hf:ID")]
+        )
+    architecture, _, size = name.partition(":")
+    spec: ModelSpec = registry.load("models", architecture)
+    own = spec.settings()
+    faults = [
+        Fault(
+            f"model.{each}", f"{spec.name} has no such setting", registry.near(each, own) or f"it has {', '.join(own)}"
+        )
+        for each in overrides.explicit()
+        if each not in own
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return spec, spec.shape(size or spec.default_size, overrides), None
+
+
+def refuse_inside_run(out: Path) -> None:
+    """A run inside a run would go with it, and is never listed."""
+    for folder in out.absolute().parents:
+        if (folder / runs.RUN).is_file():
+            raise UsageError(f"{out} lies inside the run {folder}", hint="name another --out")
+
+
+def _family(
+    config: TrainConfig, task: Task, architecture: ModelSpec | None, pretrained_folder: ModelFolder | None
+) -> Family:
+    """Of a model that can learn the task. Raises `UsageError` for one that cannot, and what `family_of` does."""
+    own = pretrained_folder.config if pretrained_folder else {}
+    family: Family = architecture.family if architecture else families.family_of(own)
+    check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
+    return family
+
+
+def _denoising(
+    config: TrainConfig,
+    task: Task,
+    family: Family,
+    architecture: ModelSpec | None,
+    pretrained_folder: ModelFolder | None,
+) -> Denoising | None:
+    """A run that goes on from another takes as much away as that one did. Raises `ConfigError` for a share of what is not
+    taken away."""
+    card = (
+        pretrained_folder.card
+        if pretrained_folder and pretrained_folder.card and pretrained_folder.card.task == task.name
+        else None
+    )
+    kind = (
+        architecture.name
+        if architecture
+        else str(pretrained_folder.config.get("model_type", ""))
+        if pretrained_folder
+        else ""
+    )
+    noise_density = config.corruption or (card.corruption if card else None)
+    found = families.denoising_of(family, kind, noise_density) if task.packed else None
+    if found is None and config.corruption is not None:
+        problem = "nothing is taken away" + (" of what a decoder foretells" if task.packed else f" of {task.name}")
+        raise ConfigError(
+            [Fault("corruption", problem, "leave it out; all but decoders mend language-modeling's text")]
+        )
+    return found
+
+
+MIN_DENOISING_BLOCK: Final = 8
+"""Tokens of a block in which something can be taken out and something is left to tell what it was."""
+
+
+def _check_blocks(
+    config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
+) -> None:
+    """Raise `ConfigError` for blocks that are too short to be mended, or longer than given weights can read."""
+    block, context = (
+        prepared.manifest.block_size,
+        pretrained_folder.config.get("max_position_embeddings") if pretrained_folder else None,
+    )
+    if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
+        problem = f"the blocks of {config.data} have {block} tokens, too few to take some out"
+        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
+    if block is not None and isinstance(context, int) and block > context:
+        problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
+        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])
+
+
+def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
+    block = prepared.manifest.block_size
+    faults: list[Fault] = []
+    if shape.context is not None and block is not None and block > shape.context:
+        faults.append(
+            Fault(
+                "model.context",
+                f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {shape.context}",
+                f"--set model.context={block}, or preprocess with --set block_size={shape.context}",
+            )
+        )
+    if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
+        faults.append(Fault("model.heads", f"hidden {shape.hidden} is no multiple of heads {shape.heads}"))
+    labels = prepared.manifest.labels
+    if shape.head == "sigmoid" and len(labels) != 2:
+        problem = f"sigmoid tells two labels apart, {config.data} has {len(labels)}"
+        faults.append(Fault("model.head", problem, "--set model.head=softmax"))
+    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
+        faults.append(
+            Fault("micro_batch_size", f"{config.micro_batch_size} is more than batch_size {config.batch_size}")
+        )
+    if config.machine_rank >= config.machines:
+        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:
+    """What the best checkpoint is chosen by; None for the loss. Raises `UsageError`, naming what can be had."""
+    if config.best_by is None or config.best_by == LOSS:
+        return None
+    found = config.best_by
+    if why := unreadable(found.spec, task) or unforetold(found.spec, task, family):
+        own = [parse_metric(name)[0] for name in task.metrics]
+        able = [spec.name for spec in own if not (unreadable(spec, task) or unforetold(spec, task, family))]
+        raise UsageError(why, hint=f"--best-by {' or '.join([LOSS, *able])}")
+    if not prepared.manifest.splits.get("validation"):
+        raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
+    return found
+
+
+def _resolve(
+    config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None, pretrained_folder: ModelFolder | None
+) -> TrainConfig:
+    """The configuration with what was left open filled in, and places made absolute: `RUN/config.yaml`."""
+    changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
+    model: dict[str, Any] = {"name": config.model.name}
+    if architecture and shape:
+        model |= shape.explicit()
+    elif not config.model.name.startswith(HUB):
+        model["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    usual = architecture.learning_rate_for(shape) if architecture and shape else _fine_tuning_rate(pretrained_folder)
+    rate = config.optimizer.lr or usual * (ADAPTER_RATE if config.adapter else 1)
+    budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
+    if all(each is None for each in budgets):
+        changes["epochs"] = 3.0
+    return config.replace(**changes, model=model, optimizer=config.optimizer.model_dump() | {"lr": rate})
+
+
+def _fine_tuning_rate(pretrained_folder: ModelFolder | None) -> float:
+    names = ("hidden_size", "d_model", "n_embd")
+    width = next(
+        (pretrained_folder.config[name] for name in names if pretrained_folder and name in pretrained_folder.config),
+        None,
+    )
+    return FINE_TUNING_RATE * FINE_TUNING_WIDTH / width if isinstance(width, int) and width > 0 else FINE_TUNING_RATE
+
+
+def _parents(config: TrainConfig, prepared: Prepared, pretrained_folder: ModelFolder | None) -> dict[str, str]:
+    found = {"data": prepared.content, "data_path": os.path.abspath(prepared.path)}
+    if pretrained_folder is not None:
+        hub = config.model.name.startswith(HUB)
+        place = pretrained_folder.path if hub else Path(config.model.name).expanduser()
+        found |= {PARENT: content_hash(pretrained_folder.path), PARENT_PATH: os.path.abspath(place)}
+    return found
+
+
+def bytes_needed(config: TrainConfig, checked: TrainPlan) -> int:
+    """Disk for the checkpoints kept, the best one, one being written, and the model."""
+    pretrained_folder = checked.pretrained_folder
+    if checked.architecture and checked.shape:
+        labels = len(checked.prepared.manifest.labels)
+        size = checked.prepared.manifest.tokenizer.vocab_size
+        weights = 4 * checked.architecture.parameters(checked.shape, size, labels)
+    else:
+        weights = (
+            sum(each.stat().st_size for each in pretrained_folder.path.glob("*.safetensors"))
+            if pretrained_folder
+            else 0
+        )
+    if config.adapter is not None and pretrained_folder is not None:
+        # Of a square matrix of that width, the adapter's two are 2 · rank / width.
+        width = pretrained_folder.config.get("hidden_size")
+        weights = int(weights * min(1.0, 2 * config.adapter.rank / width)) if isinstance(width, int) else weights
+    return weights * ADAM_COPIES * (config.keep_checkpoints + 2) + weights

@@ -1,0 +1,102 @@
+"""A few steps of a run, really made and then forgotten: how fast it will be, how much memory it takes. Imports torch."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from llmctl.training import loop, machine
+from llmctl.training.loop import Position
+from llmctl.training.plan import Budget
+from llmctl.types import EventSink
+from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.forecast import Forecast, gib
+from llmctl.workflows.train.spec import TrainConfig
+from llmctl.workflows.train.trainer import TrainingRun
+
+STEPS: Final = 8
+"""Steps that are timed, after one that is not: the longest batch of all, for the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_bytes: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def to_dict(self, made: Forecast) -> dict[str, Any]:
+        """Beside what was forecast; seconds are of training alone, without evaluating and saving."""
+        epoch = made.tokens_per_epoch / self.tokens_per_second if self.seconds else None
+        return {
+            "steps": self.steps,
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "seconds_per_epoch": _rounded(epoch),
+            "seconds": _rounded(epoch * made.epochs if epoch is not None and made.epochs is not None else None),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "forecast_over_measured": round(made.memory.total / self.peak_memory_bytes, 3),
+        }
+
+    def summary(self, made: Forecast) -> str:
+        """The same for a person."""
+        facts = self.to_dict(made)
+        epoch, whole = facts["seconds_per_epoch"], facts["seconds"]
+        times = [f"{_time(epoch)} an epoch"] if epoch is not None else []
+        times += [f"{_time(whole)} in all"] if whole is not None else []
+        return (
+            f"{self.steps} steps at {self.tokens_per_second:,.0f} tokens/s: {', '.join(times)}; memory "
+            f"{gib(self.peak_memory_bytes)}, forecast {facts['forecast_over_measured']:.2f} times that"
+        )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def measure_run(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> Measurement:
+    """Make the steps in this process; nothing is left on disk."""
+    machine.keep_memory()
+    with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
+        run = TrainingRun(config.replace(out=Path(folder), processes=1, machines=1), checked, emit)
+        longest = np.argsort(-run.batches.lengths, kind="stable")[: config.batch_size]
+
+        def batch_of(step: int) -> Any:
+            return longest if step == 0 else run.batches(step - 1)
+
+        made = loop.fit(
+            run.model,
+            checked.family,
+            run.parts.train,
+            batch_of,
+            run.optimizer,
+            replace(run.plan, budget=Budget(max_steps=STEPS + 1)),
+            run.accelerator,
+            clip_norm=config.clip_norm,
+            seed=config.seed,
+            start=Position(),
+            stop=lambda: False,
+        )
+        first, *timed = [report.position for report in islice(made, STEPS + 1)]
+        last = timed[-1]
+    return Measurement(
+        last.step - first.step, last.tokens - first.tokens, last.seconds - first.seconds, machine.peak_memory_bytes()
+    )

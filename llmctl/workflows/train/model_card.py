@@ -1,0 +1,235 @@
+"""`RUN/model/README.md`: where a model comes from, and how other programs ask it as it was taught to be asked.
+
+The Python of the card needs transformers alone (and `llmctl.models.auto` for an architecture of ours). The saved
+tokenizer adds no control tokens by itself: what stands around a text is the layout's to say, one and the same for
+training, `generate` and the card.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from llmctl.data.layout import Layout
+from llmctl.data.spec import Clean
+from llmctl.models.resolve import PARENT, PARENT_PATH
+from llmctl.store.adapters import LoraFile
+from llmctl.tasks.spec import Task
+from llmctl.types import Record, Segment, Tokens
+from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.train.assemble import Parts
+from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.spec import TrainConfig
+
+Ids = tuple[int, ...]
+
+AUTO_CLASSES: Final = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+    "encoder": "AutoModelForSequenceClassification",
+}
+PROBE: Final = "TEXT"
+NO_TOKEN: Final = -1
+"""Stands for a text whose surroundings are looked at."""
+CONTROL: Final = "control = tokenizer.convert_tokens_to_ids"
+LONGEST_ANSWER: Final[int] = GenerateConfig.model_fields["max_new_tokens"].default
+
+
+def text(
+    model: Any,
+    parts: Parts,
+    checked: TrainPlan,
+    config: TrainConfig,
+    facts: Mapping[str, Any],
+    adapter: LoraFile | None,
+) -> str:
+    """The model card, in Markdown with the hub's front matter."""
+    own = model.config.model_type.startswith("llmctl-")
+    masked = checked.family == "encoder" and checked.task.packed
+    opener = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
+    steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
+    table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, checked, facts, adapter).items())
+    out = os.path.relpath(config.out)
+    name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
+    promptable = checked.family in checked.task.promptable
+    command = (
+        f"llmctl generate --model {name} --prompt TEXT" if promptable else f"llmctl train --model {name} --data DIR"
+    )
+    tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))
+    return f"""---
+library_name: transformers
+tags:
+{tags}
+---
+# {config.model.name} on {Path(config.data).name}
+
+| | |
+|---|---|
+{table}
+
+## Use
+
+```
+{command}
+```
+
+```python
+{steps}from transformers import {opener}, AutoTokenizer
+
+model = {opener}.from_pretrained("{name}/model")
+tokenizer = AutoTokenizer.from_pretrained("{name}/model")
+```
+{_by_hand(model, parts, checked) if promptable else ""}"""
+
+
+def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
+    """What the table tells."""
+    validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
+    best = facts["best"]
+    rows = {
+        "task": f"{checked.task.name} (version {checked.task.version})",
+        "architecture": f"{model.config.model_type}, {checked.family}",
+        "parameters": f"{facts['parameters']:,}",
+        "trained": f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, precision {facts['precision']}",
+        "validation at the end": validation or "none",
+        "these weights": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
+        "how it is asked": "`llmctl.json`",
+        "data": f"sha256 {checked.parents['data']}",
+    }
+    if checked.architecture is not None:
+        rows["reference"] = checked.architecture.reference
+    if adapter is not None:
+        rows["adapter"] = (
+            f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}, on {', '.join(adapter.targets)}: "
+            f"{facts['learned_parameters']:,} parameters"
+        )
+        rows["base"] = f"{checked.parents[PARENT_PATH]}, content hash {checked.parents[PARENT]}"
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The same answer without llmctl
+
+
+def _by_hand(model: Any, parts: Parts, checked: TrainPlan) -> str:
+    """How to ask the opened model so that it answers as it answers `llmctl generate`; nothing of a task of somebody
+    else's that makes more of a prompt than one text."""
+    if [segment.text for segment in _prompt_segments(checked.task)] != [PROBE]:
+        return ""
+    recorded = checked.prepared.manifest.config.get("clean")
+    clean = Clean.model_validate(recorded) if recorded else None
+    lowered = ".lower()" if clean is not None and clean.lowercase else ""
+    lines = [
+        "import torch",
+        "",
+        f'text = "{PROBE}"{lowered}',
+        *_ids(parts, checked.task),
+        *_answer(model, parts, checked),
+    ]
+    code = "\n".join(lines)
+    return f"""
+The answer that `llmctl generate` gives.{_cleaning(clean)}
+
+```python
+{code}
+```
+"""
+
+
+def _cleaning(clean: Clean | None) -> str:
+    """How text was cleaned before it was learned: whoever asks has to do the same."""
+    if clean is None:
+        return ""
+    rules = {
+        f"Unicode {clean.unicode.upper()}": clean.unicode != "none",
+        "no control characters": clean.control,
+        "runs of blanks folded": clean.whitespace,
+        "lower case": clean.lowercase,
+    }
+    message = ", ".join(rule for rule, holds in rules.items() if holds)
+    return f" It cleans a text first, as training did: {message}." if message else ""
+
+
+def _ids(parts: Parts, task: Task) -> list[str]:
+    """The text with what stands around it."""
+    layout = parts.layout
+    if layout.prompt_format == "template" or task.answer_role == "assistant":
+        needed = [CONTROL] if task.labelled else []
+        instruction = f"{layout.instruction + chr(10) * 2!r} + " if layout.instruction else ""
+        return [
+            *needed,
+            f'messages = [{{"role": "user", "content": {instruction}text}}]',
+            "asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
+            "ids = tokenizer.encode(asked, add_special_tokens=False)",
+        ]
+    before, after = around(layout, task)
+    spelt = [f"control({_names(parts, ids)})" if ids else "" for ids in (before, after)]
+    encoded = "tokenizer.encode(text, add_special_tokens=False)"
+    return [CONTROL, "ids = " + " + ".join(filter(None, (spelt[0], encoded, spelt[1])))]
+
+
+def around(layout: Layout, task: Task) -> tuple[Ids, Ids]:
+    """The ids before and behind the one text that a bare prompt is."""
+    uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
+    [segment] = _prompt_segments(task)
+    ids = uncut.prompt_of([Tokens(segment.role, np.array([NO_TOKEN]), False)])
+    place = ids.index(NO_TOKEN)
+    return ids[:place], ids[place + 1 :]
+
+
+def _prompt_segments(task: Task) -> list[Segment]:
+    return task.prompt(Record("", task.record_of(PROBE)))
+
+
+def _names(parts: Parts, ids: Ids) -> str:
+    names: list[str] = parts.tokenizer.convert_ids_to_tokens(list(ids))
+    return "[" + ", ".join(_quoted(name) for name in names) + "]"
+
+
+def _quoted(name: str) -> str:
+    shown = repr(name)
+    return shown if '"' in shown else f'"{shown[1:-1]}"'
+
+
+def _answer(model: Any, parts: Parts, checked: TrainPlan) -> list[str]:
+    """What is done with the ids."""
+    if checked.family == "encoder":
+        return [
+            "with torch.inference_mode():",
+            "    logits = model(input_ids=torch.tensor([ids])).logits",
+            "print(model.config.id2label[logits.argmax().item()])",
+        ]
+    if checked.task.labelled:
+        return _likeliest(parts, checked)
+    context = getattr(model.config, "max_position_embeddings", None)
+    room = f"{context} - len(ids)" if checked.family == "decoder" else str(context)
+    limit = str(LONGEST_ANSWER) if context is None else f"min({LONGEST_ANSWER}, {room})"
+    given = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
+    shown = "rows[0, len(ids):]" if checked.family == "decoder" and not checked.task.packed else "rows[0]"
+    stripped = "" if checked.task.packed else ".strip()"
+    return [
+        f"rows = model.generate({given}, max_new_tokens={limit}, do_sample=False)",
+        f"print(tokenizer.decode({shown}, skip_special_tokens=True){stripped})",
+    ]
+
+
+def _likeliest(parts: Parts, checked: TrainPlan) -> list[str]:
+    """The label that the model finds likeliest as an answer, its end included."""
+    end = _names(parts, parts.layout.answer(""))
+    decoder = checked.family == "decoder"
+    seen, target_ids = ("ids + answer", "[-100] * len(ids) + answer") if decoder else ("ids", "answer")
+    return [
+        f"labels = [{', '.join(map(_quoted, parts.labels))}]",
+        "",
+        "def likelihood(label):",
+        f"    answer = tokenizer.encode(label, add_special_tokens=False) + control({end})",
+        "    with torch.inference_mode():",
+        f"        loss = model(input_ids=torch.tensor([{seen}]), labels=torch.tensor([{target_ids}])).loss",
+        "    return -loss.item() * len(answer)",
+        "",
+        "print(max(labels, key=likelihood))",
+    ]

@@ -1,0 +1,170 @@
+"""`train`: build model, data and optimizer, iterate the loop, decide when to evaluate, save and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import LlmctlError, Stopped, untranslated
+from llmctl.store import atomic, locks, runs
+from llmctl.types import Event, EventSink, null_sink
+from llmctl.workflows.train.checks import TrainPlan, preflight
+from llmctl.workflows.train.fitting import changes, refusal
+from llmctl.workflows.train.forecast import forecast
+from llmctl.workflows.train.spec import TrainConfig
+
+__all__ = ["TrainResult", "preflight", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run ended; `fields` are the contract's."""
+
+    status: runs.Status
+    fields: Mapping[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        return dict(self.fields)
+
+
+def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
+    """Train in this process, or in as many as were asked for. Raises `Stopped` (75) when asked to stop."""
+    if config.precision == "fp16":
+        from llmctl.training import devices
+
+        devices.resolve_precision("fp16")
+    _warn_of_memory(config, checked, emit)
+    if config.machine_rank > 0:
+        return _result(_multi_process(config, checked, emit))
+    out = config.out
+    out.mkdir(parents=True, exist_ok=True)
+    with locks.locked(out):
+        _open_run(config, checked, force=force)
+        record = runs.begin(out, "train", model=config.model.name, task=checked.task.name, parents=checked.parents)
+        with _log(out, emit) as log:
+            try:
+                alone = config.processes * config.machines == 1
+                fields = _single_process(config, checked, log) if alone else _multi_process(config, checked, log)
+            except KeyboardInterrupt:
+                runs.end(out, record, "stopped", exit_code=130)
+                raise
+            except Exception as error:
+                known = error if isinstance(error, LlmctlError) else untranslated(error)
+                runs.end(out, record, "failed", exit_code=known.exit_code, error=str(known))
+                raise
+        status: runs.Status = "finished" if fields is not None and fields["finished"] else "stopped"
+        shown = {name: value for name, value in (fields or {}).items() if name != "finished"}
+        runs.end(out, record, status, exit_code=0 if status == "finished" else Stopped.exit_code, result=shown)
+    if status == "stopped":
+        where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
+        raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
+    return TrainResult(status, shown)
+
+
+def _warn_of_memory(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
+    """Free memory fluctuates: a run that does not fit now is warned of, not refused."""
+    made = forecast(config, checked)
+    if not made.fits:
+        error = refusal(made, changes(config, checked))
+        emit(Event("warning", {"text": f"{error}; {error.hint}"}))
+
+
+def _result(fields: dict[str, Any] | None) -> TrainResult:
+    if fields is None or not fields.pop("finished"):
+        raise Stopped("stopped", hint="go on on every machine: --resume")
+    return TrainResult("finished", fields)
+
+
+def _open_run(config: TrainConfig, checked: TrainPlan, *, force: bool) -> None:
+    """Put the resolved configuration into the run folder, which is locked: emptied with `force`, kept to resume."""
+    out = config.out
+    replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{atomic.TEMPORARY}*")
+    for left in list(replaced):
+        if left.name == locks.NAME:
+            continue
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
+    resolved = {"train": json.loads(checked.resolved.model_dump_json(exclude_none=True))}
+    import yaml
+
+    atomic.write_text(out / "config.yaml", yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
+
+
+@contextlib.contextmanager
+def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
+    """A `EventSink` that also writes what is said to `log.txt`."""
+    with (out / "log.txt").open("a", encoding="utf-8") as file:
+
+        def both(event: Event) -> None:
+            if "text" in event.fields:
+                file.write(f"{runs.now()} {event.fields['text']}\n")
+                file.flush()
+            emit(event)
+
+        yield both
+
+
+def _multi_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
+    from llmctl.training import launch
+
+    processes = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
+    return launch.run(_worker, (config.model_dump_json(), checked.resume), processes, emit)
+
+
+def _worker(config_json: str, resume: bool) -> dict[str, Any]:
+    """One of many processes: everything again from the configuration, told through the parent."""
+    from llmctl.training import launch
+
+    config = TrainConfig.model_validate_json(config_json)
+    channel = launch.WorkerChannel()
+    main = int(os.environ["RANK"]) == 0
+    try:
+        checked = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
+        return _single_process(config, checked, channel if main else null_sink)
+    except LlmctlError as error:
+        channel.error(error)
+        raise
+
+
+@dataclass
+class StopSignal:
+    """Set by SIGTERM or Ctrl-C: finish the step, save, end. A second Ctrl-C (not the same one again) ends now."""
+
+    requested_at: float | None = None
+    previous: dict[int, Any] = field(default_factory=dict)
+
+    def __call__(self) -> bool:
+        return self.requested_at is not None
+
+    def _request(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self.requested_at is not None and time.monotonic() - self.requested_at > 0.5:
+            raise KeyboardInterrupt
+        self.requested_at = self.requested_at or time.monotonic()
+
+    def __enter__(self) -> StopSignal:
+        with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
+            self.previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def _single_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any]:
+    """The run, as one of however many processes."""
+    with StopSignal() as stop:
+        from llmctl.training import machine
+
+        machine.keep_memory()
+        from llmctl.workflows.train.trainer import TrainingRun
+
+        run = TrainingRun(config, checked, emit)
+        return run.go(stop)

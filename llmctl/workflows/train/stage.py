@@ -1,0 +1,114 @@
+"""`train` as a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UsageError
+from llmctl.readable import number
+from llmctl.verbs import Context, DryRun, Output, Verb
+from llmctl.workflows.settings import places
+from llmctl.workflows.train.spec import TrainConfig
+
+
+class Train(Verb[TrainConfig]):
+    name = "train"
+    spec = TrainConfig
+    positional = "out"
+    switches = {
+        "resume": "continue the run: llmctl train --resume RUN, or the same command again",
+        "measure": "with --dry-run: run a few steps and discard them, to measure speed and memory",
+    }
+    resumes = "run"
+    trains = True
+    examples = (
+        "llmctl train --data data/poems --model gpt2:tiny --out runs/poems --max-time 10m",
+        "llmctl train --data data/chat --model hf:Qwen/Qwen2.5-0.5B-Instruct --adapter lora --out runs/chat",
+        "llmctl train --resume runs/poems",
+    )
+
+    def reads(self, config: TrainConfig) -> list[Path]:
+        return places(config.data, config.model.name)
+
+    def interrupted(self, config: TrainConfig) -> str | None:
+        """It did not finish, and the data is what it started with."""
+        from llmctl.store import runs
+        from llmctl.store.prepared import is_prepared, open_prepared
+
+        if not (config.out / runs.RUN).is_file():
+            return None
+        record = runs.read(config.out)
+        if record.status == "finished" or record.verb != "train":
+            return None
+        if not is_prepared(config.data) or record.parents.get("data") != open_prepared(config.data).content:
+            return None
+        return f"it was interrupted ({'died' if record.status == 'running' else record.status})"
+
+    def check_early(self, config: TrainConfig) -> None:
+        from llmctl.store import atomic
+        from llmctl.store.adapters import check_installed
+        from llmctl.workflows.train import checks
+
+        if config.adapter is not None:
+            check_installed()
+        checks.refuse_inside_run(config.out)
+        atomic.refuse_same(config.out, self.reads(config))
+
+    def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        from llmctl.workflows.train import resume
+
+        resume.check_same(recorded, wanted)
+
+    def summary(self, document: Mapping[str, Any]) -> list[str]:
+        scores = ", ".join(f"{name} {number(value)}" for name, value in (document.get("validation") or {}).items())
+        return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
+
+    def check(self, config: TrainConfig, context: Context) -> Any:
+        from llmctl.workflows.train import checks, forecast
+
+        if "measure" in context.switches:
+            if "dry-run" not in context.switches:
+                raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
+            forecast.check_measurable(config)
+        return checks.preflight(
+            config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
+        )
+
+    def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:
+        """A run that does not fit in memory is refused with what would make it fit."""
+        from llmctl.workflows.train import fitting, forecast
+
+        made = forecast.forecast(config, plan)
+        facts, shown = made.to_dict(), made.summary()
+        refusal = None
+        if not made.fits:
+            changes = fitting.changes(config, plan)
+            refusal = fitting.refusal(made, changes)
+            facts["changes"] = [each.to_dict() for each in changes]
+        elif "measure" in context.switches:
+            from llmctl.workflows.train.measure import measure_run
+
+            found = measure_run(config, plan, context.emit)
+            facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
+        return DryRun(plan.resolved, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
+
+    def run(self, config: TrainConfig, plan: Any, context: Context) -> Output:
+        from llmctl.workflows.train import run
+
+        document = run.train(config, plan, context.emit, force=context.force).document()
+        return Output(document, lambda: _lines(document))
+
+
+def _lines(document: Mapping[str, Any]) -> list[str]:
+    scores = ", ".join(f"{name} {number(value)}" for name, value in (document["validation"] or {}).items())
+    best, of = document["best"], ""
+    if best and best["step"] != document["steps"]:
+        of = f", of step {number(best['step'])}: best {best['metric']} {number(best['value'])}"
+    return [
+        f"{number(document['steps'])} steps, {number(document['tokens'])} tokens in {number(document['seconds'])} s "
+        f"({number(document['tokens_per_second'])} tokens/s), {number(document['parameters'])} parameters",
+        f"training loss {number(document['train_loss'])}" + (f", validation {scores}" if scores else ""),
+        f"model: {document['model']}{of}",
+    ]

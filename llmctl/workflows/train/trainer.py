@@ -1,0 +1,351 @@
+"""One training run in one process: its parts assembled, then the loop iterated. Imports torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from llmctl.data.batches import Batches
+from llmctl.errors import DivergedError
+from llmctl.models import adapters, short_attention
+from llmctl.store import atomic, runs
+from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
+from llmctl.training import plan as planning
+from llmctl.training.checkpoints import BestCheckpoint, TrainingState
+from llmctl.training.loop import Position, Report
+from llmctl.types import Event, EventSink
+from llmctl.workflows.train import assemble as parts
+from llmctl.workflows.train import publish as model_folder
+from llmctl.workflows.train import validate
+from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.spec import TrainConfig
+
+SAVE_SECONDS: Final = 600.0
+"""Where `save_every` is not given, a checkpoint is also written after so long."""
+
+
+class TrainingRun:
+    """Holds the parts of a run; `go` trains. Every process has one, the main one writes."""
+
+    def __init__(self, config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
+        self.config, self.checked, self.emit = config, checked, emit
+        self.out = config.out
+        precision = devices.resolve_precision(config.precision)
+        self.accelerator = devices.accelerator(precision, processes_here=config.processes)
+        self.main = self.accelerator.is_main_process
+        torch.manual_seed(config.seed)
+        self.parts = parts.assemble(checked, config, emit if self.main else lambda event: None, self._once)
+        self.model = self.parts.model
+        self.adapter = adapters.resolve(self.model, config.adapter, checked.family) if config.adapter else None
+        if self.adapter is not None:
+            adapters.attach(self.model, self.adapter)
+        self.model.to(self.accelerator.device)
+        if precision == "bf16":
+            short_attention.use(self.model)
+            adapters.cast_frozen_to_bf16(self.model)
+        self.model.train()
+        lr = checked.resolved.optimizer.lr
+        assert lr is not None
+        self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
+        self.batches = Batches(self.parts.train.lengths(), batch_size=config.batch_size, seed=config.seed)
+        resolved = checked.resolved
+        self.plan = planning.plan(
+            run_budget=planning.budget(
+                steps_per_epoch=self.batches.per_epoch,
+                epochs=resolved.epochs,
+                max_steps=config.max_steps,
+                max_tokens=config.max_tokens,
+                max_seconds=config.max_time,
+            ),
+            batch_size=config.batch_size,
+            micro_batch_size=config.micro_batch_size,
+            world=self.accelerator.num_processes,
+            steps_per_epoch=self.batches.per_epoch,
+            learning_rate=lr,
+            schedule=config.schedule,
+            eval_every=config.eval_every,
+            save_every=config.save_every,
+        )
+        self.precision = precision
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        self.trainable = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+        self.state = TrainingState(Position())
+        self.resumed_from: str | None = None
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+        self._was_stopped = False
+
+    def _once(self, make: Callable[[], None]) -> None:
+        """Do something in the main process while the others wait for it."""
+        if self.main:
+            make()
+        self.accelerator.wait_for_everyone()
+
+    # -- the run ----------------------------------------------------------------------------------------------
+
+    def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
+        """Train until the budget is used up, patience is at its end or `stop` says so; returns the contract's fields."""
+        self._resume()
+        model = torch.compile(self.model) if self.config.compile else self.model
+        moving = "" if self.trainable == self.parameters else f" ({self.trainable:,} of them learned)"
+        self._say(
+            f"{self.config.model.name}: {self.parameters:,} parameters{moving}, {self.precision}, "
+            f"{len(self.parts.train):,} examples, {self.plan.steps_per_epoch:,} steps an epoch"
+        )
+        window: list[float] = []
+        first = self.state.position
+        with self._metrics_file() as metrics:
+            steps = loop.fit(
+                model,  # type: ignore[arg-type]
+                self.checked.family,
+                self.parts.train,
+                self.batches,
+                self.optimizer,
+                self.plan,
+                self.accelerator,
+                clip_norm=self.config.clip_norm,
+                seed=self.config.seed,
+                start=first,
+                stop=stop,
+            )
+            try:
+                for report in self._until_end(steps):
+                    window.append(report.loss)
+                    done = report.progress >= 1.0
+                    self._log_step(metrics, report, window, done=done)
+                    if self._between(metrics, report, done=done):
+                        break
+            except loop.Diverged as error:
+                raise self._diverged(error) from error
+            finished = not self._was_stopped
+            if finished and self.state.evaluated_step != self.state.position.step:
+                self._evaluate(metrics, self.state.position)
+        if finished and self.resumed_from and self.state.position == first:
+            step = f"step {first.step:,}"
+            self._say(
+                f"the run was finished already, at {step}: a larger --max-steps, --epochs, … beside --resume goes on"
+            )
+        self._save()
+        if finished:
+            self._once(self._publish)
+        return self._fields(first, finished=finished)
+
+    def _diverged(self, error: loop.Diverged) -> DivergedError:
+        """The error with the last good checkpoint; `diverged.json` keeps the records of the batch.
+
+        The weights that made the step are suspect too: a checkpoint of them is not called good.
+        """
+        good = [path for path in checkpoints.all_of(self.out) if checkpoints.step_of(path) < error.step - 1]
+        records = parts.record_ids(self.parts.train, self.checked, error.indices.tolist())
+        if self.main:
+            atomic.write_json(
+                self.out / "diverged.json", {"step": error.step, "error": error.message, "records": records}
+            )
+        kept = f"last good checkpoint: {good[0]}" if good else "no checkpoint is older"
+        return DivergedError(f"{error.message}; {kept}", where=f"{self.out / 'diverged.json'}", hint=error.hint)
+
+    def _until_end(self, steps: Generator[Report, None, bool]) -> Iterator[Report]:
+        """The steps, none where patience is at its end already; afterwards it is known whether the run was asked to stop
+        before its budget was used up."""
+        if self._impatient:
+            return
+        self._was_stopped = yield from steps
+
+    def _between(self, metrics: Any, report: Report, *, done: bool) -> bool:
+        """What happens after a step; returns whether patience is at its end."""
+        due = self.plan.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
+        if due or done:
+            self._evaluate(metrics, report.position)
+        save_due = self.plan.is_due(self.plan.save_every, report.position.step, report.progress_before, report.progress)
+        waiting = self.config.save_every is None and time.monotonic() - self._saved_at > SAVE_SECONDS and self._alone
+        if save_due or done or waiting:
+            self._save()
+        return self._impatient
+
+    @property
+    def _impatient(self) -> bool:
+        """Whether patience is at its end."""
+        return self.config.patience is not None and self.state.waited >= self.config.patience
+
+    @property
+    def _alone(self) -> bool:
+        return bool(self.accelerator.num_processes == 1)
+
+    def _log_step(self, metrics: Any, report: Report, window: list[float], *, done: bool) -> None:
+        position, logged = report.position, report.position.step % self.config.log_every == 0
+        self.state = replace(self.state, position=position, train_loss=sum(window) / len(window))
+        speed = position.tokens / position.seconds if position.seconds else 0.0
+        fields = {"loss": self.state.train_loss, "lr": report.lr, "tokens_per_second": speed}
+        self.emit(Event("train", {"stage": f"step {position.step:,}", "done": report.progress, "total": 1.0, **fields}))
+        if (logged or done) and metrics is not None:
+            row = {
+                "step": position.step,
+                "epoch": round(position.step / self.plan.steps_per_epoch, 4),
+                "tokens": position.tokens,
+                "loss": self.state.train_loss,
+                "lr": report.lr,
+                "grad_norm": report.grad_norm,
+                "tokens_per_second": round(speed, 1),
+                "seconds": round(position.seconds, 3),
+            }
+            metrics.write(json.dumps(row) + "\n")
+            metrics.flush()
+        if logged:
+            window.clear()
+
+    # -- judging ----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, metrics: Any, position: Position) -> None:
+        """Score the validation split, remember the best, keep its checkpoint."""
+        self.state = replace(self.state, evaluated_step=position.step)
+        if self.parts.validation is None:
+            return
+        loss, tokens = loop.validation_loss(
+            self.model, self.checked.family, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
+        )
+        scores = {"loss": loss}
+        if self.checked.family != "encoder":
+            scores["perplexity"] = math.exp(min(loss, 700.0))
+        if self.checked.best_by is not None:
+            scores[self.checked.best_score] = self._metric(loss, tokens)
+        self.state = replace(self.state, validation=scores)
+        value = scores[self.checked.best_score]
+        better = self._is_better(value)
+        if better:
+            self.state = replace(
+                self.state, best=BestCheckpoint(position.step, self.checked.best_score, value), waited=0
+            )
+        else:
+            self.state = replace(self.state, waited=self.state.waited + 1)
+        if metrics is not None:
+            row = {"step": position.step, "tokens": position.tokens, "seconds": round(position.seconds, 3)}
+            metrics.write(json.dumps(row | {f"validation_{name}": each for name, each in scores.items()}) + "\n")
+            metrics.flush()
+        shown = "  ".join(f"{name} {each:.4g}" for name, each in scores.items())
+        self._say(f"step {position.step:,}: validation {shown}{'  (best)' if better else ''}", name="evaluation")
+        if better:
+            self._save()
+
+    def _is_better(self, value: float) -> bool:
+        best = self.state.best
+        if not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        higher = self.checked.best_by is not None and self.checked.best_by.spec.higher_is_better
+        return value > best.value if higher else value < best.value
+
+    def _metric(self, loss: float, tokens: int) -> float:
+        """The chosen score, of the validation loss or of answers generated to a slice of the validation split; the same
+        in every process."""
+        assert self.checked.best_by is not None
+        if self.checked.best_by.spec.output_type == "likelihood":
+            return validate.likelihood_score(self.parts, self.checked, loss, tokens)
+        value = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
+        if self.main:
+            value[0] = validate.generated_score(self.parts, self.checked, self.config)
+        return float(self.accelerator.reduce(value, "sum")[0])
+
+    # -- keeping ----------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """A checkpoint of the state as it is; written again where the state of the same step has changed."""
+        if self._saved_step == self.state.position.step and not self._state_changed():
+            return
+        self._saved_state, self._saved_step, self._saved_at = self.state, self.state.position.step, time.monotonic()
+
+        def write() -> None:
+            checkpoints.save(self.out, self.state, self.model, self.optimizer)
+            checkpoints.prune(self.out, keep=self.config.keep_checkpoints, best=self.state.best)
+
+        self._once(write)
+
+    def _state_changed(self) -> bool:
+        return replace(self.state, train_loss=0.0) != replace(self._saved_state, train_loss=0.0)
+
+    def _resume(self) -> None:
+        """Go on from the newest whole checkpoint, if the run has any."""
+        if not self.checked.resume:
+            return
+        path, refused = checkpoints.newest_intact(self.out)
+        for each in refused:
+            self.emit(Event("warning", {"text": f"{each}; an older checkpoint is used"}))
+        if path is None:
+            self._say("the run has no checkpoint yet: it starts from the beginning")
+            return
+        checkpoints.load_weights(path, self.model)
+        checkpoints.load_optimizer(path, self.model, self.optimizer)
+        self.state = checkpoints.read_state(path)
+        best = self.state.best
+        if best is not None and checkpoints.fault(checkpoints.folder_of(self.out, best.step)):
+            self.emit(
+                Event("warning", {"text": f"the best checkpoint, of step {best.step}, is not whole: it is forgotten"})
+            )
+            self.state = replace(self.state, best=None, waited=0, evaluated_step=-1)
+        self._saved_state, self._saved_step = self.state, self.state.position.step
+        self.resumed_from = str(path)
+        self._say(f"resumed from {path.name}")
+
+    def _metrics_file(self) -> Any:
+        """`metrics.jsonl` without the lines that a killed process wrote after its last checkpoint."""
+        import contextlib
+
+        if not self.main:
+            return contextlib.nullcontext(None)
+        path = self.out / runs.METRICS
+        kept = [row for row in runs.metrics(self.out) if row.get("step", math.inf) <= self.state.position.step]
+        atomic.write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+        return path.open("a", encoding="utf-8")
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        """`model/` from the best checkpoint (the last state where nothing was validated), and the plot."""
+        best = self.state.best
+        if best is not None and best.step != self.state.position.step:
+            checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
+        short_attention.restore(self.model)
+        model_folder.publish(
+            self.out, self.model, self.parts, self.checked, self.config, self._facts(), adapter=self.adapter
+        )
+        rows = runs.metrics(self.out)
+        title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"
+        score = self.checked.best_score if self.checked.best_by else None
+        plots.loss_plot(rows, self.out / "plots", title=title, best_step=best.step if best else None, score=score)
+
+    def _facts(self) -> dict[str, Any]:
+        best = self.state.best
+        return {
+            "steps": self.state.position.step,
+            "tokens": self.state.position.tokens,
+            "train_loss": runs.without_nan(self.state.train_loss),
+            "validation": runs.without_nan(self.state.validation),
+            "best": {"step": best.step, "metric": best.metric, "value": best.value} if best else None,
+            "parameters": self.parameters,
+            "learned_parameters": self.trainable,
+            "precision": self.precision,
+            "seconds": round(self.state.position.seconds, 3),
+        }
+
+    def _fields(self, first: Position, *, finished: bool) -> dict[str, Any]:
+        last = self.state.position
+        seconds = last.seconds - first.seconds
+        return {
+            "finished": finished,
+            **self._facts(),
+            "tokens_per_second": round((last.tokens - first.tokens) / seconds, 1) if seconds > 0 else 0.0,
+            "peak_memory_bytes": machine.peak_memory_bytes(),
+            "model": str(self.out / "model"),
+            "run": str(self.out),
+            "resumed_from": self.resumed_from,
+        }
+
+    def _say(self, text: str, *, name: str = "note") -> None:
+        self.emit(Event(name, {"text": text}))
