@@ -65,6 +65,13 @@ SETTING_HEADS = {"key", "setting", "键", "设置"}
 """Tables of settings, by the head of their first column."""
 
 
+PRIVATE_WORDS = (
+    *("shall", "foretell", "foretold", "mend(s|ed|ing)?", "tells?", "told", "asker", "given weights", "whole life"),
+    *("(?<!small )talk", "by heart", "to be learned", "anew since"),
+)
+"""Words that the field does not use for these things."""
+
+
 def text(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
@@ -79,6 +86,11 @@ def all_blocks(name: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w*)\n(.*?)^```$", text(name), re.MULTILINE | re.DOTALL)
 
 
+def prose(name: str) -> str:
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text(name), flags=re.MULTILINE | re.DOTALL)
+
+
 def shell_lines(name: str) -> list[str]:
     """The lines of the shell blocks of a document."""
     return "".join(blocks(name, "sh")).replace("\\\n", " ").splitlines()
@@ -86,8 +98,7 @@ def shell_lines(name: str) -> list[str]:
 
 def prose_commands(name: str) -> list[str]:
     """The commands in the prose of a document; one that is only begun ends with an ellipsis."""
-    prose = re.sub(r"^```.*?^```$", "", text(name), flags=re.MULTILINE | re.DOTALL)
-    return [each for each in re.findall(r"`(llmctl [^`\n]+ [^`\n]+)`", prose) if not each.endswith("…")]
+    return [each for each in re.findall(r"`(llmctl [^`\n]+ [^`\n]+)`", prose(name)) if not each.endswith("…")]
 
 
 def commands(name: str) -> list[list[str]]:
@@ -304,6 +315,12 @@ def test_the_readme_is_short_and_shows_small_pictures(name: str) -> None:
     assert len(pictures) == 2
     for each in pictures:
         assert (REPOSITORY / each).stat().st_size < IMAGE_BYTES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_speak_the_language_of_the_field(name: str) -> None:
+    found = re.finditer(rf"\b({'|'.join(PRIVATE_WORDS)})\b", prose(name), re.IGNORECASE)
+    assert [each[0] for each in found] == []
 
 
 def test_every_page_can_be_reached() -> None:
