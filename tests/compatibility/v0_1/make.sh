@@ -16,14 +16,15 @@ $llmctl preprocess inputs/plain.txt --task lm --document paragraph --vocab-size 
 $llmctl preprocess inputs/pairs.jsonl --task translation --vocab-size 300 --workers 1 --out data/pairs
 $llmctl preprocess inputs/labels.jsonl --task classification --tokenizer word --vocab-size 300 --workers 1 --out data/labels
 
-small=(--precision fp32 --batch-size 8 --max-steps 60 --seed 0 --set log_every=1 --set eval_every=5 --set save_every=5
-  --set keep_checkpoints=1 --set model.dropout=0.1 --set optimizer.lr=0.01)
-transformer="--set model.layers=1 --set model.hidden=16 --set model.heads=2 --set model.inner=32 --set model.context=64"
+small=(--precision fp32 --batch-size 8 --seed 0 --set log_every=1 --set eval_every=5 --set save_every=5
+  --set keep_checkpoints=1 --set model.dropout=0.1)
+rest="--max-steps 60 --set optimizer.lr=0.01"
+transformer="$rest --set model.layers=1 --set model.hidden=16 --set model.heads=2 --set model.inner=32 --set model.context=64"
 declare -A train=(
   [decoder]="--data data/plain --model gpt2 $transformer"
-  [encoder-decoder]="--data data/pairs --model lstm-seq2seq --set model.hidden=16 --set model.embedding=16"
+  [encoder-decoder]="--data data/pairs --model lstm-seq2seq --max-steps 300 --set optimizer.lr=0.02 --set model.hidden=24 --set model.embedding=24"
   [encoder]="--data data/plain --model bert --set corruption=0.2 $transformer"
-  [classifier]="--data data/labels --model lstm-classifier --set model.hidden=8 --set model.embedding=8"
+  [classifier]="--data data/labels --model lstm-classifier $rest --set model.hidden=8 --set model.embedding=8"
 )
 for name in decoder encoder-decoder encoder classifier; do
   $llmctl train ${train[$name]} "${small[@]}" --out "finished/$name"
@@ -44,7 +45,7 @@ $llmctl eval --model finished/decoder --data data/plain --split train --out fini
 $llmctl eval --model finished/encoder-decoder --data data/pairs --split train --out finished/encoder-decoder/scored
 $llmctl eval --model finished/classifier --data data/labels --split train --out finished/classifier/scored
 
-# Pictures and the checkpoints of finished runs are not needed; the name of the machine is nobody's business.
+# Pictures and the checkpoints of finished runs are not needed; the name of the machine is removed.
 rm -r finished/*/checkpoints finished/*/plots
 find . -name .lock -delete
 sed -i -e 's|^\( *"host": \).*|\1"machine",|' -e 's|^\( *\)"/[^"]*/llmctl/__main__.py"|\1"llmctl"|' {finished,stopped}/*/run.json
