@@ -39,7 +39,7 @@ PLAIN_TEXT: Final = """\
 ### Pre-training of encoders and encoder-decoders
 
 They learn from the same plain text by mending it; what is taken away is drawn anew in every epoch. How much of it is as
-published, or as `train --set corruption=0.4` asks; validation always takes away as much as published, so that losses
+published, or as `train --set noise_density=0.4` asks; validation always takes away as much as published, so that losses
 compare. `bert` fills masked places in (15 %: most of them shown as `<|mask|>`, some as another token, some as they are;
 `seen → said`), after Devlin et al. 2019:
 """

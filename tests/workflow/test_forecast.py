@@ -61,7 +61,7 @@ def test_a_folder_of_version_0_1_which_keeps_no_lengths_is_forecast_and_trained_
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
 @pytest.mark.parametrize("model", ["t5", "bart"])
 def test_what_is_seen_and_said_of_a_block_is_forecast(inside: Any, sonnets: Path, model: str, share: float) -> None:
-    words = ("--data", sonnets, "--model", model, "--set", f"corruption={share}", "--batch-size", 1)
+    words = ("--data", sonnets, "--model", model, "--set", f"noise_density={share}", "--batch-size", 1)
     plan = inside("train", *words, "--out", "not-made", "--dry-run")["plan"]
     forecast = plan["forecast"]["largest_batch"]
     given, family = load_tokenizer(sonnets / "tokenizer"), "encoder-decoder"

@@ -101,7 +101,7 @@ def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, e
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
-    denoising = collector.check("corruption", _denoising, config, task, family, architecture, pretrained_folder)
+    denoising = collector.check("noise_density", _denoising, config, task, family, architecture, pretrained_folder)
     collector.check("instruction", check_instruction, config.instruction, task, family, tokenizer)
     if not collector.ok:
         return None
@@ -235,12 +235,12 @@ def _denoising(
         if pretrained_folder
         else ""
     )
-    noise_density = config.corruption or (card.corruption if card else None)
+    noise_density = config.noise_density or (card.noise_density if card else None)
     found = families.denoising_of(family, kind, noise_density) if task.packed else None
-    if found is None and config.corruption is not None:
+    if found is None and config.noise_density is not None:
         problem = "nothing is taken away" + (" of what a decoder foretells" if task.packed else f" of {task.name}")
         raise ConfigError(
-            [Fault("corruption", problem, "leave it out; all but decoders mend language-modeling's text")]
+            [Fault("noise_density", problem, "leave it out; all but decoders mend language-modeling's text")]
         )
     return found
 

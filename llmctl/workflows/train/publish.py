@@ -51,7 +51,7 @@ def publish(
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
                 block_size=checked.prepared.manifest.block_size,
-                corruption=checked.denoising.noise_density if checked.denoising else None,
+                noise_density=checked.denoising.noise_density if checked.denoising else None,
                 clean=checked.prepared.manifest.config.get("clean"),
                 parents={
                     name: value

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import Spec, combine, validate
+from llmctl.config import Spec, combine, merge, validate
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.store import runs
 from llmctl.workflows.settings import differing
@@ -37,8 +37,9 @@ CHANGEABLE: Final = frozenset(
 
 def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where a resumed run is asked for what would make it another run."""
-    before = validate(TrainConfig, combine(TrainConfig, [recorded]))
-    after = validate(TrainConfig, combine(TrainConfig, [recorded, requested]))
+    started_with = combine(TrainConfig, [recorded])
+    before = validate(TrainConfig, started_with)
+    after = validate(TrainConfig, merge(started_with, combine(TrainConfig, [requested])))
     faults = []
     for name in TrainConfig.model_fields:
         if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):

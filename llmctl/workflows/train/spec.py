@@ -18,6 +18,7 @@ class TrainConfig(Spec):
     """Learn from prepared data."""
 
     moved: ClassVar[Mapping[str, str]] = {"lr": "optimizer.lr"}
+    renamed: ClassVar[Mapping[str, str]] = {"corruption": "noise_density"}
 
     data: Path = flag(..., "a prepared folder", panel="Main")
     model: ModelSettings = flag(
@@ -55,7 +56,7 @@ class TrainConfig(Spec):
     keep_checkpoints: StrictInt = key(2, "newest checkpoints kept, beside the best", ge=1)
     log_every: StrictInt = key(10, "steps between lines of metrics.jsonl", ge=1)
     max_length: Size | None = key(None, "cut records to so many tokens; the model's context when not given", ge=2)
-    corruption: StrictFloat | None = key(
+    noise_density: StrictFloat | None = key(
         None,
         "share of a plain text that is taken away to be mended, by all but decoders; 0.15 when not given, 0.3 of models "
         "that say the whole text again (bart, marian, lstm-seq2seq)",
