@@ -119,7 +119,8 @@ def test_a_run_and_a_model_of_the_version_before_resume_and_open(
     assert (card["noise_density"], "corruption" in card) == (0.4, False), "fine-tuning keeps the parent's share"
 
     error = inside("train", "--resume", run, "--set=noise_density=0.3", code=2)["error"]
-    assert error["message"].startswith("noise_density: ") and "0.4, not 0.3" in error["message"]
+    assert error["message"].startswith("noise_density: ")
+    assert "0.4, not 0.3" in error["message"]
     capfd.readouterr()
     for steps, words, notes in ((4, (), 0), (5, ("--set=noise_density=0.4",), 0), (6, ("--set=corruption=0.4",), 1)):
         if steps > 4:

@@ -1,4 +1,4 @@
-"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Makes a prepared folder, whole or not at all."""
+"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Creates a prepared folder atomically."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPORT_EVERY_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PreprocessResult:
-    """A prepared folder was made."""
+    """The prepared folder and its manifest."""
 
     manifest: Manifest
     out: Path
@@ -46,7 +46,7 @@ class PreprocessResult:
 
 
 def refusal(document: Mapping[str, Any]) -> GateError | None:
-    """The end of a preprocess that rejected records, by its document: the folder is made all the same."""
+    """The error for rejected records, from the document; the folder is created nevertheless."""
     rejected = document.get("records", {}).get("rejected", 0)
     if not rejected:
         return None
@@ -57,7 +57,7 @@ def refusal(document: Mapping[str, Any]) -> GateError | None:
 def preprocess(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, *, force: bool = False
 ) -> PreprocessResult:
-    """Make the prepared folder. Raises `DataError` for bad data, `BusyError` where another process makes this folder."""
+    """Create the prepared folder. Raises `DataError` for bad data, `BusyError` if another process is creating it."""
     begin = time.monotonic()
     for note in plan.notes:
         emit(Event("note", {"text": note}))
@@ -72,8 +72,8 @@ def preprocess(
         tokens = _encode(config, plan, emit, folder, taken, workers)
         kept = sum(taken.splits.values())
         for split in _check_splits(config, taken):
-            said = f"the {split} split is empty: {kept:,} records are too few for its fraction"
-            emit(Event("warning", {"text": said}))
+            text = f"the {split} split is empty: {kept:,} records are too few for its fraction"
+            emit(Event("warning", {"text": text}))
         manifest = Manifest(
             llmctl=__version__,
             task=plan.task.name,
@@ -97,19 +97,19 @@ def preprocess(
 
 
 def _clear_leftovers(out: Path, emit: EventSink) -> None:
-    """Remove what a killed process left; raise `BusyError` where a living one is making this folder."""
+    """Remove leftovers of a killed process; raise `BusyError` if a running one is creating this folder."""
     import shutil
 
     for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
         if each.name.startswith(f"{atomic.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
             with locked(each):
                 shutil.rmtree(each)
-            emit(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
+            emit(Event("note", {"text": f"removed leftovers of an interrupted preprocess: {each.name}"}))
 
 
 @dataclass(slots=True)
 class _Taken:
-    """What reading found."""
+    """The result of reading: counts, labels, splits."""
 
     context: ReadContext
     read: int = 0
@@ -122,7 +122,7 @@ class _Taken:
 
 
 def _take(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _Taken:
-    """Read, clean, judge and write every record."""
+    """Read, clean, filter and write every record."""
     from llmctl.data.text import TextWriter
 
     columns = {column.name: column.kind for column in plan.task.columns}
@@ -162,19 +162,19 @@ def _take(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folde
 
 
 def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
-    """The splits that should have records and have none.
+    """The splits with a fraction above 0 that got no records.
 
-    Raises `DataError` where there is nothing to train on or nothing held out.
+    Raises `DataError` where there is nothing to train on, or where whole files leave nothing held out.
     """
     kept = sum(taken.splits.values())
     if not kept:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
         rejected = f", {taken.rejected:,} rejected" if taken.rejected else ""
-        raise DataError(f"no record is left of {taken.read:,}: {reasons or 'none dropped'}{rejected}")
+        raise DataError(f"none of {taken.read:,} records is left: {reasons or 'none dropped'}{rejected}")
     requested = {"validation": config.splits.validation, "test": config.splits.test}
     wanted = [split for split, fraction in requested.items() if fraction > 0]
     empty = [split for split in wanted if not taken.splits[split]]
-    # Files that are one document each are few, and can be cut; other small data may well be meant so.
+    # Whole files as documents are few and can be split further; other small data may be intended.
     if not taken.splits["train"] or (wanted and empty == wanted and taken.context.whole_files == taken.read):
         count = "the only record" if kept == 1 else f"all {kept:,} records"
         place = next(split for split in SPLITS if taken.splits[split])
@@ -187,7 +187,7 @@ def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
 
 
 def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputFile]:
-    """What was read, with hashes."""
+    """The input files with their sizes and hashes."""
     found = []
     for source in sources:
         if source.path is None:
@@ -201,7 +201,7 @@ def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputF
 def _make_tokenizer(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken
 ) -> TokenizerFacts:
-    """Train a tokenizer on the train split, or copy the given one."""
+    """Train a tokenizer on the train split, or copy an existing one."""
     from llmctl.data import tokenizers
     from llmctl.data.codes import open_codes
     from llmctl.data.text import read_text
@@ -217,7 +217,7 @@ def _make_tokenizer(
         emit(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
         if characters > limit > 0:
             message = (
-                f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
+                f"training the tokenizer on {limit:,} characters, sampled evenly from {characters:,} in the train split"
             )
             emit(Event("note", {"text": message}))
 
@@ -235,7 +235,7 @@ def _make_tokenizer(
 def _encode(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken, workers: Workers
 ) -> dict[str, int]:
-    """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    """Encode every split; records with a segment of more than `max_length` tokens are dropped from the text too."""
     from llmctl.data.codes import open_codes
     from llmctl.data.encode import TokenEncoder, encode_split
     from llmctl.data.text import keep
@@ -267,7 +267,7 @@ def _encode(
 
 
 def _lengths(folder: Path, taken: _Taken) -> dict[str, LengthStats]:
-    """How long the records of each split are that has some."""
+    """Length statistics of each split that has records."""
     from llmctl.data.lengths import measure
     from llmctl.data.tokens import TokenStore
 
@@ -275,7 +275,7 @@ def _lengths(folder: Path, taken: _Taken) -> dict[str, LengthStats]:
 
 
 class _Progress:
-    """Tells how many records are done, not too often."""
+    """Emits the number of records done, at most every `REPORT_EVERY_SECONDS`."""
 
     def __init__(self, emit: EventSink, stage: str, total: int | None = None) -> None:
         self._emit = emit
