@@ -178,7 +178,7 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
         ),
         (
             ["data", "{language-modeling}", "--model", "lstm-classifier"],
-            "lstm-classifier only names labels, language-modeling has none\n  models that can: rnn, ",
+            "lstm-classifier only predicts labels, language-modeling has none\n  models that can: rnn, ",
         ),
         (["data", "{chat}", "--model", "gpt2:huge"], "gpt2 has no size 'huge'"),
         (["data", "./nowhere"], "no such prepared folder: nowhere"),

@@ -185,10 +185,10 @@ def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_f
     words += ["--batch-size", "256", "--dry-run"]
     assert run(words) == 4
     said = capsys.readouterr()
-    assert "of memory; 700 MiB are free, of which 5% is left to others" in said.err
+    assert "of memory; 700 MiB are free, of which 5% is reserved" in said.err
     assert "it would fit with --set micro_batch_size=" in said.err
     assert (
-        yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it left to others: does not fit"
+        yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it reserved: does not fit"
     )
     assert not (tmp_path / "run").exists()
     change = said.err.split("fit with --set ")[1].split(" ")[0]
@@ -241,7 +241,7 @@ def test_measured_steps_tell_the_time_and_leave_nothing(inside: Any, dates: Path
     ("more", "message"),
     [
         (("--measure",), "--measure goes with --dry-run"),
-        (("--measure", "--dry-run", "--processes", "2"), "--measure makes its steps in one process"),
+        (("--measure", "--dry-run", "--processes", "2"), "--measure runs its steps in one process"),
     ],
 )
 def test_steps_that_would_tell_nothing_are_not_made(more: tuple[str, ...], message: str, inside: Any) -> None:

@@ -34,7 +34,9 @@ class EvalConfig(Spec):
     markdown: Path | None = flag(None, "write scores and gates as a Markdown table", panel="Report")
     interval: IntervalSpec = key(IntervalSpec(), "confidence intervals")
     limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
-    out: Path | None = flag(None, "folder for scores.json and predictions.jsonl", panel="Score")
+    out: Path | None = flag(
+        None, "folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run", panel="Score"
+    )
     max_new_tokens: Size = key(256, "maximum length of an answer in tokens", ge=1)
     num_beams: StrictInt = key(1, "number of beams; 1: greedy search", ge=1)
     labels: tuple[str, ...] = key((), "labels to choose from; default: the model's, else those of the data")
