@@ -272,7 +272,7 @@ def ignore(text: str) -> None:
 def combine(
     spec: type[Spec], sources: Iterable[Mapping[str, Any]], *, note: Callable[[str], None] = ignore
 ) -> dict[str, Any]:
-    """Merge the blocks given for one verb; later ones win. Renamed keys get their new names, and `note` reports each."""
+    """Merge the blocks given for one verb; later ones win. Old keys get their new names, and `note` reports each."""
     block: dict[str, Any] = {}
     for source in sources:
         spelled = _spelled_out(spec, source)

@@ -23,7 +23,7 @@ def resolve_instruction(task: Task, labels: Sequence[str], requested: str | None
 def check_instruction(
     instruction: str | None, task: Task, family: str, tokenizer: Path, *, prompt_format: str | None = None
 ) -> None:
-    """Raise `ConfigError` for an instruction that the model would not see. `prompt_format`: the model's, where known."""
+    """Raise `ConfigError` for an instruction that the model would not see. `prompt_format`: the model's, if known."""
     if instruction is None:
         return
     if not task.takes_instruction:
@@ -45,8 +45,8 @@ def models_that_can(families: Collection[str], *, packed: bool = False) -> str:
 
 
 def check_able(model: str, task: Task, family: Family, kind: str) -> None:
-    """Raise `UsageError` where a model cannot learn the task, naming those that can. `kind`: its architecture's name, in
-    the registry or in config.json."""
+    """Raise `UsageError` where a model cannot learn the task, naming those that can. `kind`: its architecture's name,
+    in the registry or in config.json."""
     if family not in task.families:
         why = f"is of the family {family}, {task.name} needs {' or '.join(task.families)}"
     elif task.packed and _only_predicts_labels(kind.removeprefix("llmctl-")):

@@ -29,7 +29,7 @@ class Evaluate(Verb[EvalConfig]):
         return places(config.model, config.data, config.predictions, config.baseline, *config.references)
 
     def placed(self, config: EvalConfig, recipe: str, runs_made: Sequence[Path]) -> EvalConfig:
-        """Write the scores of a run's model into the run, under a fixed name per recipe, so that the stage can be skipped."""
+        """Keep the scores of a run's model in the run, under a fixed name per recipe, so that the stage can be skipped."""
         from llmctl.store import runs
 
         if config.out is not None or config.model is None:

@@ -36,8 +36,8 @@ EAST_ASIAN: Final = re.compile("[\\u3000-\\u30ff\\u3400-\\u9fff\\uac00-\\ud7a3\\
 def draw(
     predictor: Predictor, request: Request, answer: str, path: Path, emit: EventSink, *, ended: bool = True, title: str
 ) -> None:
-    """Write the plot, SVG or PNG by the suffix of `path`. `answer` is encoded again; `ended`: the model generated its end
-    token, which is plotted too.
+    """Write the plot, SVG or PNG by the suffix of `path`. `answer` is encoded again; `ended`: the model generated its
+    end token, which is plotted too.
 
     Raises `UsageError` where the model returns no cross-attention.
     """
@@ -130,8 +130,8 @@ def _plot(
 
 
 def fonts(text: str) -> tuple[list[str], set[str]]:
-    """Font names, and the characters that none of them has: matplotlib's default font, then, for characters it lacks, the
-    first installed fonts by name."""
+    """Font names, and the characters that none of them has: matplotlib's default font, then, for characters it lacks,
+    the first installed fonts by name."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 

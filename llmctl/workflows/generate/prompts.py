@@ -36,8 +36,8 @@ def prompt_records(prompts: Sequence[str], task: Task) -> list[Record]:
 
 
 def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
-    """Every row of an input, in order. Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that
-    lines stay aligned. Other formats: each record, whatever its columns.
+    """Every row of an input, in order. Plain text (`.txt` or an unknown suffix): each line, empty ones included, so
+    that lines stay aligned. Other formats: each record, whatever its columns.
 
     Standard input is JSONL if its first non-blank character is `{`, else lines.
     Raises for a file that cannot be read, and `DataError` for one without rows.

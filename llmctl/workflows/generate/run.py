@@ -75,8 +75,8 @@ class GenerateResult:
         }
 
     def lines(self) -> Iterator[str]:
-        """Plain output, the same on a terminal and in a pipe: for one answer to one `--prompt` its text, after the prompt
-        if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
+        """Plain output, the same on a terminal and in a pipe: for one answer to one `--prompt` its text, after the
+        prompt if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
         if self.alone:
             [row] = self.completions
             yield row["prompt"] + row["text"] if self.continues else row["text"]

@@ -66,8 +66,8 @@ class RequestBuilder:
         self._warned_truncated = self._warned_unknown = False
 
     def generation_request(self, record: Record) -> Request:
-        """The record as a prompt, truncated to the context as in training. Warns once of a truncated text, and once of a
-        text that is mostly unknown to the tokenizer.
+        """The record as a prompt, truncated to the context as in training. Warns once of a truncated text, and once
+        of a text that is mostly unknown to the tokenizer.
 
         Raises `DataError` for a record that lacks a field of the prompt, or a text to be continued that does not fit.
         """

@@ -39,8 +39,8 @@ class BadRecords:
             self._file.close()
 
     def add(self, error: DataError, item: Record | Bad) -> None:
-        """Add a bad record. Raises `DataError` if that stops the verb; ids used for different content are collected first,
-        so that several are reported at once."""
+        """Add a bad record. Raises `DataError` if that stops the verb; ids used for different content are collected
+        first, so that several are reported at once."""
         if self._fails and isinstance(error, ConflictingId):
             self._same_ids.append(error)
             if len(self._same_ids) == SAME_IDS_SHOWN:

@@ -99,7 +99,7 @@ def assemble(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Onc
 
 
 def _tokens(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Once) -> tuple[Path, Path]:
-    """Folders of tokenizer and tokens: the prepared ones, or those encoded again with the pretrained model's tokenizer."""
+    """Folders of tokenizer and tokens: the prepared ones, or tokens encoded again with the pretrained model's tokenizer."""
     prepared, pretrained_folder = checked.prepared, checked.pretrained_folder
     if (
         pretrained_folder is None
@@ -190,8 +190,8 @@ def _loss_bytes(checked: TrainPlan, validation: Examples) -> int:
         parts = map(validation.store.record, range(len(validation)))
         if cut := sum(validation.layout.loss(each) == "answer" for each in parts):
             raise UsageError(
-                f"--best-by {checked.best_score}: {cut:,} of {len(validation):,} validation records are truncated inside "
-                "the loss, so it does not cover all of their bytes",
+                f"--best-by {checked.best_score}: {cut:,} of {len(validation):,} validation records are truncated "
+                "inside the loss, so it does not cover all of their bytes",
                 hint="--best-by loss or perplexity",
             )
     records = read_text(checked.prepared.text("validation"))

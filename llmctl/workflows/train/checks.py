@@ -27,8 +27,8 @@ from llmctl.workflows.train.spec import TrainConfig
 
 FINE_TUNING_RATE: Final = 5e-5
 FINE_TUNING_WIDTH: Final = 768
-"""Peak learning rate for pretrained weights of that width (Devlin et al. 2019); narrower models take proportionally more
-(1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
+"""Peak learning rate for pretrained weights of that width (Devlin et al. 2019); narrower models take proportionally
+more (1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
 ADAPTER_RATE: Final = 10
 """LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al. 2025, LoRA Without Regret)."""
 ADAM_COPIES: Final = 3

@@ -43,8 +43,8 @@ def changes(config: TrainConfig, checked: TrainPlan) -> list[Change]:
 
 
 def _changes(config: TrainConfig, checked: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    """Each candidate: its spelling, the settings it changes and the forecast with it. Of several sizes, the largest that
-    fits, else the smallest."""
+    """Each candidate: its spelling, the settings it changes and the forecast with it. Of several sizes, the largest
+    that fits, else the smallest."""
     share, current = -(-config.batch_size // config.processes), forecast(config, checked)
     yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
     if precision_of(config) == "fp32" and machine.has_bf16():

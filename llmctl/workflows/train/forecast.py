@@ -282,8 +282,8 @@ def _largest(
 
 def _beside(checked: TrainPlan) -> int:
     """Input tokens besides the texts and their control tokens (`LengthStats`): the first token of an encoder, the
-    instruction of a decoder that was not trained on llmctl's control tokens. A decoder reads its first token but not its
-    last, so the two cancel out."""
+    instruction of a decoder that was not trained on llmctl's control tokens. A decoder reads its first token but not
+    its last, so the two cancel out."""
     if checked.family != "decoder":
         return int(checked.family == "encoder")
     pretrained_folder = checked.pretrained_folder

@@ -1,4 +1,4 @@
-"""`RUN/model/README.md`: where a model comes from, and how to prompt it with transformers in the format of its training.
+"""`RUN/model/README.md`: where a model comes from, and how to prompt it with transformers as in training.
 
 The card's Python code needs only transformers (and `llmctl.models.auto` for llmctl's own architectures). The saved
 tokenizer adds no control tokens: the layout adds them, the same way in training, `generate` and the card.

@@ -135,7 +135,7 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
 
 @dataclass
 class StopSignal:
-    """Set by SIGTERM or Ctrl-C: finish the step, save, exit. A second Ctrl-C, half a second later or more, exits at once."""
+    """Set by SIGTERM or Ctrl-C: finish the step, save, exit. A second Ctrl-C, at least 0.5 s later, exits at once."""
 
     requested_at: float | None = None
     previous: dict[int, Any] = field(default_factory=dict)

@@ -62,8 +62,8 @@ class TrainConfig(Spec):
     max_length: Size | None = key(None, "truncate records to this many tokens; default: the model's context", ge=2)
     noise_density: StrictFloat | None = key(
         None,
-        "share of the tokens of plain text to corrupt for denoising, all families but decoders; default: 0.15, or 0.3 for "
-        "models that reconstruct the full text (bart, marian, lstm-seq2seq)",
+        "share of the tokens of plain text to corrupt for denoising, all families but decoders; default: 0.15, or 0.3 "
+        "for models that reconstruct the full text (bart, marian, lstm-seq2seq)",
         gt=0,
         lt=1,
     )

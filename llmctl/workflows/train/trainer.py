@@ -91,11 +91,11 @@ class TrainingRun:
     # -- the run ----------------------------------------------------------------------------------------------
 
     def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
-        """Train until the budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
+        """Train until budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
         self._resume()
         model = torch.compile(self.model) if self.config.compile else self.model
         trainable = "" if self.trainable == self.parameters else f" ({self.trainable:,} trainable)"
-        self._say(
+        self._report(
             f"{self.config.model.name}: {self.parameters:,} parameters{trainable}, {self.precision}, "
             f"{len(self.parts.train):,} examples, {self.plan.steps_per_epoch:,} steps per epoch"
         )
@@ -120,7 +120,7 @@ class TrainingRun:
                     window.append(report.loss)
                     done = report.progress >= 1.0
                     self._log_step(metrics, report, window, done=done)
-                    if self._between(metrics, report, done=done):
+                    if self._after_step(metrics, report, done=done):
                         break
             except loop.Diverged as error:
                 raise self._diverged(error) from error
@@ -129,7 +129,7 @@ class TrainingRun:
                 self._evaluate(metrics, self.state.position)
         if finished and self.resumed_from and self.state.position == first:
             step = f"step {first.step:,}"
-            self._say(
+            self._report(
                 f"the run already finished at {step}: to train further, add a larger --max-steps, --epochs, … to --resume"
             )
         self._save()
@@ -153,11 +153,11 @@ class TrainingRun:
 
     def _until_end(self, steps: Generator[Report, None, bool]) -> Iterator[Report]:
         """The steps; none if patience has already run out. Records whether the run was stopped before its budget."""
-        if self._impatient:
+        if self._out_of_patience:
             return
         self._was_stopped = yield from steps
 
-    def _between(self, metrics: Any, report: Report, *, done: bool) -> bool:
+    def _after_step(self, metrics: Any, report: Report, *, done: bool) -> bool:
         """Evaluate and save where due; returns whether patience has run out."""
         due = self.plan.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
         if due or done:
@@ -166,10 +166,10 @@ class TrainingRun:
         waiting = self.config.save_every is None and time.monotonic() - self._saved_at > SAVE_SECONDS and self._alone
         if save_due or done or waiting:
             self._save()
-        return self._impatient
+        return self._out_of_patience
 
     @property
-    def _impatient(self) -> bool:
+    def _out_of_patience(self) -> bool:
         """Whether patience has run out."""
         return self.config.patience is not None and self.state.waited >= self.config.patience
 
@@ -199,7 +199,7 @@ class TrainingRun:
         if logged:
             window.clear()
 
-    # -- evaluating ----------------------------------------------------------------------------------------------
+    # -- evaluating -------------------------------------------------------------------------------------------
 
     def _evaluate(self, metrics: Any, position: Position) -> None:
         """Score the validation split; save a checkpoint if it is the best so far."""
@@ -228,7 +228,7 @@ class TrainingRun:
             metrics.write(json.dumps(row | {f"validation_{name}": each for name, each in scores.items()}) + "\n")
             metrics.flush()
         shown = "  ".join(f"{name} {each:.4g}" for name, each in scores.items())
-        self._say(f"step {position.step:,}: validation {shown}{'  (best)' if better else ''}", name="evaluation")
+        self._report(f"step {position.step:,}: validation {shown}{'  (best)' if better else ''}", name="evaluation")
         if better:
             self._save()
 
@@ -242,8 +242,8 @@ class TrainingRun:
         return value > best.value if higher else value < best.value
 
     def _metric(self, loss: float, tokens: int) -> float:
-        """The score that selects the best checkpoint, from the validation loss or from answers generated for part of the
-        validation split; the same in every process."""
+        """The score that selects the best checkpoint, from the validation loss or from answers generated for part of
+        the validation split; the same in every process."""
         assert self.checked.best_by is not None
         if self.checked.best_by.spec.output_type == "likelihood":
             return validate.likelihood_score(self.parts, self.checked, loss, tokens)
@@ -252,7 +252,7 @@ class TrainingRun:
             value[0] = validate.generated_score(self.parts, self.checked, self.config)
         return float(self.accelerator.reduce(value, "sum")[0])
 
-    # -- checkpoints ----------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         """Write a checkpoint; again for the same step only if its state has changed."""
@@ -277,7 +277,7 @@ class TrainingRun:
         for each in refused:
             self.emit(Event("warning", {"text": f"{each}; using an older checkpoint"}))
         if path is None:
-            self._say("the run has no checkpoint yet: starting from the beginning")
+            self._report("the run has no checkpoint yet: starting from the beginning")
             return
         checkpoints.load_weights(path, self.model)
         checkpoints.load_optimizer(path, self.model, self.optimizer)
@@ -290,7 +290,7 @@ class TrainingRun:
             self.state = replace(self.state, best=None, waited=0, evaluated_step=-1)
         self._saved_state, self._saved_step = self.state, self.state.position.step
         self.resumed_from = str(path)
-        self._say(f"resumed from {path.name}")
+        self._report(f"resumed from {path.name}")
 
     def _metrics_file(self) -> Any:
         """`metrics.jsonl`, opened to append, without rows that a killed process wrote after its last checkpoint."""
@@ -346,5 +346,5 @@ class TrainingRun:
             "resumed_from": self.resumed_from,
         }
 
-    def _say(self, text: str, *, name: str = "note") -> None:
+    def _report(self, text: str, *, name: str = "note") -> None:
         self.emit(Event(name, {"text": text}))

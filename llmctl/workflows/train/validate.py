@@ -41,8 +41,8 @@ def generated_score(parts: Parts, checked: TrainPlan, config: TrainConfig) -> fl
 
 
 def likelihood_score(parts: Parts, checked: TrainPlan, loss: float, tokens: int) -> float:
-    """The chosen score of the whole validation split, from `loss` in nats per token. Likelihood metrics are additive, so
-    one answer that sums all others has the same score."""
+    """The chosen score of the whole validation split, from `loss` in nats per token. Likelihood metrics are additive,
+    so one answer that sums all others has the same score."""
     return _score(checked, [Answer("validation", logprob=-loss * tokens, tokens=tokens, bytes=parts.validation_bytes)])
 
 
