@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from llmctl.config import Spec
 
+POSITIONAL = "without_flag"
+"""The parameter that words without a flag go to; no setting has that name."""
 OUTPUT_PANEL = "Output"
 CONFIG_PANEL = "Configuration"
 
@@ -233,7 +235,7 @@ def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
         field_info = page.spec.model_fields[page.positional]
         words: Any = list[str] | None if _bare(field_info.annotation)[1] else str | None
         about = typer.Argument(help=field_info.description, metavar=page.positional.upper())
-        parameter("words", Annotated[words, about], None)
+        parameter(POSITIONAL, Annotated[words, about], None)
     for argument in page.arguments:
         kind: Any = list[str] if argument.repeatable else str
         about = typer.Argument(help=argument.help, metavar=argument.name.upper(), show_default=False)
@@ -274,8 +276,8 @@ def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
             continue
         assert option.key is not None
         flags[option.key] = [_value(option, each) for each in value] if option.repeatable else _value(option, value)
-    if page.positional and given.get("words"):
-        flags[page.positional] = given["words"]
+    if page.positional and given.get(POSITIONAL):
+        flags[page.positional] = given[POSITIONAL]
     return Session(
         verb=name,
         spec=page.spec,

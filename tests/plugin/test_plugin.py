@@ -35,10 +35,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """With the packages that are installed in the folder, too."""
+    path = filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
 def llmctl(folder: Path, *words: str, code: int = 0) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
     done = subprocess.run(
-        [sys.executable, "-m", "llmctl", *words, "--json"], capture_output=True, env=environment, cwd=folder
+        [sys.executable, "-m", "llmctl", *words, "--json"], capture_output=True, env=environment(folder), cwd=folder
     )
     assert done.returncode == code, done.stderr.decode()
     document: dict[str, Any] = json.loads(done.stdout)
@@ -53,7 +58,7 @@ def test_list_names_its_owner_and_summary(installed: Path) -> None:
         ("tasks", "ending"),
         ("metrics", "letters"),
     ]
-    assert added[0]["summary"] == "letters of words: a task, a metric, and a model that sees four tokens"
+    assert added[0]["summary"] == "letters of words: a task, a metric, a verb, and a model that sees four tokens"
 
 
 def test_show_describes_what_it_adds(installed: Path) -> None:
@@ -93,6 +98,45 @@ eval: {model: ./speller, data: prepared, split: train, metric: ["letters:lowerca
     assert score["signature"].startswith("case:lc")
     assert 0.5 < score["value"] <= 1
     assert json.loads((installed / "speller/model/config.json").read_text())["model_type"] == "llmctl-spelling-window"
+
+
+def plain(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "llmctl", *words], capture_output=True, env=environment(folder), cwd=folder
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_its_verb_is_in_the_help_with_panels_and_examples(installed: Path) -> None:
+    assert "From other packages:\n  spell  letters of words" in plain(installed, "--help")
+    text = plain(installed, "spell", "--help-all")
+    assert "--upper UPPER" in text
+    assert "upper=true|false" in text
+    assert "Examples:\n  llmctl spell words.txt" in text
+
+
+def test_its_verb_runs_from_the_command_line_and_refuses_what_every_verb_refuses(installed: Path) -> None:
+    (installed / "list.txt").write_text("cat 猫\n")
+    assert llmctl(installed, "spell", "list.txt", "--out", "a.json", "--dry-run")["plan"] == {"words": 2}
+    assert not (installed / "a.json").exists()
+    document = llmctl(installed, "spell", "list.txt", "--out", "a.json", "--upper", "true")
+    assert document["schema"] == "llmctl.spell/1"
+    assert json.loads((installed / "a.json").read_text()) == ["C A T", "猫"]
+    assert "--force" in llmctl(installed, "spell", "list.txt", "--out", "a.json", code=2)["error"]["hint"]
+    error = llmctl(installed, "spell", "list.txt", "--out", "b.json", "--set", "uper=true", code=2)["error"]
+    assert "did you mean 'upper'?" in str(error)
+    assert "word  letters\ncat   c a t" in plain(installed, "spell", "list.txt", "--out", "c.json")
+
+
+def test_its_verb_is_a_stage_of_a_recipe(installed: Path) -> None:
+    (installed / "few.txt").write_text("dog\n")
+    (installed / "spell.yaml").write_text("spell: {words: few.txt, out: few.json}\n")
+    assert [stage["status"] for stage in llmctl(installed, "run", "spell.yaml")["stages"]] == ["ran"]
+    assert [stage["status"] for stage in llmctl(installed, "run", "spell.yaml")["stages"]] == ["skipped"]
+    again = llmctl(installed, "run", "spell.yaml", "--set", "spell.upper=true")["stages"]
+    assert again[0]["why"] == "changed: upper"
+    assert json.loads((installed / "few.json").read_text()) == ["D O G"]
 
 
 def test_two_owners_of_one_name_are_both_named(tmp_path: Path) -> None:

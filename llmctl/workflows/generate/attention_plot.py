@@ -8,7 +8,6 @@ Letters: L layers, N heads, T tokens of the answer, S tokens of the source.
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 import warnings
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from llmctl.errors import UsageError
 from llmctl.store import atomic
+from llmctl.training.plots import drawing, without_missing_backend
 from llmctl.types import Event, EventSink, Request
 from llmctl.workflows.inference.session import Predictor
 
@@ -92,12 +92,6 @@ def groups(tokenizer: Any, ids: Sequence[int]) -> list[tuple[int, str]]:
 def _plot(
     shares: NDArray[np.float64], columns: Sequence[str], rows: Sequence[str], path: Path, title: str, emit: EventSink
 ) -> None:
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     kind = path.suffix.lower().removeprefix(".")
     families, missing = fonts("".join((*columns, *rows, title)))
     # An SVG keeps text as text, so the viewer needs the fonts. A PNG shows characters without a font as code points.
@@ -109,11 +103,10 @@ def _plot(
         )
         fix = f"install one, {CHINESE_FONT}, or write an .svg" if EAST_ASIAN.search(shown) else "write an .svg instead"
         emit(Event("warning", {"text": f"{message}; {fix}"}))
-    settings = {"svg.hashsalt": "llmctl", "svg.fonttype": "none", "font.family": families, "font.size": 9}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    height, width = (min(LONGEST_INCHES, 1.8 + CELL_INCHES * size) for size in shares.shape)
+    settings: dict[str, Any] = {"svg.fonttype": "none", "font.family": families}
+    with drawing(width + 0.6, height, font_size=9, **settings) as figure, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        height, width = (min(LONGEST_INCHES, 1.8 + CELL_INCHES * size) for size in shares.shape)
-        figure = Figure(figsize=(width + 0.6, height), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=max(float(shares.max()), 1e-9), aspect="auto")
         axes.set_xticks(range(len(columns)), [_label(each, unrenderable) for each in columns], rotation=90)
@@ -132,7 +125,8 @@ def _plot(
 def fonts(text: str) -> tuple[list[str], set[str]]:
     """Font names, and the characters that none of them has: matplotlib's default font, then, for characters it lacks,
     the first installed fonts by name."""
-    from matplotlib import font_manager
+    with without_missing_backend():
+        from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
     known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
