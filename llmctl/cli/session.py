@@ -83,7 +83,7 @@ class Session:
 
     def close(self) -> None:
         """Take down what is shown, however the verb ended: a bar left up hides the terminal's cursor."""
-        if "teller" in self.__dict__:
+        if "reporter" in self.__dict__:
             self.reporter.close()
 
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
