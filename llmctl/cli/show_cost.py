@@ -60,10 +60,10 @@ def cost_of(session: Session, kind: str, name: str) -> Cost | None:
     if measure:
         forecasting.check_measurable(config)
     checked = examine(config, offline=True)
-    made = forecasting.forecast(config, checked)
+    made = forecasting.forecast(checked)
     facts, summary = made.to_dict(), made.summary()
     if not made.fits:
-        changes = fitting.changes(config, checked)
+        changes = fitting.changes(checked)
         facts["changes"] = [each.to_dict() for each in changes]
         summary["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
         if measure:
@@ -71,6 +71,6 @@ def cost_of(session: Session, kind: str, name: str) -> Cost | None:
     elif measure:
         from llmctl.workflows.train.measure import measure_run
 
-        found = measure_run(config, checked, session.emit)
+        found = measure_run(checked, session.emit)
         facts["measured"], summary["measured"] = found.to_dict(made), found.summary(made)
     return Cost(facts, summary)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import torch._dynamo
 from torch import nn
-from torch._dynamo.exc import BackendCompilerFailed as CompilerFailed
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from llmctl.errors import EnvironmentFault
@@ -30,9 +30,18 @@ def compile_forward(objective: nn.Module) -> None:
     for text in ("The .grad attribute of a Tensor that is not a leaf", "`torch.jit"):  # torch, about its own code
         warnings.filterwarnings("ignore", message=text)
     objective.compile(dynamic=True)
+    compiled: Any = objective._compiled_call_impl
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return compiled(*args, **kwargs)
+        except BackendCompilerFailed as error:
+            raise _fault(error) from error
+
+    objective._compiled_call_impl = call
 
 
-def fault(error: CompilerFailed) -> EnvironmentFault:
+def _fault(error: BackendCompilerFailed) -> EnvironmentFault:
     """What a user can do where the code of a graph is not made: the compiler, its headers or its cache are not sound."""
     return EnvironmentFault(
         f"torch.compile: {next(iter(str(error).splitlines()), type(error).__name__)}",

@@ -24,12 +24,10 @@ from llmctl.workflows.evaluate.checks import Metrics, metrics_of
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import differing
 from llmctl.workflows.train import checks as train_checks
-from llmctl.workflows.train.spec import TrainConfig
+from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
 
 COMPARISON: Final = "compare.json"
 SPLIT: Final = "test"
-BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
-USUAL_EPOCHS: Final = 3.0
 RATES_APART: Final = 3.0
 """The factor between two learning rates of a search."""
 NEVER: Final = 2**53
@@ -62,7 +60,7 @@ class Candidate:
 
     def training(self, rate: float) -> TrainConfig:
         """How it is trained."""
-        settings = self.checked.resolved
+        settings = self.checked.config
         return settings.replace(out=self.run, optimizer=settings.optimizer.model_dump() | {"lr": rate})
 
     def trial(self, rate: float, share: float) -> TrainConfig:
@@ -147,7 +145,7 @@ def _resolve(config: CompareConfig) -> CompareConfig:
     changes["models"] = [_absolute(name) for name in config.models]
     changes["lrs"] = {_absolute(name): rate for name, rate in config.lrs.items()}
     if all(getattr(config, name) is None for name in BUDGETS):
-        changes["epochs"] = USUAL_EPOCHS
+        changes["epochs"] = DEFAULT_EPOCHS
     return config.replace(**changes)
 
 
@@ -232,7 +230,7 @@ def _explicit_rates(config: CompareConfig) -> tuple[dict[str, float], list[Fault
 
 def _rates(config: CompareConfig, checked: train_checks.TrainPlan) -> tuple[float, ...]:
     """The model's usual learning rate, and as many to each side of it."""
-    usual = checked.resolved.optimizer.lr
+    usual = checked.config.optimizer.lr
     assert usual is not None
     each_side = config.search.rates // 2
     powers = range(-each_side, each_side + 1)
@@ -265,7 +263,7 @@ def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
 
 def _check_room(out: Path, trainings: Sequence[train_checks.TrainPlan]) -> None:
     atomic.refuse_same(out, [each.pretrained_folder.path for each in trainings if each.pretrained_folder is not None])
-    needed = sum(train_checks.bytes_needed(each.resolved, each) for each in trainings)
+    needed = sum(train_checks.bytes_needed(each) for each in trainings)
     atomic.check_writable(out / "runs", bytes_needed=needed)
 
 

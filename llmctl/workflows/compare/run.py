@@ -287,7 +287,7 @@ class _Comparison:
 def _train(config_json: str, resume: bool, emit: EventSink) -> dict[str, Any]:
     config = TrainConfig.model_validate_json(config_json)
     checked = train.preflight(config, force=True, offline=True, resume=resume, in_worker=True)
-    return train.train(config, checked, emit, force=True).document()
+    return train.train(checked, emit, force=True).document()
 
 
 def _eval(config_json: str, emit: EventSink) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _prepare(config: PreprocessConfig, emit: EventSink) -> None:
 
 
 def _train(config: TrainConfig, emit: EventSink) -> None:
-    train.train(config, train.preflight(config, force=False, offline=True), emit)
+    train.train(train.preflight(config, force=False, offline=True), emit)
 
 
 def _score(config: TrainConfig, metric: str, emit: EventSink) -> Score:
@@ -161,7 +161,7 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     checked = train.preflight(config, force=False, offline=True)
     records = list(read_text(checked.prepared.text("test")))
     torch.manual_seed(config.seed)
-    built = parts.assemble(checked, config, lambda event: None, lambda make: make())
+    built = parts.assemble(checked, lambda event: None, lambda make: make())
     engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
     predictor = Predictor(RequestBuilder(checked.task, built.layout), engine)
     untrained = predict(predictor, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))

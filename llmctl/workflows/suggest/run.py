@@ -134,11 +134,11 @@ def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tupl
             {"data": config.data, "model": settings, "out": "not-made", "batch_size": config.batch_size}
         )
         try:
-            made = forecast(train, examine(train, offline=True))
+            made = forecast(examine(train, offline=True))
         except ConfigError:
             # Blocks that are longer than this size's context: as long as they are.
             train = train.replace(model={**settings, "context": open_prepared(config.data).manifest.block_size})
-            made = forecast(train, examine(train, offline=True))
+            made = forecast(examine(train, offline=True))
         return (made.parameters, made.needed), made.flops_per_token * made.tokens_per_epoch
     shape: Shape = spec.sizes[size]
     parameters = spec.parameters(shape, VOCABULARY)

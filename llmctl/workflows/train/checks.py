@@ -24,7 +24,7 @@ from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import check_able, check_instruction, no_text_likelihood, unreadable
 from llmctl.workflows.settings import LOSS
 from llmctl.workflows.train.resume import check_same_parents
-from llmctl.workflows.train.spec import TrainConfig
+from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
 
 FINE_TUNING_RATE: Final = 5e-5
 FINE_TUNING_WIDTH: Final = 768
@@ -40,7 +40,7 @@ ADAM_COPIES: Final = 3
 class TrainPlan:
     """A configuration that passed all checks, with what they found."""
 
-    resolved: TrainConfig
+    config: TrainConfig
     prepared: Prepared
     task: Task
     family: Family
@@ -53,6 +53,16 @@ class TrainPlan:
     resume: bool
     denoising: Denoising | None
     """The denoising objective of plain text; None for next-token prediction and other tasks."""
+
+    @property
+    def recorded(self) -> TrainConfig:
+        """The configuration as RUN/config.yaml has it: the shape of the model spelled out, paths absolute."""
+        name = self.config.model.name
+        if registry.looks_like_path(name) and not name.startswith(HUB):
+            name = os.path.abspath(Path(name).expanduser())
+        shape = self.shape.explicit() if self.architecture and self.shape else self.config.model.explicit()
+        places = {"data": os.path.abspath(self.config.data), "out": os.path.abspath(self.config.out)}
+        return self.config.replace(**places, model={"name": name, **shape})
 
     @property
     def best_score(self) -> str:
@@ -77,10 +87,10 @@ def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) 
     """Check that model, data, task and settings are compatible; raises all faults at once. Ignores the output folder;
     imports nothing heavy."""
     collector = ErrorCollector()
-    checked = _examine(config, collector, offline=offline, emit=emit)
+    plan = _examine(config, collector, offline=offline, emit=emit)
     collector.raise_all()
-    assert checked is not None
-    return checked
+    assert plan is not None
+    return plan
 
 
 def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> TrainPlan | None:
@@ -109,7 +119,7 @@ def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, e
     if not collector.ok:
         return None
     return TrainPlan(
-        resolved=_resolve(config, architecture, shape, pretrained_folder),
+        config=_resolve(config, architecture, shape, pretrained_folder),
         prepared=prepared,
         task=task,
         family=family,
@@ -134,15 +144,15 @@ def preflight(
 ) -> TrainPlan:
     """`examine`, and check that the run can be written to `out`; raises all faults at once."""
     collector = ErrorCollector()
-    checked = _examine(config, collector, offline=offline, emit=emit)
+    plan = _examine(config, collector, offline=offline, emit=emit)
     resuming = resume and (config.out / runs.RUN).is_file()
-    if resuming and checked is not None:
-        collector.check("out", check_same_parents, config, checked.parents)
+    if resuming and plan is not None:
+        collector.check("out", check_same_parents, config, plan.parents)
     begins = not resuming and not in_worker and config.machine_rank == 0
-    collector.check("out", _check_out, config, checked, begins=begins, force=force)
+    collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()
-    assert checked is not None
-    return replace(checked, resume=resuming)
+    assert plan is not None
+    return replace(plan, resume=resuming)
 
 
 def _check_compiler() -> None:
@@ -154,15 +164,15 @@ def _check_compiler() -> None:
         )
 
 
-def _check_out(config: TrainConfig, checked: TrainPlan | None, *, begins: bool, force: bool) -> None:
+def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, force: bool) -> None:
     """Check that the run can be written. Without a plan, only the folder itself is checked."""
     if begins:
         go_on = f"llmctl train --resume {config.out}"
         atomic.refuse_existing(config.out, force=force, marker=runs.RUN, go_on=go_on)
         refuse_inside_run(config.out)
-    pretrained_folder = checked.pretrained_folder if checked else None
+    pretrained_folder = plan.pretrained_folder if plan else None
     atomic.refuse_same(config.out, [config.data, *([pretrained_folder.path] if pretrained_folder else [])])
-    atomic.check_writable(config.out / "model", bytes_needed=bytes_needed(config, checked) if checked else 0)
+    atomic.check_writable(config.out / "model", bytes_needed=bytes_needed(plan) if plan else 0)
 
 
 def _check_train_split(config: TrainConfig, prepared: Prepared) -> None:
@@ -331,19 +341,12 @@ def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family
 def _resolve(
     config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None, pretrained_folder: ModelFolder | None
 ) -> TrainConfig:
-    """The configuration with defaults filled in and paths made absolute, as written to `RUN/config.yaml`."""
-    changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
-    model: dict[str, Any] = {"name": config.model.name}
-    if architecture and shape:
-        model |= shape.explicit()
-    elif not config.model.name.startswith(HUB):
-        model["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    """The configuration with learning rate and budget filled in where they are not set."""
     usual = architecture.learning_rate_for(shape) if architecture and shape else _fine_tuning_rate(pretrained_folder)
     rate = config.optimizer.lr or usual * (ADAPTER_RATE if config.adapter else 1)
-    budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
-    if all(each is None for each in budgets):
-        changes["epochs"] = 3.0
-    return config.replace(**changes, model=model, optimizer=config.optimizer.model_dump() | {"lr": rate})
+    unlimited = all(getattr(config, name) is None for name in BUDGETS)
+    budget = {"epochs": DEFAULT_EPOCHS} if unlimited else {}
+    return config.replace(**budget, optimizer=config.optimizer.model_dump() | {"lr": rate})
 
 
 def _fine_tuning_rate(pretrained_folder: ModelFolder | None) -> float:
@@ -364,13 +367,14 @@ def _parents(config: TrainConfig, prepared: Prepared, pretrained_folder: ModelFo
     return found
 
 
-def bytes_needed(config: TrainConfig, checked: TrainPlan) -> int:
+def bytes_needed(plan: TrainPlan) -> int:
     """Disk space in bytes for the checkpoints kept, the best one, one being written, and the model."""
-    pretrained_folder = checked.pretrained_folder
-    if checked.architecture and checked.shape:
-        labels = len(checked.prepared.manifest.labels)
-        size = checked.prepared.manifest.tokenizer.vocab_size
-        weights = 4 * checked.architecture.parameters(checked.shape, size, labels)
+    config = plan.config
+    pretrained_folder = plan.pretrained_folder
+    if plan.architecture and plan.shape:
+        labels = len(plan.prepared.manifest.labels)
+        size = plan.prepared.manifest.tokenizer.vocab_size
+        weights = 4 * plan.architecture.parameters(plan.shape, size, labels)
     else:
         weights = (
             sum(each.stat().st_size for each in pretrained_folder.path.glob("*.safetensors"))

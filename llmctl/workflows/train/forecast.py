@@ -122,20 +122,21 @@ class Forecast:
         }
 
 
-def forecast(config: TrainConfig, checked: TrainPlan) -> Forecast:
+def forecast(plan: TrainPlan) -> Forecast:
     """The cost of this run: peak memory and total operations."""
-    manifest = checked.prepared.manifest
-    shape, name, vocabulary, parameters = _model(checked)
-    found = lengths_of(checked.prepared, "train")
+    config = plan.config
+    manifest = plan.prepared.manifest
+    shape, name, vocabulary, parameters = _model(plan)
+    found = lengths_of(plan.prepared, "train")
     precision = precision_of(config)
-    batch_shape, examples = _largest(config, checked, name, shape, found)
-    trainable = _trainable(config, checked, parameters)
-    denoising = checked.denoising
+    batch_shape, examples = _largest(plan, name, shape, found)
+    trainable = _trainable(plan, parameters)
+    denoising = plan.denoising
     predicted_fraction = denoising.noise_density if denoising else 0.0
-    tokens = _tokens(checked, found)
-    typical = _typical(checked, found, batch_shape)
+    tokens = _tokens(plan, found)
+    typical = _typical(plan, found, batch_shape)
     operations = costs.FORWARDS_PER_STEP * costs.forward_flops(
-        checked.family, shape, parameters, vocabulary, typical, predicted_fraction=predicted_fraction
+        plan.family, shape, parameters, vocabulary, typical, predicted_fraction=predicted_fraction
     )
     per_token = operations / max(1, typical.examples * (typical.source + typical.target))
     steps = -(-examples // config.batch_size)
@@ -147,9 +148,9 @@ def forecast(config: TrainConfig, checked: TrainPlan) -> Forecast:
         flops_per_token=per_token,
         tokens_per_epoch=tokens,
         steps_per_epoch=steps,
-        epochs=_epochs(checked.resolved, steps, tokens),
+        epochs=_epochs(plan.config, steps, tokens),
         memory=memory_of(
-            checked.family,
+            plan.family,
             name,
             shape,
             vocabulary,
@@ -165,7 +166,7 @@ def forecast(config: TrainConfig, checked: TrainPlan) -> Forecast:
             weights=4 * parameters,
             activations=round(
                 costs.answering_bytes(
-                    checked.family, shape, vocabulary, GENERATED, manifest.block_size or batch_shape.source
+                    plan.family, shape, vocabulary, GENERATED, manifest.block_size or batch_shape.source
                 )
             ),
         ),
@@ -207,17 +208,17 @@ def memory_of(
     )
 
 
-def _model(checked: TrainPlan) -> tuple[Shape, str, int, int]:
+def _model(plan: TrainPlan) -> tuple[Shape, str, int, int]:
     """Shape, architecture name, vocabulary size and number of weights, for random or pretrained weights."""
-    manifest = checked.prepared.manifest
-    if checked.architecture is not None and checked.shape is not None:
+    manifest = plan.prepared.manifest
+    if plan.architecture is not None and plan.shape is not None:
         size = manifest.tokenizer.vocab_size
-        labels = len(manifest.labels) if checked.task.labelled else 0
-        parameters = checked.architecture.parameters(checked.shape, size, labels)
-        return checked.shape, checked.architecture.name, size, parameters
-    assert checked.pretrained_folder is not None
-    config = checked.pretrained_folder.config
-    counts = [_product(each) for each in shapes(checked.pretrained_folder.path).values()]
+        labels = len(manifest.labels) if plan.task.labelled else 0
+        parameters = plan.architecture.parameters(plan.shape, size, labels)
+        return plan.shape, plan.architecture.name, size, parameters
+    assert plan.pretrained_folder is not None
+    config = plan.pretrained_folder.config
+    counts = [_product(each) for each in shapes(plan.pretrained_folder.path).values()]
     return _shape_of(config), str(config.get("model_type")), int(config.get("vocab_size") or 0), sum(counts)
 
 
@@ -261,32 +262,31 @@ def precision_of(config: TrainConfig) -> Precision:
     return "fp32" if config.precision == "fp32" else "bf16"
 
 
-def _largest(
-    config: TrainConfig, checked: TrainPlan, name: str, shape: Shape, found: LengthStats
-) -> tuple[BatchShape, int]:
+def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats) -> tuple[BatchShape, int]:
     """Shape of the largest forward pass, and the number of examples in an epoch."""
+    config = plan.config
     share = -(-config.batch_size // config.processes)
     rows = min(config.micro_batch_size or share, share)
-    block = checked.prepared.manifest.block_size
+    block = plan.prepared.manifest.block_size
     context = min([each for each in (shape.context, config.max_length) if each], default=None)
     if block is not None:
         examples = max(1, -(-(found.tokens - 1) // block))
         size = min(block, context or block, found.tokens)
-        return BatchShape(min(rows, examples), *_denoising_lengths(checked, size)), examples
-    source = (found.longest if checked.family == "decoder" else found.longest_prompt) + _beside(checked)
-    target = found.longest_target if checked.family == "encoder-decoder" else 0
+        return BatchShape(min(rows, examples), *_denoising_lengths(plan, size)), examples
+    source = (found.longest if plan.family == "decoder" else found.longest_prompt) + _beside(plan)
+    target = found.longest_target if plan.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
     return BatchShape(min(rows, found.records), min(source, limit), min(target, limit)), found.records
 
 
-def _beside(checked: TrainPlan) -> int:
+def _beside(plan: TrainPlan) -> int:
     """Input tokens besides the texts and their control tokens (`LengthStats`): the first token of an encoder, the
     instruction of a decoder that was not trained on llmctl's control tokens. A decoder reads its first token but not
     its last, so the two cancel out."""
-    if checked.family != "decoder":
-        return int(checked.family == "encoder")
-    pretrained_folder = checked.pretrained_folder
+    if plan.family != "decoder":
+        return int(plan.family == "encoder")
+    pretrained_folder = plan.pretrained_folder
     uses_control_tokens = pretrained_folder is None or (
         pretrained_folder.card is not None and not pretrained_folder.card.instruction
     )
@@ -297,11 +297,11 @@ def _padded(size: int) -> int:
     return -(-size // PADDED_TO) * PADDED_TO
 
 
-def _denoising_lengths(checked: TrainPlan, size: int) -> tuple[int, int]:
+def _denoising_lengths(plan: TrainPlan, size: int) -> tuple[int, int]:
     """Source and target tokens of a block (`data/corruption.py`). The target is the full text, or the spans cut out: a
     sentinel replaces each span in the source and precedes it in the target, which ends with one more sentinel and the
     end token."""
-    denoising = checked.denoising
+    denoising = plan.denoising
     if denoising is None or denoising.scheme == "masked":
         return size, 0
     cut = round(denoising.noise_density * size)
@@ -310,37 +310,38 @@ def _denoising_lengths(checked: TrainPlan, size: int) -> tuple[int, int]:
     return _padded(min(size, size - cut + sentinels)), _padded(min(size, target_tokens))
 
 
-def _average(checked: TrainPlan, found: LengthStats) -> tuple[float, float]:
+def _average(plan: TrainPlan, found: LengthStats) -> tuple[float, float]:
     """Tokens of a record of average length, control tokens included: of the one sequence, or of source and target."""
     records = max(1, found.records)
     loss_tokens, marks = found.loss_tokens / records, found.marks / records
     prompt = found.tokens / records - loss_tokens
-    if checked.family == "decoder":
-        return prompt + loss_tokens + marks + _beside(checked), 0.0
+    if plan.family == "decoder":
+        return prompt + loss_tokens + marks + _beside(plan), 0.0
     # The loss covers one text: a target with its end token, or a label, which is not an encoder's input.
-    return prompt + marks - 1 + _beside(checked), loss_tokens + 1 if checked.family == "encoder-decoder" else 0.0
+    return prompt + marks - 1 + _beside(plan), loss_tokens + 1 if plan.family == "encoder-decoder" else 0.0
 
 
-def _tokens(checked: TrainPlan, found: LengthStats) -> int:
+def _tokens(plan: TrainPlan, found: LengthStats) -> int:
     """Tokens read in an epoch."""
-    if checked.prepared.manifest.block_size is not None:
+    if plan.prepared.manifest.block_size is not None:
         return found.tokens
-    return round(found.records * sum(_average(checked, found)))
+    return round(found.records * sum(_average(plan, found)))
 
 
-def _typical(checked: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
+def _typical(plan: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
     """A batch of one example of average length."""
-    if checked.prepared.manifest.block_size is not None:
+    if plan.prepared.manifest.block_size is not None:
         return largest._replace(examples=1)
-    source, target = (round(each) for each in _average(checked, found))
-    return BatchShape(1, max(1, source), max(1, target) if checked.family == "encoder-decoder" else 0)
+    source, target = (round(each) for each in _average(plan, found))
+    return BatchShape(1, max(1, source), max(1, target) if plan.family == "encoder-decoder" else 0)
 
 
-def _trainable(config: TrainConfig, checked: TrainPlan, parameters: int) -> int:
+def _trainable(plan: TrainPlan, parameters: int) -> int:
     """Number of trainable weights: all, or an adapter's two matrices for each layer it adapts."""
-    if config.adapter is None or checked.pretrained_folder is None:
+    config = plan.config
+    if config.adapter is None or plan.pretrained_folder is None:
         return parameters
-    layers = stack_layers(shapes(checked.pretrained_folder.path))
+    layers = stack_layers(shapes(plan.pretrained_folder.path))
     wanted = config.adapter.targets
     chosen = [shape for name, shape in layers.items() if wanted is None or is_target(name, wanted)]
     return sum(config.adapter.rank * (shape[0] + shape[1]) for shape in chosen)

@@ -16,7 +16,6 @@ from llmctl.training.plan import Budget
 from llmctl.types import EventSink
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.forecast import Forecast, gib
-from llmctl.workflows.train.spec import TrainConfig
 from llmctl.workflows.train.trainer import TrainingRun
 
 STEPS: Final = 8
@@ -72,11 +71,12 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def measure_run(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> Measurement:
+def measure_run(plan: TrainPlan, emit: EventSink) -> Measurement:
     """Run the steps in this process; leaves nothing on disk."""
+    config = plan.config
     machine.keep_memory()
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
-        run = TrainingRun(config.replace(out=Path(folder), processes=1, machines=1), checked, emit)
+        run = TrainingRun(replace(plan, config=config.replace(out=Path(folder), processes=1, machines=1)), emit)
         longest = np.argsort(-run.batches.lengths, kind="stable")[: config.batch_size]
 
         def batch_of(step: int) -> Any:
@@ -87,7 +87,7 @@ def measure_run(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> Mea
             run.parts.train,
             batch_of,
             run.optimizer,
-            replace(run.plan, budget=Budget(max_steps=STEPS + 1)),
+            replace(run.steps, budget=Budget(max_steps=STEPS + 1)),
             run.accelerator,
             clip_norm=config.clip_norm,
             seed=config.seed,

@@ -22,7 +22,6 @@ from llmctl.types import Record, Segment, Tokens
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.train.assemble import Parts
 from llmctl.workflows.train.checks import TrainPlan
-from llmctl.workflows.train.spec import TrainConfig
 
 Ids = tuple[int, ...]
 
@@ -41,24 +40,24 @@ LONGEST_ANSWER: Final[int] = GenerateConfig.model_fields["max_new_tokens"].defau
 def text(
     model: Any,
     parts: Parts,
-    checked: TrainPlan,
-    config: TrainConfig,
+    plan: TrainPlan,
     facts: Mapping[str, Any],
     adapter: LoraFile | None,
 ) -> str:
     """The model card, in Markdown with the hub's front matter."""
+    config = plan.config
     own = model.config.model_type.startswith("llmctl-")
-    masked = checked.family == "encoder" and checked.task.packed
-    auto_class = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
+    masked = plan.family == "encoder" and plan.task.packed
+    auto_class = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[plan.family]
     steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
-    table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, checked, facts, adapter).items())
+    table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, plan, facts, adapter).items())
     out = os.path.relpath(config.out)
     name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
-    promptable = checked.family in checked.task.promptable
+    promptable = plan.family in plan.task.promptable
     command = (
         f"llmctl generate --model {name} --prompt TEXT" if promptable else f"llmctl train --model {name} --data DIR"
     )
-    tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))
+    tags = "\n".join(f"- {tag}" for tag in ("llmctl", plan.task.name))
     return f"""---
 library_name: transformers
 tags:
@@ -82,31 +81,31 @@ tags:
 model = {auto_class}.from_pretrained("{name}/model")
 tokenizer = AutoTokenizer.from_pretrained("{name}/model")
 ```
-{_by_hand(model, parts, checked) if promptable else ""}"""
+{_by_hand(model, parts, plan) if promptable else ""}"""
 
 
-def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
+def _facts(model: Any, plan: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
     """The rows of the table."""
     validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
     best = facts["best"]
     rows = {
-        "task": f"{checked.task.name} (version {checked.task.version})",
-        "architecture": f"{model.config.model_type}, {checked.family}",
+        "task": f"{plan.task.name} (version {plan.task.version})",
+        "architecture": f"{model.config.model_type}, {plan.family}",
         "parameters": f"{facts['parameters']:,}",
         "trained": f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, precision {facts['precision']}",
         "final validation": validation or "none",
         "checkpoint": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
         "prompt format": "see `llmctl.json`",
-        "data": f"sha256 {checked.parents['data']}",
+        "data": f"sha256 {plan.parents['data']}",
     }
-    if checked.architecture is not None:
-        rows["reference"] = checked.architecture.reference
+    if plan.architecture is not None:
+        rows["reference"] = plan.architecture.reference
     if adapter is not None:
         rows["adapter"] = (
             f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}, on {', '.join(adapter.targets)}: "
             f"{facts['learned_parameters']:,} parameters"
         )
-        rows["base"] = f"{checked.parents[PARENT_PATH]}, content hash {checked.parents[PARENT]}"
+        rows["base"] = f"{plan.parents[PARENT_PATH]}, content hash {plan.parents[PARENT]}"
     return rows
 
 
@@ -114,20 +113,20 @@ def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: Lo
 # The same answer without llmctl
 
 
-def _by_hand(model: Any, parts: Parts, checked: TrainPlan) -> str:
+def _by_hand(model: Any, parts: Parts, plan: TrainPlan) -> str:
     """Python that gets the same answer as `llmctl generate`; empty for a plugin's task whose prompts are not a single
     text."""
-    if [segment.text for segment in _prompt_segments(checked.task)] != [PROBE]:
+    if [segment.text for segment in _prompt_segments(plan.task)] != [PROBE]:
         return ""
-    recorded = checked.prepared.manifest.config.get("clean")
+    recorded = plan.prepared.manifest.config.get("clean")
     clean = Clean.model_validate(recorded) if recorded else None
     lowered = ".lower()" if clean is not None and clean.lowercase else ""
     lines = [
         "import torch",
         "",
         f'text = "{PROBE}"{lowered}',
-        *_ids(parts, checked.task),
-        *_answer(model, parts, checked),
+        *_ids(parts, plan.task),
+        *_answer(model, parts, plan),
     ]
     code = "\n".join(lines)
     return f"""
@@ -194,32 +193,32 @@ def _quoted(name: str) -> str:
     return shown if '"' in shown else f'"{shown[1:-1]}"'
 
 
-def _answer(model: Any, parts: Parts, checked: TrainPlan) -> list[str]:
+def _answer(model: Any, parts: Parts, plan: TrainPlan) -> list[str]:
     """Code that turns the ids into an answer."""
-    if checked.family == "encoder":
+    if plan.family == "encoder":
         return [
             "with torch.inference_mode():",
             "    logits = model(input_ids=torch.tensor([ids])).logits",
             "print(model.config.id2label[logits.argmax().item()])",
         ]
-    if checked.task.labelled:
-        return _likeliest(parts, checked)
+    if plan.task.labelled:
+        return _likeliest(parts, plan)
     context = getattr(model.config, "max_position_embeddings", None)
-    room = f"{context} - len(ids)" if checked.family == "decoder" else str(context)
+    room = f"{context} - len(ids)" if plan.family == "decoder" else str(context)
     limit = str(LONGEST_ANSWER) if context is None else f"min({LONGEST_ANSWER}, {room})"
     inputs = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
-    shown = "rows[0, len(ids):]" if checked.family == "decoder" and not checked.task.packed else "rows[0]"
-    stripped = "" if checked.task.packed else ".strip()"
+    shown = "rows[0, len(ids):]" if plan.family == "decoder" and not plan.task.packed else "rows[0]"
+    stripped = "" if plan.task.packed else ".strip()"
     return [
         f"rows = model.generate({inputs}, max_new_tokens={limit}, do_sample=False)",
         f"print(tokenizer.decode({shown}, skip_special_tokens=True){stripped})",
     ]
 
 
-def _likeliest(parts: Parts, checked: TrainPlan) -> list[str]:
+def _likeliest(parts: Parts, plan: TrainPlan) -> list[str]:
     """Code that picks the label with the highest likelihood as an answer, end token included."""
     end = _names(parts, parts.layout.answer(""))
-    decoder = checked.family == "decoder"
+    decoder = plan.family == "decoder"
     seen, target_ids = ("ids + answer", "[-100] * len(ids) + answer") if decoder else ("ids", "answer")
     return [
         f"labels = [{', '.join(map(_quoted, parts.labels))}]",

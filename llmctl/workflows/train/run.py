@@ -35,24 +35,25 @@ class TrainResult:
         return dict(self.fields)
 
 
-def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
+def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
     """Train in this process, or in as many as requested. Raises `Stopped` (75) on SIGTERM or Ctrl-C."""
+    config = plan.config
     if config.precision == "fp16":
         from llmctl.training import devices
 
         devices.resolve_precision("fp16")
-    _warn_of_memory(config, checked, emit)
+    _warn_of_memory(plan, emit)
     if config.machine_rank > 0:
-        return _result(_multi_process(config, checked, emit))
+        return _result(_multi_process(plan, emit))
     out = config.out
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
-        _open_run(config, checked, force=force)
-        record = runs.begin(out, "train", model=config.model.name, task=checked.task.name, parents=checked.parents)
+        _open_run(plan, force=force)
+        record = runs.begin(out, "train", model=config.model.name, task=plan.task.name, parents=plan.parents)
         with _log(out, emit) as log:
             try:
                 alone = config.processes * config.machines == 1
-                fields = _single_process(config, checked, log) if alone else _multi_process(config, checked, log)
+                fields = _single_process(plan, log) if alone else _multi_process(plan, log)
             except KeyboardInterrupt:
                 runs.end(out, record, "stopped", exit_code=130)
                 raise
@@ -69,11 +70,11 @@ def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bo
     return TrainResult(status, shown)
 
 
-def _warn_of_memory(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
+def _warn_of_memory(plan: TrainPlan, emit: EventSink) -> None:
     """Warn of a run that does not fit; free memory fluctuates, so it is not rejected."""
-    made = forecast(config, checked)
+    made = forecast(plan)
     if not made.fits:
-        error = refusal(made, changes(config, checked))
+        error = refusal(made, changes(plan))
         emit(Event("warning", {"text": f"{error}; {error.hint}"}))
 
 
@@ -83,18 +84,19 @@ def _result(fields: dict[str, Any] | None) -> TrainResult:
     return TrainResult("finished", fields)
 
 
-def _open_run(config: TrainConfig, checked: TrainPlan, *, force: bool) -> None:
+def _open_run(plan: TrainPlan, *, force: bool) -> None:
     """Write the resolved configuration to the locked run folder; `force` empties the folder, resuming keeps it."""
+    config = plan.config
     out = config.out
-    replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{atomic.TEMPORARY}*")
+    replaced = out.iterdir() if force and not plan.resume else out.rglob(f"{atomic.TEMPORARY}*")
     for left in list(replaced):
         if left.name == locks.NAME:
             continue
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
-    resolved = {"train": json.loads(checked.resolved.model_dump_json(exclude_none=True))}
+    recorded = {"train": json.loads(plan.recorded.model_dump_json(exclude_none=True))}
     import yaml
 
-    atomic.write_text(out / "config.yaml", yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
+    atomic.write_text(out / "config.yaml", yaml.safe_dump(recorded, allow_unicode=True, sort_keys=False))
 
 
 @contextlib.contextmanager
@@ -111,11 +113,12 @@ def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
         yield both
 
 
-def _multi_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
+def _multi_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
+    config = plan.config
     from llmctl.training import launch
 
     processes = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
-    return launch.run(_worker, (config.model_dump_json(), checked.resume), processes, emit)
+    return launch.run(_worker, (config.model_dump_json(), plan.resume), processes, emit)
 
 
 def _worker(config_json: str, resume: bool) -> dict[str, Any]:
@@ -126,8 +129,8 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
     channel = launch.WorkerChannel()
     main = int(os.environ["RANK"]) == 0
     try:
-        checked = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
-        return _single_process(config, checked, channel if main else null_sink)
+        plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
+        return _single_process(plan, channel if main else null_sink)
     except LlmctlError as error:
         channel.error(error)
         raise
@@ -158,7 +161,7 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-def _single_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any]:
+def _single_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any]:
     """Train as one of the processes of the run."""
     with StopSignal() as stop:
         from llmctl.training import machine
@@ -166,5 +169,5 @@ def _single_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) ->
         machine.keep_memory()
         from llmctl.workflows.train.trainer import TrainingRun
 
-        run = TrainingRun(config, checked, emit)
+        run = TrainingRun(plan, emit)
         return run.go(stop)

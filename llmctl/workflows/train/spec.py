@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt
 
@@ -12,6 +12,11 @@ from llmctl.config import Duration, Size, Spec, flag, key
 from llmctl.models.spec import Adapter
 from llmctl.training.spec import Optimizer, Schedule
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
+
+BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
+"""Settings that end a run; with several, whichever is used up first."""
+DEFAULT_EPOCHS: Final = 3.0
+"""The budget of a run for which none is set."""
 
 
 class TrainConfig(Spec):

@@ -80,24 +80,24 @@ class Train(Verb[TrainConfig]):
         """Reject a run that does not fit in memory and suggest what would make it fit."""
         from llmctl.workflows.train import fitting, forecast
 
-        made = forecast.forecast(config, plan)
+        made = forecast.forecast(plan)
         facts, shown = made.to_dict(), made.summary()
         refusal = None
         if not made.fits:
-            changes = fitting.changes(config, plan)
+            changes = fitting.changes(plan)
             refusal = fitting.refusal(made, changes)
             facts["changes"] = [each.to_dict() for each in changes]
         elif "measure" in context.switches:
             from llmctl.workflows.train.measure import measure_run
 
-            found = measure_run(config, plan, context.emit)
+            found = measure_run(plan, context.emit)
             facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
-        return DryRun(plan.resolved, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
+        return DryRun(plan.recorded, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
 
     def run(self, config: TrainConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.train import run
 
-        document = run.train(config, plan, context.emit, force=context.force).document()
+        document = run.train(plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document))
 
 

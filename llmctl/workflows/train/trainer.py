@@ -16,7 +16,7 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic, runs
-from llmctl.training import checkpoints, compiling, devices, loop, machine, objectives, optimizers, plots
+from llmctl.training import checkpoints, devices, loop, machine, objectives, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.loop import Position, Report
@@ -25,7 +25,6 @@ from llmctl.workflows.train import assemble as parts
 from llmctl.workflows.train import publish as model_folder
 from llmctl.workflows.train import validate
 from llmctl.workflows.train.checks import TrainPlan
-from llmctl.workflows.train.spec import TrainConfig
 
 SAVE_SECONDS: Final = 600.0
 """Without `save_every`, also write a checkpoint this long after the last one."""
@@ -34,16 +33,17 @@ SAVE_SECONDS: Final = 600.0
 class TrainingRun:
     """The state of a run; `go` trains. Every process has one, only the main process writes files."""
 
-    def __init__(self, config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
-        self.config, self.checked, self.emit = config, checked, emit
+    def __init__(self, plan: TrainPlan, emit: EventSink) -> None:
+        config = plan.config
+        self.config, self.plan, self.emit = config, plan, emit
         self.out = config.out
         precision = devices.resolve_precision(config.precision)
         self.accelerator = devices.accelerator(precision, processes_here=config.processes)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
-        self.parts = parts.assemble(checked, config, emit if self.main else lambda event: None, self._once)
+        self.parts = parts.assemble(plan, emit if self.main else lambda event: None, self._once)
         self.model = self.parts.model
-        self.adapter = adapters.resolve(self.model, config.adapter, checked.family) if config.adapter else None
+        self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
             adapters.attach(self.model, self.adapter)
         self.model.to(self.accelerator.device)
@@ -51,18 +51,19 @@ class TrainingRun:
             short_attention.use(self.model)
             adapters.cast_frozen_to_bf16(self.model)
         self.model.train()
-        self.objective = objectives.LIKELIHOODS[checked.family](self.model)
+        self.objective = objectives.LIKELIHOODS[plan.family](self.model)
         if config.compile:
+            from llmctl.training import compiling
+
             compiling.compile_forward(self.objective)
-        lr = checked.resolved.optimizer.lr
+        lr = config.optimizer.lr
         assert lr is not None
         self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
         self.batches = Batches(self.parts.train.lengths(), batch_size=config.batch_size, seed=config.seed)
-        resolved = checked.resolved
-        self.plan = planning.plan(
+        self.steps = planning.plan(
             run_budget=planning.budget(
                 steps_per_epoch=self.batches.per_epoch,
-                epochs=resolved.epochs,
+                epochs=config.epochs,
                 max_steps=config.max_steps,
                 max_tokens=config.max_tokens,
                 max_seconds=config.max_time,
@@ -99,7 +100,7 @@ class TrainingRun:
         trainable = "" if self.trainable == self.parameters else f" ({self.trainable:,} trainable)"
         self._report(
             f"{self.config.model.name}: {self.parameters:,} parameters{trainable}, {self.precision}, "
-            f"{len(self.parts.train):,} examples, {self.plan.steps_per_epoch:,} steps per epoch"
+            f"{len(self.parts.train):,} examples, {self.steps.steps_per_epoch:,} steps per epoch"
         )
         window: list[float] = []
         first = self.state.position
@@ -109,7 +110,7 @@ class TrainingRun:
                 self.parts.train,
                 self.batches,
                 self.optimizer,
-                self.plan,
+                self.steps,
                 self.accelerator,
                 clip_norm=self.config.clip_norm,
                 seed=self.config.seed,
@@ -125,8 +126,6 @@ class TrainingRun:
                         break
             except loop.Diverged as error:
                 raise self._diverged(error) from error
-            except compiling.CompilerFailed as error:
-                raise compiling.fault(error) from error
             finished = not self._was_stopped
             if finished and self.state.evaluated_step != self.state.position.step:
                 self._evaluate(metrics, self.state.position)
@@ -146,7 +145,7 @@ class TrainingRun:
         The weights just before the step are suspect too, so a checkpoint of them does not count as good.
         """
         good = [path for path in checkpoints.all_of(self.out) if checkpoints.step_of(path) < error.step - 1]
-        records = parts.record_ids(self.parts.train, self.checked, error.indices.tolist())
+        records = parts.record_ids(self.parts.train, self.plan, error.indices.tolist())
         if self.main:
             atomic.write_json(
                 self.out / "diverged.json", {"step": error.step, "error": error.message, "records": records}
@@ -162,10 +161,12 @@ class TrainingRun:
 
     def _after_step(self, metrics: Any, report: Report, *, done: bool) -> bool:
         """Evaluate and save where due; returns whether patience has run out."""
-        due = self.plan.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
+        due = self.steps.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
         if due or done:
             self._evaluate(metrics, report.position)
-        save_due = self.plan.is_due(self.plan.save_every, report.position.step, report.progress_before, report.progress)
+        save_due = self.steps.is_due(
+            self.steps.save_every, report.position.step, report.progress_before, report.progress
+        )
         waiting = self.config.save_every is None and time.monotonic() - self._saved_at > SAVE_SECONDS and self._alone
         if save_due or done or waiting:
             self._save()
@@ -189,7 +190,7 @@ class TrainingRun:
         if (logged or done) and metrics is not None:
             row = {
                 "step": position.step,
-                "epoch": round(position.step / self.plan.steps_per_epoch, 4),
+                "epoch": round(position.step / self.steps.steps_per_epoch, 4),
                 "tokens": position.tokens,
                 "loss": self.state.train_loss,
                 "lr": report.lr,
@@ -213,17 +214,15 @@ class TrainingRun:
             self.objective, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
         )
         scores = {"loss": loss}
-        if self.checked.family != "encoder":
+        if self.plan.family != "encoder":
             scores["perplexity"] = math.exp(min(loss, 700.0))
-        if self.checked.best_by is not None:
-            scores[self.checked.best_score] = self._metric(loss, tokens)
+        if self.plan.best_by is not None:
+            scores[self.plan.best_score] = self._metric(loss, tokens)
         self.state = replace(self.state, validation=scores)
-        value = scores[self.checked.best_score]
+        value = scores[self.plan.best_score]
         better = self._is_better(value)
         if better:
-            self.state = replace(
-                self.state, best=BestCheckpoint(position.step, self.checked.best_score, value), waited=0
-            )
+            self.state = replace(self.state, best=BestCheckpoint(position.step, self.plan.best_score, value), waited=0)
         else:
             self.state = replace(self.state, waited=self.state.waited + 1)
         if metrics is not None:
@@ -241,18 +240,18 @@ class TrainingRun:
             return False
         if best is None:
             return True
-        higher = self.checked.best_by is not None and self.checked.best_by.spec.higher_is_better
+        higher = self.plan.best_by is not None and self.plan.best_by.spec.higher_is_better
         return value > best.value if higher else value < best.value
 
     def _metric(self, loss: float, tokens: int) -> float:
         """The score that selects the best checkpoint, from the validation loss or from answers generated for part of
         the validation split; the same in every process."""
-        assert self.checked.best_by is not None
-        if self.checked.best_by.spec.output_type == "likelihood":
-            return validate.likelihood_score(self.parts, self.checked, loss, tokens)
+        assert self.plan.best_by is not None
+        if self.plan.best_by.spec.output_type == "likelihood":
+            return validate.likelihood_score(self.parts, self.plan, loss, tokens)
         value = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
         if self.main:
-            value[0] = validate.generated_score(self.parts, self.checked, self.config)
+            value[0] = validate.generated_score(self.parts, self.plan)
         return float(self.accelerator.reduce(value, "sum")[0])
 
     # -- checkpoints ------------------------------------------------------------------------------------------
@@ -274,7 +273,7 @@ class TrainingRun:
 
     def _resume(self) -> None:
         """Resume from the newest intact checkpoint, if there is one."""
-        if not self.checked.resume:
+        if not self.plan.resume:
             return
         path, refused = checkpoints.newest_intact(self.out)
         for each in refused:
@@ -314,12 +313,10 @@ class TrainingRun:
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
         short_attention.restore(self.model)
-        model_folder.publish(
-            self.out, self.model, self.parts, self.checked, self.config, self._facts(), adapter=self.adapter
-        )
+        model_folder.publish(self.out, self.model, self.parts, self.plan, self._facts(), adapter=self.adapter)
         rows = runs.metrics(self.out)
         title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"
-        score = self.checked.best_score if self.checked.best_by else None
+        score = self.plan.best_score if self.plan.best_by else None
         plots.loss_plot(rows, self.out / "plots", title=title, best_step=best.step if best else None, score=score)
 
     def _facts(self) -> dict[str, Any]:
