@@ -39,7 +39,7 @@ _llmctl_train--best-by() {
     compadd "$@" -- bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1
 }
 _llmctl_train--set() {
-    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= corruption= instruction= compile= processes= machines= machine_rank= main_address= seed=
+    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= noise_density= instruction= compile= processes= machines= machine_rank= main_address= seed=
 }
 _llmctl_generate--task() {
     compadd "$@" -- language-modeling translation summarization question-answering classification chat
@@ -80,7 +80,7 @@ _llmctl_compare--set() {
     compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
 }
 _llmctl_run--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.corruption= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
 }
 _llmctl_list() {
     compadd "$@" -- models tasks metrics datasets engines
@@ -89,7 +89,7 @@ _llmctl_show--split() {
     compadd "$@" -- train validation test
 }
 _llmctl_show--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.corruption= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=
 }
 _llmctl_show() {
     case $words[CURRENT-1] in
@@ -160,19 +160,19 @@ _llmctl() {
             ;;
         preprocess)
             _arguments $help \
-                '--task=[what the records are for; a built-in data set knows its own]:value:_llmctl_preprocess--task' \
-                '--out=[the folder to make]:value:_files -/' \
-                '--columns=[your names of the fields: text=body,label=stars]:value: ' \
-                '--document=[what one document of a plain text file is \[default: file\]]:value:_llmctl_preprocess--document' \
-                '--source-file=[source lines, aligned with --target-file]:value:_files' \
-                '--target-file=[target lines, aligned with --source-file]:value:_files' \
+                '--task=[task of the records; default: that of a built-in data set]:value:_llmctl_preprocess--task' \
+                '--out=[folder to create]:value:_files -/' \
+                '--columns=[your column for each field: text=body,label=stars]:value: ' \
+                '--document=[what counts as one document of a plain text file \[default: file\]]:value:_llmctl_preprocess--document' \
+                '--source-file=[source text, one per line, aligned with --target-file]:value:_files' \
+                '--target-file=[target text, one per line, aligned with --source-file]:value:_files' \
                 '--encoding=[encoding of the input files \[default: utf-8\]]:value: ' \
-                '--on-bad-record=[a bad record: stop; drop it; or keep it in rejects.jsonl and exit 10 \[default: fail\]]:value:_llmctl_preprocess--on-bad-record' \
-                '--tokenizer=[trained here: bpe, unigram, wordpiece, char, word, byte; or the folder of a tokenizer or model \[default: bpe\]]:value:_llmctl_preprocess--tokenizer' \
-                '--vocab-size=[entries of a tokenizer trained here \[default: 4096\]]:value: ' \
-                '--max-length=[drop records with a longer segment, in tokens]:value: ' \
-                '--workers=[processes that read and encode; 0 for one a core \[default: 0\]]:value: ' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--on-bad-record=[at a bad record: stop; drop it; or write it to rejects.jsonl and exit with code 10 \[default: fail\]]:value:_llmctl_preprocess--on-bad-record' \
+                '--tokenizer=[train one: bpe, unigram, wordpiece, char, word, byte; or the folder or hf:ID of a tokenizer or model \[default: bpe\]]:value:_llmctl_preprocess--tokenizer' \
+                '--vocab-size=[vocabulary size of a trained tokenizer \[default: 4096\]]:value: ' \
+                '--max-length=[drop records with a segment of more than this many tokens]:value: ' \
+                '--workers=[worker processes; 0: one per core \[default: 0\]]:value: ' \
+                '--seed=[random seed \[default: 0\]]:value: ' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_preprocess--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
@@ -188,26 +188,26 @@ _llmctl() {
             ;;
         train)
             _arguments $help \
-                '--data=[a prepared folder]:value:_files' \
-                '--model=[NAME\[:SIZE\] for random weights, a folder for its own, hf:ID for the hub'\''s]:value:_llmctl_train--model' \
-                '--out=[the run folder to make]:value:_files -/' \
-                '--adapter=[lora: learn low-rank matrices beside given weights]:value:_llmctl_train--adapter' \
-                '--epochs=[stop after so many passes; 3 when no budget is given]:value: ' \
-                '--max-steps=[stop after so many optimizer steps]:value: ' \
-                '--max-tokens=[stop after so many tokens]:value: ' \
-                '--max-time=[stop after so long: 90s, 55m]:value: ' \
-                '--batch-size=[records (blocks) of one optimizer step over all processes \[default: 32\]]:value: ' \
-                '--precision=[auto: bf16 autocast where the processor has it \[default: auto\]]:value:_llmctl_train--precision' \
-                '--best-by=[loss, or a metric of the task, also one of its scores: rougeL]:value:_llmctl_train--best-by' \
-                '--patience=[stop after so many evaluations without a better one]:value: ' \
+                '--data=[prepared folder]:value:_files' \
+                '--model=[NAME\[:SIZE\] for random weights; a run, model folder or hf:ID for pretrained ones]:value:_llmctl_train--model' \
+                '--out=[run folder to create]:value:_files -/' \
+                '--adapter=[lora: train low-rank matrices beside frozen pretrained weights]:value:_llmctl_train--adapter' \
+                '--epochs=[stop after this many passes over the data; default: 3 if no budget is set]:value: ' \
+                '--max-steps=[stop after this many optimizer steps]:value: ' \
+                '--max-tokens=[stop after this many tokens]:value: ' \
+                '--max-time=[stop after this long: 90s, 55m, 1h30m]:value: ' \
+                '--batch-size=[records (or blocks) per optimizer step, over all processes \[default: 32\]]:value: ' \
+                '--precision=[auto: bf16 autocast where the hardware supports it, else fp32 \[default: auto\]]:value:_llmctl_train--precision' \
+                '--best-by=[choose the best checkpoint by loss, a metric of the task or one of its scores (rougeL); default: loss]:value:_llmctl_train--best-by' \
+                '--patience=[stop after this many evaluations without improvement]:value: ' \
                 '--processes=[processes on this machine \[default: 1\]]:value: ' \
-                '--machines=[machines of the run, this one included \[default: 1\]]:value: ' \
-                '--machine-rank=[which of them this one is, from 0 \[default: 0\]]:value: ' \
-                '--main-address=[host\[:port\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--machines=[machines in the run, including this one \[default: 1\]]:value: ' \
+                '--machine-rank=[rank of this machine, from 0 \[default: 0\]]:value: ' \
+                '--main-address=[HOST\[:PORT\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
+                '--seed=[random seed \[default: 0\]]:value: ' \
                 '--lr=[peak learning rate; the model'\''s own default when not given]:value: ' \
-                '--resume[continue the run: llmctl train --resume RUN, or the same command again]' \
-                '--measure[with --dry-run: run a few steps and discard them, to measure speed and memory]' \
+                '--resume[resume the run: llmctl train --resume RUN, or repeat the original command]' \
+                '--measure[with --dry-run: run a few steps, then discard them, to measure speed and memory]' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_train--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
@@ -223,21 +223,21 @@ _llmctl() {
             ;;
         generate)
             _arguments $help \
-                '--model=[a run, a model folder, or hf:ID]:value:_files -/' \
-                '--task=[how to put the prompt; the model folder knows]:value:_llmctl_generate--task' \
-                '*--prompt=[what to answer or continue; one prints its text, several (or a file, a pipe) JSON lines]:value: ' \
-                '--input=[a file of prompts or records, - for standard input]:value:_files' \
-                '--output=[a JSONL file of answers, one row for every input row]:value:_files' \
-                '--explain=[draw where one answer looks in its source: an .svg or .png file; encoder-decoders]:value:_files' \
-                '--max-new-tokens=[longest answer in tokens \[default: 128\]]:value: ' \
-                '*--stop=[end an answer before this text; repeatable]:value: ' \
-                '--temperature=[sample with this temperature; 0 is greedy]:value: ' \
-                '--top-k=[sample among the k likeliest tokens]:value: ' \
-                '--top-p=[sample among the likeliest tokens of this mass]:value: ' \
-                '--num-beams=[beams of a beam search \[default: 1\]]:value: ' \
-                '--num-samples=[answers to each prompt \[default: 1\]]:value: ' \
-                '--batch-size=[prompts answered at once \[default: 32\]]:value: ' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--model=[run, model folder, or hf:ID]:value:_files -/' \
+                '--task=[task that lays out the prompt; default: the one the model was trained for]:value:_llmctl_generate--task' \
+                '*--prompt=[text to answer or continue; repeatable; one prints text; several, a file or a pipe print JSON lines]:value: ' \
+                '--input=[file of prompts or records; - for standard input]:value:_files' \
+                '--output=[JSONL file for the answers, one row per input row]:value:_files' \
+                '--explain=[plot the cross-attention of one answer as .svg or .png; encoder-decoders only]:value:_files' \
+                '--max-new-tokens=[maximum length of an answer in tokens \[default: 128\]]:value: ' \
+                '*--stop=[stop before this text; repeatable]:value: ' \
+                '--temperature=[sampling temperature; 0: greedy search]:value: ' \
+                '--top-k=[sample from the k most likely tokens]:value: ' \
+                '--top-p=[sample from the most likely tokens with this total probability]:value: ' \
+                '--num-beams=[number of beams; 1: no beam search \[default: 1\]]:value: ' \
+                '--num-samples=[answers per prompt \[default: 1\]]:value: ' \
+                '--batch-size=[prompts per batch \[default: 32\]]:value: ' \
+                '--seed=[random seed \[default: 0\]]:value: ' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_generate--set' \
                 '--dry-run[print the resolved plan, write nothing]' \
@@ -274,20 +274,20 @@ _llmctl() {
             ;;
         eval)
             _arguments $help \
-                '--model=[a run or model folder]:value:_files -/' \
-                '--data=[a prepared folder, or a file of records]:value:_files' \
-                '--split=[of a prepared folder \[default: test\]]:value:_llmctl_eval--split' \
-                '--predictions=[.txt (one a line) or .jsonl]:value:_files' \
-                '*--references=[.txt or .jsonl; repeat for several right answers]:value:_files' \
-                '*--metric=[bleu, or with options bleu:tokenize=zh; repeatable]:value:_llmctl_eval--metric' \
-                '*--require=[a gate: '\''bleu>=20'\''; not met is exit 10; repeatable]:value: ' \
-                '--baseline=[other predictions, compared in pairs: '\''bleu>=baseline-0.5'\'']:value:_files' \
+                '--model=[run, model folder, or hf:ID]:value:_files -/' \
+                '--data=[prepared folder, or a file of records]:value:_files' \
+                '--split=[split of a prepared folder \[default: test\]]:value:_llmctl_eval--split' \
+                '--predictions=[predictions: .txt (one per line) or .jsonl]:value:_files' \
+                '*--references=[references: .txt or .jsonl; repeat for several per record]:value:_files' \
+                '*--metric=[bleu, or with options bleu:tokenize=zh; repeatable; default: the task'\''s metrics]:value:_llmctl_eval--metric' \
+                '*--require=[gate: '\''bleu>=20'\''; exit code 10 if it is not met; repeatable]:value: ' \
+                '--baseline=[predictions of a baseline, for paired tests and gates: '\''bleu>=baseline-0.5'\'']:value:_files' \
                 '--junit=[write scores and gates as JUnit XML]:value:_files' \
                 '--markdown=[write scores and gates as a Markdown table]:value:_files' \
-                '--limit=[score the first so many records]:value: ' \
-                '--out=[folder for scores.json and predictions.jsonl]:value:_files -/' \
-                '--batch-size=[records at once \[default: 32\]]:value: ' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--limit=[score only the first N records]:value: ' \
+                '--out=[folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run]:value:_files -/' \
+                '--batch-size=[records per batch \[default: 32\]]:value: ' \
+                '--seed=[random seed \[default: 0\]]:value: ' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \
                 '*--set=[any setting: key.path=value, value in YAML; repeatable]:value:_llmctl_eval--set' \
                 '--dry-run[print the resolved plan, write nothing]' \

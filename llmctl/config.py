@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
@@ -41,13 +41,20 @@ class Spec(BaseModel):
     """The key that a plain string stands for: `model: gpt2:nano` is `model: {name: gpt2:nano}`."""
     moved: ClassVar[Mapping[str, str]] = {}
     """Short names of deep keys, `lr` -> `optimizer.lr`: one setting, two ways to reach it."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions and their names today, `corruption` -> `noise_density`: still read, never written."""
 
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, value: Any) -> Any:
         if isinstance(value, str) and cls.shorthand:
             return {cls.shorthand: value}
-        return value
+        return cls.current(value) if isinstance(value, Mapping) and cls.renamed else value
+
+    @classmethod
+    def current(cls, block: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The block under today's keys. An old key given together with its new one stays, and validation rejects it."""
+        return {name if cls.renamed.get(name) in block else cls.renamed.get(name, name): block[name] for name in block}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with these fields changed and everything validated again."""
@@ -258,15 +265,36 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
-def combine(spec: type[Spec], sources: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Blocks of one verb laid upon each other, the later ones winning."""
+def ignore(text: str) -> None:
+    """Drop a note."""
+
+
+def combine(
+    spec: type[Spec], sources: Iterable[Mapping[str, Any]], *, note: Callable[[str], None] = ignore
+) -> dict[str, Any]:
+    """Merge the blocks given for one verb; later ones win. Old keys get their new names, and `note` reports each."""
     block: dict[str, Any] = {}
     for source in sources:
         spelled = _spelled_out(spec, source)
         if not isinstance(spelled, Mapping):
             raise ConfigError([Fault("", f"a block of settings is a mapping, not {type(source).__name__}")])
         block = merge(block, spelled)
-    return block
+    return _renamed(spec, block, note)
+
+
+def _renamed(
+    spec: type[Spec], block: Mapping[str, Any], note: Callable[[str], None], prefix: str = ""
+) -> dict[str, Any]:
+    """The block under today's keys at every depth."""
+    found = spec.current(block)
+    for old in block.keys() - found.keys():
+        note(f"`{prefix}{old}` is now `{prefix}{spec.renamed[old]}`")
+    for name, value in found.items():
+        field = spec.model_fields.get(name)
+        inner = spec_of(field.annotation) if field else None
+        if inner and isinstance(value, Mapping):
+            found[name] = _renamed(inner, value, note, f"{prefix}{name}.")
+    return found
 
 
 def validate(spec: type[S], block: Mapping[str, Any], *, prefix: str = "") -> S:
@@ -295,12 +323,17 @@ def gather(
     recipes: Sequence[Path] = (),
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = ignore,
 ) -> dict[str, Any]:
-    """The verb's block of the recipes with `--set` overrides and flags laid upon it, not validated yet."""
+    """The verb's block of the recipes with `--set` overrides and flags laid upon it, not validated yet.
+
+    `recorded`: settings an earlier run was started with; all others override them. `note`: see `combine`.
+    """
     blocks: list[Mapping[str, Any]] = [_only_block(verb, path) for path in recipes]
     blocks += [nested(*parse_set(each)) for each in sets]
     blocks += [nested(name, value) for name, value in (flags or {}).items()]
-    return combine(spec, blocks)
+    return merge(combine(spec, [recorded or {}]), combine(spec, blocks, note=note))
 
 
 def load(
@@ -310,9 +343,11 @@ def load(
     recipes: Sequence[Path] = (),
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = ignore,
 ) -> S:
     """The one door: files, `--set` overrides and flags, as one validated spec."""
-    return validate(spec, gather(verb, spec, recipes=recipes, sets=sets, flags=flags))
+    return validate(spec, gather(verb, spec, recipes=recipes, sets=sets, flags=flags, recorded=recorded, note=note))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -356,6 +391,8 @@ def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
         fields = [*holder.model_fields, *holder.moved] if holder else []
         known = f"known keys: {', '.join(fields)}" if fields else None
         last = str(location[-1])
+        if holder and (new := holder.renamed.get(last)):
+            return Fault(path, f"is the old name of {new!r}, which is given too", f"keep {new!r} alone")
         deep = [repr(each) for each in elsewhere(spec, last)[:2]]
         meant = f"did you mean {' or '.join(deep)}?" if deep else near(last, fields)
         return Fault(path, "unknown key", meant or known)
@@ -391,6 +428,7 @@ class UsageValueError(ValueError):
 
 def elsewhere(spec: type[Spec], name: str) -> list[str]:
     """The full paths of the settings of that name, at whatever depth: `layers` -> `model.layers`."""
+    name = spec.renamed.get(name, name)
     found = [name] if name in spec.model_fields else []
     for outer, field in spec.model_fields.items():
         inner = spec_of(field.annotation)

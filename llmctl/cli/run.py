@@ -23,7 +23,7 @@ FORCE = options.Option("--force", "run every stage again, whatever is in the way
 
 def run(session: Session) -> None:
     recipes = [Path(session.extra["recipe"]), *session.recipes]
-    stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]))
+    stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]), note=session.note)
     if session.dry_run:
         decisions = workflow.plan(stages, force=session.force)
         rows = [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmctl.cli.render import ProgressReporter, readable
 from llmctl.errors import EnvironmentFault, LlmctlError
-from llmctl.types import EventSink
+from llmctl.types import Event, EventSink
 
 if TYPE_CHECKING:
     from llmctl.config import Spec
@@ -33,6 +33,8 @@ class Session:
     flags: Mapping[str, Any] = field(default_factory=dict)
     recipes: tuple[Path, ...] = ()
     sets: tuple[str, ...] = ()
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that work to be resumed was started with; those given now override them."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     force: bool = False
@@ -51,7 +53,15 @@ class Session:
         """The verb's configuration, validated."""
         from llmctl import config
 
-        return config.load(self.verb, spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
+        return config.load(
+            self.verb,
+            spec,
+            recipes=self.recipes,
+            sets=self.sets,
+            flags=self.flags,
+            recorded=self.recorded,
+            note=self.note,
+        )
 
     def block(self) -> dict[str, Any]:
         """The settings given, laid upon each other, not validated yet."""
@@ -68,9 +78,12 @@ class Session:
     def emit(self) -> EventSink:
         return self.reporter
 
+    def note(self, text: str) -> None:
+        self.emit(Event("note", {"text": text}))
+
     def close(self) -> None:
         """Take down what is shown, however the verb ended: a bar left up hides the terminal's cursor."""
-        if "teller" in self.__dict__:
+        if "reporter" in self.__dict__:
             self.reporter.close()
 
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:

@@ -56,7 +56,7 @@ def cost_of(session: Session, kind: str, name: str) -> Cost | None:
     from llmctl.workflows.train.spec import TrainConfig
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}
-    config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags)
+    config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags, note=session.note)
     if measure:
         forecasting.check_measurable(config)
     checked = examine(config, offline=True)

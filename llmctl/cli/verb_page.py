@@ -87,5 +87,6 @@ def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:
         if "data" not in block:
             raise UsageError(f"{block['out']} is no {what} that can continue", hint=f"name the folder of a {what}")
         return session
-    verb.check_same(configuration.read_recipe(recorded).get(verb.name) or {}, block)
-    return replace(session, recipes=(recorded, *session.recipes))
+    settings = configuration.read_recipe(recorded).get(verb.name) or {}
+    verb.check_same(settings, block)
+    return replace(session, recorded=settings)

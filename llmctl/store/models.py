@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -30,6 +31,8 @@ LONGEST_HEAD: Final = 100_000_000
 class Card(Spec):
     """`llmctl.json`: how this model was taught to be asked, so that every later verb asks the same way."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"corruption": "noise_density"}
+
     version: int = CARD_VERSION
     task: str
     task_version: int = 1
@@ -41,8 +44,8 @@ class Card(Spec):
     labels: tuple[str, ...] = ()
     block_size: int | None = None
     """Tokens of the blocks that were learned: how far back the model was taught to look."""
-    corruption: float | None = Field(None, gt=0, lt=1)
-    """Share of a plain text that was taken away to be mended; None: as much as published, or nothing."""
+    noise_density: float | None = Field(None, gt=0, lt=1)
+    """Share of the tokens of plain text that were corrupted; None: the published share, or plain text was not denoised."""
     clean: dict[str, Any] | None = None
     """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
     parents: dict[str, str] = {}

@@ -122,7 +122,7 @@ def test_as_much_of_a_text_is_taken_away_as_is_asked_for(
         return 1 - sum(not token["text"].startswith("<|") for token in tokens) / 15
 
     assert taken(model) == pytest.approx(published, abs=0.05)
-    small = ("model.layers=1", "model.hidden=16", "model.heads=2", "corruption=0.5")
+    small = ("model.layers=1", "model.hidden=16", "model.heads=2", "noise_density=0.5")
     settings = [word for each in small for word in ("--set", each)]
     inside("train", "--data", data, "--model", model, "--out", tmp_path / "run", "--max-steps", 1, *settings)
     assert taken(tmp_path / "run") == pytest.approx(0.5, abs=0.05)
@@ -130,7 +130,7 @@ def test_as_much_of_a_text_is_taken_away_as_is_asked_for(
     inside("train", "--data", data, "--out", tmp_path / "further", *further)
     assert taken(tmp_path / "further") == pytest.approx(0.5, abs=0.05), "a run goes on as it was begun"
     card = tmp_path / "run/model/llmctl.json"
-    card.write_text(card.read_text().replace('"corruption": 0.5', '"corruption": 7'))
+    card.write_text(card.read_text().replace('"noise_density": 0.5', '"noise_density": 7'))
     assert str(card) in inside("show", "data", data, "--model", tmp_path / "run", code=5)["error"]["message"]
 
 
@@ -178,7 +178,7 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
         ),
         (
             ["data", "{language-modeling}", "--model", "lstm-classifier"],
-            "lstm-classifier only names labels, language-modeling has none\n  models that can: rnn, ",
+            "lstm-classifier only predicts labels, language-modeling has none\n  models that can: rnn, ",
         ),
         (["data", "{chat}", "--model", "gpt2:huge"], "gpt2 has no size 'huge'"),
         (["data", "./nowhere"], "no such prepared folder: nowhere"),

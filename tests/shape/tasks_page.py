@@ -41,7 +41,7 @@ PLAIN_TEXT: Final = """\
 ### Pre-training of encoders and encoder-decoders
 
 On the same plain text, encoders and encoder-decoders are trained by denoising. The noise is drawn anew in every epoch.
-Its density is the published one unless `train --set corruption=0.4` says otherwise; validation always uses the published
+Its density is the published one unless `train --set noise_density=0.4` says otherwise; validation always uses the published
 density, so that losses compare. `bert` predicts masked tokens (15 %: most replaced by `<|mask|>`, some by another token,
 some unchanged; `seen → target`), after Devlin et al. 2019:
 """

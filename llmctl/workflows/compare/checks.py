@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import combine, validate
+from llmctl.config import combine, merge, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.models.spec import HUB
 from llmctl.store import atomic, locks
@@ -289,8 +289,9 @@ def _found(out: Path) -> Mapping[str, Any]:
 
 def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where a comparison that goes on is asked for what would make it another one."""
-    before = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded])))
-    after = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded, requested])))
+    started_with = combine(CompareConfig, [recorded])
+    before = _comparable(validate(CompareConfig, started_with))
+    after = _comparable(validate(CompareConfig, merge(started_with, combine(CompareConfig, [requested]))))
     faults = [
         Fault(path, f"the comparison was begun with {was}, not {now}", "leave it out, or make another: --out")
         for name in before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, create_model, model_validator
 
@@ -35,7 +35,7 @@ class RateSearch(Spec):
 _OF_COMPARE: Final = frozenset(
     [
         *("data", "out", "epochs", "max_steps", "max_tokens", "max_time", "batch_size", "precision", "seed"),
-        "corruption",
+        "noise_density",
         *("machines", "machine_rank", "main_address"),
     ]
 )
@@ -45,6 +45,8 @@ _OF_COMPARE: Final = frozenset(
 class _FurtherSettings(Spec):
     """What else every model of a comparison is trained with."""
 
+    renamed: ClassVar[Mapping[str, str]] = TrainConfig.renamed
+
     model: Shape = key(Shape(), "settings of every model, random weights alone have them")
 
     @model_validator(mode="before")
@@ -52,7 +54,7 @@ class _FurtherSettings(Spec):
     def _leave_to_compare(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        named = [name for name in value if name in (*_OF_COMPARE, "lr")]
+        named = [name for name in value if cls.renamed.get(name, name) in (*_OF_COMPARE, "lr")]
         for block, inner in (("optimizer", "lr"), ("model", "name")):
             if isinstance(value.get(block), Mapping) and value[block].get(inner) is not None:
                 named.append(f"{block}.{inner}")

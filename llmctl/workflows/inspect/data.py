@@ -47,7 +47,7 @@ class ModelFormat:
     tokenizer: Path
     prompt_format: str | None = None
     instruction: str | None = None
-    corruption: float | None = None
+    noise_density: float | None = None
 
 
 def show_data(
@@ -90,7 +90,7 @@ def show_data(
         context=reader.context,
         instruction=resolve_instruction(task, labels, instruction, reader.instruction),
     )
-    denoising = families.denoising_of(reader.family, reader.kind, reader.corruption) if task.packed else None
+    denoising = families.denoising_of(reader.family, reader.kind, reader.noise_density) if task.packed else None
     with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, denoising=denoising)
         _check_index(index, len(source), split)
@@ -155,7 +155,7 @@ def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) ->
         prepared.tokenizer if _same(tokenizer, prepared.tokenizer) else tokenizer,
         card.style if card else None,
         card.instruction if card else None,
-        card.corruption if card else None,
+        card.noise_density if card else None,
     )
 
 

@@ -99,7 +99,15 @@ def _config(run: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     recipe = config.parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    return recipe if isinstance(recipe, dict) else {}
+    return {name: _current(name, block) for name, block in recipe.items()} if isinstance(recipe, dict) else {}
+
+
+def _current(verb: str, block: Any) -> Any:
+    """A verb's settings under today's names."""
+    row = registry.find_verb(verb)
+    if row is None or row.recipe == "no" or not isinstance(block, dict):
+        return block
+    return config.combine(registry.load_verb(row).spec, [block])
 
 
 def _scores(run: Path) -> Iterator[dict[str, Any]]:

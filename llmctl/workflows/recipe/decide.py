@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from llmctl import __version__
+from llmctl.config import combine
 from llmctl.workflows.recipe import record as stage
 from llmctl.workflows.recipe.load import Stage
 from llmctl.workflows.settings import flat
@@ -122,7 +123,7 @@ def _changes(each: Stage, record: stage.StageRecord, hashes: Mapping[str, str]) 
         yield f"it was made by llmctl {record.llmctl}"
     if not each.verb.repeatable(each.config):
         yield "it reads standard input"
-    before, after = flat(record.config), flat(stage.settings(each.config))
+    before, after = flat(combine(each.verb.spec, [record.config])), flat(stage.settings(each.config))
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
         yield f"changed: {', '.join(changed)}"

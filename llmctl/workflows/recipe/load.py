@@ -53,6 +53,7 @@ def load(
     sets: Sequence[str] = (),
     seed: int | None = None,
     verbs: Callable[[str], Verb[Any]] = verb_of,
+    note: Callable[[str], None] = configuration.ignore,
 ) -> list[Stage]:
     """The stages of a recipe, later files and `--set VERB.key=value` laid upon it: verb by verb, and of a verb that has
     a list of blocks one after the other. `--set VERB.0.key=value` means the first of them, without the number all.
@@ -72,17 +73,20 @@ def load(
             faults.append(Fault(key, f"{stage_name!r} is no stage", _meant(key, [verbs(each) for each in blocks])))
     found: list[Stage] = []
     made: list[str] = []
+    notes: list[str] = []
     for name, number in ((each, number) for each in known for number in range(len(blocks.get(each, ())))):
         verb = verbs(name)
         seeded = seed is not None and "seed" in verb.spec.model_fields
         sources = [*blocks[name][number], *([{"seed": seed}] if seeded else [])]
         prefix = f"{name}.{number}." if len(blocks[name]) > 1 else f"{name}."
         try:
-            block = _with_run(configuration.combine(verb.spec, sources), made)
+            block = _with_run(configuration.combine(verb.spec, sources, note=notes.append), made)
             made += [str(block.get("out"))] if verb.trains else []
             found.append(Stage(verb, block, configuration.validate(verb.spec, block, prefix=prefix)))
         except ConfigError as error:
             faults += [replace(each, path=each.path or prefix.rstrip(".")) for each in error.faults]
+    for text in dict.fromkeys(notes):
+        note(text)
     if not faults:
         faults += _clashes(found)
     if faults:
@@ -161,7 +165,7 @@ def _with_run(block: dict[str, Any], made: Sequence[str]) -> dict[str, Any]:
 def _meant(key: str, verbs: Sequence[Verb[Any]]) -> str:
     """What a key that does not begin with a stage may have been."""
     name = key.partition(".")[0]
-    having = [verb.name for verb in verbs if name in (*verb.spec.model_fields, *verb.spec.moved)]
+    having = [verb.name for verb in verbs if name in (*verb.spec.model_fields, *verb.spec.moved, *verb.spec.renamed)]
     if having:
         return "did you mean " + " or ".join(f"{verb}.{key}" for verb in having) + "?"
     return near(name, stages()) or f"stages: {', '.join(verb.name for verb in verbs)}"

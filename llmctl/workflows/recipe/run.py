@@ -146,4 +146,4 @@ def _config(each: Stage, decision: Decision) -> Spec:
     recorded = configuration.read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
     each.verb.check_same(recorded, each.block)
     spec = each.verb.spec
-    return configuration.validate(spec, configuration.combine(spec, [recorded, each.block]))
+    return configuration.validate(spec, configuration.merge(configuration.combine(spec, [recorded]), each.block))

@@ -1,4 +1,4 @@
-"""The parts of a training run, built and connected: model, tokenizer, layout, examples."""
+"""Build the parts of a training run: model, tokenizer, layout, examples."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
 VALIDATION_SEED: Final = 0
-"""What is taken out of the validation split to be mended is the same in every run, and as much as published, so that their
-losses compare."""
+"""Every run corrupts the validation split alike, at the published noise density, so that validation losses compare."""
 
 
 Once = Callable[[Callable[[], None]], None]
-"""Runs something in the main process while the others wait."""
+"""Runs a function in the main process while the others wait."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of."""
+    """The parts of a run."""
 
     model: Any
     tokenizer: Any
@@ -48,11 +47,11 @@ class Parts:
     validation: Examples | None
     labels: tuple[str, ...]
     validation_bytes: int
-    """UTF-8 bytes of what is learned of the validation split; counted only where a metric may ask for them."""
+    """UTF-8 bytes of the validation text in the loss; 0 unless a metric needs them."""
 
 
 def assemble(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Once) -> Parts:
-    """Build everything. Random weights come from torch's current seed."""
+    """Build all parts. Random weights come from torch's current seed."""
     tokenizer_folder, tokens = _tokens(checked, config, emit, once)
     tokenizer = load_tokenizer(tokenizer_folder)
     labels = checked.prepared.manifest.labels if checked.task.labelled else ()
@@ -76,10 +75,10 @@ def assemble(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Onc
     train = source("train", checked.denoising, config.seed)
     if not len(train):
         raise DataError(
-            "the train split holds less than two tokens", where=str(config.data), hint="preprocess more text"
+            "the train split has fewer than two tokens", where=str(config.data), hint="preprocess more text"
         )
     if isinstance(train, Records):
-        _warn_cut(train, emit)
+        _warn_truncated(train, emit)
     _warn_untrained_positions(checked, emit)
     validation, count = None, 0
     if checked.prepared.manifest.splits.get("validation"):
@@ -100,7 +99,7 @@ def assemble(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Onc
 
 
 def _tokens(checked: TrainPlan, config: TrainConfig, emit: EventSink, once: Once) -> tuple[Path, Path]:
-    """Folders of the tokenizer and of the tokens: the prepared ones, or encoded anew for given weights' tokenizer."""
+    """Folders of tokenizer and tokens: the prepared ones, or tokens encoded again with the pretrained model's tokenizer."""
     prepared, pretrained_folder = checked.prepared, checked.pretrained_folder
     if (
         pretrained_folder is None
@@ -127,7 +126,7 @@ def _same_tokenizer(one: Path, other: Path) -> bool:
 
 
 def _build(checked: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: EventSink) -> Any:
-    """The model: random weights in the shape asked for, or a folder's weights in fp32. What of those is new is told."""
+    """The model: random weights in the requested shape, or pretrained weights in fp32. Reports a new head."""
     if checked.architecture is not None and checked.shape is not None:
         vocabulary = Vocabulary(len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         return checked.architecture.build(checked.shape, vocabulary, labels)
@@ -143,54 +142,56 @@ def _build(checked: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: Ev
         emit(
             Event(
                 "note",
-                {"text": f"{fresh} is new, its weights are random; all others are {checked.pretrained_folder.path}'s"},
+                {
+                    "text": f"{fresh} is new and has random weights; all others come from {checked.pretrained_folder.path}"
+                },
             )
         )
     return pretrained.load(checked.pretrained_folder.path, checked.family, **wanted)
 
 
 def _context(checked: TrainPlan, config: TrainConfig, model: Any) -> int | None:
-    """Longest sequence that is learned: the model's, or less if asked for."""
+    """Longest training sequence in tokens: the model's context, or max_length if that is shorter."""
     own = checked.shape.context if checked.shape else getattr(model.config, "max_position_embeddings", None)
     limits = [each for each in (own, config.max_length) if each]
     return min(limits) if limits else None
 
 
 def _warn_untrained_positions(checked: TrainPlan, emit: EventSink) -> None:
-    """Positions that no block reaches stay as random as they began."""
+    """Warn where positions beyond the blocks keep their random embeddings."""
     context, block = checked.shape.context if checked.shape else None, checked.prepared.manifest.block_size
     if context and block and context > block:
-        text = f"blocks have {block} tokens: of the context of {context} the positions beyond are not learned"
+        text = f"blocks have {block} tokens: positions beyond them, in a context of {context}, are not trained"
         emit(Event("warning", {"text": f"{text}; preprocess with --set block_size={context}"}))
 
 
-def _warn_cut(source: Records, emit: EventSink) -> None:
+def _warn_truncated(source: Records, emit: EventSink) -> None:
     context = source.layout.context
     if context is None:
         return
     first = source.store.record(0)
     around = source.layout.length(first) - sum(len(part.ids) for part in first)
-    # What stands around a text is at most what stands around the whole first record.
+    # No text has more control tokens around it than the first record has in all.
     near = np.flatnonzero(source.lengths() + max(4, around) * np.diff(source.store.records) > context)
     lost = Counter(source.layout.loss(source.store.record(int(index))) for index in near)
     if cut := lost["text"] + lost["answer"]:
-        answers = f", {lost['answer']:,} of them within what is learned" if lost["answer"] else ""
-        message = f"{cut:,} of {len(source):,} training records are cut to {context} tokens{answers}"
+        answers = f", {lost['answer']:,} of them inside the loss" if lost["answer"] else ""
+        message = f"{cut:,} of {len(source):,} training records are truncated to {context} tokens{answers}"
         emit(Event("warning", {"text": message}))
 
 
 def _loss_bytes(checked: TrainPlan, validation: Examples) -> int:
-    """UTF-8 bytes of what is learned of the validation split.
+    """UTF-8 bytes of the validation text in the loss.
 
-    Raises `UsageError` where answers are cut, so that not all of their bytes are foretold; perplexity counts tokens.
+    Raises `UsageError` where a metric per byte meets truncated answers: the loss does not cover all of their bytes.
     """
     assert checked.best_by is not None
     if isinstance(validation, Records) and checked.best_by.spec.counts_bytes:
         parts = map(validation.store.record, range(len(validation)))
         if cut := sum(validation.layout.loss(each) == "answer" for each in parts):
             raise UsageError(
-                f"--best-by {checked.best_score}: {cut:,} of {len(validation):,} validation records are cut within what is "
-                "learned, so not all of their bytes are foretold",
+                f"--best-by {checked.best_score}: {cut:,} of {len(validation):,} validation records are truncated "
+                "inside the loss, so it does not cover all of their bytes",
                 hint="--best-by loss or perplexity",
             )
     records = read_text(checked.prepared.text("validation"))
@@ -199,7 +200,7 @@ def _loss_bytes(checked: TrainPlan, validation: Examples) -> int:
 
 
 def record_ids(source: Examples, checked: TrainPlan, indices: Sequence[int]) -> list[str]:
-    """Ids of the records that these training examples are, or are cut from."""
+    """Ids of the records behind these training examples: the records themselves, or those that a block overlaps."""
     rows = set(indices) if isinstance(source, Records) else set[int]()
     if isinstance(source, Blocks | DenoisingBlocks):
         starts = source.store.segments[source.store.records[:-1]]

@@ -1,4 +1,4 @@
-"""What would make a run fit that does not: it is forecast again with one setting changed, then with all of them."""
+"""Find changes that make a run fit in memory: forecast it with one setting changed, then with all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmctl.workflows.train.spec import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting with which the run would fit."""
+    """A setting with which the run fits."""
 
     setting: str
     needed: int
@@ -26,8 +26,8 @@ class Change:
 
 
 def changes(config: TrainConfig, checked: TrainPlan) -> list[Change]:
-    """Single changes that would each make the run fit, the mildest first; where none alone does, all of them together;
-    nothing where even those do not."""
+    """Changes that each make the run fit, the mildest first; if none does alone, all of them combined; empty if that
+    does not fit either."""
     singles = list(_changes(config, checked))
     fitting = [Change(names, made.needed) for names, _, made in singles if made.fits]
     if fitting:
@@ -43,8 +43,8 @@ def changes(config: TrainConfig, checked: TrainPlan) -> list[Change]:
 
 
 def _changes(config: TrainConfig, checked: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    """Each change that could help: how it is spelled, what it sets, what would come of it. Of sizes the largest that
-    fits, else the smallest."""
+    """Each candidate: its spelling, the settings it changes and the forecast with it. Of several sizes, the largest
+    that fits, else the smallest."""
     share, current = -(-config.batch_size // config.processes), forecast(config, checked)
     yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
     if precision_of(config) == "fp32" and machine.has_bf16():
@@ -87,7 +87,7 @@ def _tried(
 
 
 def _with(config: TrainConfig, settings: Mapping[str, Any], checked: TrainPlan) -> Forecast | None:
-    """The forecast with settings changed; None where they do not go together."""
+    """The forecast with these settings; None where they are not valid together."""
     block = combine(TrainConfig, [config.model_dump(mode="json", exclude_none=True), settings])
     try:
         changed = validate(TrainConfig, block)
@@ -97,9 +97,9 @@ def _with(config: TrainConfig, settings: Mapping[str, Any], checked: TrainPlan) 
 
 
 def refusal(made: Forecast, found: list[Change]) -> EnvironmentFault:
-    """A run that does not fit, with the change that would make it fit."""
+    """The error for a run that does not fit, with the changes that make it fit as its hint."""
     hint = "; or ".join(f"{each.setting} ({gib(each.needed)})" for each in found)
     return EnvironmentFault(
-        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is left to others",
+        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is reserved",
         hint=f"it would fit with {hint}" if hint else "a smaller model, shorter texts, or a machine with more memory",
     )

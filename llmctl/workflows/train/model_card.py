@@ -1,8 +1,7 @@
-"""`RUN/model/README.md`: where a model comes from, and how other programs ask it as it was taught to be asked.
+"""`RUN/model/README.md`: where a model comes from, and how to prompt it with transformers as in training.
 
-The Python of the card needs transformers alone (and `llmctl.models.auto` for an architecture of ours). The saved
-tokenizer adds no control tokens by itself: what stands around a text is the layout's to say, one and the same for
-training, `generate` and the card.
+The card's Python code needs only transformers (and `llmctl.models.auto` for llmctl's own architectures). The saved
+tokenizer adds no control tokens: the layout adds them, the same way in training, `generate` and the card.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ AUTO_CLASSES: Final = {
 }
 PROBE: Final = "TEXT"
 NO_TOKEN: Final = -1
-"""Stands for a text whose surroundings are looked at."""
+"""Placeholder for the tokens of the text when looking for the control tokens around it."""
 CONTROL: Final = "control = tokenizer.convert_tokens_to_ids"
 LONGEST_ANSWER: Final[int] = GenerateConfig.model_fields["max_new_tokens"].default
 
@@ -50,7 +49,7 @@ def text(
     """The model card, in Markdown with the hub's front matter."""
     own = model.config.model_type.startswith("llmctl-")
     masked = checked.family == "encoder" and checked.task.packed
-    opener = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
+    auto_class = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
     steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
     table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, checked, facts, adapter).items())
     out = os.path.relpath(config.out)
@@ -78,16 +77,16 @@ tags:
 ```
 
 ```python
-{steps}from transformers import {opener}, AutoTokenizer
+{steps}from transformers import {auto_class}, AutoTokenizer
 
-model = {opener}.from_pretrained("{name}/model")
+model = {auto_class}.from_pretrained("{name}/model")
 tokenizer = AutoTokenizer.from_pretrained("{name}/model")
 ```
 {_by_hand(model, parts, checked) if promptable else ""}"""
 
 
 def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
-    """What the table tells."""
+    """The rows of the table."""
     validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
     best = facts["best"]
     rows = {
@@ -95,9 +94,9 @@ def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: Lo
         "architecture": f"{model.config.model_type}, {checked.family}",
         "parameters": f"{facts['parameters']:,}",
         "trained": f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, precision {facts['precision']}",
-        "validation at the end": validation or "none",
-        "these weights": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
-        "how it is asked": "`llmctl.json`",
+        "final validation": validation or "none",
+        "checkpoint": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
+        "prompt format": "see `llmctl.json`",
         "data": f"sha256 {checked.parents['data']}",
     }
     if checked.architecture is not None:
@@ -116,8 +115,8 @@ def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: Lo
 
 
 def _by_hand(model: Any, parts: Parts, checked: TrainPlan) -> str:
-    """How to ask the opened model so that it answers as it answers `llmctl generate`; nothing of a task of somebody
-    else's that makes more of a prompt than one text."""
+    """Python that gets the same answer as `llmctl generate`; empty for a plugin's task whose prompts are not a single
+    text."""
     if [segment.text for segment in _prompt_segments(checked.task)] != [PROBE]:
         return ""
     recorded = checked.prepared.manifest.config.get("clean")
@@ -132,7 +131,7 @@ def _by_hand(model: Any, parts: Parts, checked: TrainPlan) -> str:
     ]
     code = "\n".join(lines)
     return f"""
-The answer that `llmctl generate` gives.{_cleaning(clean)}
+The same answer as `llmctl generate` gives.{_cleaning(clean)}
 
 ```python
 {code}
@@ -141,21 +140,21 @@ The answer that `llmctl generate` gives.{_cleaning(clean)}
 
 
 def _cleaning(clean: Clean | None) -> str:
-    """How text was cleaned before it was learned: whoever asks has to do the same."""
+    """How training cleaned its text: a caller has to clean prompts the same way."""
     if clean is None:
         return ""
     rules = {
         f"Unicode {clean.unicode.upper()}": clean.unicode != "none",
         "no control characters": clean.control,
-        "runs of blanks folded": clean.whitespace,
+        "runs of whitespace collapsed": clean.whitespace,
         "lower case": clean.lowercase,
     }
-    message = ", ".join(rule for rule, holds in rules.items() if holds)
-    return f" It cleans a text first, as training did: {message}." if message else ""
+    applied = ", ".join(rule for rule, holds in rules.items() if holds)
+    return f" It first cleans the text as training did: {applied}." if applied else ""
 
 
 def _ids(parts: Parts, task: Task) -> list[str]:
-    """The text with what stands around it."""
+    """Code that encodes the text with its control tokens."""
     layout = parts.layout
     if layout.prompt_format == "template" or task.answer_role == "assistant":
         needed = [CONTROL] if task.labelled else []
@@ -163,8 +162,8 @@ def _ids(parts: Parts, task: Task) -> list[str]:
         return [
             *needed,
             f'messages = [{{"role": "user", "content": {instruction}text}}]',
-            "asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
-            "ids = tokenizer.encode(asked, add_special_tokens=False)",
+            "prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
+            "ids = tokenizer.encode(prompt, add_special_tokens=False)",
         ]
     before, after = around(layout, task)
     spelt = [f"control({_names(parts, ids)})" if ids else "" for ids in (before, after)]
@@ -173,7 +172,7 @@ def _ids(parts: Parts, task: Task) -> list[str]:
 
 
 def around(layout: Layout, task: Task) -> tuple[Ids, Ids]:
-    """The ids before and behind the one text that a bare prompt is."""
+    """The control tokens before and after the text of a prompt."""
     uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
     [segment] = _prompt_segments(task)
     ids = uncut.prompt_of([Tokens(segment.role, np.array([NO_TOKEN]), False)])
@@ -196,7 +195,7 @@ def _quoted(name: str) -> str:
 
 
 def _answer(model: Any, parts: Parts, checked: TrainPlan) -> list[str]:
-    """What is done with the ids."""
+    """Code that turns the ids into an answer."""
     if checked.family == "encoder":
         return [
             "with torch.inference_mode():",
@@ -208,17 +207,17 @@ def _answer(model: Any, parts: Parts, checked: TrainPlan) -> list[str]:
     context = getattr(model.config, "max_position_embeddings", None)
     room = f"{context} - len(ids)" if checked.family == "decoder" else str(context)
     limit = str(LONGEST_ANSWER) if context is None else f"min({LONGEST_ANSWER}, {room})"
-    given = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
+    inputs = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
     shown = "rows[0, len(ids):]" if checked.family == "decoder" and not checked.task.packed else "rows[0]"
     stripped = "" if checked.task.packed else ".strip()"
     return [
-        f"rows = model.generate({given}, max_new_tokens={limit}, do_sample=False)",
+        f"rows = model.generate({inputs}, max_new_tokens={limit}, do_sample=False)",
         f"print(tokenizer.decode({shown}, skip_special_tokens=True){stripped})",
     ]
 
 
 def _likeliest(parts: Parts, checked: TrainPlan) -> list[str]:
-    """The label that the model finds likeliest as an answer, its end included."""
+    """Code that picks the label with the highest likelihood as an answer, end token included."""
     end = _names(parts, parts.layout.answer(""))
     decoder = checked.family == "decoder"
     seen, target_ids = ("ids + answer", "[-100] * len(ids) + answer") if decoder else ("ids", "answer")

@@ -1,4 +1,4 @@
-"""`RUN/model/`: the Hugging Face layout, with `llmctl.json` that says how the model was taught to be asked."""
+"""Write `RUN/model/`: the Hugging Face layout, with `llmctl.json`, which records the prompt format of training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def publish(
     *,
     adapter: LoraFile | None = None,
 ) -> None:
-    """Write `out/model` whole: weights (those of the adapter, where one was trained), tokenizer, generation settings,
+    """Write `out/model` atomically: weights (only the adapter's where one was trained), tokenizer, generation settings,
     `llmctl.json`, model card."""
     with atomic.atomic_folder(out / "model", force=True) as folder:
         if adapter is None:
@@ -51,7 +51,7 @@ def publish(
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
                 block_size=checked.prepared.manifest.block_size,
-                corruption=checked.denoising.noise_density if checked.denoising else None,
+                noise_density=checked.denoising.noise_density if checked.denoising else None,
                 clean=checked.prepared.manifest.config.get("clean"),
                 parents={
                     name: value

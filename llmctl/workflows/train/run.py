@@ -1,4 +1,4 @@
-"""`train`: build model, data and optimizer, iterate the loop, decide when to evaluate, save and stop."""
+"""`train`: open the run folder, train in one process or several, record how the run ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["TrainResult", "preflight", "train"]
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a run ended; `fields` are the contract's."""
+    """How a run ended; `fields` is its JSON document."""
 
     status: runs.Status
     fields: Mapping[str, Any]
@@ -36,7 +36,7 @@ class TrainResult:
 
 
 def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
-    """Train in this process, or in as many as were asked for. Raises `Stopped` (75) when asked to stop."""
+    """Train in this process, or in as many as requested. Raises `Stopped` (75) on SIGTERM or Ctrl-C."""
     if config.precision == "fp16":
         from llmctl.training import devices
 
@@ -65,12 +65,12 @@ def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bo
         runs.end(out, record, status, exit_code=0 if status == "finished" else Stopped.exit_code, result=shown)
     if status == "stopped":
         where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
-        raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
+        raise Stopped(f"stopped at {where}", hint=f"continue: llmctl train --resume {out}")
     return TrainResult(status, shown)
 
 
 def _warn_of_memory(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
-    """Free memory fluctuates: a run that does not fit now is warned of, not refused."""
+    """Warn of a run that does not fit; free memory fluctuates, so it is not rejected."""
     made = forecast(config, checked)
     if not made.fits:
         error = refusal(made, changes(config, checked))
@@ -79,12 +79,12 @@ def _warn_of_memory(config: TrainConfig, checked: TrainPlan, emit: EventSink) ->
 
 def _result(fields: dict[str, Any] | None) -> TrainResult:
     if fields is None or not fields.pop("finished"):
-        raise Stopped("stopped", hint="go on on every machine: --resume")
+        raise Stopped("stopped", hint="continue on every machine: --resume")
     return TrainResult("finished", fields)
 
 
 def _open_run(config: TrainConfig, checked: TrainPlan, *, force: bool) -> None:
-    """Put the resolved configuration into the run folder, which is locked: emptied with `force`, kept to resume."""
+    """Write the resolved configuration to the locked run folder; `force` empties the folder, resuming keeps it."""
     out = config.out
     replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{atomic.TEMPORARY}*")
     for left in list(replaced):
@@ -99,7 +99,7 @@ def _open_run(config: TrainConfig, checked: TrainPlan, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
-    """A `EventSink` that also writes what is said to `log.txt`."""
+    """An `EventSink` that also writes each text to `log.txt`."""
     with (out / "log.txt").open("a", encoding="utf-8") as file:
 
         def both(event: Event) -> None:
@@ -119,7 +119,7 @@ def _multi_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> 
 
 
 def _worker(config_json: str, resume: bool) -> dict[str, Any]:
-    """One of many processes: everything again from the configuration, told through the parent."""
+    """One of several processes: rebuild everything from the configuration and report through the parent."""
     from llmctl.training import launch
 
     config = TrainConfig.model_validate_json(config_json)
@@ -135,7 +135,7 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
 
 @dataclass
 class StopSignal:
-    """Set by SIGTERM or Ctrl-C: finish the step, save, end. A second Ctrl-C (not the same one again) ends now."""
+    """Set by SIGTERM or Ctrl-C: finish the step, save, exit. A second Ctrl-C, at least 0.5 s later, exits at once."""
 
     requested_at: float | None = None
     previous: dict[int, Any] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class StopSignal:
         self.requested_at = self.requested_at or time.monotonic()
 
     def __enter__(self) -> StopSignal:
-        with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
+        with contextlib.suppress(ValueError):  # outside the main thread the caller keeps its handlers
             self.previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -159,7 +159,7 @@ class StopSignal:
 
 
 def _single_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any]:
-    """The run, as one of however many processes."""
+    """Train as one of the processes of the run."""
     with StopSignal() as stop:
         from llmctl.training import machine
 
