@@ -27,13 +27,13 @@ CHINESE: Final[Mapping[str, str]] = {
     english.PLAIN_TEXT: """\
 ### encoder 和 encoder-decoder 的预训练
 
-对同样的纯文本，encoder 和 encoder-decoder 以去噪为训练目标。每个 epoch 都重新生成噪声。噪声比例默认采用论文中的数值，可用 `train --set noise_density=0.4` 修改；验证始终使用论文中的比例，这样损失才可比。`bert` 预测被掩码的 token，掩码比例为 15 %：其中大部分替换为 `<|mask|>`，一部分替换为其他 token，一部分保持不变（显示为 `输入 → 目标`），方法来自 Devlin et al. 2019：
+对同样的纯文本，encoder 和 encoder-decoder 以去噪为训练目标。每个 epoch 都重新生成噪声。噪声比例默认采用论文中的数值，可用 `train --set noise_density=0.4` 修改；验证始终使用论文中的比例，这样损失才可比。`bert` 预测被掩码的 token，掩码比例为 15%：其中大部分替换为 `<|mask|>`，一部分替换为其他 token，一部分保持不变（显示为 `输入 → 目标`），方法来自 Devlin et al. 2019：
 """,
     english.SPANS: """\
-`t5` 预测被移除的片段，共占文本的 15 %，每个片段前有一个哨兵 token（Raffel et al. 2020）。用 llmctl 训练的分词器只有一个掩码 token，所有片段共用；分词器带有 `<extra_id_0>` 等 token 时，则使用这些 token：
+`t5` 预测被移除的片段，共占文本的 15%，每个片段前有一个哨兵 token（Raffel et al. 2020）。用 llmctl 训练的分词器只有一个掩码 token，所有片段共用；分词器带有 `<extra_id_0>` 等 token 时，则使用这些 token：
 """,
     english.DENOISING: """\
-`bart`、`marian` 和 `lstm-seq2seq` 预测完整的文本。输入中的句子和行被打乱顺序，并有共占 30 % 的片段被掩码，方法来自 Lewis et al. 2020：
+`bart`、`marian` 和 `lstm-seq2seq` 预测完整的文本。输入中的句子和行被打乱顺序，并有共占 30% 的片段被掩码，方法来自 Lewis et al. 2020：
 """,
     english.TRANSLATION: """\
 ## 翻译
