@@ -21,7 +21,7 @@ from llmctl.data.tokens import TokenStore
 from llmctl.models.families import denoising_of
 from llmctl.store.prepared import open_prepared
 from llmctl.training import machine
-from llmctl.training.objectives import token_count
+from llmctl.training.objectives import LIKELIHOODS
 from llmctl.types import Family
 
 MIB = 2**20
@@ -115,7 +115,7 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
                 widths["target"] = arrays["labels"].shape[1]
             assert forecast["largest_batch"] == {"examples": more, **widths}, (more, model)
             if limit is None:
-                assert forecast["tokens_per_epoch"] == token_count(arrays, family), (more, model)
+                assert forecast["tokens_per_epoch"] == LIKELIHOODS[family].token_count(arrays), (more, model)
 
 
 def memory_of(llmctl: Any, words: tuple[Any, ...]) -> tuple[int, int]:
@@ -187,9 +187,7 @@ def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_f
     said = capsys.readouterr()
     assert "of memory; 700 MiB are free, of which 5% is reserved" in said.err
     assert "it would fit with --set micro_batch_size=" in said.err
-    assert (
-        yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it reserved: does not fit"
-    )
+    assert yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it reserved: does not fit"
     assert not (tmp_path / "run").exists()
     change = said.err.split("fit with --set ")[1].split(" ")[0]
     assert run([*words, "--set", change]) == 0

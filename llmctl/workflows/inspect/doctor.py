@@ -116,7 +116,7 @@ def _optional() -> Iterator[Finding]:
             yield Finding(module, "ok", f"installed, for {needed_for}")
         else:
             yield Finding(module, "ok", f"not installed; only {needed_for} needs it", cure)
-    if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+    if machine.cpp_compiler():
         yield Finding("compiler", "ok", "a C++ compiler, for train --set compile=true")
     else:
         yield Finding("compiler", "ok", "no C++ compiler; only train --set compile=true needs one", "install g++")

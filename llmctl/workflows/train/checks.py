@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, UsageError
+from llmctl.errors import ConfigError, DataError, EnvironmentFault, ErrorCollector, Fault, UsageError
 from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
@@ -19,6 +19,7 @@ from llmctl.store.adapters import check_installed, check_targets, stack_layers
 from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
+from llmctl.training import machine
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import check_able, check_instruction, no_text_likelihood, unreadable
 from llmctl.workflows.settings import LOSS
@@ -88,6 +89,8 @@ def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, e
     if not collector.ok and is_costly(config.model.name):
         return None
     model = collector.check("model", _model, config, offline=offline, emit=emit)
+    if config.compile:
+        collector.check("compile", _check_compiler)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -140,6 +143,15 @@ def preflight(
     collector.raise_all()
     assert checked is not None
     return replace(checked, resume=resuming)
+
+
+def _check_compiler() -> None:
+    """Raises `EnvironmentFault` where torch.compile would find no C++ compiler, after minutes of work."""
+    if not machine.cpp_compiler():
+        raise EnvironmentFault(
+            "compile=true needs a C++ compiler, and none is found",
+            hint="install g++, or point the environment variable CXX at a compiler",
+        )
 
 
 def _check_out(config: TrainConfig, checked: TrainPlan | None, *, begins: bool, force: bool) -> None:

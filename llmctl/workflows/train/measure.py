@@ -83,8 +83,7 @@ def measure_run(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> Mea
             return longest if step == 0 else run.batches(step - 1)
 
         made = loop.fit(
-            run.model,
-            checked.family,
+            run.objective,
             run.parts.train,
             batch_of,
             run.optimizer,

@@ -16,7 +16,7 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic, runs
-from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
+from llmctl.training import checkpoints, compiling, devices, loop, machine, objectives, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.loop import Position, Report
@@ -51,6 +51,9 @@ class TrainingRun:
             short_attention.use(self.model)
             adapters.cast_frozen_to_bf16(self.model)
         self.model.train()
+        self.objective = objectives.LIKELIHOODS[checked.family](self.model)
+        if config.compile:
+            compiling.compile_forward(self.objective)
         lr = checked.resolved.optimizer.lr
         assert lr is not None
         self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
@@ -93,7 +96,6 @@ class TrainingRun:
     def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """Train until budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
         self._resume()
-        model = torch.compile(self.model) if self.config.compile else self.model
         trainable = "" if self.trainable == self.parameters else f" ({self.trainable:,} trainable)"
         self._report(
             f"{self.config.model.name}: {self.parameters:,} parameters{trainable}, {self.precision}, "
@@ -103,8 +105,7 @@ class TrainingRun:
         first = self.state.position
         with self._metrics_file() as metrics:
             steps = loop.fit(
-                model,  # type: ignore[arg-type]
-                self.checked.family,
+                self.objective,
                 self.parts.train,
                 self.batches,
                 self.optimizer,
@@ -124,6 +125,8 @@ class TrainingRun:
                         break
             except loop.Diverged as error:
                 raise self._diverged(error) from error
+            except compiling.CompilerFailed as error:
+                raise compiling.fault(error) from error
             finished = not self._was_stopped
             if finished and self.state.evaluated_step != self.state.position.step:
                 self._evaluate(metrics, self.state.position)
@@ -207,7 +210,7 @@ class TrainingRun:
         if self.parts.validation is None:
             return
         loss, tokens = loop.validation_loss(
-            self.model, self.checked.family, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
+            self.objective, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
         )
         scores = {"loss": loss}
         if self.checked.family != "encoder":
