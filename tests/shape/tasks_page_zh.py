@@ -22,7 +22,7 @@ CHINESE: Final[Mapping[str, str]] = {
     english.LANGUAGE_MODELING: """\
 ## 语言建模
 
-每个文档前后加上 `<|bos|>` 和 `<|eos|>`，首尾相接，再切成长度为 `block_size` 个 token 的块。decoder 根据前面的 token 预测每个 token。以下是一首英文诗和一首中文诗：
+每个文档前后加上 `<|bos|>` 和 `<|eos|>`，首尾相接，打包成长度为 `block_size` 个 token 的块。decoder 根据前面的 token 预测每个 token。以下是一首英文诗和一首中文诗：
 """,
     english.PLAIN_TEXT: """\
 ### encoder 和 encoder-decoder 的预训练
