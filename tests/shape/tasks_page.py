@@ -1,4 +1,7 @@
-"""docs/tasks.md, made by running the commands that it shows: `python -m tests.shape.tasks_page > docs/tasks.md`."""
+"""docs/tasks.md and docs/zh-CN/tasks.md, made by running the commands that they show.
+
+`python -m tests.shape.tasks_page docs` writes both.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 HEAD: Final = """\
@@ -18,7 +21,7 @@ Training, `generate` and `eval` share one prompt format for each task and model 
 each task, as `llmctl show data` prints it: `·` is a blank, `↵` the end of a line, `<|…|>` a control token, and **[tokens in
 brackets] are in the loss**, no others. A bracket of the text itself is printed as `\\[` or `\\]`. The tokenizer is `word`,
 because its tokens are easy to read; another one only cuts the text differently. Everything here is the output of the
-commands above it; `python -m tests.shape.tasks_page > docs/tasks.md` generates the page.
+commands above it; `python -m tests.shape.tasks_page docs` generates the page.
 
 | family | models | what it sees | what is in the loss |
 |---|---|---|---|
@@ -177,22 +180,31 @@ PARTS: Final[tuple[Part, ...]] = (
 )
 
 
-def page() -> str:
-    """The whole page. The commands run in a folder of their own, offline; raises `RuntimeError` where one fails."""
+def pages() -> tuple[str, str]:
+    """The English and the Chinese page. The commands run in a folder of their own, offline.
+
+    Raises `RuntimeError` where a command fails.
+    """
+    from tests.shape.tasks_page_zh import CHINESE
+
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        return "\n".join((HEAD, *(text for part in PARTS for text in _shown(*part))))
+        shown = [(text, _shown(commands)) for text, commands in ((HEAD, ()), *PARTS)]
+    english = (each for text, code in shown for each in (text, *code) if each)
+    chinese = (each for text, code in shown for each in (text and CHINESE[text], *code) if each)
+    return "\n".join(english), "\n".join(chinese)
 
 
-def _shown(text: str, commands: tuple[str, ...]) -> Iterator[str]:
-    if text:
-        yield text
+def _shown(commands: tuple[str, ...]) -> list[str]:
+    """The commands in blocks, each block with the output of its last command."""
+    code: list[str] = []
     asked: list[str] = []
     for command in commands:
         asked.append(command)
         said = _output(command)
         if " show data " in command:
-            yield "```sh\n" + "\n".join(asked) + f"\n```\n\n```text\n{said}```\n"
+            code.append("```sh\n" + "\n".join(asked) + f"\n```\n\n```text\n{said}```\n")
             asked = []
+    return code
 
 
 def _output(command: str) -> str:
@@ -209,5 +221,7 @@ def _output(command: str) -> str:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # As bytes: the locale of a machine is not the page's.
-    sys.stdout.buffer.write(page().encode())
+    for place, page in zip(("tasks.md", "zh-CN/tasks.md"), pages(), strict=True):
+        path = Path(sys.argv[1], place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page.encode())

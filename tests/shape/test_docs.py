@@ -269,13 +269,15 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count < 1e7 else f"{count / 1e6:.0f} M"
 
 
-def test_what_is_said_of_data_sets_is_so() -> None:
-    for cell, records, *_ in table("docs/data.md", "data set"):
+@pytest.mark.parametrize(("name", "head"), [("docs/data.md", "data set"), ("docs/zh-CN/data.md", "数据集")])
+def test_what_is_said_of_data_sets_is_so(name: str, head: str) -> None:
+    for cell, records, *_ in table(name, head):
         assert int(records.replace(",", "")) == registry.load("datasets", cell.strip("`")).records
 
 
-def test_what_is_said_of_metrics_is_so() -> None:
-    for cell, scores, described, _ in table("docs/evaluation.md", "metric"):
+@pytest.mark.parametrize(("name", "head"), [("docs/evaluation.md", "metric"), ("docs/zh-CN/evaluation.md", "指标")])
+def test_what_is_said_of_metrics_is_so(name: str, head: str) -> None:
+    for cell, scores, described, _ in table(name, head):
         for name in code(cell):
             spec = registry.load("metrics", name)
             assert spec.scores == (tuple(code(scores)) or (name,))
@@ -299,8 +301,9 @@ def _has(spec: type[Spec], key: str) -> bool:
     return inner is not None and _has(inner, rest)
 
 
-def test_every_recipe_is_in_the_table() -> None:
-    linked = re.findall(r"\]\(([\w-]+)\.yaml\)", text("examples/README.md"))
+@pytest.mark.parametrize("name", ["examples/README.md", "examples/README.zh-CN.md"])
+def test_every_recipe_is_in_the_table(name: str) -> None:
+    linked = re.findall(r"\]\(([\w-]+)\.yaml\)", text(name))
     assert sorted(linked) == sorted(path.stem for path in (REPOSITORY / "examples").glob("*.yaml"))
 
 
@@ -323,11 +326,11 @@ def test_pages_speak_the_language_of_the_field(name: str) -> None:
     assert [each[0] for each in found] == []
 
 
-def test_every_page_can_be_reached() -> None:
-    index = text("docs/README.md")
-    for page in PAGES:
+@pytest.mark.parametrize(("index", "pages"), [("docs/README.md", PAGES), ("docs/zh-CN/README.md", TRANSLATED)])
+def test_every_page_can_be_reached(index: str, pages: tuple[str, ...]) -> None:
+    for page in pages:
         if page.startswith("docs/") and page != "docs/README.md":
-            assert f"]({Path(page).name})" in index, page
+            assert f"]({Path(page).name})" in text(index), page
 
 
 # ---------------------------------------------------------------------------------------------------------------
