@@ -12,6 +12,8 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from llmctl.errors import EnvironmentFault
 
+CompilerFailed = BackendCompilerFailed
+
 RECOMPILE_LIMIT: Final = 64
 """Graphs of one function. torch's default of 8 is reached by a model whose layers are compiled one by one, and beyond it
 torch goes on uncompiled with no more than a log line."""

@@ -51,8 +51,6 @@ def test_compile_compiles_the_model_and_keeps_the_losses(
     assert counters["stats"]["unique_graphs"] == 0
     compiled = train("compiled", "compile=true")
     assert compiled == pytest.approx(plain, rel=1e-4)
-    assert compiled != plain or model == "marian", "other kernels round otherwise"
-    print(dict(counters["stats"]), dict(counters["graph_break"]), dict(counters["frames"]))
     graphs, calls = counters["stats"]["unique_graphs"], counters["stats"]["calls_captured"]
     assert 2 <= graphs <= 16, "one for training and one for evaluation at least, not one for each width"
     assert calls / graphs > 5, "the model's forward pass is in them"
