@@ -1,3 +1,3 @@
-"""llmctl: the whole life of a language model from a shell."""
+"""llmctl: the language-model lifecycle from the command line."""
 
 __version__ = "0.1.0"

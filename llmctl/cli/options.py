@@ -293,6 +293,6 @@ def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
 def _value(option: Option, text: str) -> Any:
     if option.text or option.choices:
         return text
-    from llmctl.config import parse_yaml
+    from llmctl.recipes import parse_yaml
 
     return parse_yaml(text, option.name) if text else text

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmctl import config
 from llmctl.cli import options
 from llmctl.cli.render import table
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
 from llmctl.errors import LlmctlError, Stopped, UsageError
 from llmctl.readable import number
+from llmctl.recipes import parse_yaml
 from llmctl.workflows.recipe import run as workflow
 
 RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
@@ -75,7 +75,7 @@ def _became(row: Mapping[str, Any]) -> str:
 def _seed(text: str | None) -> int | None:
     if text is None:
         return None
-    value = config.parse_yaml(text, "--seed")
+    value = parse_yaml(text, "--seed")
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise UsageError(f"--seed takes a whole number, not {text!r}")
     return value

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import draw
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
+from llmctl.recipes import read_recipe
 from llmctl.verbs import Context, Table, Verb
 
 RESUME, DRY_RUN = "resume", "dry-run"
@@ -87,5 +87,5 @@ def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:
         if "data" not in block:
             raise UsageError(f"{block['out']} is no {what} that can continue", hint=f"name the folder of a {what}")
         return session
-    verb.check_same(configuration.read_recipe(recorded).get(verb.name) or {}, block)
+    verb.check_same(read_recipe(recorded).get(verb.name) or {}, block)
     return replace(session, recipes=(recorded, *session.recipes))

@@ -227,7 +227,7 @@ def test_what_is_wrong_in_a_list_of_blocks_is_named(more: str, sets: list[str], 
 def test_a_verb_by_itself_takes_one_block(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "recipe.yaml").write_text(TWO_RUNS)
     assert llmctl(["train", "--config", "recipe.yaml"]) == 2
-    assert "train: recipe.yaml has 2 blocks of it; llmctl run recipe.yaml runs them in order" in capsys.readouterr().err
+    assert "train: recipe.yaml has 2 blocks of this verb; llmctl run recipe.yaml runs them in order" in capsys.readouterr().err
 
 
 def test_a_failing_stage_ends_the_run_with_its_error_and_tells_all_stages(here: Path) -> None:
@@ -330,7 +330,7 @@ def test_faults_of_every_block_come_at_once(here: Path, capsys: pytest.CaptureFi
     [
         ("{}", "recipe.yaml has no stage"),
         ("", "the recipe is empty"),
-        ("- 1", "a recipe is a mapping"),
+        ("- 1", "a recipe must be a mapping"),
         ("train: {a: !!python/name:os.system x}", "not valid YAML"),
     ],
 )

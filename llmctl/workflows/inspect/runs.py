@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmctl import config, registry
+from llmctl import registry
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.recipes import parse_yaml
 from llmctl.store import runs
 from llmctl.store.locks import is_locked
 from llmctl.workflows.settings import flat
@@ -98,7 +99,7 @@ def _config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
         return {}
-    recipe = config.parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    recipe = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     return recipe if isinstance(recipe, dict) else {}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from llmctl import config as configuration
 from llmctl import registry
 from llmctl.errors import ConfigError, Fault, UsageError
+from llmctl.recipes import read_recipe
 from llmctl.registry import near
 from llmctl.verbs import Verb
 
@@ -104,7 +105,7 @@ def _blocks(recipes: Sequence[Path]) -> tuple[dict[str, Layers], list[Fault]]:
     faults: list[Fault] = []
     known = stages()
     for path in recipes:
-        for verb, value in configuration.read_recipe(path).items():
+        for verb, value in read_recipe(path).items():
             several = value if isinstance(value, list) and value else [value]
             layers = blocks.setdefault(verb, [[] for _ in several])
             if verb not in known:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from llmctl import config as configuration
 from llmctl.config import Spec
 from llmctl.errors import LlmctlError, UsageError
+from llmctl.recipes import read_recipe
 from llmctl.store import atomic
 from llmctl.types import Event, EventSink
 from llmctl.verbs import Context
@@ -143,7 +144,7 @@ def _config(each: Stage, decision: Decision) -> Spec:
     if decision.status != "resumes":
         config: Spec = each.config
         return config
-    recorded = configuration.read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
+    recorded = read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
     each.verb.check_same(recorded, each.block)
     spec = each.verb.spec
     return configuration.validate(spec, configuration.combine(spec, [recorded, each.block]))
