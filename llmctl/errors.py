@@ -155,7 +155,9 @@ class PromptTooLong(DataError):
 
     def __init__(self, length: int, context: int, *, where: str | None = None) -> None:
         super().__init__(
-            f"the prompt is {length:,} tokens long, the model's context {context:,}", where=where, hint="shorten the prompt"
+            f"the prompt is {length:,} tokens long, the model's context {context:,}",
+            where=where,
+            hint="shorten the prompt",
         )
 
 

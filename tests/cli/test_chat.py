@@ -164,7 +164,7 @@ def test_a_terminal_without_a_prompt_is_refused(capsys: Any, chat_folders: Any, 
 
     monkeypatch.setattr(sys, "stdin", Keyboard())
     assert run(["chat", "--model", str(chat_folders["llama"])]) == 2
-    assert "pipe the messages in" in capsys.readouterr().err
+    assert "pipe messages in" in capsys.readouterr().err
 
 
 def test_dry_run(pipe: Any) -> None:

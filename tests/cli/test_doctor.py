@@ -72,7 +72,7 @@ def test_an_old_package_and_a_broken_plug_in_are_problems(tmp_path: Path) -> Non
     assert document["error"] == {
         "kind": "environment",
         "message": "problems found: rouge-score, metric breaking of broken-plugin",
-        "hint": "each is listed with its cure",
+        "hint": "each is listed with a fix",
         "exit_code": 4,
     }
     findings = {finding["check"]: finding for finding in document["findings"]}

@@ -227,7 +227,10 @@ def test_what_is_wrong_in_a_list_of_blocks_is_named(more: str, sets: list[str], 
 def test_a_verb_by_itself_takes_one_block(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "recipe.yaml").write_text(TWO_RUNS)
     assert llmctl(["train", "--config", "recipe.yaml"]) == 2
-    assert "train: recipe.yaml has 2 blocks of this verb; llmctl run recipe.yaml runs them in order" in capsys.readouterr().err
+    assert (
+        "train: recipe.yaml has 2 blocks of this verb; llmctl run recipe.yaml runs them in order"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_failing_stage_ends_the_run_with_its_error_and_tells_all_stages(here: Path) -> None:
@@ -417,7 +420,7 @@ def test_an_interrupted_train_stage_goes_on(here: Path, number: signal.Signals, 
     if code == 75:
         document = json.loads(stdout)
         assert document["stages"][1]["error"]["kind"] == "stopped"
-        assert document["error"]["hint"] == "go on: llmctl run real.yaml --set train.batch_size=4"
+        assert document["error"]["hint"] == "to continue: llmctl run real.yaml --set train.batch_size=4"
     done = subprocess.run(command, capture_output=True, check=True)
     prepared, train = json.loads(done.stdout)["stages"]
     assert prepared["status"] == "skipped"

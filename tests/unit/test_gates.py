@@ -68,7 +68,12 @@ def test_a_result_says_both_numbers_and_tells_them_apart() -> None:
         ("bleu>=baseline-99", [score("bleu", 50)], None, "there is no baseline"),
         ("bleu>=baseline-99", [score("bleu", 50)], [score("chrf", 50)], "the baseline has no score bleu"),
         ("bleu>=baseline-99", [score("bleu", 50)], [score("bleu", 50, n=9)], "computed on 10 rows, the baseline on 9"),
-        ("bleu>=baseline-99", [score("bleu", 50)], [score("bleu", 50, signature="t")], "not comparable: the signature is s"),
+        (
+            "bleu>=baseline-99",
+            [score("bleu", 50)],
+            [score("bleu", 50, signature="t")],
+            "not comparable: the signature is s",
+        ),
         ("bleu>=baseline-99", [score("bleu", 50)], [score("bleu", math.nan)], "the baseline's bleu is nan"),
         ("bleu>=20", [score("bleu", 50), score("bleu", 10, signature="t")], None, "bleu is 10, not >= 20"),
     ],

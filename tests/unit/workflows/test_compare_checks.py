@@ -88,7 +88,7 @@ def test_what_is_in_the_way_is_left_alone(inside: Inside, sonnets: Path, tmp_pat
     assert "llmctl did not make it" in refused(inside, sonnets, "rnn", tmp_path / "mine", "--force")
     assert "lies inside the input" in refused(inside, sonnets, "rnn", sonnets / "out")
     assert (
-        "no comparison that can go on" in inside("compare", "--resume", tmp_path / "mine", code=2)["error"]["message"]
+        "not a comparison that can be resumed" in inside("compare", "--resume", tmp_path / "mine", code=2)["error"]["message"]
     )
     with locks.locked(tmp_path / "mine"):
         assert "in use by process" in refused(inside, sonnets, "rnn", tmp_path / "mine", code=7)
