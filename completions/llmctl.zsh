@@ -144,8 +144,8 @@ _llmctl() {
         case $words[1] in
         quickstart)
             _arguments $help \
-                '--out=[the folder to make; quickstart, quickstart-2, … when not given]:value:_files -/' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--out=[output folder (default: quickstart, or quickstart-2, … if it exists)]:value:_files -/' \
+                '--seed=[random seed \[default: 0\]]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_quickstart--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -253,13 +253,13 @@ _llmctl() {
         chat)
             _arguments $help \
                 '--model=[a run, a model folder, or hf:ID]:value:_files -/' \
-                '--system=[what the assistant is told before the conversation]:value: ' \
-                '--max-new-tokens=[longest answer in tokens \[default: 512\]]:value: ' \
-                '*--stop=[end an answer before this text; repeatable]:value: ' \
-                '--temperature=[sample with this temperature; 0 is greedy]:value: ' \
-                '--top-k=[sample among the k likeliest tokens]:value: ' \
-                '--top-p=[sample among the likeliest tokens of this mass]:value: ' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
+                '--system=[system message]:value: ' \
+                '--max-new-tokens=[maximum length of an answer in tokens \[default: 512\]]:value: ' \
+                '*--stop=[stop before this text; repeatable]:value: ' \
+                '--temperature=[sampling temperature; 0: greedy]:value: ' \
+                '--top-k=[sample from the k most likely tokens]:value: ' \
+                '--top-p=[sample from the most likely tokens with this total probability]:value: ' \
+                '--seed=[random seed for sampling \[default: 0\]]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_chat--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -302,9 +302,9 @@ _llmctl() {
             ;;
         merge)
             _arguments $help \
-                '--model=[a run or folder that holds an adapter, or a GGUF file]:value:_files -/' \
-                '--out=[the model folder to make]:value:_files -/' \
-                '--base=[the adapter'\''s base, where it is no longer where it was]:value:_files' \
+                '--model=[a run or folder with an adapter, or a GGUF file]:value:_files -/' \
+                '--out=[model folder to create]:value:_files -/' \
+                '--base=[base model of the adapter (default: the recorded path)]:value:_files' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_merge--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -320,20 +320,20 @@ _llmctl() {
             ;;
         compare)
             _arguments $help \
-                '--data=[a prepared folder]:value:_files' \
-                '*--models=[NAME\[:SIZE\], a folder or hf:ID; several with commas between, or repeated]:value:_llmctl_compare--models' \
-                '--out=[the folder to make]:value:_files -/' \
-                '--epochs=[stop after so many passes; 3 when no budget is given]:value: ' \
-                '--max-steps=[stop after so many optimizer steps]:value: ' \
-                '--max-tokens=[stop after so many tokens]:value: ' \
-                '--max-time=[stop after so long: 90s, 55m]:value: ' \
-                '--batch-size=[records (blocks) of one optimizer step \[default: 32\]]:value: ' \
-                '--lr=[one peak learning rate for all models; found for each by a short search when not given]:value: ' \
-                '--precision=[of training; auto: bf16 autocast where the processor has it \[default: auto\]]:value:_llmctl_compare--precision' \
-                '*--metric=[of the test split, the task'\''s own when not given; repeatable]:value:_llmctl_compare--metric' \
-                '--limit=[score the first so many records]:value: ' \
-                '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
-                '--resume[continue: llmctl compare --resume DIR, or the same command again]' \
+                '--data=[prepared folder]:value:_files' \
+                '*--models=[NAME\[:SIZE\], folder or hf:ID; comma-separated or repeated]:value:_llmctl_compare--models' \
+                '--out=[output folder]:value:_files -/' \
+                '--epochs=[budget in epochs (default: 3 if no budget is given)]:value: ' \
+                '--max-steps=[budget in optimizer steps]:value: ' \
+                '--max-tokens=[budget in training tokens]:value: ' \
+                '--max-time=[budget in time: 90s, 55m]:value: ' \
+                '--batch-size=[records (or blocks) per optimizer step \[default: 32\]]:value: ' \
+                '--lr=[peak learning rate for all models (default: searched for each model)]:value: ' \
+                '--precision=[training precision; auto: bf16 autocast if the hardware supports it \[default: auto\]]:value:_llmctl_compare--precision' \
+                '*--metric=[metric on the test split; repeatable (default: the metrics of the task)]:value:_llmctl_compare--metric' \
+                '--limit=[score only the first N records]:value: ' \
+                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--resume[continue an interrupted comparison: llmctl compare --resume DIR]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_compare--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -383,10 +383,10 @@ _llmctl() {
             ;;
         suggest)
             _arguments $help \
-                '--task=[what shall be learned; prepared data knows its own]:value:_llmctl_suggest--task' \
-                '--data=[a prepared folder: its size decides with]:value:_files' \
-                '--memory=[memory there is, 8GiB; what is free here when not given]:value: ' \
-                '--batch-size=[records (blocks) of one step \[default: 32\]]:value: ' \
+                '--task=[task to learn (default: that of --data)]:value:_llmctl_suggest--task' \
+                '--data=[prepared folder, to take its size into account]:value:_files' \
+                '--memory=[available memory, such as 8GiB (default: free memory of this machine)]:value: ' \
+                '--batch-size=[records (or blocks) per step \[default: 32\]]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_suggest--set' \
                 '--json[print one JSON document to standard output]' \

@@ -137,14 +137,12 @@ class Prompter:
         self.session.finish({})
 
     def _greeting(self) -> str:
-        from llmctl.workflows.chat.conversation import chosen
-
         context = self.conversation.context
         window = f"a context of {context:,} tokens" if context is not None else "unlimited context"
+        decoding = "sampled" if self.conversation.sampling.samples else "greedy"
         name = self.model.resolve().parent.name if self.model.name == "model" else self.model.resolve().name
         return (
-            f"{name}: {window}, {chosen(self.conversation.sampling)} answers\n"
-            "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits\n"
+            f"{name}: {window}, {decoding} decoding\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits\n"
         )
 
     def _take(self, line: str) -> None:

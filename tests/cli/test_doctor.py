@@ -1,4 +1,4 @@
-"""`llmctl doctor`: each finding with its cure; exit 4 where something keeps a verb from working."""
+"""`llmctl doctor`: each finding with a fix; exit 4 if something breaks a verb."""
 
 from __future__ import annotations
 

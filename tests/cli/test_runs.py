@@ -168,7 +168,7 @@ def test_a_record_edited_by_hand_does_not_hide_the_others(folder: Path, capsys: 
     [
         (["show"], "error: runs show needs exactly one run\n  see: llmctl runs list\n"),
         (["show", "runs"], "error: runs is no run folder: it has no run.json\n  see: llmctl runs list\n"),
-        (["compare", "runs/good"], "error: compare takes two runs or more\n  llmctl runs compare RUN RUN\n"),
+        (["compare", "runs/good"], "error: runs compare needs at least two runs\n  llmctl runs compare RUN RUN\n"),
         (["lst"], "error: no such folder: lst\n  did you mean 'list'?\n"),
     ],
 )
