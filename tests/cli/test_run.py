@@ -256,7 +256,7 @@ def test_a_stage_that_failed_says_its_error_and_not_why_it_ran(here: Path, capsy
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        (["train.out=old/new"], "old/new is inside the run "),
+        (["train.out=old/new"], "old/new lies inside the run "),
         (["train.out=prepared/run"], "the output prepared/run lies inside the input prepared"),
         (["train.model=./nothere"], "train: no such file or folder: nothere"),
         (["eval.data=nothere.jsonl"], "eval: no such file or folder: nothere.jsonl"),
