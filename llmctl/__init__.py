@@ -1,4 +1,4 @@
-"""llmctl: language models from raw text to scores, from the command line or from Python. Importing it costs nothing."""
+"""llmctl: the language-model lifecycle from the command line and from Python. Importing it loads nothing heavy."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -50,8 +50,8 @@ FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--pr
     [
         ((*PREPROCESS, "--columns", "text=boddy"), 3, "'boddy' of --columns is missing"),
         ((*PREPROCESS, "--columns", "txt=text"), 2, "did you mean 'text'"),
-        ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "--events cannot be written"),
-        (("train", "--resume", "nowhere"), 2, "no run that can continue"),
+        ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "cannot write --events"),
+        (("train", "--resume", "nowhere"), 2, "not a run that can be resumed"),
         (("preprocess", "no\nsuch.jsonl", "--task", "lm", "--out", "out"), 2, "no\\nsuch.jsonl"),
         ((*FILES, "twice.jsonl"), 3, "stands twice"),
         ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
