@@ -185,7 +185,7 @@ FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
     ("huge.jsonl", '{"text": "a", "n": ' + "9" * 5000 + "}\n", DataError, ["huge.jsonl:1", "digits"]),
     ("half.jsonl", '{"text": "ok"}\n{"text": "\\ud83d"}\n', DataError, ["half.jsonl:2", "lone surrogate", "ud83d"]),
     ("list.jsonl", "[1]\n", DataError, ["list.jsonl:1", "list", "object"]),
-    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "a record has text"]),
+    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "required fields: text"]),
     ("type.jsonl", '{"text": "a"}\n{"text": 5}\n', DataError, ["type.jsonl:2:text", "int", "expected str"]),
     ("short.csv", "text,n\na,1\nb\n", DataError, ["short.csv:3", "1 cells", "2"]),
     ("twice.csv", "text,text\na,b\n", DataError, ["'text' stands twice"]),
@@ -220,7 +220,7 @@ def test_a_file_that_unpacks_without_measure_is_refused(tmp_path: Path, ending: 
 
 def test_a_parquet_file_of_another_schema_names_file_and_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet:1:text.*'text' is missing; the record has body"):
+    with pytest.raises(DataError, match=r"a\.parquet:1:text.*'text' is missing; fields found: body"):
         texts(tmp_path / "a.parquet")
 
 
