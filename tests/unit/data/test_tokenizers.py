@@ -136,7 +136,9 @@ def test_a_given_tokenizer_is_copied_and_opens(tmp_path: Path) -> None:
 
 def test_a_missing_pad_token_is_the_end_of_text_and_said(tmp_path: Path) -> None:
     folder = made(tmp_path / "t", pad_token=None)
-    assert files.settings_of(folder)[1] == ["the tokenizer has no pad_token: its eos_token <|eos|> pads, always masked"]
+    assert files.settings_of(folder)[1] == [
+        "the tokenizer has no pad_token: eos_token <|eos|> is used as padding, always masked"
+    ]
     tokenizers.import_tokenizer(folder, tmp_path / "copy")
     assert tokenizers.load_tokenizer(tmp_path / "copy").pad_token_id == 2
 
@@ -149,7 +151,7 @@ def test_a_tokenizer_of_an_encoder_ends_texts_with_its_separator(tmp_path: Path)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no token that ends a text"):
+    with pytest.raises(UsageError, match="no end-of-text token"):
         files.settings_of(made(tmp_path / "t", eos_token=None, sep_token=None))
 
 
@@ -161,14 +163,14 @@ def test_a_tokenizer_that_would_run_code_is_refused(tmp_path: Path) -> None:
         files.find_tokenizer(tmp_path / "b")
     (tmp_path / "secret").write_text("{}")
     (made(tmp_path / "c") / "added_tokens.json").symlink_to(tmp_path / "secret")
-    with pytest.raises(IntegrityError, match="leads out"):
+    with pytest.raises(IntegrityError, match="leaves the folder"):
         files.find_tokenizer(tmp_path / "c")
 
 
 def test_no_tokenizer_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         files.find_tokenizer(tmp_path / "no")
-    with pytest.raises(UsageError, match="holds no tokenizer"):
+    with pytest.raises(UsageError, match="no tokenizer in"):
         files.find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')
