@@ -383,5 +383,5 @@ def test_families_are_those_of_the_layouts() -> None:
 def test_a_chat_template_without_end_is_stopped(template: str) -> None:
     backend = Tokenizer(models.WordLevel({"<eos>": 0, "a": 1}, unk_token="a"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", chat_template=template)
-    with pytest.raises(IntegrityError, match="the chat template of the model"):
+    with pytest.raises(IntegrityError, match="the model's chat template"):
         Layout(tokenizer, "decoder", "template").prompt([Segment("user", "a")])
