@@ -53,7 +53,7 @@ FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--pr
         ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "--events cannot be written"),
         (("train", "--resume", "nowhere"), 2, "no run that can continue"),
         (("preprocess", "no\nsuch.jsonl", "--task", "lm", "--out", "out"), 2, "no\\nsuch.jsonl"),
-        ((*FILES, "twice.jsonl"), 3, "stands twice"),
+        ((*FILES, "twice.jsonl"), 3, "duplicate id"),
         ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
         ((*FILES, "one.jsonl", "--junit", "hyp.txt"), 2, "exists"),
         ((*FILES, "one.jsonl", "--markdown", "-"), 2, "the output cannot be standard output (-)"),
