@@ -1,4 +1,4 @@
-"""Alphabets that tokenizers and encoding agree on."""
+"""The byte alphabet and the single-character pattern, shared by tokenizers and encoding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 
 def _bytes() -> tuple[str, ...]:
-    """A visible character for each of the 256 bytes, as in GPT-2's encoder.py (Radford et al. 2019)."""
+    """One visible character for each of the 256 bytes, as in GPT-2's encoder.py (Radford et al. 2019)."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     characters = {byte: chr(byte) for byte in visible}
     for byte in range(256):
@@ -17,4 +17,4 @@ def _bytes() -> tuple[str, ...]:
 
 BYTES: Final = _bytes()
 EVERY_CHARACTER: Final = r"[\s\S]"
-"""The pattern of a pre-tokenizer that cuts text into single characters."""
+"""Pre-tokenizer pattern that splits text into single characters."""

@@ -1,7 +1,7 @@
-"""Which records make a batch, and how they become arrays.
+"""Groups examples into batches and collates them into arrays.
 
-A batch is a pure function of (seed, epoch, step) over the global batch; processes then cut it. So resuming is
-arithmetic, and the order does not depend on how many processes there are.
+A global batch is a pure function of (seed, epoch, step); each process takes its share of it. So resuming needs no saved
+state, and the order of examples does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Arrays = dict[str, NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Blocks:
-    """Language modelling: the stream of a split cut into blocks of `size`, a plain slice each.
+    """Language modelling: the token stream of a split cut into blocks of `size` tokens.
 
-    Example i has tokens [i·size, i·size + size] (one more than `size`: inputs and their successors).
+    Example i has the tokens [i·size, i·size + size], both ends included: `size` inputs and their next tokens.
     """
 
     store: TokenStore
@@ -34,7 +34,7 @@ class Blocks:
 
     @property
     def tokens_each(self) -> int:
-        """Tokens of the stream that an example takes."""
+        """Tokens of the stream that each example consumes."""
         return self.size
 
     def __len__(self) -> int:
@@ -47,14 +47,14 @@ class Blocks:
         return found
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
-        """`input_ids` (B, T) and `labels` (B, T), the successors: already shifted, every one learned."""
+        """`input_ids` (B, T) and `labels` (B, T), the next tokens: already shifted, all in the loss."""
         rows = [self.store.values[index * self.size : (index + 1) * self.size + 1] for index in indices]
         longest = max(len(row) for row in rows) - 1
         inputs = np.zeros((len(rows), longest), np.int64)
         labels = np.full((len(rows), longest), IGNORED, np.int64)
         for number, row in enumerate(rows):
             inputs[number, : len(row) - 1] = row[:-1]
-            # Nothing after the end is learned or looked at; a control token there would have transformers warn.
+            # Padding is neither in the loss nor attended to; a pad token there would make transformers warn.
             inputs[number, len(row) - 1 :] = row[-1]
             labels[number, : len(row) - 1] = row[1:]
         return {"input_ids": inputs, "labels": labels}
@@ -62,7 +62,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Records:
-    """Every other task: one record an example, padded to the longest of its batch."""
+    """All other tasks: one record per example, padded to the longest of its batch."""
 
     store: TokenStore
     layout: Layout
@@ -81,9 +81,9 @@ class Records:
 
 
 def collate(samples: Sequence[Sample], family: Family, pad: int, *, context: int | None = None) -> Arrays:
-    """Samples as right-padded arrays. Labels are already shifted for decoders: position t predicts labels[t].
+    """Collate samples into right-padded arrays. A decoder's labels are already shifted: position t predicts labels[t].
 
-    Rows are padded to a multiple of `PADDED_TO`, within the context where there is one.
+    The width is rounded up to a multiple of `PADDED_TO`, but not beyond the context.
     """
 
     def size(lengths: Sequence[int]) -> int:
@@ -123,13 +123,13 @@ def _mask(lengths: Sequence[int], width: int) -> NDArray[np.int64]:
 
 
 WINDOW: Final = 50
-"""Batches whose examples are sorted by length together, so that little is padded."""
+"""Number of batches whose examples are sorted by length together, to reduce padding."""
 
 
 def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """The global batches of an epoch: every example once, by (seed, epoch) alone; the last one may be smaller.
+    """The global batches of an epoch, determined by (seed, epoch): every example once; one batch may be smaller.
 
-    Examples are shuffled, sorted by length within windows of `WINDOW` batches, cut, and the batches shuffled.
+    Examples are shuffled, sorted by length within windows of `WINDOW` batches and cut into batches, which are shuffled.
     """
     rng = np.random.Generator(np.random.PCG64([seed, epoch, 0x11C]))
     shuffled = rng.permutation(len(lengths))
@@ -145,12 +145,12 @@ def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size:
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Optimizer steps that see every example once."""
+    """Optimizer steps in an epoch."""
     return -(-count // batch_size)
 
 
 class Batches:
-    """The global batch of any optimizer step, from 0 on, as arithmetic: nothing to save, nothing to skip through."""
+    """Maps an optimizer step, counted from 0, to its global batch; random access, with no state to save."""
 
     def __init__(self, lengths: NDArray[np.int64], *, batch_size: int, seed: int) -> None:
         self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
@@ -158,7 +158,7 @@ class Batches:
         self._epoch, self._batches = -1, list[NDArray[np.int64]]()
 
     def __call__(self, step: int) -> NDArray[np.int64]:
-        """Indices of the examples of that step, over all processes."""
+        """Indices of the examples of a step, for all processes together."""
         epoch, within = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, epoch_batches(self.seed, epoch, self.lengths, self.batch_size)

@@ -1,4 +1,4 @@
-"""Cleaning: what text is before anything else sees it. Every rule is linear in the text and changes clean text no more."""
+"""Text cleaning, the first step of preprocessing. Every rule takes linear time and is idempotent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Final
 from llmctl.data.spec import Clean
 
 MARKS_TOGETHER: Final = 512
-"""Longest run of combining marks that is normalised: ordering a run is quadratic. Unicode's Stream-Safe format (UAX #15,
-section 13) takes 30 for more than any language needs."""
+"""Runs of combining marks from this length on are not normalised, because ordering a run takes quadratic time.
+Unicode's Stream-Safe Text Format (UAX #15, section 13) considers 30 to be more than any language needs."""
 
 BLANKS: Final = "\t \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 """Tab and Unicode's space separators (category Zs); U+3000 is the full-width space of Chinese."""
@@ -28,7 +28,7 @@ _ASCII_DIRT: Final = bytes(code for code in range(128) if chr(code) != "\n" and 
 
 
 class Cleaner:
-    """A `Clean` spec as a function of text, counting what it met."""
+    """Applies a `Clean` spec to text and counts the NUL characters removed."""
 
     def __init__(self, spec: Clean) -> None:
         self.nul = 0
@@ -37,9 +37,9 @@ class Cleaner:
         self._form: Any = None if spec.unicode == "none" else spec.unicode.upper()
 
     def text(self, text: str) -> str:
-        """The text, cleaned."""
+        """Clean a text."""
         spec = self._spec
-        if _settled(text):
+        if _already_clean(text):
             text = text.lower() if spec.lowercase else text
             return text.strip(_OUTSIDE) if spec.whitespace else text
         if spec.whitespace and _NEWLINES.search(text):
@@ -50,10 +50,10 @@ class Cleaner:
         text = self._normalized(text)
         if spec.lowercase:
             text = self._normalized(text.lower())
-        return _folded(text) if spec.whitespace else text
+        return _fold_whitespace(text) if spec.whitespace else text
 
     def value(self, value: Any) -> Any:
-        """Text inside lists and turns of a conversation too; what is no text stays."""
+        """Clean a text, the items of a list, or the content of a message; other values stay unchanged."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -68,10 +68,10 @@ class Cleaner:
     def _normalized(self, text: str) -> str:
         if self._form is None or text.isascii():
             return text
-        # Even asking whether text is normalised may normalise it, so long runs are taken out first.
+        # Even is_normalized may normalise the text, so long runs are taken out first.
         mark, long_run = _marks()
         pieces = long_run.split(text) if mark.search(text) else [text]
-        # Odd pieces are the long runs: they stay as they are.
+        # Odd pieces are the long runs, which stay unchanged.
         return "".join(
             piece
             if number % 2 or unicodedata.is_normalized(self._form, piece)
@@ -80,8 +80,11 @@ class Cleaner:
         )
 
 
-def _settled(text: str) -> bool:
-    """ASCII text that no rule changes but at its ends: the commonest by far, and this is ten times as fast as to try."""
+def _already_clean(text: str) -> bool:
+    """Whether this is ASCII text that no rule but lower-casing changes except at its ends.
+
+    This is by far the most common case, and the check is ten times as fast as applying the rules.
+    """
     if not text.isascii() or "  " in text or " \n" in text or "\n\n\n" in text:
         return False
     return len(text.encode().translate(None, _ASCII_DIRT)) == len(text)
@@ -89,17 +92,17 @@ def _settled(text: str) -> bool:
 
 @functools.cache
 def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A combining mark, and a long run of them. Made when first needed: it asks for the class of many characters.
+    """Patterns for a combining mark and for a long run of them; compiled on first use, because that is slow.
 
-    Plane 1 is one range, for speed: its marks are few, and so are runs of 512 of its characters.
+    All of plane 1 is one range, for speed: it has few marks, and runs of 512 of its characters are rare.
     """
     low = "".join(re.escape(chr(code)) for code in range(0x10000) if unicodedata.combining(chr(code)))
     marks = f"[{low}\U00010000-\U0001ffff]"
     return re.compile(marks), re.compile(f"({marks}{{{MARKS_TOGETHER},}})")
 
 
-def _folded(text: str) -> str:
-    """One blank for a run of blanks (its own where all are alike, else a space), none at line ends, one blank line at most."""
+def _fold_whitespace(text: str) -> str:
+    """Fold a run of blanks to one (the same one if all are equal, else a space), strip line ends, keep one blank line."""
     if _MIXED.search(text):
         text = _MIXED.sub(" ", _RUN.sub(r"\1", text))
     if "\n" in text:

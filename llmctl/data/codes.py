@@ -1,4 +1,4 @@
-"""A tokenizer as encoding needs it: what it was opened as, and the ids that are no text."""
+"""The view of a tokenizer that encoding needs: its backend and the ids of its control tokens."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from llmctl.store.tokenizers import settings_of
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """A tokenizer as encoding needs it. `bos` and `eos` are token ids, `bos` None where there is none."""
+    """A tokenizer as encoding needs it. `bos` and `eos` are token ids; `bos` is None if the tokenizer has none."""
 
     tokenizer: Any
-    """`tokenizers.Tokenizer`, which encodes names of control tokens in text as plain text."""
+    """A `tokenizers.Tokenizer` that encodes the names of control tokens as plain text."""
     bos: int | None
     eos: int
     size: int
-    """One more than the largest id."""
+    """The largest id plus one."""
     control: frozenset[int] = frozenset()
-    """Ids that no text may become."""
+    """Ids that text must never be encoded to."""
 
     @property
     def kind(self) -> Any:
@@ -32,17 +32,17 @@ class Codes:
 
     @property
     def lead(self) -> int | None:
-        """In packed tasks, the token before the first document where documents share theirs."""
+        """In packed tasks, the token before the first document if one token both starts and ends documents."""
         return self.eos if self.bos is None or self.bos == self.eos else None
 
 
 def codes_of(tokenizer: Any) -> Codes:
-    """What encoding needs of an opened tokenizer. Raises `UsageError` where it has no token that ends a text."""
+    """Make `Codes` from an opened tokenizer. Raises `UsageError` if it has neither an eos_token nor a sep_token."""
     ends = [each for each in (tokenizer.eos_token_id, tokenizer.sep_token_id) if each is not None]
     if not ends:
         raise UsageError(
-            f"the tokenizer of {tokenizer.name_or_path} has no token that ends a text (eos_token or sep_token)",
-            hint="name one in its tokenizer_config.json",
+            f"the tokenizer of {tokenizer.name_or_path} has no end-of-text token (eos_token or sep_token)",
+            hint="add one to its tokenizer_config.json",
         )
     begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
@@ -50,14 +50,14 @@ def codes_of(tokenizer: Any) -> Codes:
 
 
 def open_codes(folder: Path) -> Codes:
-    """The same of a folder that `save` or `copy_tokenizer` made, without transformers."""
+    """Make `Codes` from a folder that `save` or `copy_tokenizer` wrote, without importing transformers."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
     try:
         backend = Tokenizer.from_file(str(path))
     except Exception as error:
-        # tokenizers raises bare `Exception`s for anything wrong with the file.
+        # tokenizers raises a bare `Exception` for anything wrong with the file.
         raise IntegrityError(f"the tokenizer cannot be opened: {error}", where=str(path)) from error
     settings, _ = settings_of(folder)
 
@@ -69,7 +69,7 @@ def open_codes(folder: Path) -> Codes:
 
     begin, end = number("bos_token"), number("eos_token")
     if end is None:
-        raise IntegrityError("eos_token is no token of tokenizer.json", where=str(folder / "tokenizer_config.json"))
+        raise IntegrityError("the eos_token is not in tokenizer.json", where=str(folder / "tokenizer_config.json"))
     stored = folder / "chat_template.jinja"
     template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
     return _codes(backend, begin, end, template if isinstance(template, str) else "")

@@ -1,6 +1,6 @@
-"""Bytes to lines: compression undone, characters decoded, lines cut, all in bounded memory.
+"""From bytes to lines: decompresses, decodes and splits text, all in bounded memory.
 
-A line ends at LF, CR or CR LF and nowhere else: U+2028, U+0085 and the vertical tab stay inside it.
+A line ends at LF, CR or CR LF and nowhere else: U+2028, U+0085 and the vertical tab do not end one.
 """
 
 from __future__ import annotations
@@ -18,42 +18,43 @@ from typing import Any, Final, NamedTuple
 from llmctl.errors import DataError, EnvironmentFault
 
 BOMB_RATIO: Final = 500
-"""gzip reaches 1,030 on zeros; prose 2 to 4, repetitive logs about 100."""
+"""Largest accepted compression ratio. gzip reaches 1,030 on zeros; prose compresses 2 to 4 times, repetitive logs
+about 100 times."""
 
 
 class Limits(NamedTuple):
-    """What is in memory at once, and how far a compressed file may unpack."""
+    """Limits on memory and on decompressed size."""
 
     block_bytes: int = 1 << 20
     record_characters: int = 32 << 20
     """Most characters of one line or document."""
     bomb_floor: int = 64 << 20
-    """Below so many unpacked bytes no ratio is a danger."""
+    """Up to this many decompressed bytes any compression ratio is accepted."""
 
 
 LIMITS: Final = Limits()
 
 ENCODINGS: Final = "latin1, cp1252, gb18030, utf-16, …"
-"""As Python and iconv both spell them."""
+"""Examples of encoding names that both Python and iconv accept."""
 
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 
 
 def compression_of(name: str) -> str:
-    """`gz`, `zst` or nothing, by the name's ending."""
+    """`gz`, `zst` or an empty string, by the ending of the name."""
     ending = name.lower().rpartition(".")[2]
     return ending if ending in ("gz", "zst") else ""
 
 
 def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[bytes]:
-    """The unpacked bytes of a file, or of standard input for None, about a MiB at a time.
+    """The decompressed bytes of a file, or of standard input for None, in blocks of `limits.block_bytes`.
 
-    Raises `DataError` for damaged or cut-off compression, `EnvironmentFault` for a file that unpacks without measure.
+    Raises `DataError` for damaged or truncated compressed data, `EnvironmentFault` for a decompression bomb.
     """
     if path is None:
         if sys.stdin is None:
-            raise EnvironmentFault("standard input is closed", hint="name a file, or give a pipe")
+            raise EnvironmentFault("standard input is closed", hint="name a file, or pipe data in")
         yield from iter(lambda: sys.stdin.buffer.read(limits.block_bytes), b"")
         return
     try:
@@ -83,37 +84,37 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) ->
             block = read(limits.block_bytes)
         except failures as error:
             cut = isinstance(error, EOFError) or "runcated" in str(error)
-            problem = "the compressed data is cut off" if cut else f"is no sound .{compression} file: {error}"
+            problem = "the compressed data is truncated" if cut else f"not a valid .{compression} file: {error}"
             raise DataError(problem, where=name, hint="copy or download the file again") from error
         if not block:
             return
         unpacked += len(block)
         if compression and unpacked > limits.bomb_floor and unpacked > BOMB_RATIO * packed:
             raise EnvironmentFault(
-                f"{packed:,} bytes unpack to more than {BOMB_RATIO} times their size",
+                f"{packed:,} bytes decompress to more than {BOMB_RATIO} times their size",
                 where=name,
-                hint="unpack the file yourself if you trust it",
+                hint="if you trust the file, decompress it yourself",
             )
         yield block
 
 
 class Text:
-    """The characters of one input, decoded strictly; a byte that cannot be decoded makes its line a fault."""
+    """The characters of one input, decoded strictly: a byte that cannot be decoded makes its line an error."""
 
     def __init__(
         self, source: Iterator[bytes], name: str, encoding: str | None = None, limits: Limits = LIMITS
     ) -> None:
-        """`encoding`: None where the verb has no setting for it: UTF-8, and a fault says how to convert."""
+        """`encoding`: None means UTF-8 in a verb without an `--encoding` option; errors then show how to convert."""
         self.name, self.limits = name, limits
         self.encoding = encoding or "utf-8"
-        self._can_be_named = encoding is not None
+        self._has_option = encoding is not None
         self.faulty = False
-        """Whether any byte so far could not be decoded: only then lines have to be looked at."""
+        """Whether any byte so far could not be decoded; only then do lines have to be checked."""
         self.had_bom = False
         self._source = source
 
     def characters(self) -> Iterator[str]:
-        """Decoded blocks. A byte that is none of the encoding's stands as a lone surrogate (PEP 383)."""
+        """Decoded blocks. A byte that cannot be decoded becomes a lone surrogate (PEP 383)."""
         decoder: Any = codecs.getincrementaldecoder(self.encoding)("strict")
         first = True
         for block in self._source:
@@ -129,7 +130,7 @@ class Text:
         yield self._decode(decoder, b"", final=True)
 
     def lines(self, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-        """(line number from 1, line). Raises `EnvironmentFault` for a line longer than the limit."""
+        """(line number, line), counted from 1. Raises `EnvironmentFault` for a line longer than the limit."""
         newlines: Any = io.IncrementalNewlineDecoder(None, translate=not keep_ends)
         number, pending, size = 1, [""], 0
         for block in self.characters():
@@ -152,7 +153,7 @@ class Text:
             yield number + len(whole), last
 
     def all(self) -> str:
-        """Everything, with newlines as LF. Raises `EnvironmentFault` above the limit."""
+        """The full text, with newlines as LF. Raises `EnvironmentFault` if it is longer than the limit."""
         newlines: Any = io.IncrementalNewlineDecoder(None, translate=True)
         pieces, size = [], 0
         for block in self.characters():
@@ -163,25 +164,24 @@ class Text:
         return "".join((*pieces, newlines.decode("", final=True)))
 
     def too_long(self, noun: str, where: str) -> EnvironmentFault:
-        """The error of a text above the limit."""
+        """The error for a line or document longer than the limit."""
         return EnvironmentFault(
-            f"the {noun} is longer than {self.limits.record_characters:,} characters, which would not be read in bounded "
-            "memory",
+            f"the {noun} is longer than {self.limits.record_characters:,} characters, the limit that keeps memory bounded",
             where=where,
-            hint="cut it into smaller records; for plain text: preprocess --document paragraph or line",
+            hint="split it into smaller records; for plain text: preprocess --document paragraph or line",
         )
 
     def fault(self, number: int, text: str) -> DataError | None:
-        """What is wrong with text that begins at line `number`, if a byte of it could not be decoded."""
+        """The error in a text that starts at line `number`; None if all of it could be decoded."""
         found = _ESCAPED.search(text) if self.faulty else None
         if found is None:
             return None
         before = text[: found.start()]
         line, column = number + before.count("\n"), found.start() - before.rfind("\n")
         return DataError(
-            f"the byte \\x{ord(found[0]) - 0xDC00:02x} is not {self.encoding}",
+            f"the byte \\x{ord(found[0]) - 0xDC00:02x} is not valid {self.encoding}",
             where=f"{self.name}:{line}:{column}",
-            hint=self._cure(),
+            hint=self._encoding_hint(),
         )
 
     def _decode(self, decoder: Any, block: bytes, *, final: bool) -> str:
@@ -196,15 +196,15 @@ class Text:
             text = str(lenient.decode(block, final))
         except UnicodeError as error:
             raise DataError(
-                f"is not {self.encoding}: {getattr(error, 'reason', error)}",
+                f"not valid {self.encoding}: {getattr(error, 'reason', error)}",
                 where=self.name,
-                hint=self._cure(f"utf-8, {ENCODINGS}"),
+                hint=self._encoding_hint(f"utf-8, {ENCODINGS}"),
             ) from error
         decoder.setstate(lenient.getstate())
         return text
 
     def _refuse_utf16(self, block: bytes) -> None:
-        """UTF-16 read as UTF-8 is not one bad line but no text at all."""
+        """Raise `DataError` if the first block of a UTF-8 input looks like UTF-16, which would make every line bad."""
         if codecs.lookup(self.encoding).name != "utf-8":
             return
         marked = block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -215,25 +215,25 @@ class Text:
             raise DataError(
                 f"the byte \\x{byte:02x} is not utf-8 text; the file looks like UTF-16",
                 where=f"{self.name}:1:{column}",
-                hint=self._cure(found),
+                hint=self._encoding_hint(found),
             )
 
-    def _cure(self, found: str | None = None) -> str:
-        """What helps against another encoding, `found` where it is known."""
-        if self._can_be_named:
-            return f"name the file's encoding: --encoding {found or ENCODINGS}"
+    def _encoding_hint(self, found: str | None = None) -> str:
+        """How to read or convert a file in another encoding; `found` is its name if detected."""
+        if self._has_option:
+            return f"specify the file's encoding: --encoding {found or ENCODINGS}"
         ending, compression = self.name.lower(), compression_of(self.name)
         if compression:
             ending = ending.removesuffix(f".{compression}")
-        unpacked = {"gz": "gzip -dc FILE | ", "zst": "zstd -dc FILE | "}.get(compression, "")
+        unpack = {"gz": "gzip -dc FILE | ", "zst": "zstd -dc FILE | "}.get(compression, "")
         command = (
-            f"{unpacked}iconv -f {found or 'ENCODING'} -t utf-8{'' if unpacked else ' FILE'} > NEW{Path(ending).suffix}"
+            f"{unpack}iconv -f {found or 'ENCODING'} -t utf-8{'' if unpack else ' FILE'} > NEW{Path(ending).suffix}"
         )
         return f"convert it: {command}" + ("" if found else f"; ENCODING is {ENCODINGS}")
 
 
 def _cut(text: str, keep_ends: bool) -> tuple[list[str], str]:
-    """Whole lines, and what is left of the last."""
+    """The complete lines, and the incomplete rest."""
     if not keep_ends:
         *lines, rest = text.split("\n")
         return lines, rest

@@ -1,4 +1,4 @@
-"""Text to token ids: by the fastest way that gives exactly what the tokenizer gives, in several processes if it pays."""
+"""Encodes text to token ids, by the fastest method with exactly the tokenizer's result, in several processes if useful."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from llmctl.errors import DataError, EnvironmentFault
 from llmctl.types import Record, Role, Segment
 
 BATCH_CHARACTERS: Final = 4 << 20
-"""Text given to the tokenizer at once where its pre-tokens cannot be remembered."""
+"""Text passed to the tokenizer at once if its pre-tokens cannot be cached."""
 SMALL_BYTES: Final = 4 << 20
-"""Below so much text starting processes costs more than it gains."""
+"""Up to this much input, starting processes takes longer than it saves."""
 
 
 class Segmenting(Protocol):
-    """What a task must say of itself here."""
+    """What encoding needs to know about a task."""
 
     packed: ClassVar[bool]
     labelled: ClassVar[bool]
@@ -45,16 +45,16 @@ class Segmenting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What else encoding must know."""
+    """Label ids and the length limit."""
 
     labels: Mapping[str, int]
-    """Label -> its number, for labelled tasks."""
+    """Label -> label id, for labelled tasks."""
     max_length: int | None = None
-    """Records with a longer segment are left out."""
+    """Longest segment in tokens; records with a longer one are dropped. None: no limit."""
 
 
 class TokenEncoder:
-    """Ids of texts, equal to `encode_batch_fast` without control tokens. Remembers pre-tokens: keep it for more text."""
+    """Encodes texts exactly as `encode_batch_fast` does without control tokens. Caches pre-tokens, so reuse it."""
 
     def __init__(
         self,
@@ -64,24 +64,24 @@ class TokenEncoder:
         batch_characters: int = BATCH_CHARACTERS,
         words: Words | None = None,
     ) -> None:
-        """Text is given to the tokenizer `batch_characters` at a time, where pre-tokens are remembered (in `words`)
-        `chunk_characters`."""
+        """Text is processed in batches of `chunk_characters` if pre-tokens are cached (in `words`), else of
+        `batch_characters`."""
         self.codes = codes
         self._chunk_characters, self._batch_characters = chunk_characters, batch_characters
         self._tokenizer = tokenizer = codes.tokenizer
         self._control = np.array(sorted(codes.control), np.uint32)
         facts = json.loads(tokenizer.to_str())
-        self._table = _one_id_a_character(tokenizer, facts)
-        self._bytes = _one_id_a_byte(tokenizer, facts)
-        self._words = (words or Words(tokenizer)) if _cuts_like_gpt2(facts) else None
+        self._table = _character_table(tokenizer, facts)
+        self._bytes = _byte_table(tokenizer, facts)
+        self._words = (words or Words(tokenizer)) if _splits_like_gpt2(facts) else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
-        """(N,) ids of all texts together, (T,) how many each text has."""
+        """(N,) ids of all texts, concatenated, and (T,) the number of ids of each text."""
         if self._bytes is not None:
-            return _looked_up(self._bytes, [np.frombuffer(text.encode(), np.uint8) for text in texts])
+            return _look_up(self._bytes, [np.frombuffer(text.encode(), np.uint8) for text in texts])
         if self._table is not None:
             points = [np.frombuffer(text.encode("utf-32-le"), np.uint32) for text in texts]
-            return _looked_up(self._table, points)
+            return _look_up(self._table, points)
         ids: list[Ids] = []
         owners: list[int] = []
         lengths: list[Lengths] = []
@@ -96,13 +96,13 @@ class TokenEncoder:
         return np.concatenate(ids), totals
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-        """Texts in bounded batches, each with its number; long ones in pieces where the cuts are known."""
+        """Group texts, each with its index, into bounded batches; long texts are split if safe split points are known."""
         batch: list[tuple[int, str]] = []
         size = 0
         for number, text in enumerate(texts):
             for piece in pieces(text, self._chunk_characters) if self._words else (text,):
                 batch.append((number, piece))
-                # A character beyond ASCII is about as many tokens as three of ASCII.
+                # A non-ASCII character makes about as many tokens as three ASCII characters.
                 size += len(piece) if piece.isascii() else 3 * len(piece)
                 if size >= (self._chunk_characters if self._words and self._words.pays else self._batch_characters):
                     yield batch
@@ -111,7 +111,7 @@ class TokenEncoder:
             yield batch
 
     def _some(self, texts: list[str]) -> tuple[Ids, Lengths]:
-        """Ids of a batch; a text in which a control token was found is encoded again, so that it stays text."""
+        """Encode a batch; texts in which a control token was found are encoded again as plain text."""
         ids, lengths = self._words.encode(texts) if self._words and self._words.pays else self._at_once(texts)
         found = np.isin(ids, self._control) if len(self._control) else np.zeros(0, bool)
         if not found.any():
@@ -128,22 +128,24 @@ class TokenEncoder:
 
 
 def _plain(facts: Mapping[str, Any]) -> bool:
-    """Nothing touches the text before the pre-tokenizer, and no token but control tokens is cut out of it."""
+    """Whether the tokenizer has no normaliser and no added tokens except control tokens."""
     return facts["normalizer"] is None and all(token["special"] for token in facts["added_tokens"])
 
 
 def _byte_level(facts: Mapping[str, Any], *, use_regex: bool) -> bool:
-    cut = facts["pre_tokenizer"] or {}
-    found = cut.get("type") == "ByteLevel" and cut.get("use_regex") is use_regex and not cut.get("add_prefix_space")
+    split = facts["pre_tokenizer"] or {}
+    found = (
+        split.get("type") == "ByteLevel" and split.get("use_regex") is use_regex and not split.get("add_prefix_space")
+    )
     return bool(found and _plain(facts))
 
 
-def _cuts_like_gpt2(facts: Mapping[str, Any]) -> bool:
+def _splits_like_gpt2(facts: Mapping[str, Any]) -> bool:
     return _byte_level(facts, use_regex=True) and not facts["model"].get("dropout")
 
 
-def _one_id_a_byte(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
-    """(256,) the id of each byte, for a byte-level BPE without merges."""
+def _byte_table(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
+    """(256,) the id of each byte, for a byte-level BPE without merges; None for other tokenizers."""
     if not _byte_level(facts, use_regex=False) or facts["model"]["type"] != "BPE" or facts["model"]["merges"]:
         return None
     from llmctl.data.alphabet import BYTES
@@ -152,12 +154,12 @@ def _one_id_a_byte(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
     return None if None in ids else np.array(ids, np.uint32)
 
 
-def _one_id_a_character(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
-    """(0x110000,) the id of each code point, for a vocabulary of characters."""
+def _character_table(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
+    """(0x110000,) the id of each code point, for a vocabulary of characters; None for other tokenizers."""
     from llmctl.data.alphabet import EVERY_CHARACTER
 
-    cut = facts["pre_tokenizer"] or {}
-    single = cut.get("type") == "Split" and cut.get("pattern") == {"Regex": EVERY_CHARACTER}
+    split = facts["pre_tokenizer"] or {}
+    single = split.get("type") == "Split" and split.get("pattern") == {"Regex": EVERY_CHARACTER}
     if not (single and facts["model"]["type"] == "WordLevel" and _plain(facts)):
         return None
     table = np.full(0x110000, facts["model"]["vocab"][facts["model"]["unk_token"]], np.uint32)
@@ -167,7 +169,7 @@ def _one_id_a_character(tokenizer: Any, facts: Mapping[str, Any]) -> Ids | None:
     return table
 
 
-def _looked_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]:
+def _look_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]:
     lengths = np.array([len(text) for text in texts], np.int64)
     return (table[np.concatenate(texts)] if len(texts) else np.zeros(0, np.uint32)), lengths
 
@@ -177,7 +179,7 @@ def _looked_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]
 
 
 def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEncoder, rules: Rules) -> Piece:
-    """Records as arrays. Raises `DataError` for a label that is not in `labels`."""
+    """Encode records as arrays. Raises `DataError` for a label that is not in `rules.labels`."""
     segments = [task.segments(record) for record in records]
     flat = list(chain.from_iterable(segments))
     ids, lengths = encoder.encode([segment.text for segment in flat])
@@ -201,7 +203,7 @@ def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEn
 
 
 def _with_control_tokens(values: NDArray[Any], lengths: Lengths, codes: Codes) -> tuple[NDArray[Any], Lengths]:
-    """Every document with <bos> before and <eos> after it; with <eos> after it alone where documents share theirs."""
+    """Put <bos> before and <eos> after every document; only <eos> after it if one token separates documents."""
     before = codes.lead is None
     longer = lengths + 1 + before
     ends = np.cumsum(longer)
@@ -225,7 +227,7 @@ def _labels(
             raise DataError(
                 f"no record of the train split has the label {label!r}",
                 where=f"{record.origin}:label",
-                hint="give more records of that label, or smaller --set splits.validation and splits.test",
+                hint="add records with that label, or reduce --set splits.validation and splits.test",
             )
         found[number] = labels[label]
     return found
@@ -237,11 +239,11 @@ def _labels(
 
 @dataclass(frozen=True, slots=True)
 class EncodedSplit:
-    """What became of a split."""
+    """The result of encoding a split."""
 
     tokens: int
     kept: NDArray[np.bool_]
-    """(R,) False for a record of the text that was left out for its length"""
+    """(R,) False for a record that was dropped because of its length"""
 
 
 def encode_split(
@@ -258,8 +260,8 @@ def encode_split(
 ) -> EncodedSplit:
     """Encode a split's Parquet file into `out`/`split`.*.npy.
 
-    The same bytes whatever the number of workers: pieces are the file's row groups, written in their order.
-    Raises `DataError` for a label that is not in `labels`.
+    The output does not depend on the number of workers: each works on row groups of the file, and their results are
+    written in order. Raises `DataError` for a label that is not in `labels`.
     """
     rules = Rules({label: number for number, label in enumerate(labels)}, max_length)
     kept: list[NDArray[np.bool_]] = [np.zeros(0, bool)]
@@ -277,21 +279,21 @@ def encode_split(
 
 
 class Workers:
-    """Processes that encode row groups: this one, and others beside it. A `with` block ends the others."""
+    """Processes that encode row groups: this one and `count` - 1 others, which end with the `with` block."""
 
     def __init__(self, count: int) -> None:
-        """Start the others at once: they import what they need while the text is read and the tokenizer learned."""
+        """Start the other processes now: they import their modules while text is read and the tokenizer is trained."""
         self._count = count
         self._tokenizer = Path()
         self._pool: ProcessPoolExecutor | None = None
         if count > 1:
             import multiprocessing
 
-            # Never `fork`: pyarrow and tokenizers hold threads.
+            # Not `fork`: pyarrow and tokenizers use threads.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(count - 1, mp_context=context, initializer=_start)
-            # The terminal sends Ctrl-C to every process of the group; the parent ends its workers itself. They inherit
-            # the block, so that it holds before they have begun to import.
+            # The terminal sends Ctrl-C to the whole process group, but the parent stops its workers itself. They inherit
+            # the blocked signal, so it is blocked before they start to import.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
                 for _ in range(count - 1):
@@ -307,11 +309,11 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def use(self, tokenizer: Path) -> None:
-        """The folder of the tokenizer that the other processes encode with."""
+        """Set the tokenizer folder for the other processes."""
         self._tokenizer = tokenizer
 
     def pieces(self, task: Segmenting, text: Path, encoder: TokenEncoder, rules: Rules) -> Iterator[Piece]:
-        """The pieces of a file in order: every `count`-th is made here, the others a few ahead."""
+        """The pieces of a file in order: every `count`-th is encoded here, the others ahead of time elsewhere."""
         groups = row_groups(text)
         elsewhere = iter([group for group in range(groups) if self._pool and group % self._count])
         waiting: deque[Future[Piece]] = deque()
@@ -329,17 +331,17 @@ class Workers:
 
 @contextlib.contextmanager
 def _alive() -> Iterator[None]:
-    """Raise `EnvironmentFault` where another process has died: it is noticed in what it is given or in what it gives."""
+    """Raise `EnvironmentFault` if a worker process died, whether that shows on submitting work or on its result."""
     try:
         yield
     except BrokenProcessPool:
         raise EnvironmentFault(
-            "a process that encodes was killed", hint="is there memory enough? --workers 1 uses one process"
+            "an encoding process was killed", hint="it may have run out of memory; --workers 1 uses one process"
         ) from None
 
 
 def worker_count(requested: int, input_bytes: int) -> int:
-    """Processes to encode so much text in: as asked, or one a core where it pays. 1 means this process alone."""
+    """Number of processes to encode with: `requested`, or, if 0, one per core for large inputs and 1 for small ones."""
     if requested:
         return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -347,7 +349,7 @@ def worker_count(requested: int, input_bytes: int) -> int:
 
 
 _ENCODERS: dict[Path, TokenEncoder] = {}
-"""What a worker process holds, by the folder of the tokenizer."""
+"""Encoders cached in a worker process, by tokenizer folder."""
 
 
 def _start() -> None:
@@ -355,7 +357,7 @@ def _start() -> None:
 
 
 def _ready() -> None:
-    """Import what is needed beside this module."""
+    """Import what this module does not import itself."""
     import tokenizers  # noqa: F401
 
 

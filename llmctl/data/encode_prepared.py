@@ -1,4 +1,4 @@
-"""Prepared text encoded with another tokenizer."""
+"""Encodes prepared text with another tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmctl.store.prepared import Prepared
 
 
 def encode_prepared(prepared: Prepared, task: Segmenting, tokenizer: Any, out: Path) -> dict[str, int]:
-    """Encode the text of a prepared folder anew, with an opened tokenizer, into `out`; tokens of each split."""
+    """Encode the text of a prepared folder again with an opened tokenizer, into `out`; returns tokens per split."""
 
     encoder, labels = TokenEncoder(codes_of(tokenizer)), prepared.manifest.labels
     return {

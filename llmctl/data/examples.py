@@ -1,10 +1,10 @@
-"""What a split is learned as: records one by one, blocks of a text, or blocks that have to be mended."""
+"""Training examples of a split: single records, blocks of text, or blocks to denoise."""
 
 from __future__ import annotations
 
 from llmctl.data.batches import Blocks, Records
-from llmctl.data.corruption import DenoisingBlocks, marks_of
 from llmctl.data.layout import Layout
+from llmctl.data.noising import DenoisingBlocks, noise_tokens
 from llmctl.data.tokens import TokenStore
 from llmctl.types import Denoising, Examples
 
@@ -14,8 +14,8 @@ def examples(
 ) -> Examples:
     """A split as numbered examples.
 
-    `block_size`: tokens of a block, of packed tasks; None for records. `denoising`: how a model that is no decoder learns
-    from blocks, what is taken out of them being drawn by `seed`.
+    `block_size`: tokens of a block for packed tasks; None for single records. `denoising`: the objective of encoders and
+    encoder-decoders on blocks; `seed` determines their corruption.
     """
     own = layout.tokenizer.pad_token_id
     pad = own if own is not None else layout.eos
@@ -24,4 +24,4 @@ def examples(
     if denoising is None:
         return Blocks(store, block_size)
     size = min(block_size, layout.context or block_size)
-    return DenoisingBlocks(store, size, layout, pad, marks_of(layout.tokenizer), denoising, seed)
+    return DenoisingBlocks(store, size, layout, pad, noise_tokens(layout.tokenizer), denoising, seed)

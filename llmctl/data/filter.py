@@ -1,4 +1,4 @@
-"""Which records are kept: each is cleaned, then judged by its content alone."""
+"""Selects records: cleans each and decides by its content whether to keep it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmctl.types import Record
 
 
 class KeptRecord(NamedTuple):
-    """A record that is kept, cleaned."""
+    """A cleaned record that is kept."""
 
     record: Record
     split: str
@@ -26,17 +26,17 @@ class KeptRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DroppedRecord:
-    """`empty`, `too_short` or `duplicate`."""
+    """A record that is dropped; `reason` is `empty`, `too_short` or `duplicate`."""
 
     reason: str
 
 
 class ConflictingId(DataError):
-    """One id for different content."""
+    """Two records have the same id and different content."""
 
 
 class RecordFilter:
-    """Judges one record after the other; knows what it has seen."""
+    """Cleans records one by one and decides which to keep; remembers ids and contents for deduplication."""
 
     def __init__(self, task: Segmenting, columns: Sequence[str], clean: Clean, dedup: Dedup, splits: Splits) -> None:
         self.cleaner = Cleaner(clean)
@@ -48,14 +48,16 @@ class RecordFilter:
         self._deduplicator = Deduplicator()
 
     def apply(self, record: Record | Bad) -> KeptRecord | DroppedRecord:
-        """Raises `DataError` for a row that is no record or that its task cannot read, `ConflictingId` for an id that stood for
-        other content."""
+        """Clean a record and keep or drop it.
+
+        Raises `DataError` for a bad row or one that the task cannot read, `ConflictingId` for an id seen with other content.
+        """
         if isinstance(record, Bad):
             raise record.error
         fields = {name: self._clean(name, record.fields.get(name)) for name in self._columns}
         clean = Record(record.id, fields, record.origin)
         segments = self._task.segments(clean)
-        # A conversation may well begin with an empty system message.
+        # A conversation may start with an empty system message.
         if any(not part.text or part.text.isspace() for part in segments if part.role != "system"):
             return DroppedRecord("empty")
         if any(len(part.text) < self._min_chars for part in segments if part.role not in ("system", "label")):
@@ -67,10 +69,10 @@ class RecordFilter:
             clean = Record(digest[:8].hex(), fields, record.origin)
         elif self._deduplicator.conflict(record.id, digest):
             raise ConflictingId(
-                f"the id {record.id!r} stood for other content before",
+                f"another record with different content has the id {record.id!r}",
                 where=f"{record.origin}:id",
-                hint="make ids unique, drop the column (a missing id is made from the content), or --on-bad-record skip, "
-                "which keeps the first of each",
+                hint="make ids unique, drop the column (ids are then derived from the content), or use "
+                "--on-bad-record skip to keep the first record of each id",
             )
         label = next((part.text for part in segments if part.role == "label"), None)
         return KeptRecord(clean, split_of(digest, self._splits), sum(len(part.text) for part in segments), label)
@@ -80,10 +82,10 @@ class RecordFilter:
             return value.strip() if isinstance(value, str) else value
         cleaned = self.cleaner.value(value)
         if isinstance(cleaned, list):
-            return [_turn(each) if isinstance(each, Mapping) else each for each in cleaned]
+            return [_message(each) if isinstance(each, Mapping) else each for each in cleaned]
         return cleaned
 
 
-def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What a conversation's turn has; other keys are nobody's."""
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The role and content of a message, without any other keys."""
     return {name: message.get(name) for name in ("role", "content")}

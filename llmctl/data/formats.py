@@ -1,5 +1,5 @@
-"""Rows of each file format, streaming. A row that is bad is given as `Bad`, so that the caller may go on; a file that is
-bad raises."""
+"""Streams the rows of each file format. Yields `Bad` for a bad row, so that the caller can continue; raises for a bad
+file."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from llmctl.errors import DataError
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-CUT_OFF: Final = "looks cut off: "
-LONGEST_WORD: Final = 12
-"""Of JSON, in characters: an escaped surrogate pair."""
+TRUNCATED: Final = "looks truncated: "
+LONGEST_TOKEN: Final = 12
+"""Characters of the longest JSON token that can be cut in the middle: an escaped surrogate pair."""
 
 
 class RawRecord(NamedTuple):
-    """`origin` is `file:line`."""
+    """The fields of a row; `origin` is `file:line`."""
 
     origin: str
     fields: Mapping[str, Any]
 
 
 class Bad(NamedTuple):
-    """A row that is refused: why, and what stood there."""
+    """A refused row: the error and the raw content."""
 
     error: DataError
     raw: Any
@@ -46,65 +46,65 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
     return value
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def parse_json(text: str, where: str, *, last: bool = False) -> Any:
-    """The value of JSON text. Raises `DataError`; `last` says that nothing follows, so that an early end is a cut."""
+    """Parse JSON text. Raises `DataError`; with `last`, nothing follows, so an early end is reported as truncation."""
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        raise _json_fault(error, where, last=last) from error
+        raise _json_error(error, where, last=last) from error
     _refuse_surrogates(value, text, where)
     return value
 
 
-def _json_fault(error: Exception, where: str, *, last: bool) -> DataError:
+def _json_error(error: Exception, where: str, *, last: bool) -> DataError:
     if isinstance(error, RecursionError):
-        return DataError("not valid JSON here: nested too deep", where=where)
+        return DataError("not valid JSON: nested too deeply", where=where)
     if isinstance(error, json.JSONDecodeError):
         problem = f"{error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')} at column {error.colno}"
         if last and _ends_early(error, margin=0):
-            return DataError(f"{CUT_OFF}{problem}", where=where, hint="copy or download the file again")
+            return DataError(f"{TRUNCATED}{problem}", where=where, hint="copy or download the file again")
         return DataError(f"not valid JSON: {problem}", where=where)
     if "int_max_str_digits" in str(error) or "digits" in str(error):
-        return DataError("not read: a number of more than 4,300 digits", where=where)
-    return DataError(f"not valid JSON here: {error}", where=where)
+        return DataError("a number has more than 4,300 digits", where=where)
+    return DataError(f"not valid JSON: {error}", where=where)
 
 
 def _ends_early(error: json.JSONDecodeError, *, margin: int) -> bool:
-    """Whether more text could have helped: `margin` characters at the end may be half a word."""
+    """Whether more text could fix the error: the last `margin` characters may be part of a token."""
     return error.pos >= len(error.doc.rstrip()) - margin or error.msg.startswith("Unterminated")
 
 
 def _refuse_surrogates(value: Any, text: str, where: str) -> None:
-    """Half of a surrogate pair is no character and cannot be written as UTF-8."""
+    """Raise `DataError` for a lone surrogate, which is not a character and cannot be written as UTF-8."""
     if not _SURROGATE_ESCAPE.search(text):
         return
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         code = ord(error.object[error.start])
-        raise DataError(f"a lone surrogate \\u{code:04x}, half of a character", where=where) from error
+        raise DataError(f"lone surrogate \\u{code:04x}, half of a character", where=where) from error
 
 
 def _row(value: Any, where: str) -> RawRecord | Bad:
     if isinstance(value, dict):
         return RawRecord(where, value)
-    return Bad(DataError(f"a record is {type(value).__name__}, expected a JSON object", where=where), value)
+    return Bad(DataError(f"the record is {type(value).__name__}, expected a JSON object", where=where), value)
 
 
 def jsonl(text: Text) -> Iterator[RawRecord | Bad]:
-    """One object a line; blank lines are no rows."""
-    for number, line, last in _last_marked(text.lines()):
+    """One JSON object per line; blank lines are skipped."""
+    for number, line, last in _with_last(text.lines()):
         where = f"{text.name}:{number}"
         if fault := text.fault(number, line):
             yield Bad(fault, line)
@@ -117,8 +117,8 @@ def jsonl(text: Text) -> Iterator[RawRecord | Bad]:
             yield _row(value, where)
 
 
-def _last_marked(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, bool]]:
-    """The lines that are not blank, and whether each is the last."""
+def _with_last(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, bool]]:
+    """The lines that are not blank, each with whether it is the last."""
     held: tuple[int, str] | None = None
     for number, line in lines:
         if line and not line.isspace():
@@ -130,25 +130,25 @@ def _last_marked(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, b
 
 
 def json_file(text: Text) -> Iterator[RawRecord | Bad]:
-    """An array of objects, or objects one after another. Elements are read one at a time."""
+    """An array of objects, or concatenated objects; reads one element at a time."""
     values = _JsonValues(text)
     listed = values.skip("[")
     while not values.at_end():
         if listed and values.skip("]"):
             if not values.at_end():
-                raise DataError("not valid JSON: something follows the list", where=values.where)
+                raise DataError("not valid JSON: text after the end of the array", where=values.where)
             return
         where, value = values.value()
         yield _row(value, where)
         if listed and not values.skip(",") and not values.at("]"):
-            problem = CUT_OFF + "the list has no end" if values.at_end() else "not valid JSON: expected , or ]"
+            problem = TRUNCATED + "the array has no end" if values.at_end() else "not valid JSON: expected , or ]"
             raise DataError(problem, where=values.where)
     if listed:
-        raise DataError(CUT_OFF + "the list has no end", where=values.where, hint="copy or download the file again")
+        raise DataError(TRUNCATED + "the array has no end", where=values.where, hint="copy or download the file again")
 
 
 class _JsonValues:
-    """A window on JSON text that grows as far as one value needs."""
+    """Reads JSON values one by one through a buffer that grows as far as one value needs."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
@@ -157,7 +157,7 @@ class _JsonValues:
         self._position = 0
         self._line = 1
         self._counted = 0
-        """Up to where `_line` is counted."""
+        """Buffer position up to which `_line` has counted newlines."""
 
     @property
     def where(self) -> str:
@@ -166,7 +166,7 @@ class _JsonValues:
         return f"{self._text.name}:{self._line}"
 
     def _more(self, wanted: int) -> bool:
-        """Let the window grow by `wanted` characters, dropping what was read."""
+        """Drop what was read and extend the buffer by at least `wanted` characters; False at the end of the text."""
         self._line += self._buffer.count("\n", self._counted, self._position)
         pieces, grown = [self._buffer[self._position :]], 0
         self._position = self._counted = 0
@@ -203,15 +203,15 @@ class _JsonValues:
             try:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
             except (ValueError, RecursionError) as error:
-                # Only text that ends too soon can be cured by reading on.
-                if not isinstance(error, json.JSONDecodeError) or not _ends_early(error, margin=LONGEST_WORD):
-                    raise _json_fault(error, where, last=False) from error
+                # Reading more helps only if the buffer ends in the middle of the value.
+                if not isinstance(error, json.JSONDecodeError) or not _ends_early(error, margin=LONGEST_TOKEN):
+                    raise _json_error(error, where, last=False) from error
                 held = len(self._buffer) - self._position
                 if held > self._text.limits.record_characters:
                     raise self._text.too_long("value", where) from error
                 line = self._line + self._buffer.count("\n", self._position, error.pos)
                 if not self._more(max(held, 1)):
-                    raise _json_fault(error, f"{self._text.name}:{line}", last=True) from error
+                    raise _json_error(error, f"{self._text.name}:{line}", last=True) from error
                 continue
             _refuse_surrogates(value, self._buffer[self._position : end], where)
             self._position = end
@@ -223,7 +223,7 @@ class _JsonValues:
 
 
 def table(text: Text, delimiter: str) -> Iterator[RawRecord | Bad]:
-    """CSV or TSV with a header. Every cell is text as it stands: `NA`, `null` and `001` mean themselves."""
+    """CSV or TSV with a header. Cells are kept as verbatim text: `NA`, `null` and `001` have no special meaning."""
     csv.field_size_limit(text.limits.record_characters)
     faults: list[DataError] = []
     read: list[str] = []
@@ -244,7 +244,7 @@ def table(text: Text, delimiter: str) -> Iterator[RawRecord | Bad]:
             cells = next(reader, None)
         except csv.Error as error:
             if "unexpected end of data" in str(error):
-                raise DataError(f"{CUT_OFF}a quote is opened and never closed", where=where) from error
+                raise DataError(f"{TRUNCATED}a quote is never closed", where=where) from error
             yield Bad(DataError(f"not valid CSV: {error}", where=where), "".join(read))
             continue
         if cells is None:
@@ -255,16 +255,16 @@ def table(text: Text, delimiter: str) -> Iterator[RawRecord | Bad]:
         elif header is None:
             header = cells
             if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise DataError(f"the column {twice[0]!r} stands twice in the header", where=where)
+                raise DataError(f"duplicate column {twice[0]!r} in the header", where=where)
         elif len(cells) == len(header):
             yield RawRecord(where, dict(zip(header, cells, strict=True)))
         elif cells:
-            problem = f"the row has {len(cells)} cells, the header {len(header)}"
+            problem = f"the row has {len(cells)} cells, the header has {len(header)}"
             yield Bad(DataError(problem, where=where), "".join(read))
 
 
 def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[RawRecord | Bad]:
-    """Rows of a Parquet file; of `wanted` columns alone where it has them all. Raises `DataError` for a damaged file."""
+    """Rows of a Parquet file; only the `wanted` columns if it has all of them. Raises `DataError` for a damaged file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -283,15 +283,15 @@ def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[RawRecord
                     yield RawRecord(f"{name}:{number}", fields)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"is no sound Parquet file: {str(error).splitlines()[0]}",
+            f"not a valid Parquet file: {str(error).splitlines()[0]}",
             where=name,
-            hint="copy or download the file again; it is perhaps cut off",
+            hint="copy or download the file again; it may be truncated",
         ) from error
 
 
 @contextlib.contextmanager
 def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
-    """The file itself; unpacked to a temporary one where it is compressed, because Parquet is read from its end."""
+    """The file, or a decompressed temporary copy, because Parquet is read from its end."""
     if not compression_of(path.name):
         yield path
         return
@@ -309,11 +309,11 @@ def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
 def plain(
     text: Text, document: DocumentUnit, fields_of: Callable[[str], Mapping[str, Any]]
 ) -> Iterator[RawRecord | Bad]:
-    """Documents of a plain text file: the file, its paragraphs (cut at blank lines) or its lines (blank ones are none)."""
+    """Documents of a plain text file: the file itself, its paragraphs (separated by blank lines) or its non-blank lines."""
     documents: Iterator[tuple[int, str]]
     if document == "file":
-        whole = text.all()
-        documents = iter([(1, whole)] if whole.strip() else [])
+        content = text.all()
+        documents = iter([(1, content)] if content.strip() else [])
     elif document == "line":
         documents = ((number, line) for number, line in text.lines() if line and not line.isspace())
     else:
@@ -341,14 +341,14 @@ def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
 
 
 def aligned(source: Text, target: Text) -> Iterator[RawRecord | Bad]:
-    """Line n of one file beside line n of the other. Raises `DataError` with both counts where they differ."""
+    """Pair line n of one file with line n of the other. Raises `DataError` with both counts if they differ."""
     sources, targets = source.lines(), target.lines()
     for both, (left, right) in enumerate(itertools.zip_longest(sources, targets)):
         if left is None or right is None:
             more = 1 + sum(1 for _ in (targets if left is None else sources))
             counts = (both, both + more) if left is None else (both + more, both)
             raise DataError(
-                f"{source.name} has {counts[0]:,} lines, {target.name} has {counts[1]:,}: they are not aligned",
+                f"{source.name} has {counts[0]:,} lines, {target.name} has {counts[1]:,}; aligned files need equal counts",
                 where=f"{(source if left is None else target).name}:{both + 1}",
             )
         fault = source.fault(*left) or target.fault(*right)

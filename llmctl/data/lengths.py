@@ -1,4 +1,4 @@
-"""How long the records of a split are: measured once, kept in the manifest, read by verbs that must answer at once."""
+"""Length statistics of a split: measured once and stored in the manifest, for verbs that must be fast."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from llmctl.data.tokens import TokenStore
 
 _TURNS: Final = tuple(get_args(Role).index(role) for role in CHAT_ROLES)
-"""A segment's role where it is a turn of a conversation."""
+"""Indices of the segment roles that are turns of a conversation."""
 
 
 def lengths_of(prepared: Prepared, split: str) -> LengthStats:
-    """The lengths of a split that has records: those of the manifest, or, where an older version wrote it, measured.
+    """The length statistics of a non-empty split: from the manifest, or measured if an older version wrote it.
 
-    Only measuring imports numpy, and raises `IntegrityError` where the token store is not sound.
+    Only measuring imports numpy; it raises `IntegrityError` if the token store is damaged.
     """
     known = prepared.manifest.lengths.get(split)
     if known is not None:
@@ -29,7 +29,7 @@ def lengths_of(prepared: Prepared, split: str) -> LengthStats:
 
 
 def measure(store: TokenStore) -> LengthStats:
-    """The lengths of all records of a split."""
+    """Measure the lengths of all records of a split."""
     import numpy as np
     from numpy.typing import NDArray
 

@@ -1,8 +1,8 @@
-"""What a user writes stays text: it can spell a control token and never become one.
+"""Encodes user text as plain text: it can contain the name of a control token and never becomes one.
 
-`encode_special_tokens` of a tokenizer keeps names of special tokens whole text, which is not enough everywhere: a
-Unigram or word vocabulary may hold `</s>` as a piece that text matches, a normaliser may make one of full-width
-characters, and a chat template may use added tokens that are not marked as special.
+A tokenizer's `encode_special_tokens` setting encodes the names of special tokens as text, but is not always enough: a
+Unigram or word vocabulary may have `</s>` as an ordinary piece, a normaliser may produce one from full-width characters,
+and a chat template may use added tokens that are not marked as special.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 
 def control_tokens(backend: Any, template: str = "") -> dict[int, str]:
-    """Id -> name of the tokens that text must not become.
+    """Id -> name of the tokens that text must not be encoded to.
 
-    The special ones and those that the chat template speaks of; not the model's own token for what it does not know,
-    which is what unknown text rightly becomes.
+    These are the special tokens and the added tokens that the chat template mentions, without the unknown token, which
+    unknown text is rightly encoded to.
     """
     known = backend.get_added_tokens_decoder()
     unknown = unknown_id(backend)
@@ -28,11 +28,11 @@ def control_tokens(backend: Any, template: str = "") -> dict[int, str]:
 
 
 def unknown_id(backend: Any) -> int | None:
-    """The id that a `tokenizers.Tokenizer` gives to text outside of its vocabulary; None where there is no such text."""
+    """The id of the unknown token of a `tokenizers.Tokenizer`; None if it has none."""
     from tokenizers import models
 
     if isinstance(backend.model, models.Unigram):
-        # It has it as a number, which is not among its attributes.
+        # Unigram stores it as an id that is not exposed as an attribute.
         number: int | None = json.loads(backend.to_str())["model"].get("unk_id")
         return number
     token = getattr(backend.model, "unk_token", None)
@@ -41,9 +41,9 @@ def unknown_id(backend: Any) -> int | None:
 
 
 def plain_ids(backend: Any, text: str, control: frozenset[int]) -> list[int]:
-    """Ids of a text, none of them in `control`: where the tokenizer finds one, the text is cut inside of it.
+    """Encode a text to ids outside of `control`: where the tokenizer finds a control token, split the text inside it.
 
-    A control token of a single character, which cannot be cut, is left out.
+    Control tokens of a single character cannot be split and are left out.
     """
     encoding = backend.encode(text, add_special_tokens=False)
     ids: list[int] = encoding.ids

@@ -1,4 +1,4 @@
-"""Predictions and references from files, put beside each other: by id where both have one, else by order."""
+"""Reads predictions and references from files and aligns them: by id if all rows have one, else by order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from llmctl.registry import near_path
 from llmctl.types import Answer
 
 PREDICTION_FIELDS: Final = ("prediction", "target", "summary", "answer", "label", "text")
-"""`text` last: rows of `generate` have nothing else, in a record of classification it is what was asked."""
+"""In order of preference. `text` is last: it is all that rows of `generate` have, but the input of a classification."""
 REFERENCE_FIELDS: Final = ("references", "reference", "answers", "target", "summary", "label", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of a file: its id if it has one, its texts, where it stands."""
+    """One row of a file: its id if it has one, its texts, and `file:line`."""
 
     id: str | None
     texts: tuple[str, ...]
@@ -28,11 +28,11 @@ class Line:
 
 
 def check_file(path: Path, what: str) -> None:
-    """Raise `UsageError` where the file is not there or of an unknown kind."""
+    """Raise `UsageError` if the file does not exist or has another ending than `.txt` or `.jsonl`."""
     if not path.is_file():
         raise UsageError(f"no such file of {what}: {path}", hint=near_path(path))
     if path.suffix not in (".txt", ".jsonl"):
-        raise UsageError(f"{path}: {what} are .txt (one a line) or .jsonl", hint="rename the file, or convert it")
+        raise UsageError(f"{path}: {what} must be .txt (one per line) or .jsonl", hint="rename the file, or convert it")
 
 
 def read(path: Path, what: str, fields: Sequence[str]) -> list[Line]:
@@ -56,13 +56,17 @@ def read(path: Path, what: str, fields: Sequence[str]) -> list[Line]:
 def _record(row: str, origin: str, what: str, fields: Sequence[str]) -> Line:
     value = parse_json(row, origin)
     if not isinstance(value, Mapping):
-        raise DataError("the row is no JSON object", where=origin)
+        raise DataError("the row is not a JSON object", where=origin)
     if "error" in value and not any(name in value for name in fields):
-        raise DataError(f"the row is a failure: {value['error']}", where=origin, hint="generate again")
+        raise DataError(f"the row records an error: {value['error']}", where=origin, hint="generate again")
     for name in fields:
         if name in value:
             return Line(_id(value), _texts(value[name], f"{origin}:{name}"), origin)
-    raise DataError(f"the row has none of {', '.join(fields)}", where=origin, hint=f"name the {what} one of them")
+    raise DataError(
+        f"the row has none of the fields {', '.join(fields)}",
+        where=origin,
+        hint=f"give the field with the {what} one of these names",
+    )
 
 
 def _id(value: Mapping[str, Any]) -> str | None:
@@ -73,20 +77,20 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     texts = value if isinstance(value, list) else [value]
     for each in texts:
         if not isinstance(each, str):
-            raise DataError(f"is {type(each).__name__}, expected str", where=where)
+            raise DataError(f"the value is {type(each).__name__}, expected str", where=where)
     return tuple(texts)
 
 
 def pair(predictions: Sequence[Line], references: Sequence[Sequence[Line]]) -> list[Answer]:
-    """Each prediction beside its right answers. Raises `DataError` where rows or ids do not match: never a score
-    over the wrong pairs."""
+    """Pair each prediction with its references. Raises `DataError` if rows or ids do not match, so that no score is
+    computed over wrong pairs."""
     for lines in references:
         if len(lines) != len(predictions):
             where = lines[0].origin.rsplit(":", 1)[0]
             raise DataError(
                 f"{len(predictions):,} predictions but {len(lines):,} references",
                 where=where,
-                hint="one row for one row",
+                hint="give one reference per prediction",
             )
     aligned = [_aligned(predictions, lines) for lines in references]
     return [
@@ -100,11 +104,11 @@ def pair(predictions: Sequence[Line], references: Sequence[Sequence[Line]]) -> l
 
 
 def like(baseline: Sequence[Line], predictions: Sequence[Line]) -> Sequence[Line]:
-    """A baseline's predictions in the order of those they are compared with, row for row."""
+    """A baseline's predictions in the order of the predictions they are compared with."""
     if len(baseline) != len(predictions):
         where = baseline[0].origin.rsplit(":", 1)[0]
-        raise DataError(f"{len(predictions):,} predictions but {len(baseline):,} of the baseline", where=where)
-    return _aligned(predictions, baseline, "the baseline has no row with the ids")
+        raise DataError(f"{len(predictions):,} predictions but {len(baseline):,} in the baseline", where=where)
+    return _aligned(predictions, baseline, "no row of the baseline has the ids")
 
 
 def _aligned(
@@ -118,7 +122,7 @@ def _aligned(
         seen: set[str | None] = set()
         for line in lines:
             if line.id in seen:
-                raise DataError(f"the id {line.id!r} stands twice", where=line.origin)
+                raise DataError(f"duplicate id {line.id!r}", where=line.origin)
             seen.add(line.id)
     missing = [line for line in predictions if line.id not in by_id]
     if missing:

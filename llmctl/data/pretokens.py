@@ -1,9 +1,9 @@
-"""Encoding fast: each distinct pre-token once, its ids gathered with numpy.
+"""Fast encoding: encodes each distinct pre-token once and gathers the ids with numpy.
 
-A tokenizer cuts text into pre-tokens (words with their leading blank) and encodes each alone. Text has few distinct
-ones, so looking an id up is faster than finding it again. Exact where the cut is known: here GPT-2's pattern (Radford
-et al. 2019), as `tokenizers.pre_tokenizers.ByteLevel` applies it. What is a letter, a number, a blank is asked of that
-pre-tokenizer for every character met, so that two versions of Unicode cannot disagree.
+A tokenizer splits text into pre-tokens (words with their leading blank) and encodes each independently. Text has few
+distinct pre-tokens, so a lookup is faster than encoding again. The result is exact if the splitting pattern is known;
+here it is GPT-2's (Radford et al. 2019), as `tokenizers.pre_tokenizers.ByteLevel` applies it. That pre-tokenizer itself
+classifies each new character as letter, number or blank, so that different versions of Unicode cannot disagree.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_CHARACTERS: Final = 1 << 20
-"""Text whose pre-tokens are in memory at once: a string of each costs about ten times the text."""
+"""Text whose pre-tokens are in memory at once; as strings they take about ten times the memory of the text."""
 LARGEST_TABLE: Final = 1 << 18
-"""Distinct pre-tokens that are remembered, about 40 MB."""
+"""Most distinct pre-tokens that are cached, about 40 MB."""
 LARGEST_TABLE_CHARACTERS: Final = 1 << 23
 POOR_SHARE: Final = 0.25
-"""Where more than this share of pre-tokens is new (long Chinese phrases), remembering does not pay."""
+"""If a larger fraction of the pre-tokens is new (as with long Chinese phrases), caching is not worthwhile."""
 
 Ids = NDArray[np.uint32]
 Lengths = NDArray[np.int64]
 
 _SEAM: Final = re.compile(r"(?<=[!-~])(?= [!-~])")
-"""Between a visible ASCII character and a blank before another: every pattern that is used here cuts there."""
+"""Between a visible ASCII character and a space before another one: every pattern used here splits there."""
 
 
 def pieces(text: str, size: int = CHUNK_CHARACTERS) -> Iterator[str]:
-    """The text in pieces of about `size` characters, cut where pre-tokens end in any case."""
+    """Split the text into pieces of about `size` characters, at places where a pre-token always ends."""
     start = 0
     while len(text) - start > size:
         seam = _SEAM.search(text, start + size)
@@ -43,20 +43,20 @@ def pieces(text: str, size: int = CHUNK_CHARACTERS) -> Iterator[str]:
 
 
 class Splitter:
-    """GPT-2's cut of text into pre-tokens, as one regular expression over the characters met so far."""
+    """Splits text into pre-tokens as GPT-2 does, with one regular expression over the characters seen so far."""
 
     def __init__(self, pre_tokenizer: Any) -> None:
         self._pre_tokenizer = pre_tokenizer
         self._classes: dict[str, list[str]] = {"letter": [], "number": [], "blank": []}
         self._known: set[str] = set()
-        self.meet([chr(code) for code in range(128)])
+        self.add([chr(code) for code in range(128)])
 
     def split(self, text: str) -> list[str]:
-        """The pre-tokens of a text whose characters were met."""
+        """The pre-tokens of a text; its characters must have been added."""
         return self._pattern.findall(text)
 
-    def meet(self, texts: Iterable[str]) -> None:
-        """Learn what the characters of these texts are. Dear where any is new, so best for many texts at once."""
+    def add(self, texts: Iterable[str]) -> None:
+        """Classify the characters of these texts. Expensive if any is new, so pass many texts at once."""
         characters = set().union(*texts) - self._known
         if not characters:
             return
@@ -66,8 +66,8 @@ class Splitter:
                 self._classes[kind].append(each)
         self._known |= characters
         letters, numbers, blanks = (_class(self._classes[kind]) for kind in ("letter", "number", "blank"))
-        # 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ with the likeliest first: no two of
-        # these alternatives begin alike but the contractions and the third kind of run.
+        # 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ with the most frequent first. The order
+        # matters only for the contractions and the third run, since no other two alternatives can start alike.
         self._pattern = re.compile(
             f" ?(?:[{letters}]+|[{numbers}]+)|'(?:[stmd]|re|ve|ll)| ?[^{letters}{numbers}{blanks}]+"
             f"|[{blanks}]+(?![^{blanks}])|[{blanks}]+"
@@ -81,7 +81,7 @@ class Splitter:
 
 
 def _class(characters: Sequence[str]) -> str:
-    """The inside of a character class, in ranges."""
+    """The ranges of a regular expression's character class."""
     codes = np.sort(np.array([ord(each) for each in characters], np.int64))
     breaks = np.flatnonzero(np.diff(codes) != 1)
     firsts, lasts = codes[np.r_[0, breaks + 1]], codes[np.r_[breaks, len(codes) - 1]]
@@ -89,7 +89,7 @@ def _class(characters: Sequence[str]) -> str:
 
 
 class _Table(dict[str, int]):
-    """Pre-token -> its number; a new one gets the next and waits to be encoded."""
+    """Pre-token -> its index; a new one gets the next index and is queued in `waiting` to be encoded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,25 +102,25 @@ class _Table(dict[str, int]):
 
 
 class Words:
-    """Ids of texts by their pre-tokens."""
+    """Encodes texts through a cache of pre-tokens."""
 
     def __init__(
         self, tokenizer: Any, *, most_words: int = LARGEST_TABLE, most_characters: int = LARGEST_TABLE_CHARACTERS
     ) -> None:
-        """At `most_words` distinct pre-tokens, or so many characters of them, all are forgotten."""
+        """The cache is cleared above `most_words` distinct pre-tokens, or `most_characters` characters of them."""
         self._tokenizer = tokenizer
         self._most_words, self._most_characters = most_words, most_characters
         self._splitter = Splitter(tokenizer.pre_tokenizer)
         self.pays = True
-        """False once remembering was seen not to pay."""
-        self._forget()
+        """False if caching was not worthwhile for the last texts."""
+        self._clear()
 
     @property
     def known(self) -> int:
-        """Distinct pre-tokens that are remembered."""
+        """Number of distinct pre-tokens in the cache."""
         return len(self._table)
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._table = _Table()
         self._characters = 0
         self._ids: Ids = np.zeros(0, np.uint32)
@@ -128,10 +128,10 @@ class Words:
         self._lengths: Lengths = np.zeros(0, np.int64)
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
-        """(N,) ids of all texts together, (T,) how many each text has."""
+        """(N,) ids of all texts, concatenated, and (T,) the number of ids of each text."""
         if len(self._table) > self._most_words or self._characters > self._most_characters:
-            self._forget()
-        self._splitter.meet(text for text in texts if not text.isascii())
+            self._clear()
+        self._splitter.add(text for text in texts if not text.isascii())
         words: list[str] = []
         ends = np.zeros(len(texts) + 1, np.int64)
         for number, text in enumerate(texts, start=1):
@@ -141,15 +141,15 @@ class Words:
         new = self._table.waiting
         self.pays = len(words) < 50_000 or len(new) < POOR_SHARE * len(words)
         if new:
-            self._learn(new)
+            self._encode_new(new)
         lengths = self._lengths[found]
         offsets = np.zeros(len(words) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        # Token j of a word lies at the word's start in `_ids` plus j: one gather for all words.
+        # Token j of a word is at the word's start in `_ids` plus j, so one gather serves all words.
         places = np.arange(offsets[-1]) + np.repeat(self._starts[found] - offsets[:-1], lengths)
         return self._ids[places], np.diff(offsets[ends])
 
-    def _learn(self, words: list[str]) -> None:
+    def _encode_new(self, words: list[str]) -> None:
         encoded = [each.ids for each in self._tokenizer.encode_batch_fast(words, add_special_tokens=False)]
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         starts = len(self._ids) + np.cumsum(lengths) - lengths

@@ -1,4 +1,4 @@
-"""Records from files of every known format, from standard input and from built-in data sets, one at a time."""
+"""Reads records from files of every known format, standard input and built-in data sets, one at a time."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from llmctl.registry import near
 from llmctl.types import Record
 
 Check = Callable[[Record], None]
-"""Raises `DataError` for a record that lacks what is needed, as `Task.check` does."""
+"""Raises `DataError` for a record without the required fields, as `Task.check` does."""
 FieldsOf = Callable[[str], Mapping[str, Any]]
-"""The fields of a record that is one plain text, as `Task.record_of` gives them."""
+"""Makes the fields of a record from plain text, as `Task.record_of` does."""
 
 
 @dataclass(slots=True)
 class ReadContext:
-    """How inputs are read, and what was seen beside the records."""
+    """Settings for reading inputs, and counts of what was read."""
 
     check: Check | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     """Field of the task -> the user's column."""
     wanted: Collection[str] = ()
-    """Columns that are needed, where that is known: other ones of a Parquet file are not read."""
+    """Required columns, if known; other columns of a Parquet file are not read."""
     fields_of: FieldsOf | None = None
     document: DocumentUnit = "line"
     encoding: str | None = None
-    """None where the verb has no setting for it: UTF-8."""
+    """None means UTF-8, for verbs without an `--encoding` option."""
     limits: Limits = LIMITS
     whole_files: int = 0
-    """Plain text files that were one document each."""
+    """Number of plain text files read as one document each."""
     boms: int = 0
-    """Byte-order marks that were stripped."""
+    """Number of byte-order marks removed."""
     stdin_bytes: int = 0
     stdin_hash: Any = field(default_factory=hashlib.sha256)
 
@@ -58,9 +58,9 @@ def read_records(
 ) -> Iterator[Record]:
     """The records of files, folders, globs, built-in data sets or `-`. Raises `DataError` at the first bad one.
 
-    `check` refuses a record without the fields that are needed: `lambda record: task.check(record,
-    task.prompt_columns())`. `columns` is the user's `--columns`; `fields_of` makes a record of a plain text's line
-    (`task.record_of`), without it text files are refused. A missing id is made from the fields' hash.
+    `check` rejects records without the required fields: `lambda record: task.check(record, task.prompt_columns())`.
+    `columns` is the value of `--columns`. `fields_of` turns a plain text document into fields (`task.record_of`);
+    without it, text files are refused. Missing ids are derived from a hash of the fields.
     """
     context = ReadContext(
         check=check,
@@ -77,9 +77,9 @@ def read_records(
 
 
 def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Record | Bad, None, None]:
-    """Every record, and every bad row as `Bad`. Raises for a file that is bad as a whole.
+    """Yield every record, and every bad row as `Bad`; raise for a file that cannot be read at all.
 
-    A record without an id has the empty one. Raises `DataError` where an input that was named holds no records.
+    Records without an id have an empty one. Raises `DataError` if an input that the user named has no records.
     """
     for source in sources:
         empty = True
@@ -87,7 +87,7 @@ def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Reco
             empty = False
             yield row if isinstance(row, Bad) else _record(row, context)
         if empty and source.named:
-            raise DataError("no records", where=source.name, hint="the file is empty or holds only blank lines")
+            raise DataError("no records", where=source.name, hint="the file is empty or has only blank lines")
 
 
 def parse_columns(columns: str | None) -> dict[str, str]:
@@ -97,7 +97,7 @@ def parse_columns(columns: str | None) -> dict[str, str]:
 
 
 def content_id(fields: Mapping[str, Any]) -> str:
-    """A name for content: 16 hexadecimal digits of its hash."""
+    """An id derived from the content: 16 hexadecimal digits of its hash."""
     text = json.dumps(fields, ensure_ascii=False, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
@@ -105,7 +105,7 @@ def content_id(fields: Mapping[str, Any]) -> str:
 def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
     fields = row.fields
     if context.rename:
-        # A column that is named and not there is no reason to read one that was not named.
+        # If a named column is missing, do not fall back to a column with the field's own name.
         kept = {name: value for name, value in fields.items() if name not in context.rename}
         fields = kept | {name: fields[column] for name, column in context.rename.items() if column in fields}
     name = fields.get("id")
@@ -116,10 +116,8 @@ def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
     except DataError as error:
         absent = [column for column in context.rename.values() if column not in row.fields]
         if absent:
-            problem = f"the column {absent[0]!r} of --columns is missing; the record has {', '.join(row.fields)}"
-            error = DataError(
-                problem, where=error.where, hint=near(absent[0], row.fields) or "name a column that it has"
-            )
+            problem = f"the column {absent[0]!r} of --columns is missing; fields found: {', '.join(row.fields)}"
+            error = DataError(problem, where=error.where, hint=near(absent[0], row.fields) or "name an existing column")
         return Bad(error, row.fields)
     return record
 
@@ -140,7 +138,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
     stream = blocks(source.path, source.name, context.limits)
     kind: Format = source.format
     if source.path is None:
-        kind, stream = _sniffed(_counted(stream, context))
+        kind, stream = _detect_format(_count_stdin(stream, context))
     text = _text(stream, source.name, context)
     if kind == "jsonl":
         yield from formats.jsonl(text)
@@ -159,26 +157,26 @@ def _text(stream: Iterator[bytes], name: str, context: ReadContext) -> Text:
 
 
 def plain_fields(source: InputSource, fields_of: FieldsOf | None) -> FieldsOf:
-    """What a plain text's document becomes. Raises `UsageError` where records have more than a text."""
+    """Return `fields_of`. Raises `UsageError` if it is None: the task needs more fields than a plain text has."""
     if fields_of is None:
         raise UsageError(
-            f"{source.name} is plain text, which has no fields of its own",
-            hint="give .jsonl, .csv or .parquet; for translation two aligned files: "
+            f"{source.name} is plain text, but the task needs several fields",
+            hint="use .jsonl, .csv or .parquet; for translation, two aligned files: "
             "preprocess --source-file F --target-file F",
         )
     return fields_of
 
 
-def _counted(stream: Iterator[bytes], context: ReadContext) -> Iterator[bytes]:
-    """Standard input cannot be read twice: count and hash it as it comes."""
+def _count_stdin(stream: Iterator[bytes], context: ReadContext) -> Iterator[bytes]:
+    """Count and hash standard input while it is read, because it cannot be read twice."""
     for block in stream:
         context.stdin_bytes += len(block)
         context.stdin_hash.update(block)
         yield block
 
 
-def _sniffed(stream: Iterator[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """JSONL if the first character that is not blank is `{`, else text."""
+def _detect_format(stream: Iterator[bytes]) -> tuple[Format, Iterator[bytes]]:
+    """JSONL if the first non-blank character is `{`, else text; and the stream from its start."""
     held: list[bytes] = []
     for block in stream:
         held.append(block)

@@ -1,4 +1,4 @@
-"""What the words after `preprocess` mean: files, folders, globs, built-in data sets, standard input."""
+"""Resolves input arguments: files, folders, globs, built-in data sets and standard input."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ STDIN: Final = "-"
 STDIN_NAME: Final = "standard input"
 
 _PACKAGED: Final = contextlib.ExitStack()
-"""Built-in data sets in use: a zipped package keeps them unpacked until the process ends."""
+"""Built-in data sets in use; those of a zipped package stay unpacked until the process ends."""
 atexit.register(_PACKAGED.close)
 
 
 @dataclass(frozen=True, slots=True)
 class InputSource:
-    """One input that is there. `path` is None for standard input, whose format is found by looking."""
+    """One existing input. `path` is None for standard input, whose format is detected from its content."""
 
     name: str
-    """As the user knows it: what origins and messages say."""
+    """The name shown in origins and messages."""
     path: Path | None
     format: Format
     target: Path | None = None
-    """The aligned file of a pair."""
+    """The file with the targets, for a pair of aligned files."""
     named: bool = True
-    """Named by the user, not found in a folder or by a glob."""
+    """Whether the user named it, as opposed to a folder or glob that contains it."""
     task: str | None = None
-    """Of a built-in data set."""
+    """Task of a built-in data set."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -61,14 +61,14 @@ def find_sources(
     *,
     unknown: Format | None = None,
 ) -> list[InputSource]:
-    """Every input as a source, in the order given; folders and globs sorted by name.
+    """Resolve all inputs, in the order given; the files of folders and globs are sorted by name.
 
-    A path that is there wins over the name of a data set. `unknown`: the format of a named file whose ending says none.
-    Raises `UsageError` for what cannot be found or has no known ending, `EnvironmentFault` for what may not be read.
+    An existing path takes precedence over a data set of the same name. `unknown`: the format of named files with an
+    unknown ending. Raises `UsageError` for missing inputs and unknown endings, `EnvironmentFault` for unreadable files.
     """
     if (source_file is None) != (target_file is None):
         missing = "--target-file" if target_file is None else "--source-file"
-        raise UsageError(f"line-aligned files come in pairs: {missing} is missing")
+        raise UsageError(f"aligned files come in pairs: {missing} is missing")
     found = [source for word in inputs for source in _find(word, unknown)]
     if source_file is not None and target_file is not None:
         for path in (source_file, target_file):
@@ -77,10 +77,11 @@ def find_sources(
         found.append(InputSource(str(source_file), source_file, "pair", target=target_file))
     if not found:
         raise UsageError(
-            "no input", hint="name files, folders, a built-in data set (llmctl list datasets), or - for standard input"
+            "no input",
+            hint="name files, folders, built-in data sets (llmctl list datasets), or - for standard input",
         )
     if sum(source.path is None for source in found) > 1:
-        raise UsageError("standard input (-) can be read once only")
+        raise UsageError("standard input (-) can be read only once")
     for source in found:
         for path in source.paths:
             if not os.access(path, os.R_OK):
@@ -93,11 +94,13 @@ def _find(word: str, unknown: Format | None) -> list[InputSource]:
         return [InputSource(STDIN_NAME, None, "unknown")]
     path = Path(word)
     if path.is_dir():
-        return _several(_inside(path), f"the folder {word} holds no file")
+        return _several(_inside(path), f"no file in the folder {word} has a known format")
     if path.exists():
         return [_file(path, unknown)]
     if glob.has_magic(word):
-        return _several(sorted(map(Path, glob.glob(word, recursive=True))), f"nothing matches {word}, no file")
+        return _several(
+            sorted(map(Path, glob.glob(word, recursive=True))), f"no file with a known format matches {word}"
+        )
     if word in registry.table("datasets").lookup:
         spec = registry.load("datasets", word)
         packaged = _PACKAGED.enter_context(spec.path())
@@ -114,15 +117,15 @@ def _missing(word: str) -> UsageError:
     return UsageError(f"no such file or built-in data set: {word}", hint=hint or "see: llmctl list datasets")
 
 
-def _several(paths: Iterable[Path], nothing: str) -> list[InputSource]:
+def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
     files = [path for path in paths if path.is_file() and format_of(path) != "unknown"]
     if not files:
-        raise UsageError(f"{nothing} of a known format", hint=f"endings: {_endings()}")
+        raise UsageError(problem, hint=f"known endings: {_endings()}")
     return [InputSource(str(path), path, format_of(path), named=False) for path in files]
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Files at every depth, hidden ones left out, sorted by path."""
+    """All files in the folder and below, without hidden ones, sorted by path."""
     found = []
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -135,12 +138,12 @@ def _file(path: Path, unknown: Format | None) -> InputSource:
     if found == "unknown":
         if unknown is not None:
             return InputSource(str(path), path, unknown)
-        raise UsageError(f"the format of {path} is not known by its ending", hint=f"endings: {_endings()}")
+        raise UsageError(f"the ending of {path} is not that of a known format", hint=f"known endings: {_endings()}")
     return InputSource(str(path), path, found)
 
 
 def format_of(path: Path) -> Format:
-    """The format that a name's ending says, under `.gz` or `.zst`."""
+    """The format that a file's ending indicates, ignoring `.gz` or `.zst`."""
     name = path.name.lower()
     compression = compression_of(name)
     bare = Path(name.removesuffix(f".{compression}") if compression else name)

@@ -1,4 +1,4 @@
-"""The text of a prepared folder: one Parquet file a split, columns id, the task's own, origin."""
+"""The text of a prepared folder: one Parquet file per split with the columns id, the task's fields, and origin."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from llmctl.data.spec import SPLITS
 from llmctl.types import Record
 
 GROUP_CHARACTERS: Final = 1 << 20
-"""Text of a row group: what is encoded at once by one process."""
+"""Characters of a row group, which one process encodes at once."""
 GROUP_RECORDS: Final = 20_000
 
 
 class TextWriter:
-    """Writes records to `folder`/SPLIT-00000.parquet as they come, a row group at a time."""
+    """Writes records to `folder`/SPLIT-00000.parquet as they arrive, one row group at a time."""
 
     def __init__(self, folder: Path, columns: Mapping[str, type], *, group_characters: int = GROUP_CHARACTERS) -> None:
         folder.mkdir()
@@ -34,7 +34,7 @@ class TextWriter:
         self.records = dict.fromkeys(SPLITS, 0)
 
     def add(self, split: str, record: Record, characters: int) -> None:
-        """Take a record; `characters` is how much text it has."""
+        """Add a record with `characters` characters of text."""
         if not self._files:
             self._begin(record)
         rows = self._rows[split]
@@ -59,7 +59,7 @@ class TextWriter:
             file.close()
 
     def _begin(self, first: Record) -> None:
-        """Open the files: what a list holds is known once a record was seen."""
+        """Open the files; the element types of list columns are known only from the first record."""
         fields = [(name, _type_of(kind, first.fields.get(name))) for name, kind in self._columns.items()]
         self._schema = pa.schema(fields)
         self._files = {split: _open(self._folder / f"{split}-00000.parquet", self._schema) for split in SPLITS}
@@ -76,7 +76,7 @@ class TextWriter:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """What `pa.array` gives, which imports pandas (0.3 s) on its way."""
+    """The same as `pa.array`, which would import pandas (0.3 s)."""
     if None in values:
         return pa.array(values, kind)
     if pa.types.is_string(kind):
@@ -94,14 +94,14 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _offsets(values: Sequence[Any]) -> pa.Array:
-    """(len + 1,) where each value begins among all of them."""
+    """(len + 1,) offset of each value in their concatenation, and the total length."""
     ends = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=ends[1:])
     return pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
 
 
 def _type_of(kind: type, example: Any) -> pa.DataType:
-    """Text; for a list its texts, or the turns of a conversation."""
+    """The Arrow type of a column: string, list of strings, or list of messages."""
     if kind is not list:
         return pa.string()
     if example and isinstance(example[0], str):
@@ -114,7 +114,7 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def row_groups(path: Path) -> int:
-    """How many row groups the file has."""
+    """Number of row groups of the file."""
     return int(pq.read_metadata(path).num_row_groups)
 
 
@@ -129,13 +129,13 @@ def read_group(path: Path, group: int) -> list[Record]:
 
 
 def read_text(path: Path) -> Iterator[Record]:
-    """Every record of a split, in order."""
+    """All records of a split, in order."""
     for group in range(row_groups(path)):
         yield from read_group(path, group)
 
 
 def keep(path: Path, kept: Sequence[bool]) -> None:
-    """Drop the records that are not `kept`, (R,) in order. The file is written anew beside itself."""
+    """Rewrite the file without the records where `kept` (R,) is False."""
     temporary = path.with_suffix(".kept")
     start = 0
     with pq.ParquetFile(path) as file, _open(temporary, file.schema_arrow) as out:

@@ -1,7 +1,7 @@
-"""Tokenizers trained here, and the opening of any tokenizer folder.
+"""Trains tokenizers, and opens tokenizer folders of any origin.
 
-Every kind keeps the whole text: what was encoded decodes to itself, but for characters that `char` and words that
-`word` never saw. `bpe`, `unigram` and `wordpiece` stand on the 256 bytes, so there is nothing they cannot encode.
+Every kind is lossless: encoded text decodes to itself, except for characters that `char` and words that `word` did not
+see in training. `bpe`, `unigram`, `wordpiece` and `byte` are based on the 256 bytes, so they can encode any text.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ CONTROL: Final = (
     "<|user|>",
     "<|assistant|>",
 )
-"""Control tokens and, as their places here, their ids in every tokenizer trained here."""
+"""Control tokens; their positions are their ids in every tokenizer trained here."""
 NAMES: Final = {"pad_token": 0, "bos_token": 1, "eos_token": 2, "unk_token": 3, "sep_token": 4, "mask_token": 5}
 UNKNOWN: Final = CONTROL[3]
 
-CHARACTERS_AN_ENTRY: Final = 384
-"""Text to learn one entry of a vocabulary from. On 10.8 MB of speeches and 8,000 entries, 28 % of the text this way gave
-0.5 % more tokens than all of it."""
+CHARACTERS_PER_ENTRY: Final = 384
+"""Characters of training text for each vocabulary entry. For 8,000 entries and 10.8 MB of speeches, this sample is 28 % of
+the text, and the resulting tokenizer needs 0.5 % more tokens than one trained on all of it."""
 LEAST_SAMPLE: Final = 2 << 20
 PIECE_CHARACTERS: Final = 1 << 16
 
-# A word with the blank before it, as in GPT-2, so that blanks need no tokens of their own; a run of letters ends at 32
-# so that WordPiece's search, quadratic in a word's length, stays short.
+# A word with the blank before it, as in GPT-2, so that blanks need no separate tokens; runs are limited to 32 characters
+# because WordPiece's search is quadratic in the length of a word.
 SHORT_WORDS: Final = r" ?\p{L}{1,32}| ?\p{N}{1,32}| ?[^\s\p{L}\p{N}]{1,32}|\s{1,32}"
-# Chinese and Japanese have no blanks between words: a token for each character. Other scripts: a word with its blank,
-# an apostrophe or hyphen inside it, and punctuation sign by sign.
+# Chinese and Japanese have no blanks between words, so every character is a token. Other scripts: a word with the blank
+# before it and any apostrophes or hyphens inside it; each punctuation mark is a token.
 WORDS: Final = (
     r"[\p{Han}\p{Hiragana}\p{Katakana}]"
     r"| ?[[\p{L}\p{M}\p{N}_]&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+"
@@ -54,25 +54,25 @@ WORDS: Final = (
     r"| ?[^\s\p{L}\p{M}\p{N}_]|\s"
 )
 CONTINUED: Final = "\u2581\u2581"
-"""WordPiece's mark of a piece inside a word. None of the 256 characters that stand for bytes, so no text is mistaken
-for it, as it could be for BERT's ##."""
+"""WordPiece's prefix of a piece inside a word. It is not among the 256 characters that represent bytes, so text cannot be
+mistaken for it, as it could be for BERT's ##."""
 
 
 def smallest_vocabulary(kind: str) -> int:
-    """Entries that a kind has in any case: the control tokens, and the bytes where it stands on them."""
+    """Smallest vocabulary of a kind: the control tokens and, for kinds based on bytes, the byte alphabet."""
     alphabet = {"char": 1, "word": 1, "wordpiece": 2 * len(BYTES)}.get(kind, len(BYTES))
     return len(CONTROL) + alphabet
 
 
 def check_vocabulary(kind: str, size: int, alphabet: int | None = None) -> None:
-    """Raise `ConfigError` with both numbers where `size` entries cannot hold the alphabet."""
+    """Raise `ConfigError` with both numbers if a vocabulary of `size` entries cannot hold the alphabet."""
     least = smallest_vocabulary(kind) if alphabet is None else len(CONTROL) + alphabet
     if kind != "byte" and size < least:
         raise ConfigError(
             [
                 Fault(
                     "vocab_size",
-                    f"is {size:,}, a {kind} tokenizer of this text needs {least:,}: {least - len(CONTROL):,} for its "
+                    f"is {size:,}, but a {kind} tokenizer of this text needs {least:,}: {least - len(CONTROL):,} for the "
                     f"alphabet and {len(CONTROL)} control tokens",
                     f"--vocab-size {least} or more",
                 )
@@ -81,14 +81,14 @@ def check_vocabulary(kind: str, size: int, alphabet: int | None = None) -> None:
 
 
 def sample_size(kind: str, vocab_size: int) -> int:
-    """Most characters that a kind is trained on. An alphabet is read from all of the text; bytes are known."""
+    """Most characters to train a kind on: all for `char`, which needs the full alphabet; none for `byte`."""
     if kind in ("char", "byte"):
         return sys.maxsize if kind == "char" else 0
-    return max(LEAST_SAMPLE, CHARACTERS_AN_ENTRY * vocab_size)
+    return max(LEAST_SAMPLE, CHARACTERS_PER_ENTRY * vocab_size)
 
 
 def sample(texts: Iterable[str], total: int, limit: int) -> Iterator[str]:
-    """Of `total` characters about `limit`, spread evenly over the texts. Always the same ones."""
+    """Sample about `limit` of `total` characters, spread evenly over the texts; deterministic."""
     wanted = taken = 0.0
     share = min(1.0, limit / max(total, 1))
     for text in texts:
@@ -100,9 +100,9 @@ def sample(texts: Iterable[str], total: int, limit: int) -> Iterator[str]:
 
 
 def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_size: int) -> Any:
-    """A `tokenizers.Tokenizer` of that kind, learned from texts of so many characters in all.
+    """Train a `tokenizers.Tokenizer` of a kind on texts with `characters` characters in total.
 
-    Raises `ConfigError` where `vocab_size` cannot hold the alphabet, `DataError` where there is too little text.
+    Raises `ConfigError` if `vocab_size` cannot hold the alphabet, `DataError` if there is too little text.
     """
     check_vocabulary(kind, vocab_size)
     if kind == "byte":
@@ -115,23 +115,23 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
         try:
             tokenizer.train_from_iterator((part for text in chosen for part in pieces(text, PIECE_CHARACTERS)), trainer)
         except Exception as error:
-            # tokenizers raises bare `Exception`s: this is the border that knows what this one means.
+            # tokenizers raises a bare `Exception`; here its meaning is known.
             if type(error) is not Exception:
                 raise
             raise DataError(
                 f"a {kind} tokenizer cannot be trained on this text: {error}",
-                hint="give more text, a smaller --vocab-size, or --tokenizer bpe",
+                hint="use more text, a smaller --vocab-size, or --tokenizer bpe",
             ) from error
     if kind == "wordpiece":
         return _with_bytes_as_text(tokenizer)
     if kind == "unigram":
-        _in_order(tokenizer)
+        _make_deterministic(tokenizer)
     _check_control(tokenizer)
     return tokenizer
 
 
 def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
-    """A tokenizer that knows nothing, and what teaches it."""
+    """An untrained tokenizer and its trainer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     shared: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": list(CONTROL), "show_progress": False}
@@ -159,49 +159,49 @@ def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), "isolated")
         tokenizer.decoder = decoders.Fuse()
         return tokenizer, trainers.WordLevelTrainer(**shared)
-    raise UsageError(f"no kind of tokenizer is named {kind!r}", hint=f"kinds: {', '.join(TOKENIZERS)}")
+    raise UsageError(f"no kind of tokenizer has the name {kind!r}", hint=f"kinds: {', '.join(TOKENIZERS)}")
 
 
 def _wordpiece(vocabulary: dict[str, int] | None) -> Any:
     from tokenizers import models
 
-    # 32 characters are at most 128 bytes, and a blank: no word is too long.
+    # A word has at most 32 characters, or 128 bytes, and a blank, so none is too long.
     settings: dict[str, Any] = {"continuing_subword_prefix": CONTINUED, "max_input_chars_per_word": 200}
     return models.WordPiece(**({} if vocabulary is None else {"vocab": vocabulary}), unk_token=UNKNOWN, **settings)
 
 
 def _with_bytes_as_text(tokenizer: Any) -> Any:
-    """The WordPiece tokenizer as trained, with control tokens alone as such.
+    """The trained WordPiece tokenizer, with only the control tokens registered as special tokens.
 
-    In training every byte, as the beginning and as the inside of a word, is handed over among them: so that all are
-    known, and in one order. By itself the trainer keeps those it saw, in an order that differs from run to run.
+    For training, every byte is passed as a special token too, both at the start of a word and inside it, so that the
+    vocabulary has all of them in a fixed order. The trainer alone keeps only bytes it saw, in an order that varies.
     """
     vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
     model = _wordpiece({token: number for number, token in enumerate(vocabulary)})
-    fresh = type(tokenizer)(model)
-    fresh.pre_tokenizer, fresh.decoder = tokenizer.pre_tokenizer, tokenizer.decoder
-    return _with_control(fresh)
+    rebuilt = type(tokenizer)(model)
+    rebuilt.pre_tokenizer, rebuilt.decoder = tokenizer.pre_tokenizer, tokenizer.decoder
+    return _with_control(rebuilt)
 
 
-def _in_order(tokenizer: Any) -> None:
-    """A Unigram vocabulary that is the same in every run.
+def _make_deterministic(tokenizer: Any) -> None:
+    """Make a Unigram vocabulary the same in every run.
 
-    The trainer gives bytes it did not keep scores from the least upwards in steps of 0.0001, in the order of a hash
-    table that has another seed each time. Here they get the same scores in the order of the bytes.
+    The trainer assigns scores to the bytes it did not keep, rising from the lowest score in steps of 0.0001, in the order
+    of a hash table with a random seed. This function assigns the same scores in the order of the bytes.
     """
     from tokenizers import models
 
     vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
     scores = {piece: round(score, 9) for piece, score in vocabulary[len(CONTROL) :]}
     least = min(scores.values())
-    given = [each for each in BYTES if scores[each] <= least + 0.0001 * (len(BYTES) + 1)]
-    scores |= dict(zip(given, sorted(scores[each] for each in given), strict=True))
+    added = [each for each in BYTES if scores[each] <= least + 0.0001 * (len(BYTES) + 1)]
+    scores |= dict(zip(added, sorted(scores[each] for each in added), strict=True))
     pieces_in_order = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     tokenizer.model = models.Unigram([*((token, 0.0) for token in CONTROL), *pieces_in_order], CONTROL.index(UNKNOWN))
 
 
 def _bytes() -> Any:
-    """No training: the control tokens, then the 256 bytes in their order."""
+    """The `byte` tokenizer, which needs no training: the control tokens, then the 256 bytes in order."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {token: number for number, token in enumerate((*CONTROL, *BYTES))}
@@ -212,7 +212,7 @@ def _bytes() -> Any:
 
 
 def _characters(texts: Iterable[str], vocab_size: int) -> Any:
-    """The control tokens, then every character of the texts in the order of Unicode."""
+    """The `char` tokenizer: the control tokens, then every character of the texts in Unicode order."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet: set[str] = set()
@@ -240,7 +240,7 @@ def _check_control(tokenizer: Any) -> None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums of threads differ in their last bits from run to run; Unigram's estimates would."""
+    """Train on one thread: with several, floating-point sums, and so Unigram's scores, vary from run to run."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ[name] = "false"
@@ -267,10 +267,10 @@ def save(tokenizer: Any, folder: Path) -> None:
             "backend": "tokenizers",
             "clean_up_tokenization_spaces": False,
             "extra_special_tokens": list(CONTROL[len(NAMES) :]),
-            # transformers' own mark of "no limit".
+            # The value that transformers uses for "no limit".
             "model_max_length": int(1e30),
             **{name: CONTROL[number] for name, number in NAMES.items()},
-            # A control token's name in a text is text.
+            # The name of a control token in a text is plain text.
             "split_special_tokens": True,
             "tokenizer_class": "TokenizersBackend",
         },
@@ -278,10 +278,10 @@ def save(tokenizer: Any, folder: Path) -> None:
 
 
 def add_chat_template(folder: Path, template: str) -> None:
-    """Give a tokenizer's folder its chat template.
+    """Add a chat template to a tokenizer folder.
 
-    What other tools render with it they encode as one text, in which control tokens are meant; `load_tokenizer` goes
-    on to read them in text as text.
+    Other tools encode the rendered template as one text, in which control tokens must be recognised, so the folder's
+    setting allows it. `load_tokenizer` still encodes their names in text as plain text.
     """
     atomic.write_text(folder / "chat_template.jinja", template)
     path = folder / "tokenizer_config.json"
@@ -290,9 +290,9 @@ def add_chat_template(folder: Path, template: str) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """`transformers.PreTrainedTokenizerFast` of a folder. Names of control tokens in text are encoded as plain text.
+    """Open the `transformers.PreTrainedTokenizerFast` of a folder; it encodes names of control tokens as plain text.
 
-    Raises `UsageError` where there is no tokenizer, `IntegrityError` where opening it would run code or fails.
+    Raises `UsageError` if there is no tokenizer, `IntegrityError` if opening it would run code, or fails.
     """
     check_tokenizer(folder)
     from transformers import AutoTokenizer
@@ -306,8 +306,8 @@ def load_tokenizer(folder: Path) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UsageError(
-            f"the tokenizer of {folder} has no fast form",
-            hint="save it as tokenizer.json: transformers' save_pretrained",
+            f"the tokenizer of {folder} is not a fast tokenizer",
+            hint="convert it: save_pretrained of transformers writes a tokenizer.json",
         )
     backend.encode_special_tokens = True
     backend.no_truncation()
@@ -316,12 +316,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def import_tokenizer(folder: Path, out: Path) -> None:
-    """Copy a checked tokenizer so that it opens by its tokenizer.json alone, its settings completed."""
+    """Copy a checked tokenizer to `out`, converted to tokenizer.json and with complete settings."""
     out.mkdir(parents=True, exist_ok=True)
     if (folder / "tokenizer.json").is_file():
         copy_tokenizer(folder, out)
     else:
-        # Only older forms (merges, sentencepiece): transformers knows how to make a tokenizer.json of them.
+        # Only older formats (merges, sentencepiece), which transformers converts to tokenizer.json.
         load_tokenizer(folder).save_pretrained(str(out))
     settings, _ = settings_of(out)
     atomic.write_json(out / "tokenizer_config.json", settings)

@@ -1,14 +1,14 @@
-"""The token store: what `preprocess` encoded, memory-mapped, the same for every family of models.
+"""The token store: encoded records as memory-mapped arrays, the same for every model family.
 
-    tokens/SPLIT.values.npy     uint16 or uint32 (V,)    token ids of all records, one after another
-    tokens/SPLIT.segments.npy   int64 (S + 1,)           where each segment begins in `values`, and where the last ends
-    tokens/SPLIT.records.npy    int64 (R + 1,)           where each record begins among the segments, and where the last ends
-    tokens/SPLIT.roles.npy      uint8 (S,)               index into `ROLES`; bit 7 where the segment is learned
-    tokens/SPLIT.labels.npy     int32 (R,)               labelled tasks only
+    tokens/SPLIT.values.npy     uint16 or uint32 (V,)    token ids of all records, concatenated
+    tokens/SPLIT.segments.npy   int64 (S + 1,)           start of each segment in `values`, and the end of the last
+    tokens/SPLIT.records.npy    int64 (R + 1,)           first segment of each record, and the number of segments
+    tokens/SPLIT.roles.npy      uint8 (S,)               index into `ROLES`; bit 7 is set if the segment is in the loss
+    tokens/SPLIT.labels.npy     int32 (R,)               label ids, in labelled tasks only
 
-In a packed task every document is a segment of its own: <bos> text <eos>. Where a tokenizer has one token for both,
-or no <bos>, documents share it: the stream begins with one <eos> that belongs to no document, and each ends with one.
-Either way `values` is the stream that training cuts into blocks.
+In a packed task every document is one segment: <bos> text <eos>. If the tokenizer uses one token for both, or has no
+<bos>, a single token separates documents: the stream starts with an <eos> that belongs to no document, and each document
+ends with one. In both cases `values` is the stream that training cuts into blocks.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ KINDS: Final = {
     "roles": ("uint8",),
     "labels": ("int32",),
 }
-"""The arrays of a split, and the kinds of numbers that each may have."""
+"""The arrays of a split and the dtypes allowed for each."""
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """One split of a prepared folder. Arrays are memory maps, opened for reading."""
+    """One split of a prepared folder. The arrays are read-only memory maps."""
 
     values: NDArray[Any]
     segments: NDArray[np.int64]
@@ -50,7 +50,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
-        """Open `folder`/`split`.*.npy. Raises `IntegrityError` where a file is missing, cut or does not fit the others."""
+        """Open `folder`/`split`.*.npy. Raises `IntegrityError` if a file is missing, truncated or inconsistent."""
         arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part == "labels") for part in KINDS}
         store = cls(**arrays)  # type: ignore[arg-type]
         sound = (
@@ -65,7 +65,7 @@ class TokenStore:
         )
         if not sound:
             raise IntegrityError(
-                "the arrays do not fit each other", where=str(folder / split), hint="preprocess again, with --force"
+                "the arrays are inconsistent", where=str(folder / split), hint="preprocess again, with --force"
             )
         return store
 
@@ -77,7 +77,7 @@ class TokenStore:
         return len(self.values)
 
     def record(self, index: int) -> list[Tokens]:
-        """The segments of a record: role, token ids (n,), whether they are learned."""
+        """The segments of a record: role, token ids (n,), whether they are in the loss."""
         first, last = int(self.records[index]), int(self.records[index + 1])
         return [
             Tokens(
@@ -89,7 +89,7 @@ class TokenStore:
         ]
 
     def label(self, index: int) -> int:
-        """The number of the record's label; -1 where the task has none."""
+        """The record's label id; -1 if the task has no labels."""
         return -1 if self.labels is None else int(self.labels[index])
 
 
@@ -100,13 +100,13 @@ def _open(path: Path, *, optional: bool) -> NDArray[Any] | None:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise IntegrityError(
-            f"cannot be opened as an array: {error}", where=str(path), hint="preprocess again, with --force"
+            f"not a readable array: {error}", where=str(path), hint="preprocess again, with --force"
         ) from error
     return array
 
 
 class ArrayFile:
-    """A one-dimensional .npy file that grows at its end. The header is written again, in place, with the final length."""
+    """A one-dimensional .npy file that can be appended to. Closing it updates the length in the header."""
 
     def __init__(self, path: Path, kind: Any) -> None:
         self._kind = np.dtype(kind)
@@ -129,7 +129,7 @@ class ArrayFile:
                 self._write_header()
 
     def _write_header(self) -> None:
-        # numpy leaves room in a header for its length to grow to 21 digits (numpy.lib.format, since 1.23).
+        # numpy pads the header so that the length can grow to 21 digits (numpy.lib.format, since 1.23).
         self._file.seek(0)
         header = {"descr": np.lib.format.dtype_to_descr(self._kind), "fortran_order": False, "shape": (self.length,)}
         np.lib.format.write_array_header_1_0(self._file, header)
@@ -141,7 +141,7 @@ class ArrayFile:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some encoded records, in order. L values, S segments, R records."""
+    """A batch of encoded records, in order: L token ids, S segments, R records."""
 
     values: NDArray[Any]
     """(L,)"""
@@ -154,13 +154,13 @@ class Piece:
     labels: NDArray[np.int32] | None
     """(R,)"""
     kept: NDArray[np.bool_]
-    """(records asked for,) False where one was left out for its length"""
+    """(number of input records,) False for a record that was dropped because of its length"""
 
 
 def write_store(
     folder: Path, split: str, pieces: Iterable[Piece], *, kind: Any, lead: int | None, labelled: bool
 ) -> int:
-    """Write a split's arrays from its pieces; returns the number of tokens. `lead` is a token before the first record."""
+    """Write the arrays of a split from its pieces; returns the number of tokens. `lead`: token before the first record."""
     folder.mkdir(exist_ok=True)
     kinds = {"values": kind, "segments": np.int64, "records": np.int64, "roles": np.uint8, "labels": np.int32}
     with contextlib.ExitStack() as stack:

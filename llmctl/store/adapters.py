@@ -1,10 +1,10 @@
-"""An adapter in peft's layout, looked at by its JSON alone: low-rank matrices that stand on the weights of a base.
+"""LoRA adapters in peft's format, read from their JSON alone: low-rank updates to the weights of a base model.
 
-    adapter_config.json          rank, alpha, which linear layers
-    adapter_model.safetensors    the two matrices of each, and a head that was learned whole
+    adapter_config.json          rank, alpha, target linear layers
+    adapter_model.safetensors    both matrices of each target layer, and any fully trained modules, such as a head
 
-Only what is read here reaches peft: other keys of an adapter's config can name modules to import, files to unpickle or
-another arithmetic, and are refused unless they are at rest.
+Only the fields read here reach peft. Other keys of an adapter config can name modules to import, files to unpickle or
+a different computation; they are refused unless they hold their default values.
 """
 
 from __future__ import annotations
@@ -29,39 +29,38 @@ IN_STACK: Final = re.compile(r"(?:.*\.)?\d+\.(?P<ending>[^\d].*)")
 _IGNORED_KEYS: Final = frozenset(
     ["base_model_name_or_path", "inference_mode", "peft_version", "qalora_group_size", "revision", "task_type"]
 )
-"""Keys that say nothing about the arithmetic. The base that is named is never fetched: see `workflows/adapters.py`."""
+"""Keys that do not affect the computation. The base model they name is never downloaded: see `workflows/adapters.py`."""
 _AT_REST: Final = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True, "megatron_core": "megatron.core"}
 
 
 class LoraFile(Spec):
-    """`adapter_config.json`: W + alpha / rank · B A in the place of W (Hu et al. 2021, arXiv:2106.09685)."""
+    """`adapter_config.json`: W is replaced by W + alpha / rank · B A (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: StrictInt = key(..., "width of the two matrices", ge=1)
-    alpha: StrictFloat = key(..., "their product counts alpha / rank times", gt=0)
-    dropout: StrictFloat = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
-    targets: tuple[str, ...] = key(..., "endings of the names of the linear layers they stand on", min_length=1)
-    whole: tuple[str, ...] = key((), "modules that were learned whole")
-    transposed: bool = key(False, "the layers keep their weights transposed, as GPT-2's do")
+    rank: StrictInt = key(..., "rank of the low-rank matrices", ge=1)
+    alpha: StrictFloat = key(..., "scale: the update is multiplied by alpha / rank", gt=0)
+    dropout: StrictFloat = key(0.0, "dropout probability on the adapter's input while training", ge=0, lt=1)
+    targets: tuple[str, ...] = key(..., "suffixes of the names of the adapted linear layers", min_length=1)
+    whole: tuple[str, ...] = key((), "modules trained in full")
+    transposed: bool = key(False, "the layers store their weights transposed, as GPT-2 does")
 
 
 def stack_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Of a model's weights the linear layers within numbered ones: name of the module -> shape of its matrix."""
+    """Select the linear layers inside numbered layers: module name -> shape of its weight matrix."""
     named = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
     return {name: shape for name, shape in named.items() if len(shape) == 2 and IN_STACK.fullmatch(name)}
 
 
 def is_target(name: str, targets: tuple[str, ...]) -> bool:
-    """Whether an adapter with these targets stands on the layer of that name, as peft reads its target_modules."""
+    """Whether an adapter with these targets applies to the layer of that name; matches as peft's target_modules do."""
     return any(name == each or name.endswith(f".{each}") for each in targets)
 
 
 def check_targets(targets: tuple[str, ...] | None, layers: Iterable[str]) -> None:
-    """Raise `UsageError` where an adapter would have no layer of `layers` to stand on, `ConfigError` for targets that
-    are none of them."""
+    """Raise `UsageError` if `layers` has no layer for an adapter, `ConfigError` for targets that match none of them."""
     names = list(layers)
     if not names:
         raise UsageError(
-            "the model has no stack of linear layers that an adapter could stand on",
+            "the model has no stack of linear layers to adapt",
             hint="train all its weights: leave out --adapter",
         )
     known = sorted({name.rpartition(".")[2] for name in names})
@@ -81,14 +80,14 @@ def check_installed() -> None:
 
 
 def parse(document: Mapping[str, Any], path: Path) -> LoraFile:
-    """The adapter that a config (of `path`) describes.
+    """Parse an adapter config; `path` is its file, for messages.
 
-    Raises `IntegrityError` for one that is no plain LoRA, or that asks for code.
+    Raises `IntegrityError` for anything other than plain LoRA, or if opening it would run code.
     """
     value = dict(document)
     if value.get("auto_mapping"):
         raise IntegrityError(
-            "auto_mapping asks for code of its own to be run; llmctl never does", where=f"{path}:auto_mapping"
+            "auto_mapping would run code from the adapter; llmctl never does", where=f"{path}:auto_mapping"
         )
     ours = {
         "rank": value.pop("r", None),
@@ -98,12 +97,16 @@ def parse(document: Mapping[str, Any], path: Path) -> LoraFile:
         "whole": value.pop("modules_to_save", None) or (),
         "transposed": value.pop("fan_in_fan_out", False),
     }
-    restless = [
+    unsupported = [
         name for name, each in value.items() if name not in _IGNORED_KEYS and each and each != _AT_REST.get(name)
     ]
-    if value.get("peft_type", "LORA") != "LORA" or restless:
-        what = ", ".join(f"{name}: {value[name]!r}" for name in sorted({*restless, "peft_type"} & value.keys()))
-        raise IntegrityError(f"no plain LoRA adapter ({what})", where=str(path), hint="merge it with peft, name that")
+    if value.get("peft_type", "LORA") != "LORA" or unsupported:
+        what = ", ".join(f"{name}: {value[name]!r}" for name in sorted({*unsupported, "peft_type"} & value.keys()))
+        raise IntegrityError(
+            f"not a plain LoRA adapter ({what})",
+            where=str(path),
+            hint="merge it into its base with peft and name the merged model",
+        )
     if isinstance(ours["targets"], str):
         raise IntegrityError("target_modules is a pattern, not a list of names", where=f"{path}:target_modules")
     try:
@@ -115,7 +118,7 @@ def parse(document: Mapping[str, Any], path: Path) -> LoraFile:
 
 
 def write(folder: Path, adapter: LoraFile, *, base: Path, task_type: str | None) -> None:
-    """`adapter_config.json` as peft writes it; what is not named here is at peft's defaults."""
+    """Write `adapter_config.json` as peft does; keys left out have peft's default values."""
     fields: Mapping[str, Any] = {
         "peft_type": "LORA",
         "task_type": task_type,
@@ -133,5 +136,5 @@ def write(folder: Path, adapter: LoraFile, *, base: Path, task_type: str | None)
 
 
 def _number(value: Any) -> Any:
-    """JSON's 16 is the number 16.0 where a number is wanted."""
+    """Convert an integer to float, so that JSON's 16 passes as 16.0."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all.
+"""Atomic writes: a file or folder appears complete or not at all.
 
-Everything is made under a temporary name in the same folder, synced, then renamed. A temporary name begins with
-`.llmctl-` so that what a killed process left behind can be told from what a user put there.
+Everything is written under a temporary name in the same folder, synced, then renamed. Temporary names start with
+`.llmctl-`, so leftovers of a killed process cannot be mistaken for a user's files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TEMPORARY: Final = ".llmctl-"
 
 
 def temporary_beside(path: Path) -> Path:
-    """A fresh hidden name in the folder of `path`."""
+    """A new hidden name in the same folder as `path`."""
     return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
 
 
 def sync(path: Path) -> None:
-    """Make sure that the file or folder entry is on disk."""
+    """Flush a file or folder entry to disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,7 +36,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
-    """A binary file that takes its name only when the block ends well. Makes the folder it is in."""
+    """Open a binary file that takes its name only if the block succeeds. Creates missing parent folders."""
     if not force and path.exists():
         raise UsageError(f"{path} exists", hint="--force overwrites it")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,18 +53,18 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file in UTF-8, whole."""
+    """Write a UTF-8 text file atomically."""
     with atomic_file(path) as file:
         file.write(text.encode("utf-8", "surrogatepass"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON file, whole, one key a line."""
+    """Write a JSON file atomically, indented by two."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """A JSONL file, whole."""
+    """Write a JSONL file atomically."""
     with atomic_file(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n")
@@ -72,9 +72,9 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None) -> Iterator[Path]:
-    """A folder that takes its name only when the block ends well; yields where to fill it.
+    """Make a folder that takes its name only if the block succeeds; yields the temporary folder to fill.
 
-    With `force` a folder in the way is replaced (if it holds `marker`), and is there until the new one is whole.
+    With `force`, an existing folder that holds `marker` is replaced; it stays until the new one is complete.
     """
     path = Path(os.path.abspath(path))
     refuse_existing(path, force=force, marker=marker)
@@ -92,7 +92,7 @@ def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None)
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a folder to its name; what was there goes only once the new one is in place."""
+    """Rename a folder to its final name; whatever has that name is removed only once the new folder is in place."""
     old = None
     if path.exists() or path.is_symlink():
         old = temporary_beside(path)
@@ -109,32 +109,32 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, force: bool, marker: str | None = None, go_on: str = "") -> None:
-    """Raise `UsageError` where something would be overwritten without `--force`. `go_on`: the command that goes on with
-    what holds `marker`.
+    """Raise `UsageError` if `path` exists and may not be overwritten. `go_on`: a command that resumes a folder of ours.
 
-    Even with it a folder is replaced only if it holds `marker`, a file that says llmctl made it: never a home folder.
+    Even with `--force`, a folder is replaced only if it holds `marker`, a file that shows that llmctl made it; so a
+    home folder is never replaced.
     """
     if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
         return
     if not force:
         ours = marker is not None and (path / marker).is_file()
-        hint = f"go on with it: {go_on}; or " if go_on and ours else ""
-        raise UsageError(f"the output {path} exists", hint=f"{hint}name another, or --force to replace it")
+        hint = f"resume it: {go_on}; or " if go_on and ours else ""
+        raise UsageError(f"the output {path} exists", hint=f"{hint}name another, or use --force to overwrite it")
     if marker is not None and not (path / marker).is_file():
         raise UsageError(
-            f"{path} holds no {marker}: llmctl did not make it and does not replace it", hint="name another output"
+            f"{path} has no {marker}: llmctl did not make it and will not overwrite it", hint="name another output"
         )
 
 
 def refuse_same(output: Path, inputs: Iterable[Path]) -> None:
-    """Raise `UsageError` where an output is one of the inputs, holds one, or lies in one, also through a link."""
+    """Raise `UsageError` if an output is an input, contains one, or lies inside one, also through a link."""
     target = output.resolve()
     for each in inputs:
         source = each.resolve()
         if source.is_relative_to(target):
             raise UsageError(f"the output {output} would overwrite the input {each}", hint="name another output")
         if target.is_relative_to(source):
-            raise UsageError(f"the output {output} lies inside the input {each}", hint="name a place outside it")
+            raise UsageError(f"the output {output} lies inside the input {each}", hint="name an output outside it")
         with contextlib.suppress(OSError):
             if output.samefile(each):
                 raise UsageError(f"the output {output} is the input {each}", hint="name another output")
@@ -148,24 +148,29 @@ def _make_parents(path: Path) -> None:
 
 
 def check_writable(path: Path, *, bytes_needed: int = 0) -> None:
-    """Raise `EnvironmentFault` where `path` could not be made: no permission, or too little disk; `UsageError` where a
-    folder of it is a file, or where it is a dash, which names nothing. Makes nothing."""
+    """Check that `path` could be created; creates nothing.
+
+    Raises `EnvironmentFault` for missing permissions or too little disk space, `UsageError` if a parent is a file or if
+    the path is a dash, which does not name a file.
+    """
     if path.parts[:1] == ("-",):
-        raise UsageError("the output - has no name", hint="name a file or folder")
+        raise UsageError("the output cannot be standard output (-)", hint="name a file or folder")
     folder = Path(os.path.abspath(path)).parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="name another output")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise EnvironmentFault(f"cannot write in {folder}", hint="name another output, or change its permissions")
+        raise EnvironmentFault(f"cannot write to {folder}", hint="name another output, or change its permissions")
     free = shutil.disk_usage(folder).free
     if free < bytes_needed:
-        raise EnvironmentFault(f"{path} needs about {bytes_needed:,} bytes, {free:,} are free", hint="free some disk")
+        raise EnvironmentFault(
+            f"{path} needs about {bytes_needed:,} bytes, {free:,} are free", hint="free some disk space"
+        )
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal."""
     import hashlib
 
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A lock on a folder, held by the kernel: it is gone when its holder is, however that ended."""
+"""A lock on a folder, held by the kernel, which releases it when the process that holds it ends in any way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME: Final = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Own `folder` while the block runs. Raises `BusyError` naming process, host and since when."""
+    """Hold the lock on `folder` during the block. Raises `BusyError` with the holder's process, host and start time."""
     path = folder / NAME
     descriptor = _acquire(path)
     try:
@@ -43,7 +43,7 @@ def _acquire(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have removed the file between our open and our lock: then it locks nothing.
+            # The previous holder may have removed the file between our open and our lock; that lock is useless.
             if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
         except BlockingIOError:
@@ -53,13 +53,13 @@ def _acquire(path: Path) -> int:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process owns `folder`."""
+    """Whether a running process holds the lock on `folder`."""
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        # A shared lock for a moment: those who only look do not shut each other out.
+        # A shared lock, held briefly: concurrent checks do not block each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

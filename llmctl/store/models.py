@@ -1,4 +1,4 @@
-"""A model folder in the Hugging Face layout, looked at by its file names and JSON alone, before weights are read."""
+"""Model folders in the Hugging Face format, checked by file names and JSON alone, before any weights are read."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CARD_VERSION: Final = 1
 
 
 _WRITER: Final = frozenset(["transformers_version", "_name_or_path", "_model_name_or_path"])
-"""What a config says of the program and the place that it comes from, not of the model."""
+"""Config keys that describe the program and path that wrote it, not the model."""
 
-LONGEST_HEAD: Final = 100_000_000
-"""Bytes of JSON at the head of a safetensors file, by its format's rule."""
+LONGEST_HEADER: Final = 100_000_000
+"""Largest header of a safetensors file, in bytes; the limit is part of the format."""
 
 
 class Card(Spec):
-    """`llmctl.json`: how this model was taught to be asked, so that every later verb asks the same way."""
+    """`llmctl.json`: how the model was trained to be prompted, so that every later verb prompts it the same way."""
 
     renamed: ClassVar[Mapping[str, str]] = {"corruption": "noise_density"}
 
@@ -38,23 +38,23 @@ class Card(Spec):
     task_version: int = 1
     family: str
     style: str
-    """How segments become tokens: see `data/layout.py`."""
+    """Prompt format; see `data/layout.py`."""
     instruction: str = ""
-    """What it was told to do, where the style tells it."""
+    """Instruction that it was trained with, for the prompt formats that use one."""
     labels: tuple[str, ...] = ()
     block_size: int | None = None
-    """Tokens of the blocks that were learned: how far back the model was taught to look."""
+    """Block size in tokens of the training data: the longest context that the model was trained on."""
     noise_density: float | None = Field(None, gt=0, lt=1)
-    """Share of the tokens of plain text that were corrupted; None: the published share, or plain text was not denoised."""
+    """Noise density: fraction of tokens masked or corrupted in pre-training; None: the published value, or no noise."""
     clean: dict[str, Any] | None = None
-    """How text was cleaned before it was learned (`data/spec.py:Clean`), so that what is asked is cleaned alike."""
+    """How the training text was cleaned (`data/spec.py:Clean`), so that prompts are cleaned the same way."""
     parents: dict[str, str] = {}
-    """Where it came from: `data` and `model`, by content hash."""
+    """Content hashes of what it was made from: `data` and `model`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model folder found sound: `card` is None where llmctl did not make it."""
+    """A model folder that passed the checks. `card` is None if llmctl did not make it."""
 
     path: Path
     config: dict[str, Any]
@@ -62,9 +62,9 @@ class ModelFolder:
     has_tokenizer: bool
     has_chat_template: bool
     adapter: adapters.LoraFile | None = None
-    """What the folder holds where it is no model of its own."""
+    """Set if the folder holds an adapter instead of a full model."""
     base: Path | None = None
-    """The model folder that the adapter stands on, once it is found; `config` then is the base's."""
+    """The adapter's base model folder, once located; `config` is then the base model's."""
 
     @property
     def architecture(self) -> Path:
@@ -73,7 +73,7 @@ class ModelFolder:
 
 
 def model_path(path: Path) -> Path:
-    """The model folder of a run, or the folder itself. Raises `UsageError` where there is no model."""
+    """The model folder of a run, or the folder itself. Raises `UsageError` if there is no model."""
     if not path.exists():
         hint = near_path(path) or "name a run (llmctl runs list), a model folder or hf:ID"
         raise UsageError(f"no such model folder: {path}", hint=hint)
@@ -81,15 +81,17 @@ def model_path(path: Path) -> Path:
         if (candidate / "config.json").is_file() or (candidate / adapters.CONFIG).is_file():
             return candidate
     if (path / "run.json").is_file():
-        raise UsageError(f"the run {path} has no model yet", hint=f"finish it: llmctl train --resume {path}")
-    raise UsageError(f"{path} is no model folder: it has no config.json", hint="name a run or a Hugging Face folder")
+        raise UsageError(f"the run {path} has no model yet", hint=f"resume it: llmctl train --resume {path}")
+    raise UsageError(
+        f"{path} is not a model folder: it has no config.json", hint="name a run or a Hugging Face model folder"
+    )
 
 
 def open_model(path: Path) -> ModelFolder:
-    """Look at a run's or a plain model folder and refuse what would run code or lead outside.
+    """Open the model folder of a run, or a plain model folder; refuse one that would run code or read other folders.
 
-    Raises `UsageError` (2) where there is none, `IntegrityError` (5) for pickled weights without safetensors beside,
-    Python files, `auto_map`, links out of the folder, index files that point outside.
+    Raises `UsageError` (2) if there is no model, `IntegrityError` (5) for pickled weights without safetensors, Python
+    files, `auto_map`, links that leave the folder, and weight indexes that point outside it.
     """
     folder = model_path(path)
     check_folder(folder)
@@ -109,21 +111,23 @@ def open_model(path: Path) -> ModelFolder:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds an adapter. Raises `IntegrityError` for one that holds a model of its own beside it:
-    programs differ in which of the two they open."""
+    """Whether the folder holds an adapter.
+
+    Raises `IntegrityError` if it holds a full model too, because programs differ in which of the two they open.
+    """
     if not (folder / adapters.CONFIG).is_file():
         return False
     if (folder / "config.json").is_file():
         raise IntegrityError(
-            "both a model (config.json) and an adapter (adapter_config.json)",
+            "holds both a model (config.json) and an adapter (adapter_config.json)",
             where=str(folder),
-            hint="keep them in folders of their own",
+            hint="keep them in separate folders",
         )
     return True
 
 
 def content_hash(folder: Path) -> str:
-    """Hash of all that a model folder computes with: its config (whichever version wrote it) and its weights."""
+    """Hash of the config (without keys that name its writer) and the weights: everything that affects the output."""
     config = {name: value for name, value in read_json(folder / "config.json").items() if name not in _WRITER}
     lines = [json.dumps(config, sort_keys=True)]
     lines += [f"{atomic.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
@@ -131,18 +135,20 @@ def content_hash(folder: Path) -> str:
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights in a model folder, from the heads of its files, which are read alone.
+    """Names and shapes of the weights in a model folder; reads only the headers of its safetensors files.
 
-    Raises `IntegrityError` for a head that lies.
+    Raises `IntegrityError` for an invalid header.
     """
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if size > min(LONGEST_HEAD, path.stat().st_size - 8):
-                raise IntegrityError("its head says that it is longer than it can be", where=str(path))
-            head = parse_object(file.read(size), path)
-        found |= {name: tuple(each["shape"]) for name, each in head.items() if _has_shape(each)}
+            if size > min(LONGEST_HEADER, path.stat().st_size - 8):
+                raise IntegrityError(
+                    "invalid header: its length exceeds the file or the format's limit", where=str(path)
+                )
+            header = parse_object(file.read(size), path)
+        found |= {name: tuple(each["shape"]) for name, each in header.items() if _has_shape(each)}
     return found
 
 
@@ -162,11 +168,11 @@ def _card(folder: Path) -> Card | None:
     value = read_json(path)
     if value.get("version") != CARD_VERSION:
         raise IntegrityError(
-            f"version {value.get('version')!r} is not known, this llmctl reads {CARD_VERSION}",
+            f"unknown version {value.get('version')!r}; this llmctl reads version {CARD_VERSION}",
             where=f"{path}:version",
             hint="pip install --upgrade llmctl",
         )
     try:
         return Card.model_validate(value)
     except ValueError as error:
-        raise IntegrityError("not what llmctl wrote", where=str(path)) from error
+        raise IntegrityError("not written by llmctl, or edited since", where=str(path)) from error

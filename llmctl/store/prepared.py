@@ -1,4 +1,4 @@
-"""A prepared folder: what `preprocess` makes and every later verb reads. Names and manifest only, no tensors."""
+"""A prepared folder: made by `preprocess`, read by every later verb. Handles paths and the manifest, not tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST: Final = "manifest.json"
 
 
 class Counts(Spec):
-    """read = kept + dropped + rejected, always."""
+    """Record counts; `read` = `kept` + `dropped` + `rejected` always holds."""
 
     read: int
     kept: int
@@ -42,30 +42,30 @@ class TokenizerFacts(Spec):
 
 
 class LengthStats(Spec):
-    """How long the records of a split are.
+    """Length statistics of the records in a split, in tokens.
 
-    Marks are the control tokens that are put around texts (`data/layout.py`): one for each text, two for each turn of a
-    conversation. What begins a sequence is not among them. These sums and maxima are all that a forecast needs: it cuts
-    the longest record to the context of the model at hand, so no list or histogram of lengths is kept.
+    Marks are the control tokens around texts (`data/layout.py`): one for each text, two for each turn of a
+    conversation; the token that starts a sequence is not counted. A forecast needs only these sums and maxima, because
+    it truncates the longest record to the context of the model; so no histogram of lengths is kept.
     """
 
     records: int
     tokens: int
-    """Tokens of text, in all."""
+    """Total tokens of text."""
     loss_tokens: int
-    """Those of them that are learned."""
+    """Those of `tokens` that are in the loss."""
     marks: int
-    """Marks, in all."""
+    """Total marks."""
     longest_prompt: int
-    """The most tokens that a record gives (everything that is not learned), with their marks."""
+    """Most tokens of one record that are not in the loss, with their marks."""
     longest_target: int
-    """The most that are learned of a record, with their marks."""
+    """Most tokens of one record that are in the loss, with their marks."""
     longest: int
-    """The most tokens that a record has, with their marks."""
+    """Most tokens of one record, with their marks."""
 
 
 class Manifest(Spec):
-    """Accounts for every record read. Keys may be added by a newer version, which then raises `version`."""
+    """`manifest.json`: accounts for every record read. A newer version may add keys; it then increments `version`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -77,7 +77,7 @@ class Manifest(Spec):
     splits: dict[str, int]
     tokens: dict[str, int]
     lengths: dict[str, LengthStats] = {}
-    """Of each split that has records; empty where a version 0.1 wrote it."""
+    """One entry for each split that has records; empty if version 0.1 wrote the folder."""
     tokenizer: TokenizerFacts
     inputs: tuple[InputFile, ...]
     labels: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class Manifest(Spec):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared folder that was opened."""
+    """An opened prepared folder."""
 
     path: Path
     manifest: Manifest
@@ -104,8 +104,8 @@ class Prepared:
 
     @property
     def content(self) -> str:
-        """The content as one hash: the manifest without the time it took, so that the same data made again is the same, and
-        without lengths, which older folders do not tell."""
+        """One hash of the content. Leaves out `seconds`, so that preparing the same data again gives the same hash, and
+        `lengths`, which older folders lack."""
         facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths"})
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -119,11 +119,11 @@ def is_prepared(path: Path) -> bool:
 
 
 RECORDS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-"""Endings of files of records: what task they are for only their owner knows."""
+"""File endings of record formats, which do not reveal the task."""
 
 
 def _command(path: Path) -> str:
-    """The command line that prepares what was named in the place of a prepared folder."""
+    """Suggest a command line that prepares `path`, which was named instead of a prepared folder."""
     bare = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
     out = Path("data") / (bare.stem or "prepared")
     if not path.exists():
@@ -138,19 +138,22 @@ def _command(path: Path) -> str:
 
 
 def open_prepared(path: Path) -> Prepared:
-    """Open by the manifest. Raises `UsageError` if it is no prepared folder, `IntegrityError` if it was edited."""
+    """Open a prepared folder by its manifest.
+
+    Raises `UsageError` if it is not a prepared folder, `IntegrityError` if the manifest was edited.
+    """
     if not path.exists():
         raise UsageError(f"no such prepared folder: {path}", hint=f"make it: {_command(path)}")
     if not is_prepared(path):
         is_run = (path / runs.RUN).is_file()
-        hint = f"it is a run: llmctl runs show {path} says of what data" if is_run else f"make one: {_command(path)}"
-        raise UsageError(f"{path} is no prepared folder: it has no {MANIFEST}", hint=hint)
+        hint = f"it is a run: llmctl runs show {path} names its data" if is_run else f"make one: {_command(path)}"
+        raise UsageError(f"{path} is not a prepared folder: it has no {MANIFEST}", hint=hint)
     where = str(path / MANIFEST)
     try:
         value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.get("version") != VERSION:
             raise IntegrityError(
-                f"version {value.get('version')!r} is not known, this llmctl reads {VERSION}",
+                f"unknown version {value.get('version')!r}; this llmctl reads version {VERSION}",
                 where=f"{where}:version",
                 hint="pip install --upgrade llmctl, or preprocess again",
             )
@@ -158,23 +161,27 @@ def open_prepared(path: Path) -> Prepared:
     except (ValueError, ValidationError) as error:
         field = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else ""
         raise IntegrityError(
-            "the manifest is not what preprocess wrote", where=f"{where}:{field}", hint="preprocess again"
+            "the manifest was edited, or preprocess did not write it", where=f"{where}:{field}", hint="preprocess again"
         ) from error
     counts = manifest.records
     if counts.read != counts.kept + sum(counts.dropped.values()) + counts.rejected:
-        raise IntegrityError("read is not kept + dropped + rejected", where=f"{where}:records", hint="preprocess again")
+        raise IntegrityError(
+            "the counts do not add up: read must equal kept + dropped + rejected",
+            where=f"{where}:records",
+            hint="preprocess again",
+        )
     return Prepared(path, manifest)
 
 
 def data_card(manifest: Manifest) -> str:
-    """README.md: a header by which `datasets.load_dataset` opens the splits, and what a person wants to know."""
+    """The text of README.md: a header with which `datasets.load_dataset` finds the splits, then a summary for readers."""
     splits = [split for split, count in manifest.splits.items() if count]
     files = "".join(f"      - split: {split}\n        path: text/{split}-*.parquet\n" for split in splits)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.records.dropped.items())) or "none"
     rows = "".join(
         f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |\n" for split in manifest.splits
     )
-    # A file's name may hold anything; spelt as JSON it stays one line.
+    # File names may contain any character; as JSON strings they stay on one line.
     sources = "".join(f"* {json.dumps(each.path)} ({each.bytes:,} bytes)\n" for each in manifest.inputs)
     labels = f"\nLabels: {', '.join(manifest.labels)}.\n" if manifest.labels else ""
     return f"""---

@@ -1,4 +1,4 @@
-"""A run folder: what was asked, what happened, what came out. Plain files: `cat`, `jq`, `rsync`, `rm -r` work."""
+"""A run folder: settings, progress and results as plain files, so that `cat`, `jq`, `rsync` and `rm -r` work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SECRET: Final = re.compile(
 
 
 class RunRecord(Spec):
-    """`run.json`."""
+    """The contents of `run.json`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -52,17 +52,17 @@ class RunRecord(Spec):
 
 
 def now() -> str:
-    """UTC, ISO 8601, whole seconds."""
+    """The current time: UTC, ISO 8601, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def redact(text: str) -> str:
-    """Text with anything that looks like a secret blotted out."""
+    """Replace anything that looks like a secret with `***`."""
     return _SECRET.sub(lambda found: (found[2] or "") + "***", text)
 
 
 def begin(folder: Path, verb: str, *, model: str, task: str, parents: Mapping[str, str]) -> RunRecord:
-    """Write `run.json` that says `running`."""
+    """Write `run.json` with the status `running`."""
     record = RunRecord(
         verb=verb,
         status="running",
@@ -80,7 +80,7 @@ def begin(folder: Path, verb: str, *, model: str, task: str, parents: Mapping[st
 
 
 def end(folder: Path, record: RunRecord, status: Status, *, exit_code: int, **more: Any) -> RunRecord:
-    """Write how it ended."""
+    """Write the final status, end time and exit code to `run.json`."""
     record = record.replace(status=status, ended=now(), exit_code=exit_code, **more)
     write(folder, record)
     return record
@@ -91,18 +91,18 @@ def write(folder: Path, record: RunRecord) -> None:
 
 
 def read(folder: Path) -> RunRecord:
-    """Raises `UsageError` where there is no run, `IntegrityError` where its record was edited."""
+    """Read `run.json`. Raises `UsageError` if `folder` is not a run, `IntegrityError` if the record was edited."""
     path = folder / RUN
     if not path.is_file():
-        raise UsageError(f"{folder} is no run folder: it has no {RUN}", hint="see: llmctl runs list")
+        raise UsageError(f"{folder} is not a run folder: it has no {RUN}", hint="see: llmctl runs list")
     try:
         return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise IntegrityError("is not what llmctl wrote", where=str(path)) from error
+        raise IntegrityError("not written by llmctl, or edited since", where=str(path)) from error
 
 
 def under(folder: Path) -> Iterator[Path]:
-    """Run folders in `folder` and below, by name; nothing inside a run is looked at."""
+    """Run folders in `folder` and below, sorted by name; does not descend into runs or hidden folders."""
     for path, folders, files in os.walk(folder):
         folders.sort()
         if RUN in files:
@@ -112,7 +112,7 @@ def under(folder: Path) -> Iterator[Path]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, without a half one that a killed process left."""
+    """The rows of `metrics.jsonl`; skips an incomplete last line left by a killed process."""
     path = folder / METRICS
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -124,7 +124,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def versions(
     packages: Sequence[str] = ("torch", "transformers", "tokenizers", "accelerate", "numpy"),
 ) -> dict[str, str]:
-    """What was installed, by package metadata: nothing is imported."""
+    """Versions of llmctl, Python and the installed packages, from package metadata; imports none of them."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"llmctl": __version__, "python": platform.python_version()}
@@ -137,7 +137,7 @@ def versions(
 
 
 def hardware() -> dict[str, Any]:
-    """Where it ran."""
+    """Host name, system, usable CPUs and memory in bytes."""
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "host": platform.node(),
@@ -148,7 +148,7 @@ def hardware() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the folder that the user stands in, if it is a checkout."""
+    """The git commit checked out in the working directory; None if it is not a repository."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -164,7 +164,7 @@ def _git_commit() -> str | None:
 
 
 def without_nan(value: Any) -> Any:
-    """A JSON value with null in the place of what JSON cannot say: infinities and NaN."""
+    """Replace NaN and infinities, which JSON cannot represent, with null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The files of a tokenizer: found, checked before they are opened, copied."""
+"""Finds, checks and copies the files of a tokenizer before any library opens them."""
 
 from __future__ import annotations
 
@@ -24,45 +24,43 @@ TOKENIZER_FILES: Final = (
     "source.spm",
     "target.spm",
 )
-"""The files a tokenizer may be made of; nothing else of its folder is copied."""
+"""Files that a tokenizer may consist of; nothing else is copied from its folder."""
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The folder that holds the tokenizer of a tokenizer's, model's, run's or prepared folder.
+    """Locate the tokenizer in a tokenizer, model, run or prepared folder.
 
-    Raises `UsageError` where there is none, `IntegrityError` where opening it would run code.
+    Raises `UsageError` if there is none, `IntegrityError` if opening it would run code.
     """
     if not path.is_dir():
-        problem = "is no folder" if path.exists() else "does not exist"
-        raise UsageError(
-            f"the tokenizer {path} {problem}", hint="name a tokenizer's, model's, run's or prepared folder"
-        )
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise UsageError(f"the tokenizer {path} {problem}", hint="name a tokenizer, model, run or prepared folder")
     for folder in (path / "tokenizer", path / "model", path):
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
             check_folder(folder)
             return folder
-    raise UsageError(f"{path} holds no tokenizer", hint="a tokenizer's folder has a tokenizer.json")
+    raise UsageError(f"no tokenizer in {path}", hint="a tokenizer folder has a tokenizer.json")
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raise what `check_folder` does, and `UsageError` where there is no tokenizer."""
+    """Run `check_folder`; also raise `UsageError` if the folder has no tokenizer."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise UsageError(f"{folder} holds no tokenizer", hint="a tokenizer's folder has a tokenizer.json")
+        raise UsageError(f"no tokenizer in {folder}", hint="a tokenizer folder has a tokenizer.json")
     check_folder(folder)
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy the files of a tokenizer that there are; those that tokenizer.json was made of only where it is not there."""
-    whole_form = (source / "tokenizer.json").is_file()
+    """Copy the tokenizer's files. Skips the sentencepiece models if there is a tokenizer.json, which replaces them."""
+    has_json = (source / "tokenizer.json").is_file()
     for name in TOKENIZER_FILES:
-        if (source / name).is_file() and not (whole_form and name.endswith((".model", ".spm"))):
+        if (source / name).is_file() and not (has_json and name.endswith((".model", ".spm"))):
             shutil.copyfile(source / name, folder / name)
 
 
 def settings_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """`tokenizer_config.json` with every control token that is used, wherever the folder names it; and what was decided.
+    """`tokenizer_config.json` completed with the control tokens that other files define, and notes on substitutions.
 
-    Raises `UsageError` where no token ends a text.
+    Raises `UsageError` if the tokenizer defines neither an eos_token nor a sep_token.
     """
     path, older = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
     settings = read_json(path) if path.is_file() else {}
@@ -73,25 +71,25 @@ def settings_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
     if not settings.get("eos_token"):
         if not settings.get("sep_token"):
             raise UsageError(
-                f"the tokenizer of {folder} has no token that ends a text (eos_token or sep_token)",
-                hint="name one in its tokenizer_config.json, or train a tokenizer: --tokenizer bpe",
+                f"the tokenizer of {folder} has no end-of-text token (eos_token or sep_token)",
+                hint="add one to its tokenizer_config.json, or train a tokenizer: --tokenizer bpe",
             )
         settings["eos_token"] = settings["sep_token"]
-        notes.append(f"the tokenizer has no eos_token: its sep_token {_spelt(settings['sep_token'])} ends a text")
+        notes.append(f"the tokenizer has no eos_token: sep_token {_content(settings['sep_token'])} ends each text")
     if not settings.get("bos_token") and settings.get("cls_token"):
         settings["bos_token"] = settings["cls_token"]
     if not settings.get("pad_token"):
         settings["pad_token"] = settings["eos_token"]
         notes.append(
-            f"the tokenizer has no pad_token: its eos_token {_spelt(settings['eos_token'])} pads, always masked"
+            f"the tokenizer has no pad_token: eos_token {_content(settings['eos_token'])} is used as padding, always masked"
         )
     settings.setdefault("tokenizer_class", "TokenizersBackend")
     return settings, notes
 
 
 def uses_instruction(folder: Path) -> bool:
-    """Whether a decoder with this tokenizer is told in words what to do (`TOLD`): by its chat template, or because it
-    knows no <|sep|>. `prompt_format_for` of `layout.py` says the same of an opened tokenizer."""
+    """Whether a decoder with this tokenizer uses a prompt format with an instruction (`INSTRUCTION_FORMATS`): it has a
+    chat template, or lacks <|sep|>. Agrees with `prompt_format_for` in `layout.py`, which needs the opened tokenizer."""
     settings, own = folder / "tokenizer_config.json", folder / "tokenizer.json"
     if (folder / "chat_template.jinja").is_file() or (settings.is_file() and read_json(settings).get("chat_template")):
         return True
@@ -99,5 +97,5 @@ def uses_instruction(folder: Path) -> bool:
     return not any(token.get("content") == "<|sep|>" for token in added)
 
 
-def _spelt(token: Any) -> str:
+def _content(token: Any) -> str:
     return str(token.get("content") if isinstance(token, dict) else token)

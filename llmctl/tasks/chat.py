@@ -1,4 +1,4 @@
-"""Chat: a conversation in turns; what the assistant says is learned."""
+"""Chat: a conversation in turns; the assistant's turns are in the loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
 
 
 class Chat(Task):
-    """`{messages: [{role, content}]}`: the assistant's turns are learned, given all before them."""
+    """`{messages: [{role, content}]}`: each assistant turn is a target, conditioned on all turns before it."""
 
     name = "chat"
     columns = (Column("messages", list),)
@@ -33,11 +33,11 @@ class Chat(Task):
                 raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
             found.append(Segment(role, content, in_loss=role == "assistant"))
         if not found:
-            raise DataError("a conversation of no messages", where=f"{record.origin}:messages")
+            raise DataError("the conversation has no messages", where=f"{record.origin}:messages")
         return found
 
     def prompt(self, record: Record) -> list[Segment]:
-        """Everything up to the last user turn: an assistant's answer at the end is what is asked for."""
+        """The conversation without the assistant turns at its end, which the model is to generate."""
         turns = self.segments(record)
         while turns and turns[-1].role == "assistant":
             turns.pop()
@@ -50,7 +50,7 @@ class Chat(Task):
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         super().check(record, columns)
         if columns is None and not any(turn.in_loss for turn in self.segments(record)):
-            raise DataError("no turn is the assistant's: nothing to learn", where=f"{record.origin}:messages")
+            raise DataError("no assistant turn: nothing to train on", where=f"{record.origin}:messages")
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"messages": [{"role": "user", "content": prompt}]}

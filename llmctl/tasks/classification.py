@@ -1,4 +1,4 @@
-"""Classification: a text and the one label that is right for it."""
+"""Classification: a text and its one correct label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmctl.types import Record, Segment
 
 
 class Classification(Task):
-    """`{text, label}`: labels are strings, the closed set of those seen in training."""
+    """`{text, label}`: labels are strings; the training split defines the closed set of labels."""
 
     name = "classification"
     columns = (Column("text"), Column("label"))

@@ -1,4 +1,4 @@
-"""Language modelling: learn a text as it stands; a prompt is continued."""
+"""Language modelling: every token of a text is in the loss; a prompt is continued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmctl.types import Record, Segment
 
 
 class LanguageModeling(Task):
-    """`{text}`: every token of a text is learned from those before it; an encoder or encoder-decoder learns to mend it."""
+    """`{text}`: a decoder predicts each token from those before it; other families are pre-trained by denoising."""
 
     name = "language-modeling"
     columns = (Column("text"),)

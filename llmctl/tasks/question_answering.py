@@ -1,4 +1,4 @@
-"""Question answering: a question, with a context to find the answer in or without; several answers may be right."""
+"""Question answering: a question, optionally with a context that holds the answer; several answers may be correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmctl.types import Record, Segment
 
 
 class QuestionAnswering(Task):
-    """`{question, answers: [..], context?}`: the first answer is learned, every one is right."""
+    """`{question, answers: [..], context?}`: the first answer is the training target; any of them counts as correct."""
 
     name = "question-answering"
     columns = (Column("question"), Column("answers", list), Column("context", required=False))
@@ -23,7 +23,7 @@ class QuestionAnswering(Task):
         return [*self.prompt(record), Segment("target", record.fields["answers"][0], in_loss=True)]
 
     def prompt(self, record: Record) -> list[Segment]:
-        """The context first, so that the question stands nearest to its answer."""
+        """The context first, so that the question is next to its answer."""
         context, question = record.fields.get("context"), Segment("source", record.fields["question"])
         return [Segment("source", context), question] if context else [question]
 
@@ -43,7 +43,7 @@ class QuestionAnswering(Task):
         where = f"{record.origin}:answers" if record.origin else "answers"
         answers = record.fields["answers"]
         if not answers:
-            raise DataError("a question without an answer", where=where)
+            raise DataError("the question has no answer", where=where)
         wrong = next((each for each in answers if not isinstance(each, str)), None)
         if wrong is not None:
             raise DataError(f"an answer is {type(wrong).__name__}, expected str", where=where)

@@ -1,4 +1,4 @@
-"""What a task is: the one definition of an example that every verb and every model family shares."""
+"""What a task is: one definition of an example, shared by every verb and every model family."""
 
 from __future__ import annotations
 
@@ -23,42 +23,41 @@ class Column:
 
 
 class Task(ABC):
-    """Record -> segments to learn or prompt to answer; answer -> prediction; how it is scored.
+    """Turns records into training segments and prompts, and answers into predictions; names the default metrics.
 
-    A task knows text only: token ids and control tokens are the layout's, and no task knows a model by name.
+    A task handles text only: the layout adds token ids and control tokens. No task knows a model by name.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]]
     families: ClassVar[tuple[Family, ...]]
-    """Families that learn it, the most fitting first."""
+    """Families that can be trained on it, the best suited first."""
     pretrain_only: ClassVar[tuple[Family, ...]] = ()
-    """Those of them that learn from it and cannot be asked it: a beginning to be fine-tuned on another task."""
+    """Of `families`, those that can only be pre-trained on it, to be fine-tuned on another task; they take no prompt."""
     metrics: ClassVar[tuple[str, ...]]
     """Default metrics, by registry name."""
     packed: ClassVar[bool] = False
-    """Documents are joined and cut into blocks of one length."""
+    """Documents are concatenated and cut into blocks of equal length."""
     labelled: ClassVar[bool] = False
-    """Answers are one of a closed set of labels."""
+    """Each answer is one of a closed set of labels."""
     answer_role: ClassVar[Role] = "target"
-    """The role in which a model answers."""
+    """The role of the segment that holds the answer."""
     instruction: ClassVar[str] = ""
-    """What a model that was given its weights elsewhere is told to do; see `data/layout.py` for which styles."""
+    """Default instruction for the prompt formats that use one (see `data/layout.py`)."""
 
     @property
     def takes_instruction(self) -> bool:
-        """Whether a record can be put with an instruction: a text to go on from and a conversation are put as they are."""
+        """Whether prompts may carry an instruction: plain text to continue and conversations are used verbatim."""
         return not self.packed and self.answer_role != "assistant"
 
     @property
     def promptable(self) -> tuple[Family, ...]:
-        """Families that can be asked it."""
+        """Families that can be prompted with it."""
         return tuple(family for family in self.families if family not in self.pretrain_only)
 
     def instruct(self, labels: Sequence[str] = (), instruction: str | None = None) -> str:
-        """The instruction, the task's own where None is given; for a labelled task with the labels to choose among, where
-        they are few."""
+        """The instruction text. None selects the task's own; up to `MAX_LISTED_LABELS` labels are listed after it."""
         text = self.instruction if instruction is None else instruction
         if not (self.labelled and text and 0 < len(labels) <= MAX_LISTED_LABELS):
             return text
@@ -66,37 +65,37 @@ class Task(ABC):
 
     @abstractmethod
     def segments(self, record: Record) -> list[Segment]:
-        """All that a model sees of the record in training, in order, with what is learned marked."""
+        """The training segments of a record, in order; `in_loss` marks the targets."""
 
     @abstractmethod
     def record_of(self, prompt: str) -> Mapping[str, Any]:
-        """The fields of a record that asks `prompt`, the bare text of `generate --prompt`."""
+        """The fields of a record whose prompt is this plain text, as `generate --prompt` gives it."""
 
     def prompt(self, record: Record) -> list[Segment]:
-        """What a model is asked: the segments before the answer. The fields of an answer, which a prompt lacks, are
-        empty: `segments` may look at them all the same."""
+        """The segments that are not in the loss. Fields that the record lacks, such as the answer's, are filled with
+        empty values, so that `segments` can read them."""
         empty = {column.name: column.kind() for column in self.columns}
         filled = replace(record, fields={**empty, **record.fields})
         return [segment for segment in self.segments(filled) if not segment.in_loss]
 
     def references(self, record: Record) -> tuple[str, ...]:
-        """Every right answer."""
+        """Every correct answer."""
         return tuple(segment.text for segment in self.segments(record) if segment.in_loss)
 
     def read(self, answer: str) -> str:
-        """The prediction in a model's answer."""
+        """Extract the prediction from a model's output."""
         return answer.strip()
 
     def prompt_columns(self) -> tuple[Column, ...]:
-        """The fields that a record needs to be asked (not learned or scored): those that a bare prompt fills."""
+        """The columns that inference needs (not training or scoring): the required ones that `record_of` fills."""
         requested = self.record_of("")
         return tuple(column for column in self.columns if column.required and column.name in requested)
 
     def _fields_text(self, columns: Sequence[Column] | None) -> str:
-        """The fields that a record has, and those that it may have."""
+        """Describe the required and the optional fields of a record."""
         needed = [column.name for column in (self.columns if columns is None else columns) if column.required]
         optional = [*(column.name for column in self.columns if not column.required), "id"]
-        return f"a record has {' and '.join(needed)}, and may have {' and '.join(optional)}"
+        return f"required fields: {', '.join(needed)}; optional: {', '.join(optional)}"
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         """Raise `DataError` naming the first field that is missing or of the wrong type."""
@@ -107,7 +106,7 @@ class Task(ABC):
                 if column.required:
                     raise MissingField(
                         column.name,
-                        f"the field {column.name!r} is missing; the record has {', '.join(record.fields) or 'none'}",
+                        f"the field {column.name!r} is missing; fields found: {', '.join(record.fields) or 'none'}",
                         where=where,
                         hint=self._fields_text(columns),
                     )

@@ -1,4 +1,4 @@
-"""Summarization: a document, its summary as target."""
+"""Summarization: a document and its summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmctl.types import Record, Segment
 
 
 class Summarization(Task):
-    """`{document, summary}`: the summary is learned given the document."""
+    """`{document, summary}`: the document is the source, the summary the target."""
 
     name = "summarization"
     columns = (Column("document"), Column("summary"))

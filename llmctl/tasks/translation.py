@@ -1,4 +1,4 @@
-"""Translation: a source text, its translation as target."""
+"""Translation: a source text and its translation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmctl.types import Record, Segment
 
 
 class Translation(Task):
-    """`{source, target}`: the target is learned given the source."""
+    """`{source, target}`: the model is trained to produce the target from the source."""
 
     name = "translation"
     columns = (Column("source"), Column("target"))

@@ -353,7 +353,7 @@ def test_a_file_is_not_overwritten_without_force(talk: Any, tmp_path: Path) -> N
         ("talk.txt", "Thou", ".jsonl"),
         ("missing.jsonl", None, "missing.jsonl"),
         ("empty.jsonl", "", "no records"),
-        ("cut.json", '{"messages": [', "cut off"),
+        ("cut.json", '{"messages": [', "truncated"),
         ("two.jsonl", '{"messages": [{"role": "user", "content": "a"}]}\n' * 2, "several"),
         ("role.jsonl", '{"messages": [{"role": "tool", "content": "a"}]}', "'tool'"),
         ("content.jsonl", '{"messages": [{"role": "user", "content": 1}]}', "int"),

@@ -95,4 +95,4 @@ def test_a_missing_field_is_told_with_the_fields_that_a_record_has(ran: Run, her
     (here / "bad.jsonl").write_text('{"body": "a"}\n', encoding="utf-8")
     code, told = ran(["eval", "--model", "lm", "--data", "bad.jsonl", "--metric", "perplexity"])
     assert code == 3
-    assert "a record has text, and may have id" in told
+    assert "required fields: text; optional: id" in told

@@ -53,11 +53,11 @@ FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--pr
         ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "cannot write --events"),
         (("train", "--resume", "nowhere"), 2, "not a run that can be resumed"),
         (("preprocess", "no\nsuch.jsonl", "--task", "lm", "--out", "out"), 2, "no\\nsuch.jsonl"),
-        ((*FILES, "twice.jsonl"), 3, "stands twice"),
+        ((*FILES, "twice.jsonl"), 3, "duplicate id"),
         ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
         ((*FILES, "one.jsonl", "--junit", "hyp.txt"), 2, "exists"),
-        ((*FILES, "one.jsonl", "--markdown", "-"), 2, "the output - has no name"),
-        ((*PREPROCESS[:-1], "-"), 2, "the output - has no name"),
+        ((*FILES, "one.jsonl", "--markdown", "-"), 2, "the output cannot be standard output (-)"),
+        ((*PREPROCESS[:-1], "-"), 2, "the output cannot be standard output (-)"),
     ],
 )
 def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...], code: int, said: str) -> None:
@@ -215,7 +215,7 @@ def test_a_hint_can_be_followed_as_it_stands(here: Path, inside: Inside, words: 
 
 def test_an_output_inside_an_input_folder_is_not_said_to_overwrite_it(here: Path, inside: Inside) -> None:
     error = inside("preprocess", ".", "--task", "lm", "--out", "x3", code=2)["error"]
-    assert "out: the output x3 lies inside the input .; name a place outside it" in error["message"].split("\n")
+    assert "out: the output x3 lies inside the input .; name an output outside it" in error["message"].split("\n")
 
 
 def test_the_last_line_of_eval_says_what_the_file_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

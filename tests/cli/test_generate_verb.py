@@ -290,8 +290,8 @@ def test_a_row_without_the_field_is_told_the_fields_and_no_option_that_generate_
     stdin(monkeypatch, '{"prompt": "hi"}\n')
     assert run(["generate", "--model", str(folders["lm"])]) == 3
     assert capsys.readouterr().err.splitlines() == [
-        "error: standard input:1:text: the field 'text' is missing; the record has prompt",
-        "  a record has text, and may have id",
+        "error: standard input:1:text: the field 'text' is missing; fields found: prompt",
+        "  required fields: text; optional: id",
     ]
 
 

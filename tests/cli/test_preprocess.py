@@ -319,7 +319,7 @@ FAULTS: list[tuple[str, dict[str, str | bytes], list[str], int, list[str]]] = [
         3,
         ["a.txt:7:1", "\\xe9", "--encoding"],
     ),
-    ("cut JSON", {"a.jsonl": GOOD[:-9]}, ["a.jsonl"], 3, ["a.jsonl:40", "looks cut off"]),
+    ("cut JSON", {"a.jsonl": GOOD[:-9]}, ["a.jsonl"], 3, ["a.jsonl:40", "looks truncated"]),
     (
         "field missing",
         {"a.jsonl": GOOD + '{"body": "x"}\n'},
@@ -328,7 +328,7 @@ FAULTS: list[tuple[str, dict[str, str | bytes], list[str], int, list[str]]] = [
         ["a.jsonl:41:text", "missing", "--columns"],
     ),
     ("wrong type", {"a.jsonl": GOOD + '{"text": 1}\n'}, ["a.jsonl"], 3, ["a.jsonl:41:text", "int", "expected str"]),
-    ("cut gzip", {"a.jsonl.gz": gzip.compress(GOOD.encode())[:-9]}, ["a.jsonl.gz"], 3, ["a.jsonl.gz", "cut off"]),
+    ("cut gzip", {"a.jsonl.gz": gzip.compress(GOOD.encode())[:-9]}, ["a.jsonl.gz"], 3, ["a.jsonl.gz", "truncated"]),
     (
         "one id, several contents",
         {"a.jsonl": rows(*({"id": "same", "text": f"{n}"} for n in range(9)))},

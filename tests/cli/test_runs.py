@@ -160,14 +160,14 @@ def test_a_record_edited_by_hand_does_not_hide_the_others(folder: Path, capsys: 
     assert rows["runs/good"]["status"] == "unreadable"
     assert rows["runs/stopped"]["status"] == "stopped"
     assert run(["runs", "show", "runs/good"]) == 5
-    assert "runs/good/run.json: is not what llmctl wrote" in capsys.readouterr().err
+    assert "runs/good/run.json: not written by llmctl, or edited since" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
         (["show"], "error: runs show needs exactly one run\n  see: llmctl runs list\n"),
-        (["show", "runs"], "error: runs is no run folder: it has no run.json\n  see: llmctl runs list\n"),
+        (["show", "runs"], "error: runs is not a run folder: it has no run.json\n  see: llmctl runs list\n"),
         (["compare", "runs/good"], "error: runs compare needs at least two runs\n  llmctl runs compare RUN RUN\n"),
         (["lst"], "error: no such folder: lst\n  did you mean 'list'?\n"),
     ],

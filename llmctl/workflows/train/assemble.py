@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from llmctl.data.batches import Blocks, Records
-from llmctl.data.corruption import DenoisingBlocks
 from llmctl.data.encode_prepared import encode_prepared
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, layout_for
+from llmctl.data.noising import DenoisingBlocks
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore

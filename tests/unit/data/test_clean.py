@@ -1,4 +1,4 @@
-"""Cleaning: what it changes, what it leaves, and that it takes time in proportion to the text."""
+"""Cleaning: what it changes, what it keeps, and that it takes linear time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_turns_of_a_conversation_are_cleaned_and_roles_are_not() -> None:
     assert cleaner.value([{"role": "User", "content": "A  B"}]) == [{"role": "User", "content": "a b"}]
 
 
-def test_the_short_way_for_ascii_changes_nothing() -> None:
+def test_the_fast_path_for_ascii_gives_the_same_text() -> None:
     pieces = ["a", "B", " ", "\n", "\t", "\r", "\x00", "\x1f", "\x7f", "\v"]
     for spec in (Clean(), Clean(lowercase=True), Clean(whitespace=False), Clean(control=False)):
         cleaner = Cleaner(spec)

@@ -1,4 +1,4 @@
-"""Encoding is exactly the tokenizer's, however it is done; the store gives back what went in."""
+"""Every method of encoding gives exactly the ids of the tokenizer; the store returns what was written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def same(encoder: TokenEncoder, texts: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_every_way_equals_the_tokenizer_itself(kind: str) -> None:
+def test_every_method_equals_the_tokenizer(kind: str) -> None:
     encoder = TokenEncoder(trained(kind), chunk_characters=5_000, batch_characters=9_000)
     # Twice: the second time pre-tokens are remembered.
     for _ in range(2):
@@ -69,7 +69,7 @@ def test_every_way_equals_the_tokenizer_itself(kind: str) -> None:
 
 
 @pytest.mark.parametrize("limit", ["most_words", "most_characters"])
-def test_what_is_remembered_is_bounded(limit: str) -> None:
+def test_the_pre_token_cache_is_bounded(limit: str) -> None:
     codes = trained("bpe")
     words = pretokens.Words(codes.tokenizer, **{limit: 50})
     encoder = TokenEncoder(codes, words=words)
@@ -78,7 +78,7 @@ def test_what_is_remembered_is_bounded(limit: str) -> None:
     assert 0 < words.known < 4_000
 
 
-def test_text_of_few_repeats_goes_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_with_few_repeats_bypasses_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = TokenEncoder(trained("bpe"))
     letters = str.maketrans("0123456789", "abcdefghij")
     texts = [f"x{number}y ".translate(letters) * 3 for number in range(0, 10**6, 31)]
@@ -89,27 +89,27 @@ def test_text_of_few_repeats_goes_to_the_tokenizer(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_pieces_lose_nothing_and_cut_between_pre_tokens(size: int) -> None:
+def test_pieces_are_complete_and_split_between_pre_tokens(size: int) -> None:
     splitter = pretokens.Splitter(pre_tokenizers.ByteLevel(add_prefix_space=False))
     texts = [*SONNETS[:3], *POEMS[:3], *ODD, "a  b ! c 's d"]
-    splitter.meet(texts)
+    splitter.add(texts)
     for text in texts:
         parts = list(pretokens.pieces(text, size))
         assert "".join(parts) == text
         assert [word for part in parts for word in splitter.split(part)] == splitter.split(text)
 
 
-def test_the_cut_is_the_tokenizers_own() -> None:
+def test_pre_tokens_equal_the_tokenizers() -> None:
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
     splitter = pretokens.Splitter(cut)
     every = [chr(code) for code in range(0x3100) if not 0xD800 <= code < 0xE000]
     texts = [*SONNETS, *POEMS, *ODD, *(f"a{each} {each}1{each}{each}! '{each}" for each in every)]
-    splitter.meet(texts)
+    splitter.add(texts)
     for text in texts:
         assert splitter.split(text) == [text[first:last] for _, (first, last) in cut.pre_tokenize_str(text)]
 
 
-def test_tokenizers_that_are_not_known_are_asked_for_everything() -> None:
+def test_other_tokenizers_encode_everything_themselves() -> None:
     vocabulary = {"[UNK]": 0, "the": 1, "and": 2, "thy": 3}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
@@ -129,7 +129,7 @@ def written(folder: Path, task: Task, rows: list[dict[str, str]], split: str = "
     return folder / "text" / f"{split}-00000.parquet"
 
 
-def test_documents_are_a_stream_of_their_own_tokens(tmp_path: Path) -> None:
+def test_documents_form_a_stream_with_bos_and_eos(tmp_path: Path) -> None:
     codes = trained("bpe")
     path = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:5]])
     total = encode_split(LanguageModeling(), path, TokenEncoder(codes), tmp_path / "tokens", "train").tokens
@@ -144,7 +144,7 @@ def test_documents_are_a_stream_of_their_own_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bos", [None, 2])
-def test_documents_share_one_token_where_there_is_one(tmp_path: Path, bos: int | None) -> None:
+def test_eos_alone_separates_documents_without_a_different_bos(tmp_path: Path, bos: int | None) -> None:
     known = trained("bpe")
     codes = Codes(known.tokenizer, bos, 2, 70_000)
     path = written(tmp_path, LanguageModeling(), [{"text": text} for text in POEMS[:3]])
@@ -156,7 +156,7 @@ def test_documents_share_one_token_where_there_is_one(tmp_path: Path, bos: int |
     assert store.record(1)[0].ids.tolist() == [*ids[1], 2]
 
 
-def test_segments_of_a_pair_are_bare(tmp_path: Path) -> None:
+def test_segments_of_a_pair_have_no_control_tokens(tmp_path: Path) -> None:
     codes = trained("bpe")
     rows = [dict(record.fields) for record in PAIRS]
     path = written(tmp_path, Translation(), [{"source": r["source"], "target": r["target"]} for r in rows])
@@ -170,7 +170,7 @@ def test_segments_of_a_pair_are_bare(tmp_path: Path) -> None:
         assert codes.tokenizer.decode(target.ids.tolist()) == rows[number]["target"]
 
 
-def test_labels_are_numbers_of_the_train_split(tmp_path: Path) -> None:
+def test_label_ids_come_from_the_train_split(tmp_path: Path) -> None:
     codes, task = trained("bpe"), Classification()
     path = written(tmp_path, task, [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}])
     encode_split(task, path, TokenEncoder(codes), tmp_path / "tokens", "train", labels=("bad", "good"))
@@ -180,7 +180,7 @@ def test_labels_are_numbers_of_the_train_split(tmp_path: Path) -> None:
         encode_split(task, path, TokenEncoder(codes), tmp_path / "again", "train", labels=("good",))
 
 
-def test_longer_records_leave_text_and_tokens(tmp_path: Path) -> None:
+def test_records_over_the_length_limit_leave_text_and_tokens(tmp_path: Path) -> None:
     codes, task = trained("byte"), Translation()
     rows = [{"source": "a" * n, "target": "b" * (9 - n)} for n in range(1, 9)]
     path = written(tmp_path, task, rows)
@@ -200,7 +200,7 @@ def test_an_empty_split_has_a_store(tmp_path: Path) -> None:
     assert (len(store), store.total_tokens) == (0, 0)
 
 
-def test_the_same_bytes_from_several_processes(tmp_path: Path) -> None:
+def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
     codes, task = trained("bpe"), LanguageModeling()
     path = written(tmp_path, task, [{"text": text} for text in SONNETS + POEMS], group_characters=10_000)
     alone = encode_split(task, path, TokenEncoder(codes), tmp_path / "one", "train")
@@ -220,7 +220,7 @@ def test_the_same_bytes_from_several_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("noticed", ["before", "within"])
-def test_the_end_of_one_of_several_processes_is_told(tmp_path: Path, noticed: str) -> None:
+def test_a_killed_worker_process_is_reported(tmp_path: Path, noticed: str) -> None:
     codes, task = trained("bpe"), LanguageModeling()
     path = written(tmp_path, task, [{"text": text} for text in SONNETS], group_characters=1_000)
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")

@@ -1,4 +1,4 @@
-"""What a model sees of a record: every token and its mark, in every style; what is cut; and that text stays text."""
+"""Token sequences of a record: every token and its loss mask in every prompt format, truncation, and text staying text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALTERNATING = (
     "{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
     "{% else %} {{ message.content }} {{ eos_token }}{% endif %}{% endfor %}"
 )
-"""As Mistral's: one message of the user after the other is an error, a blank stands before the end of an answer."""
+"""Like Mistral's: consecutive user messages are an error, a blank precedes the end of an answer."""
 
 
 def trained(kind: str, folder: Path) -> Any:
@@ -145,7 +145,7 @@ PAIR = [Segment("source", "明月"), Segment("source", "Who?"), Segment("target"
 # -- masks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_with_role_tokens_learns_the_assistant_and_the_end_of_its_turn(own: Any) -> None:
+def test_role_tokens_put_the_assistant_turn_and_its_end_in_the_loss(own: Any) -> None:
     assert shown(Layout(own, "decoder", "control"), TURNS) == [
         ("<|bos|><|system|>Be kind<|eos|><|user|>Hello<|eos|><|assistant|>", False),
         ("Thou art<|eos|>", True),
@@ -154,7 +154,7 @@ def test_a_conversation_with_role_tokens_learns_the_assistant_and_the_end_of_its
     ]
 
 
-def test_a_conversation_in_a_template_learns_the_same() -> None:
+def test_a_chat_template_puts_the_same_tokens_in_the_loss() -> None:
     assert shown(Layout(like_chatml(), "decoder", "template"), TURNS) == [
         ("<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n", False),
         ("Thou art<|im_end|>", True),
@@ -164,7 +164,7 @@ def test_a_conversation_in_a_template_learns_the_same() -> None:
     ]
 
 
-def test_a_conversation_in_plain_words_has_a_line_for_each_role() -> None:
+def test_a_plain_conversation_has_a_line_for_each_role() -> None:
     assert shown(Layout(like_gpt2(), "decoder", "plain"), TURNS) == [
         ("<|endoftext|>System:\nBe kind\n\nUser:\nHello\n\nAssistant:\n", False),
         ("Thou art<|endoftext|>", True),
@@ -189,8 +189,8 @@ def test_several_sources_and_one_answer(own: Any) -> None:
     ]
 
 
-def test_what_a_template_puts_before_its_end_is_learned_with_it() -> None:
-    """And sources that follow each other are one message: this template allows no other."""
+def test_whitespace_before_the_end_of_a_template_turn_is_in_the_loss() -> None:
+    """Consecutive sources form one message, because this template allows no other."""
     tokenizer = like_gpt2()
     tokenizer.chat_template = ALTERNATING
     layout = Layout(tokenizer, "decoder", "template")
@@ -202,7 +202,7 @@ def test_what_a_template_puts_before_its_end_is_learned_with_it() -> None:
 
 
 @pytest.mark.parametrize("make", [like_bert, like_t5])
-def test_sources_of_other_families_are_joined_by_what_the_tokenizer_has(make: Callable[[], Any], own: Any) -> None:
+def test_sources_of_other_families_are_joined_with_the_tokenizers_separator(make: Callable[[], Any], own: Any) -> None:
     assert own.decode(Layout(own, "encoder-decoder", "pair").prompt(PAIR[:2])) == "明月<|sep|>Who?<|eos|>"
     layout = Layout(make(), "encoder-decoder", "pair")
     sample = layout.sample(layout.tokens(PAIR))
@@ -214,7 +214,7 @@ def test_sources_of_other_families_are_joined_by_what_the_tokenizer_has(make: Ca
 
 @pytest.mark.parametrize("turns", [TURNS, [*TURNS, Segment("user", "Hello")], PAIR])
 @pytest.mark.parametrize("style", ["control", "template", "plain"])
-def test_a_model_is_asked_as_it_was_taught(own: Any, style: Any, turns: list[Segment]) -> None:
+def test_a_prompt_is_a_prefix_of_its_training_example(own: Any, style: Any, turns: list[Segment]) -> None:
     tokenizer = own if style == "control" else like_chatml() if style == "template" else like_gpt2()
     layout = Layout(tokenizer, "decoder", style, instruction="Answer.")
     answered = next(number for number in reversed(range(len(turns))) if turns[number].in_loss)
@@ -226,7 +226,7 @@ def test_a_model_is_asked_as_it_was_taught(own: Any, style: Any, turns: list[Seg
 
 
 @pytest.mark.parametrize("style", ["control", "plain"])
-def test_other_tools_ask_the_same_by_the_template(own: Any, style: Any, tmp_path: Path) -> None:
+def test_the_chat_template_gives_other_tools_the_same_prompt(own: Any, style: Any, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = own if style == "control" else like_gpt2()
@@ -237,11 +237,11 @@ def test_other_tools_ask_the_same_by_the_template(own: Any, style: Any, tmp_path
     tokenizers.add_chat_template(tmp_path, template)
     other = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": turn.role, "content": turn.text} for turn in TURNS]
-    asked = other.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
-    assert tuple(asked) == layout.prompt(TURNS[:-1])
-    told = other.apply_chat_template(messages, return_dict=True)["input_ids"]
-    assert told == layout.sample(layout.tokens(TURNS)).input_ids.tolist()
-    # Fine-tuned from that folder, by its template, the same is learned.
+    prompt = other.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert tuple(prompt) == layout.prompt(TURNS[:-1])
+    full = other.apply_chat_template(messages, return_dict=True)["input_ids"]
+    assert full == layout.sample(layout.tokens(TURNS)).input_ids.tolist()
+    # Fine-tuning from that folder, with its template, puts the same tokens in the loss.
     again = tokenizers.load_tokenizer(tmp_path)
     assert prompt_format_for("decoder", again, packed=False) == "template"
     assert shown(Layout(again, "decoder", "template"), TURNS) == shown(layout, TURNS)
@@ -255,7 +255,7 @@ def cut(layout: Layout, segments: list[Segment]) -> tuple[Sample, str]:
     return layout.sample(parts), layout.loss(parts)
 
 
-def test_the_longest_text_loses_its_end_and_the_answer_nothing(own: Any) -> None:
+def test_the_longest_text_is_truncated_and_the_answer_is_not(own: Any) -> None:
     segments = [Segment("source", "x" * 50), Segment("source", "who"), Segment("target", "yes", in_loss=True)]
     layout = Layout(own, "decoder", "control", context=20)
     sample, lost = cut(layout, segments)
@@ -269,31 +269,31 @@ def test_the_longest_text_loses_its_end_and_the_answer_nothing(own: Any) -> None
     assert own.decode(sample.input_ids).endswith("<|sep|>who<|eos|>")
 
 
-def test_an_answer_that_is_cut_is_said_to_be_and_its_end_is_not_learned(own: Any) -> None:
+def test_a_truncated_answer_is_reported_and_has_no_eos_in_the_loss(own: Any) -> None:
     segments = [Segment("source", "who"), Segment("target", "x" * 50, in_loss=True)]
     for family, style in (("decoder", "control"), ("encoder-decoder", "pair")):
         sample, lost = cut(Layout(own, family, style, context=16), segments)  # type: ignore[arg-type]
         assert lost == "answer"
-        said = sample.input_ids[sample.loss_mask] if family == "decoder" else sample.target_ids
-        assert 10 < len(said) <= 16
-        assert set(own.decode(said)) == {"x"}
+        target = sample.input_ids[sample.loss_mask] if family == "decoder" else sample.target_ids
+        assert 10 < len(target) <= 16
+        assert set(own.decode(target)) == {"x"}
 
 
-def test_a_conversation_keeps_its_beginning_whole_when_learned_and_its_end_when_asked(own: Any) -> None:
+def test_a_conversation_keeps_its_start_in_training_and_its_end_in_a_prompt(own: Any) -> None:
     layout = Layout(own, "decoder", "control")
     one = len(layout.sample(layout.tokens(TURNS[:3])).input_ids)
     short = Layout(own, "decoder", "control", context=one + 2)
     assert shown(short, TURNS) == shown(layout, TURNS[:3])
     assert short.loss(short.tokens(TURNS)) == "answer"
-    asked = [*TURNS, Segment("user", "Hello")]
-    kept = own.decode(short.prompt(asked, room=1))
+    conversation = [*TURNS, Segment("user", "Hello")]
+    kept = own.decode(short.prompt(conversation, room=1))
     assert kept == "<|bos|><|system|>Be kind<|eos|><|user|>Hello<|eos|><|assistant|>"
     whole = Layout(own, "decoder", "control", context=300)
     assert whole.loss(whole.tokens(TURNS)) == "nothing"
-    assert whole.prompt(asked) == layout.prompt(asked)
+    assert whole.prompt(conversation) == layout.prompt(conversation)
 
 
-def test_a_prompt_that_is_cut_leaves_room_for_an_answer(own: Any) -> None:
+def test_a_truncated_prompt_leaves_room_for_an_answer(own: Any) -> None:
     layout = Layout(own, "decoder", "control", context=32)
     long = [Segment("source", "x" * 200)]
     assert len(layout.prompt(long)) == 24
@@ -346,7 +346,7 @@ def test_no_text_becomes_a_control_token_in_any_task_and_family(kind: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["t5", "words", "chatml"])
-def test_what_is_stored_is_what_is_asked(kind: str) -> None:
+def test_stored_tokens_equal_those_of_a_prompt(kind: str) -> None:
     """The two ways of encoding agree where a control token had to be kept out."""
     tokenizer = GIVEN[kind]()
     layout = Layout(tokenizer, "encoder-decoder", "pair")
@@ -357,7 +357,7 @@ def test_what_is_stored_is_what_is_asked(kind: str) -> None:
 
 
 @pytest.mark.parametrize("make", [like_t5, like_bert, like_words])
-def test_text_outside_of_the_vocabulary_is_kept_as_unknown(make: Callable[[], Any]) -> None:
+def test_text_outside_the_vocabulary_becomes_unknown_tokens(make: Callable[[], Any]) -> None:
     given = make()
     layout = Layout(given, "encoder-decoder", "pair")
     for text in ("龘", "a 龘", "龘 a 龘龘"):
@@ -365,7 +365,7 @@ def test_text_outside_of_the_vocabulary_is_kept_as_unknown(make: Callable[[], An
         assert given.unk_token_id in layout.encode(text)
 
 
-def test_families_are_those_of_the_layouts() -> None:
+def test_every_family_has_a_layout() -> None:
     for entry in registry.entries("tasks"):
         task = registry.load("tasks", entry.name)
         known: set[Family] = {"decoder", "encoder-decoder", "encoder"}
@@ -383,5 +383,5 @@ def test_families_are_those_of_the_layouts() -> None:
 def test_a_chat_template_without_end_is_stopped(template: str) -> None:
     backend = Tokenizer(models.WordLevel({"<eos>": 0, "a": 1}, unk_token="a"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", chat_template=template)
-    with pytest.raises(IntegrityError, match="the chat template of the model"):
+    with pytest.raises(IntegrityError, match="the model's chat template"):
         Layout(tokenizer, "decoder", "template").prompt([Segment("user", "a")])

@@ -1,4 +1,4 @@
-"""Records from every format, and every fault of a file with its place and its words."""
+"""Records from every format, and the location and wording of every file error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str, content:
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
-def test_where_blocks_end_does_not_matter(tmp_path: Path, block: int, name: str) -> None:
+def test_records_do_not_depend_on_block_boundaries(tmp_path: Path, block: int, name: str) -> None:
     content = {"a.jsonl": JSONL.replace("\n", "\r\n"), "a.json": json.dumps(ROWS), "a.csv": CSV}[name]
     assert texts(put(tmp_path / name, content), limits=Limits(block_bytes=block)) == ["one", "zwei, ü", "三"]
 
@@ -109,7 +109,7 @@ def test_origins_are_file_and_line(tmp_path: Path) -> None:
     assert [record.origin for record in read_records([str(path)])] == [f"{path}:1", f"{path}:4"]
 
 
-def test_ids_are_kept_or_made_from_content(tmp_path: Path) -> None:
+def test_ids_are_kept_or_derived_from_content(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", '{"id": 7, "text": "a"}\n{"text": "b"}\n{"text": "b"}\n')
     ids = [record.id for record in read_records([str(path)])]
     assert ids[0] == "7"
@@ -128,7 +128,7 @@ def test_big_integers_are_exact(tmp_path: Path) -> None:
     assert record.fields["n"] == 123456789012345678901234567890
 
 
-def test_folders_and_globs_are_sorted_and_skip_what_is_hidden(tmp_path: Path) -> None:
+def test_folders_and_globs_are_sorted_and_skip_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "b" / "c").mkdir(parents=True)
     (tmp_path / ".git").mkdir()
     for name in ("z.txt", "b/a.txt", "b/c/a.jsonl.gz", ".hidden.txt", ".git/a.txt", "b/notes.md"):
@@ -147,7 +147,7 @@ def test_standard_input_is_json_lines_or_text(monkeypatch: pytest.MonkeyPatch, p
     assert texts("-") == expected
 
 
-def test_a_path_wins_over_the_name_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_takes_precedence_over_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(texts("sonnets")) == 154
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sonnets").mkdir()
@@ -171,27 +171,32 @@ FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
     ("latin.json", b'[\n{"text": "\xe9"}]', DataError, ["latin.json:2:11", "\\xe9"]),
     ("wide.txt", "text".encode("utf-16"), DataError, ["wide.txt:1:1", "\\xff", "iconv -f utf-16 "]),
     ("wide.txt", ("text" * 9).encode("utf-16-le"), DataError, ["wide.txt:1:2", "\\x00", "iconv -f utf-16le "]),
-    ("cut.jsonl", '{"text": "a"}\n{"text": "b', DataError, ["cut.jsonl:2", "looks cut off"]),
-    ("cut.jsonl", '{"text": "a"}\n{"text": "b"\n\n', DataError, ["cut.jsonl:2", "looks cut off"]),
-    ("cut.json", '[{"text": "a"},\n{"text": "b', DataError, ["cut.json:2", "looks cut off"]),
-    ("cut.json", '[{"text": "a"},', DataError, ["cut.json:1", "looks cut off"]),
-    ("cut.csv", 'text\n"a\nb\n', DataError, ["cut.csv:2", "looks cut off"]),
+    ("cut.jsonl", '{"text": "a"}\n{"text": "b', DataError, ["cut.jsonl:2", "looks truncated"]),
+    ("cut.jsonl", '{"text": "a"}\n{"text": "b"\n\n', DataError, ["cut.jsonl:2", "looks truncated"]),
+    ("cut.json", '[{"text": "a"},\n{"text": "b', DataError, ["cut.json:2", "looks truncated"]),
+    ("cut.json", '[{"text": "a"},', DataError, ["cut.json:1", "looks truncated"]),
+    ("cut.csv", 'text\n"a\nb\n', DataError, ["cut.csv:2", "looks truncated"]),
     ("bad.jsonl", '{"text": }\n{"text": "b"}\n', DataError, ["bad.jsonl:1", "not valid JSON", "column 10"]),
     ("bad.json", '[{"text": "a"}\n{"text": "b"}]', DataError, ["bad.json:2", "expected , or ]"]),
     ("deep.jsonl", '{"text": ' + "[" * 100_000 + "\n", DataError, ["deep.jsonl:1", "nested too deep"]),
     ("deep.json", "[" * 100_000, DataError, ["deep.json:1", "nested too deep"]),
     ("nan.jsonl", '{"text": "a", "n": NaN}\n', DataError, ["nan.jsonl:1", "NaN"]),
-    ("twice.jsonl", '{"text": "a"}\n{"text": "a", "text": "b"}\n', DataError, ["twice.jsonl:2", "'text' stands twice"]),
+    (
+        "twice.jsonl",
+        '{"text": "a"}\n{"text": "a", "text": "b"}\n',
+        DataError,
+        ["twice.jsonl:2", "duplicate key 'text'"],
+    ),
     ("huge.jsonl", '{"text": "a", "n": ' + "9" * 5000 + "}\n", DataError, ["huge.jsonl:1", "digits"]),
     ("half.jsonl", '{"text": "ok"}\n{"text": "\\ud83d"}\n', DataError, ["half.jsonl:2", "lone surrogate", "ud83d"]),
     ("list.jsonl", "[1]\n", DataError, ["list.jsonl:1", "list", "object"]),
-    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "a record has text"]),
+    ("none.jsonl", '{"body": "a"}\n', DataError, ["none.jsonl:1:text", "missing", "body", "required fields: text"]),
     ("type.jsonl", '{"text": "a"}\n{"text": 5}\n', DataError, ["type.jsonl:2:text", "int", "expected str"]),
     ("short.csv", "text,n\na,1\nb\n", DataError, ["short.csv:3", "1 cells", "2"]),
-    ("twice.csv", "text,text\na,b\n", DataError, ["'text' stands twice"]),
+    ("twice.csv", "text,text\na,b\n", DataError, ["duplicate column 'text'"]),
     ("quote.csv", 'text\n"a"b\n', DataError, ["quote.csv:2", "not valid CSV"]),
-    ("cut.jsonl.gz", gzip.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.gz", "cut off"]),
-    ("cut.jsonl.zst", zstandard.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.zst", "cut off"]),
+    ("cut.jsonl.gz", gzip.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.gz", "truncated"]),
+    ("cut.jsonl.zst", zstandard.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.zst", "truncated"]),
     ("not.txt.gz", b"not gzip", DataError, ["not.txt.gz", ".gz"]),
     ("not.txt.zst", b"not zstandard", DataError, ["not.txt.zst", ".zst"]),
     ("cut.parquet", as_parquet()[:-20], DataError, ["cut.parquet", "Parquet"]),
@@ -200,17 +205,17 @@ FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "kind", "words"), FAULTS, ids=lambda value: str(value)[:20])
-def test_faults_say_where_and_what(
+def test_errors_show_where_and_what(
     tmp_path: Path, name: str, content: str | bytes, kind: type[LlmctlError], words: list[str]
 ) -> None:
     with pytest.raises(kind) as caught:
         texts(put(tmp_path / name, content))
-    told = f"{caught.value} {caught.value.hint}"
-    assert [word for word in words if word not in told] == [], told
+    shown = f"{caught.value} {caught.value.hint}"
+    assert [word for word in words if word not in shown] == [], shown
 
 
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("zst", zstandard.compress)])
-def test_a_file_that_unpacks_without_measure_is_refused(tmp_path: Path, ending: str, pack: Any) -> None:
+def test_a_decompression_bomb_is_refused(tmp_path: Path, ending: str, pack: Any) -> None:
     even = put(tmp_path / f"b.jsonl.{ending}", pack(JSONL.encode() * 20_000))
     assert len(texts(even)) == 60_000
     path = put(tmp_path / f"a.jsonl.{ending}", pack(b" " * (4 << 20)))
@@ -220,12 +225,12 @@ def test_a_file_that_unpacks_without_measure_is_refused(tmp_path: Path, ending: 
 
 def test_a_parquet_file_of_another_schema_names_file_and_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet:1:text.*'text' is missing; the record has body"):
+    with pytest.raises(DataError, match=r"a\.parquet:1:text.*'text' is missing; fields found: body"):
         texts(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
-def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path: Path, name: str) -> None:
+def test_an_endless_line_is_refused_in_bounded_memory(tmp_path: Path, name: str) -> None:
     path = put(tmp_path / name, '[{"text": "' + "x" * (4 << 20))
     with pytest.raises(EnvironmentFault, match="longer than"):
         texts(path, limits=Limits(record_characters=1 << 20))
@@ -262,7 +267,7 @@ def test_aligned_files(tmp_path: Path) -> None:
         ("c", "丙"),
     ]
     put(right, "甲\n")
-    with pytest.raises(DataError, match=r"a\.en has 3 lines, .*a\.zh has 1: "):
+    with pytest.raises(DataError, match=r"a\.en has 3 lines, .*a\.zh has 1; "):
         list(scan(find_sources([], left, right), ReadContext()))
     with pytest.raises(UsageError, match="--target-file is missing"):
         find_sources([], left, None)
@@ -273,22 +278,20 @@ def test_aligned_files(tmp_path: Path) -> None:
     [
         ("sonets", ["sonets", "did you mean 'sonnets'?"]),
         ("nothing-like-it-at-all", ["llmctl list datasets"]),
-        ("*.nothing", ["nothing matches"]),
-        (".", ["holds no file", ".jsonl"]),
+        ("*.nothing", ["no file with a known format matches *.nothing"]),
+        (".", ["no file in the folder .", ".jsonl"]),
     ],
 )
-def test_inputs_that_are_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, words: list[str]
-) -> None:
+def test_missing_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, words: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
         find_sources([word])
-    told = f"{caught.value} {caught.value.hint}"
-    assert [each for each in words if each not in told] == [], told
+    shown = f"{caught.value} {caught.value.hint}"
+    assert [each for each in words if each not in shown] == [], shown
 
 
-def test_a_text_file_is_no_record_of_several_fields(tmp_path: Path) -> None:
+def test_a_text_file_cannot_hold_records_of_several_fields(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="plain text"):
         texts(put(tmp_path / "a.txt", "a"), fields_of=None)
-    with pytest.raises(UsageError, match="not known by its ending"):
+    with pytest.raises(UsageError, match="not that of a known format"):
         texts(put(tmp_path / "a.doc", "a"))

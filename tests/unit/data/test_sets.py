@@ -1,4 +1,4 @@
-"""The data sets that ship inside the package are what their specs say, and fit to be shown to a person."""
+"""The included data sets match their specs and are fit to read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETS = {each.name: each for each in vars(spec).values() if isinstance(each, Data
 FOLDER = Path(spec.__file__).parent
 KILOBYTE = 1000
 
-# The columns of each task as users are told them; not taken from the tasks, two of which come later.
+# The documented columns of each task; deliberately not taken from the task classes.
 COLUMNS: dict[str, dict[str, type]] = {
     "language-modeling": {"text": str},
     "translation": {"source": str, "target": str},
@@ -65,7 +65,7 @@ def han_share(text: str) -> float:
     return sum("\u4e00" <= character <= "\u9fff" for character in letters) / max(len(letters), 1)
 
 
-def test_the_catalog_lists_sets_that_are_there() -> None:
+def test_every_set_of_the_catalog_exists() -> None:
     for row in catalog.ROWS["datasets"]:
         part = registry.load("datasets", row.name)
         assert part is SETS[row.name]
@@ -79,7 +79,7 @@ def test_describing_the_sets_imports_nothing_heavy() -> None:
 
 
 @every_set
-def test_the_file_holds_as_many_records_as_the_spec_says(name: str) -> None:
+def test_the_spec_gives_the_number_of_records(name: str) -> None:
     assert len(records(name)) == SETS[name].records
 
 
@@ -95,7 +95,7 @@ def test_records_have_the_columns_of_the_task_and_none_is_empty(name: str) -> No
 
 
 @pytest.mark.parametrize("name", [row.name for row in catalog.ROWS["datasets"]])
-def test_the_task_itself_accepts_every_record(name: str) -> None:
+def test_the_task_accepts_every_record(name: str) -> None:
     from llmctl.types import Record
 
     task = registry.load("tasks", SETS[name].task)()
@@ -124,7 +124,7 @@ def test_text_is_composed_and_free_of_control_characters(name: str) -> None:
 
 
 @every_set
-def test_a_file_is_small_and_bears_no_time_and_no_name(name: str) -> None:
+def test_a_file_is_small_and_has_no_time_or_name_in_its_header(name: str) -> None:
     with SETS[name].path() as path:
         head = path.read_bytes()[:10]
         assert path.stat().st_size < 200 * KILOBYTE
@@ -156,7 +156,7 @@ def test_the_notice_names_the_set_its_owner_and_its_licence(name: str) -> None:
         ("The above copyright notice and this permission notice shall be included", {"udhr-en-zh", "reviews"}),
     ],
 )
-def test_licences_that_ask_to_be_reproduced_are(words: str, sets: set[str]) -> None:
+def test_the_notice_reproduces_licences_that_require_it(words: str, sets: set[str]) -> None:
     assert sets <= SETS.keys()
     assert words in " ".join((FOLDER / "NOTICE").read_text(encoding="utf-8").split())
 

@@ -1,4 +1,4 @@
-"""A record's split is its content's alone."""
+"""A record's split depends on its content alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_another_validation_fraction_moves_nothing_into_or_out_of_test() -> None
     assert [split_of(d, one) == "test" for d in digests] == [split_of(d, other) == "test" for d in digests]
 
 
-def test_the_hash_is_of_the_task_columns_alone() -> None:
+def test_the_hash_covers_only_the_task_columns() -> None:
     assert content_hash({"text": "a", "id": 1}, ["text"]) == content_hash({"text": "a", "id": 2}, ["text"])
     two = ["source", "target"]
     assert content_hash({"source": "ab", "target": "c"}, two) != content_hash({"source": "a", "target": "bc"}, two)
@@ -61,7 +61,7 @@ def test_reasons() -> None:
     assert reasons == ["empty", "too_short", "kept", "duplicate", "kept"]
 
 
-def test_duplicates_stay_when_asked() -> None:
+def test_duplicates_stay_if_deduplication_is_off() -> None:
     chosen = record_filter(dedup=Dedup(exact=False))
     assert all(isinstance(chosen.apply(Record("x", {"text": "a"}, "f:1")), KeptRecord) for _ in range(2))
 
@@ -74,7 +74,7 @@ def test_one_id_for_different_content() -> None:
         chosen.apply(Record("x", {"text": "b"}, "f:3"))
 
 
-def test_labels_are_not_cleaned_as_text() -> None:
+def test_labels_are_not_cleaned() -> None:
     chosen = RecordFilter(Classification(), ["text", "label"], Clean(lowercase=True), Dedup(), Splits())
     found = chosen.apply(Record("", {"text": "Good", "label": " Very  GOOD "}, "f:1"))
     assert isinstance(found, KeptRecord)
@@ -82,7 +82,7 @@ def test_labels_are_not_cleaned_as_text() -> None:
     assert found.label == "Very  GOOD"
 
 
-def test_a_conversation_keeps_role_and_content_alone() -> None:
+def test_a_conversation_keeps_only_role_and_content() -> None:
     chosen = RecordFilter(Chat(), ["messages"], Clean(), Dedup(), Splits())
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": "a  b", "name": "me"}]
     found = chosen.apply(Record("", {"messages": turns}, "f:1"))

@@ -1,4 +1,4 @@
-"""Tokenizers trained here: round trip, ids of control tokens, the same every time, opened by transformers."""
+"""Trained tokenizers: round trip, ids of control tokens, determinism, opening with transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def trained(kind: str, texts: list[str] = CORPUS, size: int = 6000) -> Any:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_what_was_learned_from_decodes_to_itself(kind: str) -> None:
+def test_the_training_text_decodes_to_itself(kind: str) -> None:
     tokenizer = trained(kind, size=10_000)
     for text in CORPUS[::20]:
         assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
@@ -102,7 +102,7 @@ def test_a_vocabulary_smaller_than_the_alphabet(kind: str, size: int, numbers: t
     assert all(number in str(caught.value) for number in ("vocab_size", *numbers))
 
 
-def test_the_sample_is_bounded_even_and_always_the_same() -> None:
+def test_the_training_sample_is_bounded_even_and_deterministic() -> None:
     texts = [f"{number} " * 50 for number in range(1000)]
     total = sum(map(len, texts))
     chosen = list(tokenizers.sample(texts, total, total // 10))
@@ -122,7 +122,7 @@ def made(folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def test_a_given_tokenizer_is_copied_and_opens(tmp_path: Path) -> None:
+def test_an_imported_tokenizer_is_copied_and_opens(tmp_path: Path) -> None:
     folder = made(tmp_path / "prepared" / "tokenizer")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "weights.bin").write_text("not a tokenizer's")
@@ -134,22 +134,24 @@ def test_a_given_tokenizer_is_copied_and_opens(tmp_path: Path) -> None:
     assert tokenizers.load_tokenizer(tmp_path / "copy").chat_template == "{{ messages }}"
 
 
-def test_a_missing_pad_token_is_the_end_of_text_and_said(tmp_path: Path) -> None:
+def test_a_missing_pad_token_is_replaced_by_eos_and_reported(tmp_path: Path) -> None:
     folder = made(tmp_path / "t", pad_token=None)
-    assert files.settings_of(folder)[1] == ["the tokenizer has no pad_token: its eos_token <|eos|> pads, always masked"]
+    assert files.settings_of(folder)[1] == [
+        "the tokenizer has no pad_token: eos_token <|eos|> is used as padding, always masked"
+    ]
     tokenizers.import_tokenizer(folder, tmp_path / "copy")
     assert tokenizers.load_tokenizer(tmp_path / "copy").pad_token_id == 2
 
 
-def test_a_tokenizer_of_an_encoder_ends_texts_with_its_separator(tmp_path: Path) -> None:
+def test_an_encoder_tokenizer_ends_texts_with_its_separator(tmp_path: Path) -> None:
     folder = made(tmp_path / "t", eos_token=None, bos_token=None, cls_token="<|bos|>")
     tokenizers.import_tokenizer(folder, tmp_path / "copy")
     known = open_codes(tmp_path / "copy")
     assert (known.bos, known.eos) == (1, 4)
 
 
-def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no token that ends a text"):
+def test_a_tokenizer_without_an_end_of_text_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no end-of-text token"):
         files.settings_of(made(tmp_path / "t", eos_token=None, sep_token=None))
 
 
@@ -161,14 +163,14 @@ def test_a_tokenizer_that_would_run_code_is_refused(tmp_path: Path) -> None:
         files.find_tokenizer(tmp_path / "b")
     (tmp_path / "secret").write_text("{}")
     (made(tmp_path / "c") / "added_tokens.json").symlink_to(tmp_path / "secret")
-    with pytest.raises(IntegrityError, match="leads out"):
+    with pytest.raises(IntegrityError, match="leaves the folder"):
         files.find_tokenizer(tmp_path / "c")
 
 
-def test_no_tokenizer_there(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         files.find_tokenizer(tmp_path / "no")
-    with pytest.raises(UsageError, match="holds no tokenizer"):
+    with pytest.raises(UsageError, match="no tokenizer in"):
         files.find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')

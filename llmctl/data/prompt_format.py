@@ -1,4 +1,4 @@
-"""What stands around the texts of a decoder's sequence: control tokens, a chat template, or plain words."""
+"""How a decoder's prompt is formatted: the control tokens, chat template or plain text around its segments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmctl.types import Role
 PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
 Ids = NDArray[np.int64]
 SegmentKinds = tuple[tuple[Role, bool], ...]
-"""The role of each text, and whether it is learned."""
+"""The role of each segment, and whether it is in the loss."""
 
 NO_IDS: Final[Ids] = np.empty(0, np.int64)
 BLANK_LINE: Final = "\n\n"
@@ -39,17 +39,17 @@ CHAT_TEMPLATES: Final[Mapping[str, str]] = {
         "{% if add_generation_prompt %}{{ '\\n\\nAssistant:\\n' }}{% endif %}"
     ),
 }
-"""Conversations in the styles that are llmctl's own, as a template that other tools render."""
+"""llmctl's own conversation formats as chat templates that other tools can render."""
 
 TEMPLATE_SECONDS: Final = 0.5
-"""Processor time that a chat template, a program of somebody else's, may take."""
+"""CPU time limit for rendering a chat template, which is third-party code."""
 
 _MARK: Final = "\ue000{}\ue001"
 """A private-use placeholder for a message's content while the chat template is rendered."""
 
 
-class ChatFrame(NamedTuple):
-    """What stands around N texts: `before` (N) each, `ends` (N) each and learned with it, `after` the last."""
+class Delimiters(NamedTuple):
+    """The tokens around N segments: `before` each (N), `ends` of each (N, in the loss with it), `after` the last."""
 
     before: tuple[Ids, ...]
     ends: tuple[Ids, ...]
@@ -57,7 +57,7 @@ class ChatFrame(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens of all of it."""
+        """Total number of delimiter tokens."""
         return sum(map(len, self.before)) + sum(map(len, self.ends)) + len(self.after)
 
 
@@ -65,23 +65,23 @@ def is_chat(roles: Iterable[Role]) -> bool:
     return any(role in CHAT_ROLES for role in roles)
 
 
-class ChatFrames:
-    """Frames of one tokenizer and style, each made once."""
+class PromptFormatter:
+    """Finds the delimiters of one tokenizer and prompt format, and caches them."""
 
     def __init__(
         self, tokenizer: Any, prompt_format: PromptFormat, instruction: str, encode: Callable[[str], list[int]]
     ) -> None:
-        """`encode`: plain text to ids, none of them a control token."""
+        """`encode` maps plain text to ids and never produces a control token."""
         self.tokenizer, self.prompt_format, self.instruction = tokenizer, prompt_format, instruction
         self._backend, self._encode = tokenizer.backend_tokenizer, encode
-        self._made: dict[tuple[SegmentKinds, bool], ChatFrame] = {}
+        self._cache: dict[tuple[SegmentKinds, bool], Delimiters] = {}
 
-    def of(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
-        """The frame of texts in these roles; `add_generation_prompt` ends it where the answer begins."""
-        found = self._made.get((parts, add_generation_prompt))
+    def delimiters(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
+        """The delimiters of segments of these kinds; with `add_generation_prompt` up to where the answer begins."""
+        found = self._cache.get((parts, add_generation_prompt))
         if found is None:
             make = {"document": self._document, "control": self._control, "template": self._template}
-            found = self._made[parts, add_generation_prompt] = make.get(self.prompt_format, self._plain)(
+            found = self._cache[parts, add_generation_prompt] = make.get(self.prompt_format, self._plain)(
                 parts, add_generation_prompt
             )
         return found
@@ -94,7 +94,7 @@ class ChatFrames:
         if token is None:
             token = self.tokenizer.sep_token_id
         if token is None:
-            raise IntegrityError("the tokenizer has no token that ends a text", hint="give one with an eos_token")
+            raise IntegrityError("the tokenizer has no end-of-text token", hint="use one with an eos_token")
         return token
 
     @property
@@ -104,14 +104,14 @@ class ChatFrames:
 
     @functools.cached_property
     def separator(self) -> int:
-        """What stands between two texts of one source: <|sep|>, or the tokenizer's own, or what ends a text."""
+        """The token between two texts of one source: <|sep|>, else the tokenizer's sep_token, else its eos_token."""
         own: int | None = self._backend.token_to_id("<|sep|>")
         named: int | None = self.tokenizer.sep_token_id
         return own if own is not None else named if named is not None else self.eos
 
     @functools.cached_property
     def answer_end(self) -> Ids:
-        """What ends an answer and is learned with it."""
+        """The tokens that end an answer; they are in the loss."""
         return self._template_end[1] if self.prompt_format == "template" else np.array([self.eos])
 
     def _id(self, token: str) -> int:
@@ -122,11 +122,11 @@ class ChatFrames:
             )
         return found
 
-    # -- styles -----------------------------------------------------------------------------------------------
+    # -- formats ----------------------------------------------------------------------------------------------
 
-    def _document(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
+    def _document(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
         last = len(parts) - 1
-        return ChatFrame(
+        return Delimiters(
             tuple(_ids(*([self.opening] if number == 0 else [])) for number in range(len(parts))),
             tuple(
                 _ids(*([self.eos] if number == last and not add_generation_prompt else []))
@@ -135,7 +135,7 @@ class ChatFrames:
             NO_IDS,
         )
 
-    def _control(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
+    def _control(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
         chat = is_chat(role for role, _ in parts)
         before, ends = [], []
         for number, (role, in_loss) in enumerate(parts):
@@ -144,27 +144,27 @@ class ChatFrames:
             before.append(_ids(*opening, *mark))
             ends.append(_ids(*([self.eos] if chat or in_loss else [])))
         after = [self._id("<|assistant|>" if chat else "<|sep|>")] if add_generation_prompt else []
-        return ChatFrame(tuple(before), tuple(ends), _ids(*after))
+        return Delimiters(tuple(before), tuple(ends), _ids(*after))
 
-    def _plain(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
+    def _plain(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
         if is_chat(role for role, _ in parts):
             return self._plain_chat(parts, add_generation_prompt)
-        # What shall be done stands nearest to the answer: a model that was not told to obey goes on from there.
+        # The instruction comes last, next to the answer: a model without instruction tuning continues from there.
         answer = BLANK_LINE + self.instruction + BLANK_LINE if self.instruction else BLANK_LINE
         before, ends = [], []
         for number, (_, in_loss) in enumerate(parts):
             between = answer if in_loss else BLANK_LINE if number else ""
             before.append(_ids(*([self.opening] if number == 0 else []), *self._encode(between)))
             ends.append(_ids(*([self.eos] if in_loss else [])))
-        return ChatFrame(tuple(before), tuple(ends), _ids(*(self._encode(answer) if add_generation_prompt else [])))
+        return Delimiters(tuple(before), tuple(ends), _ids(*(self._encode(answer) if add_generation_prompt else [])))
 
-    def _plain_chat(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
+    def _plain_chat(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
         before, ends = [], []
         for number, (role, _) in enumerate(parts):
             heading = self._encode(("" if number == 0 else BLANK_LINE) + f"{role.capitalize()}:\n")
             before.append(_ids(*([self.opening] if number == 0 else []), *heading))
             ends.append(_ids(*([self.eos] if role == "assistant" else [])))
-        return ChatFrame(
+        return Delimiters(
             tuple(before),
             tuple(ends),
             _ids(*(self._encode(f"{BLANK_LINE}Assistant:\n") if add_generation_prompt else [])),
@@ -172,16 +172,16 @@ class ChatFrames:
 
     # -- chat templates ---------------------------------------------------------------------------------------
 
-    def _template(self, parts: SegmentKinds, add_generation_prompt: bool) -> ChatFrame:
-        """The chat template rendered around placeholders: what is the template's may be control tokens, what is
-        the user's never is. Texts that are given one after the other are one message of the user."""
+    def _template(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
+        """Render the chat template around placeholders, so that its own text can hold control tokens and user text
+        cannot. Consecutive source texts form one user message."""
         roles: list[str] = []
         first: list[bool] = []
         for role, in_loss in parts:
-            spoken = role if role in CHAT_ROLES else "assistant" if in_loss else "user"
-            first.append(not roles or role in CHAT_ROLES or in_loss or roles[-1] != spoken)
+            speaker = role if role in CHAT_ROLES else "assistant" if in_loss else "user"
+            first.append(not roles or role in CHAT_ROLES or in_loss or roles[-1] != speaker)
             if first[-1]:
-                roles.append(spoken)
+                roles.append(speaker)
         rest = render_template(self.tokenizer, tuple(roles), add_generation_prompt)
         instruction_ids = self._encode(self.instruction + BLANK_LINE) if self.instruction else []
         before, ends = [], []
@@ -197,11 +197,11 @@ class ChatFrames:
             text, end = self._template_end if in_loss else ("", NO_IDS)
             ends.append(end if rest.startswith(text) else NO_IDS)
             rest = rest.removeprefix(text)
-        return ChatFrame(tuple(before), tuple(ends), self._template_ids(rest))
+        return Delimiters(tuple(before), tuple(ends), self._template_ids(rest))
 
     @functools.cached_property
     def _template_end(self) -> tuple[str, Ids]:
-        """The control token with which the template ends the assistant's turn, and blanks before it; as text and ids."""
+        """The control token that ends an assistant turn in the template, with any whitespace before it: text and ids."""
         _, _, rest = render_template(self.tokenizer, ("user", "assistant"), False).partition(_MARK.format(1))
         blanks = rest[: len(rest) - len(rest.lstrip())]
         names = control_tokens(self._backend, self.tokenizer.chat_template).values()
@@ -212,7 +212,7 @@ class ChatFrames:
         return end, self._template_ids(end)
 
     def _template_ids(self, text: str) -> Ids:
-        """Text of the template itself, in which control tokens are meant."""
+        """Encode text of the template itself, in which names of control tokens become control tokens."""
         if not text:
             return NO_IDS
         self._backend.encode_special_tokens = False
@@ -223,23 +223,23 @@ class ChatFrames:
 
 
 class _TooLong(BaseException):
-    """Not an `Exception`: a template's own machinery must not catch it."""
+    """Not an `Exception`, so that nothing inside the template engine catches it."""
 
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """End what runs inside after so much processor time, which a busy machine does not shorten.
+    """Raise `_TooLong` in the block after `seconds` of CPU time, which other load on the machine does not affect.
 
-    Only the main thread has the signal for it; in others there is no limit.
+    Only the main thread can receive the signal; in other threads there is no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def late(number: int, frame: Any) -> None:
+    def expired(number: int, frame: Any) -> None:
         raise _TooLong
 
-    previous = signal.signal(signal.SIGVTALRM, late)
+    previous = signal.signal(signal.SIGVTALRM, expired)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
@@ -249,11 +249,11 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
-    """The chat template's text with a placeholder in each message's place. Raises `IntegrityError` if it fails."""
+    """Render the chat template with a placeholder for each message's content. Raises `IntegrityError` if that fails."""
     messages: list[Mapping[str, str]] = [
         {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
     ]
-    import jinja2  # noqa: F401 - so that its import is not counted
+    import jinja2  # noqa: F401 - imported here so that the time limit does not include the import
 
     try:
         with _limited(TEMPLATE_SECONDS):
@@ -262,16 +262,15 @@ def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_promp
             )
     except _TooLong as error:
         raise IntegrityError(
-            f"the chat template of the model did not end within {TEMPLATE_SECONDS} s", hint="mend chat_template.jinja"
+            f"the model's chat template took more than {TEMPLATE_SECONDS} s", hint="fix chat_template.jinja"
         ) from error
-    except Exception as error:  # a template is a program of somebody else's: whatever it raises is its fault
-        raise IntegrityError(
-            f"the chat template of the model fails: {error}", hint="mend chat_template.jinja"
-        ) from error
+    except Exception as error:  # a template is third-party code and may raise anything
+        raise IntegrityError(f"the model's chat template fails: {error}", hint="fix chat_template.jinja") from error
     for number in range(len(roles)):
         if text.count(_MARK.format(number)) != 1:
             raise IntegrityError(
-                f"the chat template does not show message {number + 1} once", hint="mend chat_template.jinja"
+                f"the model's chat template does not render message {number + 1} exactly once",
+                hint="fix chat_template.jinja",
             )
     return text
 
