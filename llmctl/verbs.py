@@ -6,13 +6,14 @@ and no more, so help, completion and config errors stay fast; every method impor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from llmctl.config import Spec
-from llmctl.errors import LlmctlError
+from llmctl.config import Spec, read_recipe
+from llmctl.errors import LlmctlError, UsageError
 from llmctl.types import EventSink, null_sink
 
 C = TypeVar("C", bound=Spec)
@@ -141,3 +142,22 @@ class Verb(Generic[C]):
 
     def run(self, config: C, plan: Any, context: Context) -> Output:
         raise NotImplementedError
+
+
+def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Path | None:
+    """The file with the settings that the work was begun with, to be laid under `block`, the settings of resuming it.
+
+    None where nothing was begun yet and `block` names the data. Raises `UsageError` where there is nothing to resume, and
+    what `verb.check_same` does.
+    """
+    if not isinstance(block.get("out"), str | os.PathLike):
+        raise UsageError(f"--resume needs to know which {verb.resumes}", hint=f"llmctl {verb.name} --resume DIR")
+    recorded = Path(block["out"]) / "config.yaml"
+    if not recorded.is_file():
+        if "data" not in block:
+            raise UsageError(
+                f"{block['out']} is no {verb.resumes} that can continue", hint=f"name the folder of a {verb.resumes}"
+            )
+        return None
+    verb.check_same(read_recipe(recorded).get(verb.name) or {}, block)
+    return recorded

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import draw
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
-from llmctl.errors import UsageError
-from llmctl.verbs import Context, Table, Verb
+from llmctl.verbs import Context, Table, Verb, recorded_settings
 
 RESUME, DRY_RUN = "resume", "dry-run"
 
@@ -79,13 +75,5 @@ def show(lines: Iterable[str | Table]) -> None:
 
 def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:
     """The settings that the work started with lie under the new ones."""
-    block, what = session.block(), verb.resumes
-    if not isinstance(block.get("out"), str | os.PathLike):
-        raise UsageError(f"--resume needs to know which {what}", hint=f"llmctl {verb.name} --resume DIR")
-    recorded = Path(block["out"]) / "config.yaml"
-    if not recorded.is_file():
-        if "data" not in block:
-            raise UsageError(f"{block['out']} is no {what} that can continue", hint=f"name the folder of a {what}")
-        return session
-    verb.check_same(configuration.read_recipe(recorded).get(verb.name) or {}, block)
-    return replace(session, recipes=(recorded, *session.recipes))
+    recorded = recorded_settings(verb, session.block())
+    return session if recorded is None else replace(session, recipes=(recorded, *session.recipes))
