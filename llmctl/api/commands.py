@@ -13,8 +13,10 @@ exit code of the command.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmctl import config
@@ -112,8 +114,25 @@ def _run(verb: Verb[Any], given: Mapping[str, Any], context: Context) -> Mapping
     recorded = recorded_settings(verb, block) if context.resume else None
     below = [config.read_recipe(recorded)[verb.name]] if recorded else []
     validated = config.validate(verb.spec, config.combine(verb.spec, [*below, block]))
-    output = verb.run(validated, verb.check(validated, context), context)
+    plan = verb.check(validated, context)
+    with _script_not_imported():
+        output = verb.run(validated, plan, context)
     if output.refusal:
         output.refusal.document = output.document
         raise output.refusal
     return output.document
+
+
+@contextlib.contextmanager
+def _script_not_imported() -> Iterator[None]:
+    """Started processes import the script that runs, and would begin its work again where it has no
+    `if __name__ == "__main__":`. Ours need nothing of it."""
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
