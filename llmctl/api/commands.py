@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmctl import config
-from llmctl.api.progress import Progress, sink
+from llmctl.api.progress import Progress, quiet_imports, sink
 from llmctl.api.results import Evaluation, PreparedData, Run
 from llmctl.api.settings import Place, block_of, several
 from llmctl.verbs import Context, Verb, recorded_settings
@@ -110,6 +110,7 @@ def evaluate(
 def _run(verb: Verb[Any], given: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
     """The document of a verb. Raises its refusal, with the document, where a gate is not met."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    quiet_imports()
     block = block_of(verb.spec, given)
     recorded = recorded_settings(verb, block) if context.resume else None
     below = [config.read_recipe(recorded)[verb.name]] if recorded else []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Final
 
@@ -42,3 +45,10 @@ class _Printed:
         elif event.name in ("progress", "train") and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             print(progress_text(event.fields), flush=True)
+
+
+def quiet_imports() -> None:
+    """In notebooks without ipywidgets the bars of libraries warn when they are imported; llmctl shows none of them."""
+    if "ipykernel" in sys.modules and "tqdm.auto" not in sys.modules:
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module("tqdm.auto")
