@@ -14,12 +14,11 @@ exit code of the command.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llmctl import config
+from llmctl import config, environment
 from llmctl.api.progress import Progress, quiet_imports, sink
 from llmctl.api.results import Evaluation, PreparedData, Run
 from llmctl.api.settings import Place, block_of, several
@@ -109,7 +108,7 @@ def evaluate(
 
 def _run(verb: Verb[Any], given: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
     """The document of a verb. Raises its refusal, with the document, where a gate is not met."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environment.prepare()
     quiet_imports()
     block = block_of(verb.spec, given)
     recorded = recorded_settings(verb, block) if context.resume else None

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
+from llmctl import environment
 from llmctl.api.progress import Progress, quiet_imports, sink
 from llmctl.api.results import ScoredRecord
 from llmctl.api.settings import Place, several, validated
@@ -55,6 +56,7 @@ def load(
         "engine": engine,
     }
     config = validated(GenerateConfig, given)
+    environment.prepare()
     quiet_imports()
     from llmctl.workflows.inference.model import find_model
     from llmctl.workflows.inference.requests import open_request_builder

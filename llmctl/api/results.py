@@ -64,7 +64,10 @@ class Run(_Result):
 
     @property
     def validation(self) -> Mapping[str, float]:
-        """Best scores on the validation split: `loss`, in nats per token, and what `best_by` names. Empty without one."""
+        """Scores of the last evaluation on the validation split, `loss` in nats per token; empty without such a split.
+
+        `model` is the best checkpoint, which may be an earlier one: `document["best"]` has its step and score.
+        """
         return dict(self.document["validation"] or {})
 
     @property

@@ -17,14 +17,10 @@ from typing import Any, Final
 
 import typer
 
-from llmctl import __version__
+from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
 from llmctl.errors import LlmctlError, untranslated
 from llmctl.registry import find_verb, near, verbs
-
-SPINS: Final = "3000"
-"""How often a thread looks for work before it sleeps, some ten microseconds: 1.35 times the speed of threads that sleep at
-once on a quiet machine, 0.93 times beside two busy processes (marian:tiny, two cores; never sleeping: 0.7)."""
 
 EXIT_CODES: Final = (
     (0, "done"),
@@ -99,14 +95,7 @@ def main() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command line; returns the exit code. Standard output is flushed, so a full disk is no success."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Threads that wait sleep, so that training beside other programs does not starve; but not at once: to wake one up
-        # takes longer than most operations of a small model (GNU's OpenMP, which torch brings, reads the second).
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # What fails is raised and told as ours; torch would write a stack beside it, and one whenever a machine is not there yet.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    environment.prepare()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes out whatever the locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -59,8 +59,8 @@ def test_the_notebook_runs(backend: str | None, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     made = notebook()
     code = [cell for cell in made.cells if cell.cell_type == "code"]
-    assert "max_steps = " in code[0].source
-    code[0].source = re.sub(r"max_steps = \d+", "max_steps = 4", code[0].source)
+    assert 'max_time = "60s"' in code[0].source
+    code[0].source = code[0].source.replace('"60s"', '"1s"')
     setting = f"os.environ['MPLBACKEND'] = {backend!r}" if backend else "os.environ.pop('MPLBACKEND', None)"
     code[0].source = f"import os\n{setting}\n{code[0].source}"
     if backend != "module://matplotlib_inline.backend_inline":
