@@ -41,6 +41,8 @@ class LlmctlError(Exception):
         self.message = message
         self.where = where
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # a stack of Python's shows it below the message
         self.document: Mapping[str, Any] = {}
         """Results to print with `--json` despite the error, such as the scores of a gate that was not met."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -15,6 +16,16 @@ def number(value: Any) -> str:
     if value == 0 or 0.001 <= abs(value) < 1e6:
         return f"{value:,.4g}" if abs(value) < 10000 else f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def progress_text(fields: Mapping[str, Any]) -> str:
+    """`stage  name value  name value` of a progress event."""
+    shown = [str(fields.get("stage", ""))]
+    for name, value in fields.items():
+        if name in ("stage", "done", "total"):
+            continue
+        shown.append(f"{name.replace('_', ' ')} {number(value)}")
+    return "  ".join(filter(None, shown))
 
 
 def from_here(text: str) -> str:

@@ -6,13 +6,15 @@ spec, so that help, completion and config errors stay fast; each method imports 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from llmctl.config import Spec
-from llmctl.errors import LlmctlError
+from llmctl.errors import LlmctlError, UsageError
+from llmctl.recipes import read_recipe
 from llmctl.types import EventSink, null_sink
 
 C = TypeVar("C", bound=Spec)
@@ -144,3 +146,24 @@ class Verb(Generic[C]):
 
     def run(self, config: C, plan: Any, context: Context) -> Output:
         raise NotImplementedError
+
+
+def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The settings that the work to be resumed was started with; `block` overrides them.
+
+    None if nothing was started yet and `block` names the data. Raises `UsageError` if there is nothing to resume, and what
+    `verb.check_same` raises.
+    """
+    if not isinstance(block.get("out"), str | os.PathLike):
+        raise UsageError(f"--resume needs a {verb.resumes}", hint=f"llmctl {verb.name} --resume DIR")
+    recorded = Path(block["out"]) / "config.yaml"
+    if not recorded.is_file():
+        if "data" not in block:
+            raise UsageError(
+                f"{block['out']} is not a {verb.resumes} that can be resumed",
+                hint=f"pass the folder of a {verb.resumes}",
+            )
+        return None
+    settings: Mapping[str, Any] = read_recipe(recorded).get(verb.name) or {}
+    verb.check_same(settings, block)
+    return settings

@@ -17,15 +17,10 @@ from typing import Any, Final
 
 import typer
 
-from llmctl import __version__
+from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
 from llmctl.errors import LlmctlError, untranslated
 from llmctl.registry import find_verb, near, verbs
-
-SPINS: Final = "3000"
-"""Spin iterations of an idle thread before it sleeps, about ten microseconds. Compared with sleeping at once, training is
-1.35 times as fast on an idle machine and 0.93 times beside two busy processes (marian:tiny, two cores; spinning without
-limit: 0.7)."""
 
 EXIT_CODES: Final = (
     (0, "done"),
@@ -100,14 +95,7 @@ def main() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command line and return the exit code. Standard output is flushed, so a full disk is an error."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Idle threads sleep, so that training is not starved by other programs, but not at once: waking a thread takes
-        # longer than most operations of a small model. GOMP_SPINCOUNT is read by GNU OpenMP, which torch bundles.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # llmctl reports errors itself; torch would also log a stack trace, even while it waits for another machine.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    environment.prepare()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from llmctl.cli.terminal import columns, fancy, plain, width
 from llmctl.errors import UsageError
-from llmctl.readable import from_here, number
+from llmctl.readable import from_here, progress_text
 from llmctl.types import Event
 
 if TYPE_CHECKING:
@@ -225,16 +225,6 @@ def _appending(path: str) -> IO[str]:
         return open(path, "a", encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UsageError(f"cannot write --events to {path}: {error.strerror}", hint="choose another file") from error
-
-
-def progress_text(fields: Mapping[str, Any]) -> str:
-    """Format a progress event as `stage  name value  name value`."""
-    shown = [str(fields.get("stage", ""))]
-    for name, value in fields.items():
-        if name in ("stage", "done", "total"):
-            continue
-        shown.append(f"{name.replace('_', ' ')} {number(value)}")
-    return "  ".join(filter(None, shown))
 
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from llmctl.cli import options
@@ -15,9 +13,7 @@ from llmctl.cli.options import Option, Page
 from llmctl.cli.render import draw
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
-from llmctl.errors import UsageError
-from llmctl.recipes import read_recipe
-from llmctl.verbs import Context, Table, Verb
+from llmctl.verbs import Context, Table, Verb, recorded_settings
 
 RESUME, DRY_RUN = "resume", "dry-run"
 
@@ -79,14 +75,4 @@ def show(lines: Iterable[str | Table]) -> None:
 
 def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:
     """Use the settings recorded in the output folder as defaults for the new ones."""
-    block, what = session.block(), verb.resumes
-    if not isinstance(block.get("out"), str | os.PathLike):
-        raise UsageError(f"--resume needs a {what}", hint=f"llmctl {verb.name} --resume DIR")
-    recorded = Path(block["out"]) / "config.yaml"
-    if not recorded.is_file():
-        if "data" not in block:
-            raise UsageError(f"{block['out']} is not a {what} that can be resumed", hint=f"pass the folder of a {what}")
-        return session
-    settings = read_recipe(recorded).get(verb.name) or {}
-    verb.check_same(settings, block)
-    return replace(session, recorded=settings)
+    return replace(session, recorded=recorded_settings(verb, session.block()) or {})
