@@ -1,4 +1,4 @@
-"""`python -m llmctl` is `llmctl`."""
+"""Run `llmctl` as `python -m llmctl`."""
 
 from llmctl.cli.main import main
 

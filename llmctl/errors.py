@@ -1,22 +1,22 @@
-"""Every error a user can meet, and the exit code each one ends the process with.
+"""Every error a user can see, with its exit code.
 
-    LlmctlError                1   a bug in llmctl, when nothing more exact is known
+    LlmctlError                1   a bug in llmctl, if nothing more specific is known
     ├── UsageError             2   unknown option, name, path or key
-    │   └── ConfigError        2   every fault of a configuration at once
-    ├── DataError              3   the input data is bad
-    │   ├── PromptTooLong      3   … a prompt does not fit the context
+    │   └── ConfigError        2   all faults of a configuration at once
+    ├── DataError              3   bad input data
+    │   ├── PromptTooLong      3   … a prompt exceeds the context
     │   └── MissingField       3   … a record lacks a field
     ├── EnvironmentFault       4   missing package, disk, memory, permission
-    │   └── MissingPackage     4   … with the line that installs it
-    ├── IntegrityError         5   a file is not what it says, or opening it would run code
-    ├── DivergedError          6   training is not finite
-    ├── BusyError              7   another process owns that folder
+    │   └── MissingPackage     4   … with the command that installs it
+    ├── IntegrityError         5   a corrupted or edited file, or one that would run code
+    ├── DivergedError          6   the loss is not finite
+    ├── BusyError              7   another process uses the folder
     ├── GateError             10   a requirement on a score was not met, or rows failed
     └── Stopped               75   stopped on request, resumable
 
-    SeveralErrors              the least of theirs, none of them 2: several faults, told together
+    SeveralErrors         3-75   several faults, none of them usage: the lowest of their codes
 
-A message says what is wrong, `where` says where (`file:line:field`), `hint` says what to do next.
+The message states the problem, `where` its location (`file:line:field`), `hint` what to do next.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class LlmctlError(Exception):
-    """Base of all errors that are told to the user in one to three lines."""
+    """Base class of all errors, which are shown in one to three lines."""
 
     kind: str = "bug"
     exit_code: int = 1
@@ -42,14 +42,14 @@ class LlmctlError(Exception):
         self.where = where
         self.hint = hint
         self.document: Mapping[str, Any] = {}
-        """What was done all the same, for `--json`: the scores of a gate that was not met."""
+        """Results to print with `--json` despite the error, such as the scores of a gate that was not met."""
 
     def __str__(self) -> str:
         return one_line(f"{self.where}: {self.message}" if self.where else self.message)
 
 
 def one_line(text: str) -> str:
-    """Text on one line whatever a file's name or a foreign message holds: an error has a known number of lines."""
+    """Escape line breaks, which file names and messages of other libraries may contain."""
     return text.strip("\n").replace("\n", "\\n")
 
 
@@ -60,7 +60,7 @@ class UsageError(LlmctlError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with a configuration: `path` is the full dotted key."""
+    """One problem in a configuration. `path` is the full dotted key."""
 
     path: str
     problem: str
@@ -72,7 +72,7 @@ class Fault:
 
 
 class ConfigError(UsageError):
-    """All faults of one configuration, told together."""
+    """All faults of one configuration, reported together."""
 
     kind = "config"
     faults: tuple[Fault, ...] = ()
@@ -86,7 +86,7 @@ class ConfigError(UsageError):
 
 
 class SeveralErrors(LlmctlError):
-    """Faults of several kinds, none of them of what was asked, told together."""
+    """Faults of several kinds, none of them a usage error, reported together."""
 
     faults: tuple[Fault, ...] = ()
 
@@ -104,17 +104,17 @@ def _lines(faults: Sequence[Fault]) -> str:
 
 
 class ErrorCollector:
-    """What checks that do not need each other find, told together: one is raised as it is, of several each is a line.
+    """Collect the errors of independent checks and raise them together: a single error unchanged, several as lines.
 
-    Several end the process with the least of their codes, which is that of what was asked (2) before the data (3), the
-    machine (4) and the files (5): the command is what has to be changed first, and in any case.
+    Several errors get the lowest of their exit codes: usage (2) before data (3), environment (4) and integrity (5),
+    because the command has to be fixed first in any case.
     """
 
     def __init__(self) -> None:
         self._found: list[tuple[str, LlmctlError]] = []
 
     def check(self, key: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """What a check of the setting `key` returns; None where it finds a fault, which is kept to be told."""
+        """Run a check of the setting `key` and return its result; on an error, keep the error and return None."""
         try:
             return check(*args, **kwargs)
         except LlmctlError as error:
@@ -123,11 +123,11 @@ class ErrorCollector:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found so far."""
+        """Whether no check has failed so far."""
         return not self._found
 
     def raise_all(self) -> None:
-        """Raise what was found, if anything."""
+        """Raise the collected errors, if any."""
         if self.ok:
             return
         least = min((error for _, error in self._found), key=lambda error: error.exit_code)
@@ -138,7 +138,7 @@ class ErrorCollector:
 
 
 def _faults(key: str, error: LlmctlError) -> list[Fault]:
-    """An error as faults of a configuration; one that holds several already has their paths."""
+    """Convert an error to faults; an error that holds several faults keeps their paths."""
     if not isinstance(error, ConfigError | SeveralErrors) or not error.faults:
         return [Fault(key, str(error), error.hint)]
     first, *others = error.faults
@@ -151,11 +151,13 @@ class DataError(LlmctlError):
 
 
 class PromptTooLong(DataError):
-    """A prompt that the model's context does not hold; both in tokens."""
+    """A prompt longer than the model's context; both lengths are in tokens."""
 
     def __init__(self, length: int, context: int, *, where: str | None = None) -> None:
         super().__init__(
-            f"the prompt is {length:,} tokens long, the model's context {context:,}", where=where, hint="shorten it"
+            f"the prompt is {length:,} tokens long, the model's context {context:,}",
+            where=where,
+            hint="shorten the prompt",
         )
 
 
@@ -204,21 +206,21 @@ class Stopped(LlmctlError):
     exit_code = 75
 
 
-_OF_THE_MACHINE: Final = {
-    errno.ENOSPC: "free some disk; a rerun continues",
-    errno.EDQUOT: "free some disk; a rerun continues",
-    errno.EACCES: "change the permissions, or name another place",
-    errno.EPERM: "change the permissions, or name another place",
-    errno.EROFS: "name a place that can be written",
-    errno.EMFILE: "raise the limit of open files: ulimit -n",
+_ENVIRONMENT_HINTS: Final = {
+    errno.ENOSPC: "free some disk space; a rerun continues",
+    errno.EDQUOT: "free some disk space; a rerun continues",
+    errno.EACCES: "change the permissions, or choose another path",
+    errno.EPERM: "change the permissions, or choose another path",
+    errno.EROFS: "choose a writable path",
+    errno.EMFILE: "raise the limit on open files: ulimit -n",
 }
 
 
 def untranslated(error: Exception) -> LlmctlError:
-    """An error that no border translated, where a process ends: the machine's, or a bug."""
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    """Convert any other exception at the end of a process: an operating-system error, or a bug."""
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_HINTS:
         place = f": {error.filename}" if error.filename else ""
-        return EnvironmentFault(f"{error.strerror}{place}", hint=_OF_THE_MACHINE[error.errno])
+        return EnvironmentFault(f"{error.strerror}{place}", hint=_ENVIRONMENT_HINTS[error.errno])
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return EnvironmentFault("not enough memory", hint="a smaller batch or model, or shorter blocks")
+        return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")

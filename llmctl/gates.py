@@ -1,7 +1,6 @@
-"""Gates: a bound on a named number, `bleu>=20`, `kept>=0.9`, `pii==0`, or on its change, `bleu>=baseline-0.5`.
+"""Gates: bounds on named numbers, `bleu>=20`, `kept>=0.9`, `pii==0`, also relative to a baseline, `bleu>=baseline-0.5`.
 
-A gate fails closed: a number that is missing, not finite, computed on no rows or not comparable with its baseline does
-not meet it.
+Gates fail closed: a number that is missing, not finite, computed on zero rows or not comparable with its baseline fails.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "==": operator.eq,
 }
 _BOUNDS: Final = (">=", "<=", ">", "<")
-"""What a measured number can be compared with; an exact one also with `==`."""
+"""Comparisons for measured scores; exact numbers also allow `==`."""
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _GATE: Final = re.compile(r"\s*(?P<name>[A-Za-z][\w.-]*)\s*(?P<compare>[<>=!~]+)\s*(?P<bound>.*?)\s*", re.DOTALL)
 _BASELINE: Final = re.compile(rf"baseline(?:\s*(?P<change>[-+*])\s*(?P<by>{_NUMBER}))?")
@@ -34,14 +33,14 @@ _EXACT_EXAMPLES: Final = "write 'kept>=0.9', 'pii==0' or 'kept>=baseline-0.01'"
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number under the name that gates know it by: a score, a count, a share."""
+    """A number that gates can refer to by name: a score, a count or a fraction."""
 
     name: str
     value: float
     n: int | None = None
-    """Rows that it was computed on; None where that is no question, as of a count. A baseline needs the same."""
+    """Rows it was computed on; None where that does not apply, as for counts. A baseline must have the same `n`."""
     signature: str = ""
-    """What a baseline must share for the two to be comparable."""
+    """Must equal the baseline's for the two numbers to be comparable."""
 
 
 def of_scores(scores: Iterable[Score]) -> list[Number]:
@@ -49,13 +48,13 @@ def of_scores(scores: Iterable[Score]) -> list[Number]:
 
 
 def of_counts(counts: Mapping[str, float]) -> list[Number]:
-    """Counts and shares by name."""
+    """Make gate numbers from counts and fractions, by name."""
     return [Number(name, value) for name, value in counts.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Whether a gate was met, and why not. `value` is None where there is no such number."""
+    """Whether a gate was met, and why. `value` is None if there is no such number."""
 
     require: str
     met: bool
@@ -65,29 +64,29 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`name compare bound`, where bound is `factor * baseline + offset`: a plain number has factor 0."""
+    """`name compare bound`, where bound is `factor * baseline + offset`; a plain number has factor 0."""
 
     text: str
-    """As the user wrote it."""
+    """The gate as the user wrote it."""
     require: str
-    """As it is reported: without blanks around the comparison."""
+    """The gate as reported, without spaces around the comparison."""
     name: str
     compare: str
     factor: float
     offset: float
     exact: bool = False
-    """Of counts and shares, which can be equal to a number; a measured score cannot."""
+    """For counts and fractions, which may be tested for equality; measured scores may not."""
 
     def __str__(self) -> str:
         return self.text
 
     @property
     def relative(self) -> bool:
-        """Whether it needs the numbers of a baseline."""
+        """Whether the bound depends on a baseline."""
         return bool(self.factor)
 
     def possible(self, low: float, high: float) -> bool:
-        """Whether a number from `low` to `high` can meet it, as far as that is known without a baseline."""
+        """Whether any number in [`low`, `high`] can meet the gate; always True for a relative gate."""
         if self.relative:
             return True
         if self.compare == "==":
@@ -96,7 +95,7 @@ class Gate:
         return compare(low, self.offset) or compare(high, self.offset)
 
     def check(self, numbers: Sequence[Number], baseline: Sequence[Number] | None = None) -> GateResult:
-        """Met only where every number of that name is there, finite, comparable and within the bound."""
+        """Check the gate: every number of that name must be finite, comparable and within the bound."""
         found = [number for number in numbers if number.name == self.name]
         if not found:
             return GateResult(self.require, False, None, f"there is no {self._noun} {self.name}")
@@ -108,7 +107,7 @@ class Gate:
         if not math.isfinite(number.value):
             obstacle = f"{self.name} is {number.value}, not a finite number"
         elif number.n == 0:
-            obstacle = f"{self.name} was computed on no rows"
+            obstacle = f"{self.name} was computed on zero rows"
         if obstacle:
             return GateResult(self.require, False, number.value, obstacle)
         met = _COMPARE[self.compare](number.value, bound)
@@ -119,7 +118,7 @@ class Gate:
         )
 
     def _bound(self, number: Number, baseline: Sequence[Number] | None) -> tuple[float, str]:
-        """The number to reach, and what stands in the way of comparing."""
+        """Return the bound and, if the comparison is impossible, the reason."""
         if not self.relative:
             return self.offset, ""
         if baseline is None:
@@ -129,10 +128,10 @@ class Gate:
             return math.nan, f"the baseline has no {self._noun} {self.name}"
         alike = [each for each in named if each.signature == number.signature]
         if not alike:
-            return math.nan, f"not comparable: {number.signature}, the baseline's is {named[0].signature}"
+            return math.nan, f"not comparable: the signature is {number.signature}, the baseline's {named[0].signature}"
         before = alike[0]
         if before.n != number.n:
-            return math.nan, f"not comparable: {number.n} rows, the baseline has {before.n}"
+            return math.nan, f"not comparable: computed on {number.n} rows, the baseline on {before.n}"
         if not math.isfinite(before.value):
             return math.nan, f"the baseline's {self.name} is {before.value}, not a finite number"
         return self.factor * before.value + self.offset, ""
@@ -143,7 +142,7 @@ class Gate:
 
 
 def parse_gate(text: str, *, exact: bool = False) -> Gate:
-    """A gate as a person writes it; `exact`: of counts and shares, for which `==` is a comparison. Raises `UsageError`."""
+    """Parse a gate. `exact`: for counts and fractions, which allow `==`. Raises `UsageError`."""
     examples = _EXACT_EXAMPLES if exact else _EXAMPLES
     parts = _GATE.fullmatch(text)
     if not parts:
@@ -152,8 +151,8 @@ def parse_gate(text: str, *, exact: bool = False) -> Gate:
     require = f"{name}{compare}{bound}"
     if compare in ("=", "==", "!=") and not exact:
         raise UsageError(
-            f"a gate cannot ask for {compare!r} in {text!r}: a score is a measured number, and its last digits are chance",
-            hint=f"ask for a bound: {name}>={bound or '20'}",
+            f"a gate on a score cannot use {compare!r} in {text!r}: the last digits of a measured score are noise",
+            hint=f"use a bound: {name}>={bound or '20'}",
         )
     able = (*_BOUNDS, "==") if exact else _BOUNDS
     if compare not in able:
@@ -172,7 +171,7 @@ def parse_gate(text: str, *, exact: bool = False) -> Gate:
 
 
 def _distinct_texts(value: float, bound: float) -> tuple[str, str]:
-    """Both numbers with six digits, or as many as it takes to tell them apart."""
+    """Format both numbers with six significant digits, or as many as needed to distinguish them."""
     for digits in range(6, 17):
         texts = f"{value:.{digits}g}", f"{bound:.{digits}g}"
         if texts[0] != texts[1] or value == bound:

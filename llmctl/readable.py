@@ -1,4 +1,4 @@
-"""Values as a person reads them."""
+"""Format values for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def number(value: Any) -> str:
-    """A number as a person reads it; anything else as text."""
+    """Format a number with thousands separators and four significant digits; anything else with `str`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):
@@ -18,6 +18,6 @@ def number(value: Any) -> str:
 
 
 def from_here(text: str) -> str:
-    """An absolute path below the current folder as seen from there; any other text as it is."""
+    """Return an absolute path inside the current folder relative to it; any other text unchanged."""
     here = os.path.join(os.getcwd(), "")
     return text.removeprefix(here) or text if os.path.isabs(text) else text

@@ -1,8 +1,8 @@
-"""One mechanism that finds every part by its kind and name.
+"""Find every part by kind and name.
 
-A row is a name, the string `module:attribute` that leads to the part, and one line about it. Reading rows imports
-nothing; `load` imports the one module asked for. Packages add rows through entry points in the group
-`llmctl.KIND`; two owners of one name are refused, naming both.
+A row holds a name, the import path `module:attribute` and a one-line summary. Reading rows imports nothing; `load`
+imports only the requested module. Packages add rows through entry points in the group `llmctl.KIND`. If two packages
+claim the same name, an error names both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OWNER: Final = "llmctl"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the registry."""
+    """A registry row."""
 
     kind: str
     name: str
@@ -39,12 +39,12 @@ class Entry:
     aliases: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `list` gives it."""
+        """The row as `llmctl list --json` prints it."""
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "owner": self.owner}
 
 
 class Table(NamedTuple):
-    """All entries of one kind: by name, and by name or alias."""
+    """The entries of one kind: by name, and by name or alias."""
 
     entries: Mapping[str, Entry]
     lookup: Mapping[str, Entry]
@@ -52,7 +52,7 @@ class Table(NamedTuple):
 
 @functools.cache
 def _plugins() -> Mapping[str, tuple[Entry, ...]]:
-    """Rows that installed packages add, by kind. Reads package metadata only."""
+    """Rows added by installed packages, by kind. Reads package metadata only."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[Entry]] = {}
@@ -66,9 +66,9 @@ def _plugins() -> Mapping[str, tuple[Entry, ...]]:
 
 @functools.cache
 def verbs() -> Mapping[str, VerbRow]:
-    """Every verb by name, built in and added by packages (entry points of the group `llmctl.verbs`).
+    """Every verb by name: built in, or added by a package through the entry-point group `llmctl.verbs`.
 
-    Raises `EnvironmentFault` where two owners claim a name.
+    Raises `EnvironmentFault` if two packages claim the same name.
     """
     from importlib.metadata import entry_points
 
@@ -84,28 +84,28 @@ def verbs() -> Mapping[str, VerbRow]:
 
 
 def find_verb(name: str | None) -> VerbRow | None:
-    """The verb of that name; packages are looked at only where none is built in."""
+    """Return the verb called `name`, or None. Looks at other packages only if no built-in verb matches."""
     built_in = next((row for row in catalog.VERBS if row.name == name), None)
     return built_in or (verbs().get(name) if name else None)
 
 
 def load_target(target: str, what: str, owner: str = OWNER) -> Any:
-    """Import `module:attribute`. Raises `EnvironmentFault` where a package's own module cannot be imported."""
+    """Import `module:attribute`. Raises `EnvironmentFault` if another package's module fails to import."""
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        # Another package's module may raise anything as it is imported; what is ours is a bug of ours.
+        # Another package's module may raise anything on import; an error in our own module is a bug.
         if owner == OWNER:
             raise
         raise EnvironmentFault(
-            f"{what} of the package {owner} cannot be loaded from {target}: {error}",
+            f"cannot load {what} of package {owner} from {target}: {error}",
             hint=f"pip install --upgrade {owner}",
         ) from error
 
 
 def load_verb(row: VerbRow) -> Any:
-    """What the row leads to: a `Verb`, or a page of the command line."""
+    """Import the row's target: a `Verb` instance or a command-line `Page`."""
     owner = OWNER if row.panel != catalog.ADDED else row.target.partition(".")[0]
     found = load_target(row.target, f"verb {row.name!r}", owner)
     return found() if isinstance(found, type) else found
@@ -113,7 +113,9 @@ def load_verb(row: VerbRow) -> Any:
 
 @functools.cache
 def table(kind: str) -> Table:
-    """Every entry of `kind`, built in and added. Raises `UsageError` where two owners claim a name."""
+    """Every entry of `kind`, built in or added. Raises `UsageError` for an unknown kind, `EnvironmentFault` if two packages
+    claim the same name.
+    """
     if kind not in KINDS:
         raise UsageError(f"no such kind {kind!r}", hint=near(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
     built_in = (Entry(kind, row.name, row.target, row.summary, OWNER, row.aliases) for row in catalog.ROWS[kind])
@@ -129,12 +131,12 @@ def table(kind: str) -> Table:
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """All entries, or those of one kind, in the catalog's order."""
+    """All entries, or those of one kind, in catalog order."""
     return [entry for each in ([kind] if kind else KINDS) for entry in table(each).entries.values()]
 
 
 def kind_named(word: str) -> str:
-    """The kind that a person means: `models`, `model`. Raises `UsageError` with the nearest."""
+    """Return the kind that `word` names, singular or plural. Raises `UsageError` with the closest match."""
     plural = word.lower().replace(" ", "").replace("-", "")
     for kind in KINDS:
         if plural in (kind, kind.removesuffix("s")) or (kind == "datasets" and plural == "data"):
@@ -143,13 +145,13 @@ def kind_named(word: str) -> str:
 
 
 def kinds_with(name: str) -> list[str]:
-    """The kinds that have something of that name."""
+    """The kinds that have an entry called `name`; a size after a colon is ignored."""
     name = name.partition(":")[0]
     return [kind for kind in KINDS if name in table(kind).lookup]
 
 
 def find(kind: str, name: str) -> Entry:
-    """The entry of that name or alias. Raises `UsageError` with the nearest names."""
+    """Return the entry with that name or alias. Raises `UsageError` with the closest matches."""
     rows = table(kind)
     if name in rows.lookup:
         return rows.lookup[name]
@@ -157,7 +159,7 @@ def find(kind: str, name: str) -> Entry:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return the part of that name."""
+    """Import and return the part called `name`."""
     entry = find(kind, name)
     return load_target(entry.target, f"{singular(kind)} {name!r}", entry.owner)
 
@@ -169,23 +171,23 @@ def _clash(kind: str, name: str, one: str, other: str) -> EnvironmentFault:
 
 
 def _owner_of(point: EntryPoint) -> tuple[str, str]:
-    """The package that an entry point belongs to, and its summary."""
+    """Name and summary of the package that provides an entry point."""
     owner = point.dist.name if point.dist else "an unnamed package"
     return owner, (point.dist.metadata["Summary"] if point.dist else None) or ""
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a name can only be, or is, a place on disk, and so none of the registry's."""
+    """Whether `name` is a path rather than a registry name: it looks like one, or it exists on disk."""
     return os.sep in name or name.startswith((".", "~")) or os.path.exists(name)
 
 
 def near(word: str, known: Iterable[str]) -> str | None:
-    """`did you mean 'x'?` where something is near enough, else nothing."""
+    """Return `did you mean 'x'?` for the closest matches among `known`, or None."""
     return _meant(_close(word, known))
 
 
 def near_path(path: Path, *names: str, pattern: str = "*") -> str | None:
-    """`near` among what lies in the folder of `path`, and `names`, which stand for things in that folder."""
+    """`near` among the files next to `path` that match `pattern`, and `names` as further candidates in that folder."""
     beside = sorted(each.name for each in path.parent.glob(pattern)) if path.parent.is_dir() else []
     return _meant(str(path.parent / each) for each in _close(path.name, [*names, *beside]))
 
@@ -200,5 +202,5 @@ def _meant(names: Iterable[str]) -> str | None:
 
 
 def singular(kind: str) -> str:
-    """The word for one of that kind: `models` -> `model`, `datasets` -> `data set`."""
+    """The singular of a kind: `models` -> `model`, `datasets` -> `data set`."""
     return {"datasets": "data set"}.get(kind, kind.removesuffix("s"))

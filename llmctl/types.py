@@ -1,4 +1,4 @@
-"""The nouns that cross borders. They hold values and do nothing."""
+"""Plain data types shared across packages."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Family = Literal["decoder", "encoder-decoder", "encoder"]
-"""What a model can express: continue a text, turn a text into another, or read a text whole."""
+"""Architecture family: decoders continue a text, encoder-decoders map a text to another, encoders read a full text."""
 
 Precision = Literal["fp32", "bf16"]
-"""What a model computes in."""
+"""Compute precision."""
 
 IGNORED: Final = -100
-"""The label of a position on which no loss is taken."""
+"""The label of a position excluded from the loss."""
 
 Role = Literal["text", "source", "target", "label", "system", "user", "assistant"]
-"""What a segment is to its record; a layout puts the control tokens that belong to it around it."""
+"""The role of a segment in its record; it decides which control tokens a layout adds."""
 
 
 class Denoising(NamedTuple):
-    """How a model that is no decoder learns from plain text: see `data/corruption.py`."""
+    """Denoising objective of encoders and encoder-decoders on plain text; see `data/corruption.py`."""
 
     scheme: Literal["masked", "spans", "infilling"]
     noise_density: float
-    """Of the tokens, those that are taken away."""
+    """Fraction of tokens that are corrupted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One input record as its task names it. `origin` is `file:line`."""
+    """One input record, with the field names of its task. `origin` is `file:line`."""
 
     id: str
     fields: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of plain text in one role. `in_loss`: the loss is taken on its tokens."""
+    """A span of plain text with one role. `in_loss`: its tokens count in the loss."""
 
     role: Role
     text: str
@@ -50,7 +50,7 @@ class Segment:
 
 
 class Tokens(NamedTuple):
-    """A segment after tokenization: its role, token ids, and whether they are learned."""
+    """A tokenized segment: its role, token ids, and whether they count in the loss."""
 
     role: Role
     ids: Any  # a sequence of int: a list, a tuple or a one-dimensional integer array
@@ -58,28 +58,28 @@ class Tokens(NamedTuple):
 
 
 class Examples(Protocol):
-    """A split as numbered examples: something that has a length and gives the arrays of some of them."""
+    """A split as a sequence of examples: has a length and returns the arrays of any subset."""
 
     def __len__(self) -> int: ...
 
     def lengths(self) -> NDArray[np.int64]:
-        """Length of every example in tokens, to sort by."""
+        """Length of every example in tokens, shape (examples,); used for sorting."""
         ...
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]:
-        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` where there is padding.
+        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` if there is padding.
 
-        `epoch`: for what is drawn anew each time that an example is seen; the others are the same in every epoch.
+        `epoch` selects the random corruption of a denoising objective; other examples are the same in every epoch.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an engine is asked, in token ids and already laid out for the model's family.
+    """An engine request in token ids, laid out for the model's family.
 
-    `input_ids`   decoder: the whole prompt; encoder-decoder: the source; encoder: the text.
-    `answer_ids`  for `score` only: the continuation (or target) whose likelihood is wanted; encoder: a label's number.
+    `input_ids`   decoder: the full prompt; encoder-decoder: the source; encoder: the text.
+    `answer_ids`  for `score` only: the continuation (or target) to score; encoder: the index of a label.
     """
 
     id: str
@@ -89,7 +89,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine answers. `tokens` counts generated tokens; `sample` numbers several answers to one request."""
+    """A generated answer. `tokens` counts generated tokens; `sample` numbers the answers to one request, from 0."""
 
     id: str
     text: str
@@ -109,7 +109,7 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a metric measures: a prediction beside everything that is right for it.
+    """The input of a metric: a prediction with its references.
 
     Text metrics read `prediction` and `references`; likelihood metrics read `logprob` (nats), `tokens` and `bytes`.
     """
@@ -124,7 +124,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval, saying how it was made."""
+    """A confidence interval and how it was computed."""
 
     level: float
     low: float
@@ -136,9 +136,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A number with its signature: two values are comparable only where their signatures agree.
+    """A metric value with its signature; two values are comparable only if their signatures are equal.
 
-    `value` is on the reference library's own `scale` (for example `0-100`, `0-1`, `perplexity`, `bits`).
+    `value` is on the `scale` of the reference library (for example `0-100`, `0-1`, `perplexity`, `bits`).
     """
 
     metric: str
@@ -152,15 +152,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something a long verb tells while it works: a terminal shows it, `--events` writes it down."""
+    """A progress report of a running verb: shown on the terminal and written by `--events`."""
 
     name: str
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 EventSink = Callable[[Event], None]
-"""Where a workflow sends its events."""
+"""Receives the events of a workflow."""
 
 
 def null_sink(event: Event) -> None:
-    """A `EventSink` that nobody listens to."""
+    """An `EventSink` that discards events."""

@@ -1,7 +1,7 @@
-"""What a verb is. The command line, recipes and packages know a verb by this alone.
+"""The interface of a verb, used by the command line, by recipes and by other packages.
 
-A verb is a row in `catalog.py` and a folder in `workflows/`. Its `stage.py` subclasses `Verb`: importing it costs a spec
-and no more, so help, completion and config errors stay fast; every method imports what it needs.
+A verb is a row in `catalog.py` and a folder in `workflows/`. Its `stage.py` subclasses `Verb` and imports only the
+spec, so that help, completion and config errors stay fast; each method imports what it needs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ C = TypeVar("C", bound=Spec)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """How a verb is run, beside its settings.
+    """How a verb is run, apart from its settings.
 
-    `switches`: those of the verb's own that are on. `interactive`: a person may be at standard input, so it is not read.
-    `stream`: where a piece of text is shown as soon as it is there; None where only the result counts.
+    `switches`: the verb's own switches that are on. `interactive`: standard input is a terminal, so it is not read.
+    `stream`: receives generated text as it arrives; None if only the result is needed.
     """
 
     emit: EventSink = null_sink
@@ -39,8 +39,11 @@ class Context:
 
 
 class Table(NamedTuple):
-    """Rows for a person. `right`: columns of numbers; `names`: columns never cut; `least`: columns left out first on a
-    narrow terminal; `split`: none is left out, several tables are made of one."""
+    """A table for the terminal; columns are given by index.
+
+    `right`: right-aligned. `names`: never truncated. `least`: dropped first on a narrow terminal, in this order.
+    `split`: drop no column, split the table instead.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -52,9 +55,9 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What `--dry-run` shows: the resolved settings and what was found.
+    """The output of `--dry-run`: the resolved settings and the facts found by the checks.
 
-    `shown` stands in the place of the facts of the same names where a person reads. `refusal` is raised afterwards.
+    `shown` replaces the facts of the same names in the human-readable output. `refusal` is raised afterwards.
     """
 
     settings: Spec
@@ -65,9 +68,9 @@ class DryRun:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a verb came to: the JSON document, and what a person sees of it.
+    """The result of a verb: the JSON document and the lines shown on the terminal.
 
-    `refusal` ends the verb with its exit code after the result was given: a gate that is not met, rows that failed.
+    `refusal` is raised after the result is printed and sets the exit code: a gate that was not met, rows that failed.
     """
 
     document: Mapping[str, Any]
@@ -76,64 +79,64 @@ class Output:
 
 
 class Verb(Generic[C]):
-    """A command with settings. Subclasses say what it reads and makes, check it, and do it."""
+    """A command with settings. Subclasses declare inputs and outputs, check the settings and do the work."""
 
     name: ClassVar[str]
     spec: ClassVar[type[Spec]]
     positional: ClassVar[str | None] = None
-    """The setting that words without a flag go to."""
+    """The setting filled by positional arguments."""
     switches: ClassVar[Mapping[str, str]] = {}
-    """Flags that are no settings, with their help. `resume` puts the recorded settings under the new ones."""
+    """Flags that are not settings, with their help. `resume` uses the recorded settings as defaults."""
     resumes: ClassVar[str] = ""
-    """What `--resume` continues: a run, a comparison."""
+    """What `--resume` continues: a run or a comparison."""
     writes: ClassVar[bool] = True
-    """Whether it makes something, so that `--dry-run`, `--force` and `--offline` mean something."""
+    """Whether it writes output, so that `--dry-run`, `--force` and `--offline` apply."""
     trains: ClassVar[bool] = False
-    """Whether its output is a run, so that later stages of a recipe may name it as their model."""
+    """Whether its output is a run, which later stages of a recipe can use as their model."""
     examples: ClassVar[Sequence[str]] = ()
-    """Command lines shown at the end of its help."""
+    """Command lines shown at the end of the help."""
 
     # -- a stage of a recipe ----------------------------------------------------------------------------------
 
     def reads(self, config: C) -> list[Path]:
-        """The places on disk that it reads."""
+        """The paths it reads."""
         return []
 
     def makes(self, config: C) -> Path | None:
-        """The folder or file that it makes; None where it only shows something."""
+        """The file or folder it creates; None if it only prints."""
         place: Path | None = getattr(config, "out", None)
         return place
 
     def repeatable(self, config: C) -> bool:
-        """Whether the same settings and inputs give the same output: not where standard input is read."""
+        """Whether the same settings and inputs give the same output; False if it reads standard input."""
         return True
 
     def interrupted(self, config: C) -> str | None:
-        """Why work that stopped halfway can go on; None where there is none."""
+        """Why interrupted work can resume; None if there is none."""
         return None
 
     def placed(self, config: C, recipe: str, runs: Sequence[Path]) -> C:
-        """The settings as a stage of the recipe of that name, which makes `runs`."""
+        """The settings as a stage of the recipe called `recipe`, which produces `runs`."""
         return config
 
     def check_early(self, config: C) -> None:
-        """Raise the errors that can be found while an input is yet to be made."""
+        """Raise the errors that can be found before the inputs exist."""
 
     def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        """Raise `ConfigError` where resuming with `wanted` would make something else of what was `recorded`."""
+        """Raise `ConfigError` if `wanted` changes a `recorded` setting that must stay the same on resume."""
 
     def summary(self, document: Mapping[str, Any]) -> list[str]:
-        """What it came to, in a line or a few."""
+        """The result in a few lines."""
         return []
 
     def refusal(self, document: Mapping[str, Any]) -> LlmctlError | None:
-        """The error that an output made earlier still stands for: records that were rejected."""
+        """The error that an existing output still implies, such as rejected records."""
         return None
 
     # -- the work ---------------------------------------------------------------------------------------------
 
     def check(self, config: C, context: Context) -> Any:
-        """Raise every error that can be found before anything slow; returns what was found, for `run`."""
+        """Raise every error that can be found before slow work starts; return the plan that `run` takes."""
         raise NotImplementedError
 
     def dry_run(self, config: C, plan: Any, context: Context) -> DryRun:

@@ -1,4 +1,4 @@
-"""`llmctl list` and `llmctl show`: the registry."""
+"""`llmctl list` and `llmctl show`: look up the registry."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llmctl.errors import UsageError
 from llmctl.readable import number
 from llmctl.registry import KINDS
 
-LISTED = options.Argument("kind", f"one of {', '.join(KINDS)}; all when not given", required=False, choices=KINDS)
-KIND = options.Argument("kind", f"one of {', '.join(KINDS)}; or data", choices=(*KINDS, "data"))
+LISTED = options.Argument("kind", f"one of {', '.join(KINDS)} (default: all)", required=False, choices=KINDS)
+KIND = options.Argument("kind", f"one of {', '.join(KINDS)}, or data", choices=(*KINDS, "data"))
 NAME = options.Argument(
     "name",
-    "its name; a model's may end in a size: gpt2:tiny, or be a run; of data a prepared folder",
+    "name of the entry; models: NAME[:SIZE] or a run; data: a prepared folder",
     required=False,
     kind="*",
 )
@@ -30,7 +30,7 @@ def run_list(session: Session) -> None:
 
     def show() -> None:
         rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
-        table(("kind", "name", "what it is", "owner"), rows, names=(1,), least=(3, 0))
+        table(("kind", "name", "summary", "owner"), rows, names=(1,), least=(3, 0))
 
     session.finish(document, show)
 
@@ -39,11 +39,11 @@ def run_show(session: Session) -> None:
     kind, name = session.extra["kind"], session.extra["name"]
     if kind == "data" and (name is None or registry.looks_like_path(name) or not registry.kinds_with(name)):
         if name is None:
-            raise UsageError("show data takes a prepared folder", hint="llmctl show data PREPARED --index 3")
+            raise UsageError("show data needs a prepared folder", hint="llmctl show data PREPARED --index 3")
         show_cost.refuse(session)
         return show_data.run(session, name)
     if given := show_data.requested(session):
-        raise UsageError(f"--{next(iter(given))} is for: llmctl show data PREPARED")
+        raise UsageError(f"--{next(iter(given))} is only valid for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
     from llmctl.workflows.inspect.parts import describe
@@ -57,17 +57,17 @@ def run_show(session: Session) -> None:
 
 
 def _nameless(word: str) -> UsageError:
-    """`llmctl show gpt2`: what was meant can be told."""
+    """The error for `llmctl show gpt2`, with the missing kind in the hint."""
     if kinds := registry.kinds_with(word):
-        return UsageError("show takes a kind and a name", hint=f"did you mean: llmctl show {kinds[0]} {word}")
-    return UsageError("show takes a kind and a name", hint=f"see: llmctl list {registry.kind_named(word)}")
+        return UsageError("show needs a kind and a name", hint=f"did you mean: llmctl show {kinds[0]} {word}")
+    return UsageError("show needs a kind and a name", hint=f"see: llmctl list {registry.kind_named(word)}")
 
 
 _TABLES = ("sizes", "columns", "options")
 
 
 def _show(document: Mapping[str, Any]) -> None:
-    """Facts first, one a line; then what has rows of its own."""
+    """Print the facts, one per line, then the tables."""
     print(f"{document['name']}  {plain(document['summary'])}\n")
     facts = {
         name: value
@@ -80,20 +80,20 @@ def _show(document: Mapping[str, Any]) -> None:
     if sizes := document.get("sizes"):
         print()
         table(
-            ("size", f"weights at vocabulary {document['vocabulary']:,}", "settings"),
+            ("size", f"parameters (vocabulary {document['vocabulary']:,})", "settings"),
             [[each["size"], number(each["parameters"]), _settings(each["settings"])] for each in sizes],
             right=(1,),
         )
     if columns := document.get("columns"):
         print()
         table(
-            ("field", "type", "needed"),
+            ("field", "type", "required"),
             [[each["name"], each["type"], "yes" if each["required"] else "no"] for each in columns],
         )
     if settings := document.get("options"):
         print()
         table(
-            ("option", "type", "default", "what it is"),
+            ("option", "type", "default", "description"),
             [[each["name"], each["type"], _fact(each["default"]), each["description"]] for each in settings],
             least=(1, 2),
         )
@@ -104,7 +104,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _fact(value: Any) -> str:
-    """A value as one writes it in YAML."""
+    """Format a value as in YAML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):

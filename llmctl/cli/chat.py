@@ -1,4 +1,4 @@
-"""`llmctl chat`: a conversation on a terminal, or answers to piped lines."""
+"""`llmctl chat`: an interactive conversation, or answers to piped lines."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ PROMPT: Final = "> "
 
 
 COMMANDS: Final = (
-    ChatCommand("/reset", "", "forget the conversation; the system message stays"),
+    ChatCommand("/reset", "", "clear the conversation; keep the system message"),
     ChatCommand("/system", "[TEXT]", 'show the system message, or set it; "" removes it'),
     ChatCommand("/save", "FILE [--force]", "write the conversation as a record: .jsonl or .json"),
-    ChatCommand("/load", "FILE", "go on from a conversation that was saved"),
+    ChatCommand("/load", "FILE", "continue a saved conversation"),
     ChatCommand("/regenerate", "", "answer the last message again"),
-    ChatCommand("/help", "", "this list"),
-    ChatCommand("/quit", "", "end, as Ctrl-D does"),
+    ChatCommand("/help", "", "list the commands"),
+    ChatCommand("/quit", "", "quit; same as Ctrl-D"),
 )
 KEYS: Final = (
-    ("Ctrl-C", "stops an answer; at the prompt, clears the line"),
-    ("Alt-Enter", "a new line within a message"),
-    ("//TEXT", "a message that begins with a slash"),
+    ("Ctrl-C", "stop the answer; at the prompt, clear the line"),
+    ("Alt-Enter", "insert a line break"),
+    ("//TEXT", "send a message that starts with a slash"),
 )
 
 
@@ -56,24 +56,24 @@ def run(session: Session) -> None:
         return _answer_lines(session, config, plan)
     if session.json or not sys.stdout.isatty():
         raise UsageError(
-            "standard input is a terminal and standard output is for a script: there would be no prompt to type at",
-            hint="pipe the messages in, one a line; or leave out --json and the redirection",
+            "interactive chat needs a terminal for both input and output",
+            hint="pipe messages in, one per line, or drop --json and the redirection",
         )
     return Prompter(session, workflow.open_conversation(config, plan, session.emit), plan.model.folder.path).run()
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# A pipe
+# Piped input
 
 
 def _answer_lines(session: Session, config: ChatConfig, plan: ChatPlan) -> None:
-    """Every line is a message, a slash at its beginning too: what comes through a pipe never reads or writes files."""
+    """Answer every line as a message, even if it starts with a slash: piped input must not read or write files."""
     from llmctl.workflows.chat import conversation as workflow
 
     lines = workflow.piped_lines(iter(_stdin_block, b""))
     first = next(lines, None)
     if first is None:
-        raise DataError("no messages", where="standard input", hint="it is empty; give one message a line")
+        raise DataError("no messages", where="standard input", hint="send one message per line")
     conversation = workflow.open_conversation(config, plan, session.emit)
     live = sys.stdout.isatty() and not session.json
     turns: list[Turn] = []
@@ -82,7 +82,7 @@ def _answer_lines(session: Session, config: ChatConfig, plan: ChatPlan) -> None:
             if live and turns:
                 print()
             turn = conversation.say(text, _show if live else None, where=where)
-            assert turn is not None, "a pipe stops no answer"
+            assert turn is not None, "piped answers are never interrupted"
             if not session.json:
                 print("" if live else f"\n{turn.text}" if turns else turn.text, flush=True)
             turns.append(turn)
@@ -93,8 +93,8 @@ def _answer_lines(session: Session, config: ChatConfig, plan: ChatPlan) -> None:
 
 
 def _stdin_block() -> bytes:
-    """What is there of standard input, so that an answer can come before the next line does."""
-    buffer: Any = sys.stdin.buffer  # a BufferedReader, which typeshed does not promise
+    """Read what is available on standard input, so that an answer can precede the next line."""
+    buffer: Any = sys.stdin.buffer  # a BufferedReader; typeshed does not guarantee it
     block: bytes = buffer.read1(BLOCK_BYTES)
     return block
 
@@ -105,11 +105,11 @@ def _show(piece: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# A terminal
+# Interactive
 
 
 class Prompter:
-    """The conversation of a person: a line typed is a message or a command."""
+    """The interactive loop: each line is a message or a command."""
 
     def __init__(self, session: Session, conversation: Conversation, model: Path) -> None:
         self.session, self.conversation, self.model = session, conversation, model
@@ -123,10 +123,10 @@ class Prompter:
         }
 
     def run(self) -> None:
-        """Until Ctrl-D or `/quit`. An error is told and the conversation goes on."""
-        ask = open_editor(PROMPT, COMMANDS)
+        """Run until Ctrl-D or `/quit`. Errors are printed and the conversation continues."""
+        read_line = open_editor(PROMPT, COMMANDS)
         self._note(self._greeting())
-        while (line := ask()) is not None and line.strip() != "/quit":
+        while (line := read_line()) is not None and line.strip() != "/quit":
             if not line.strip():
                 continue
             try:
@@ -137,14 +137,12 @@ class Prompter:
         self.session.finish({})
 
     def _greeting(self) -> str:
-        from llmctl.workflows.chat.conversation import chosen
-
         context = self.conversation.context
-        holds = f"a context of {context:,} tokens" if context is not None else "no limit of context"
+        window = f"a context of {context:,} tokens" if context is not None else "unlimited context"
+        decoding = "sampled" if self.conversation.sampling.samples else "greedy"
         name = self.model.resolve().parent.name if self.model.name == "model" else self.model.resolve().name
         return (
-            f"{name}: {holds}, {chosen(self.conversation.sampling)} answers\n"
-            "/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends\n"
+            f"{name}: {window}, {decoding} decoding\n/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits\n"
         )
 
     def _take(self, line: str) -> None:
@@ -155,34 +153,34 @@ class Prompter:
         name, _, words = line.strip().partition(" ")
         if name not in self.commands:
             known = [each.name for each in COMMANDS]
-            hint = near(name, known) or "/help lists the commands; //TEXT is a message that begins with a slash"
+            hint = near(name, known) or "/help lists the commands; //TEXT sends a message that starts with a slash"
             raise UsageError(f"no such command: {name}", hint=hint)
         return self.commands[name](words.strip())
 
-    def _answer(self, ask: Callable[[Show], Turn | None]) -> None:
+    def _answer(self, generate: Callable[[Show], Turn | None]) -> None:
         from llmctl.workflows.chat.conversation import StopGeneration
 
         turn = None
         with _stoppable() as show, contextlib.suppress(StopGeneration):
-            turn = ask(show)
+            turn = generate(show)
         if turn is None:
-            return self._note("(stopped before anything was said: nothing of it is kept)")
+            return self._note("(stopped before any text: discarded)")
         print(flush=True)
         if not turn.text:
-            self._note("(an empty answer)")
+            self._note("(empty answer)")
         if turn.finish_reason == "interrupted":
             self._note("(stopped)")
         if turn.finish_reason == "length":
-            self._note(f"(cut after {turn.tokens:,} tokens; --max-new-tokens or the context allows no more)")
+            self._note(f"(truncated after {turn.tokens:,} tokens: limit of --max-new-tokens or the context)")
         speed = turn.tokens / max(turn.seconds, 1e-9)
-        self.session.emit(Event("detail", {"text": f"{turn.tokens:,} tokens, {number(speed)} a second"}))
+        self.session.emit(Event("detail", {"text": f"{turn.tokens:,} tokens, {number(speed)} tokens/s"}))
         return None
 
     # -- commands ---------------------------------------------------------------------------------------------
 
     def _reset(self, words: str) -> None:
         self.conversation.reset()
-        self._note("the conversation is forgotten")
+        self._note("conversation cleared")
 
     def _system(self, words: str) -> None:
         if words:
@@ -202,13 +200,13 @@ class Prompter:
         self.conversation.load(path)
         self._note(f"{_counted(self.conversation.turns)} loaded: {path}")
         if self.conversation.waiting:
-            self._note("the last message has no answer yet: /regenerate gives one")
+            self._note("the last message has no answer yet; use /regenerate")
 
     def _regenerate(self, words: str) -> None:
         before = self.conversation.messages
         self._answer(self.conversation.regenerate)
         if self.conversation.messages == before and not self.conversation.sampling.samples:
-            self._note("(answers are greedy, so the same again; --temperature 0.7 draws others)")
+            self._note("(decoding is greedy, so the answer is the same; restart with --temperature 0.7 to sample)")
 
     def _help(self, words: str) -> None:
         rows = [(f"{each.name} {each.words}".strip(), each.does) for each in COMMANDS] + [*KEYS]
@@ -229,24 +227,26 @@ def _split(words: str) -> list[str]:
     try:
         return shlex.split(words)
     except ValueError as error:
-        raise UsageError(f"not understood: {error}", hint='quote a name that has blanks: "my talk.jsonl"') from error
+        raise UsageError(
+            f"cannot parse the file name: {error}", hint='quote names that contain spaces: "my chat.jsonl"'
+        ) from error
 
 
 def _one_path(names: list[str], usage: str) -> Path:
     if len(names) != 1:
-        raise UsageError(f"one file is needed, {len(names)} are named", hint=usage)
+        raise UsageError(f"expected one file name, got {len(names)}", hint=usage)
     return Path(names[0]).expanduser()
 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[Show]:
-    """Gives what shows the pieces of an answer. Ctrl-C once ends it at its next piece, where the engine is left in
-    good order; twice, wherever it stands."""
+    """Yield the callback that prints pieces of an answer. The first Ctrl-C stops the answer at its next piece, which leaves
+    the engine in a consistent state; the second stops it immediately."""
     from llmctl.workflows.chat.conversation import StopGeneration
 
     pressed = False
 
-    def press(signal_number: int, frame: Any) -> None:
+    def on_interrupt(signal_number: int, frame: Any) -> None:
         nonlocal pressed
         if pressed:
             raise StopGeneration
@@ -257,7 +257,7 @@ def _stoppable() -> Iterator[Show]:
             raise StopGeneration
         _show(piece)
 
-    before = signal.signal(signal.SIGINT, press)
+    before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield show
     finally:

@@ -1,4 +1,4 @@
-"""`llmctl completions`: the completion script of a shell, from the options that the verbs really have."""
+"""`llmctl completions`: generate a shell completion script from the options of the verbs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(session: Session) -> None:
 
 
 def commands() -> list[Command]:
-    """Every built-in verb with its options and values: a script is the same on every machine."""
+    """The built-in verbs with their options and values. Plug-ins are left out, so the script is the same on every machine."""
     return [_command(row, page_of(row)) for row in VERBS]
 
 
@@ -51,7 +51,7 @@ def _place(option: options.Option) -> Place | None:
 
 
 def _words(page: options.Page) -> Values | None:
-    """What stands without a flag: the positional setting, or the verb's arguments."""
+    """The values of positional arguments: of the positional setting, or of the verb's arguments."""
     if page.positional:
         kind = options.KIND_OF.get(page.positional)
         return Values(_names(kind) if kind else (), "folder" if page.positional == "out" else "file")
@@ -67,7 +67,7 @@ def _words(page: options.Page) -> Values | None:
 
 
 def _names(kind: str) -> tuple[str, ...]:
-    """The built-in names of a kind (a script is the same on every machine), models with their sizes."""
+    """The built-in names of a kind; models also with their sizes."""
     names: list[str] = []
     for entry in registry.entries(kind):
         if entry.owner != registry.OWNER:
@@ -79,7 +79,7 @@ def _names(kind: str) -> tuple[str, ...]:
 
 
 def _keys(page: options.Page) -> list[str]:
-    """What `--set` can begin with: the verb's keys; where a verb has no block of its own, each verb's with its name."""
+    """The keys for `--set`: those of the verb, or of every stage, prefixed with its name, if the verb has no settings."""
     if page.spec is not None:
         return [f"{option['name']}=" for option in settings(page.spec)]
     stages = [(row.name, page_of(row).spec) for row in VERBS if row.recipe == "stage"]

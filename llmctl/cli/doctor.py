@@ -1,4 +1,4 @@
-"""`llmctl doctor`: what this machine and installation can do."""
+"""`llmctl doctor`: check this machine and installation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(session: Session) -> None:
         session.finish(workflow.document(findings), show)
         return
     named = ", ".join(finding.check for finding in problems)
-    fault = EnvironmentFault(f"problems found: {named}", hint="each is listed with its cure")
+    fault = EnvironmentFault(f"problems found: {named}", hint="each is listed with a fix")
     session.fail(fault, workflow.document(findings), show)
 
 

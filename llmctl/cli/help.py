@@ -1,5 +1,8 @@
-"""Help: options in panels, examples at the end, with `--help-all` every setting. The same text on a terminal and in a pipe,
-made without rich, whose import takes longer than all the rest of a page."""
+"""Help pages: options in panels, then with `--help-all` every setting, then examples.
+
+The text is the same on a terminal and in a pipe. It is formatted without rich, whose import takes longer than the rest of
+the page.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ if TYPE_CHECKING:
     from llmctl.config import Spec
 
 EVERY_SETTING: Final = "llmctl.every_setting"
-"""Where a context keeps the spec whose settings `--help-all` lists."""
+"""The key under which a context stores the spec for `--help-all`."""
 WIDEST: Final = 110
 
 
 class Command(TyperCommand):
-    """A verb's help."""
+    """Format the help of a verb."""
 
     examples: Sequence[str] = ()
 
@@ -48,7 +51,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The help of `llmctl` itself."""
+    """Format the help of `llmctl`."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _write(self, ctx, formatter)
@@ -64,13 +67,13 @@ class Group(TyperGroup):
                 formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Lines as they stand: a paragraph would be wrapped anew."""
+        """Write the lines verbatim; a paragraph would be re-wrapped."""
         for line in (self.epilog or "").splitlines():
             formatter.write(f"{line}\n")
 
 
 def every_setting(spec: type[Spec]) -> Any:
-    """The callback of `--help-all`."""
+    """Make the callback of `--help-all`."""
 
     def callback(context: typer.Context, wanted: bool) -> None:
         if wanted:
@@ -108,7 +111,7 @@ def _settings(formatter: Any, spec: type[Spec]) -> None:
 
 
 def _written(value: Any) -> str:
-    """A value as one writes it in YAML."""
+    """Format a value as in YAML."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Where a line is typed: edited, called back, completed. The one place that knows the line-editing library."""
+"""Line editing with history and completion. The only module that uses prompt_toolkit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmctl.cli.terminal import fancy
 
 
 class ChatCommand(NamedTuple):
-    """What can be typed at the prompt instead of a message."""
+    """A command that can be typed at the prompt instead of a message."""
 
     name: str
     words: str
@@ -18,7 +18,10 @@ class ChatCommand(NamedTuple):
 
 
 def open_editor(prompt: str, commands: Sequence[ChatCommand]) -> Callable[[], str | None]:
-    """What asks for a line, at the prompt; None at the end. Typed lines can be called back, long ones edited, pasted ones kept whole."""
+    """Return a function that reads a line at the prompt and returns None at end of input.
+
+    Lines can be edited and recalled; a pasted text with several lines stays one message.
+    """
     from prompt_toolkit import PromptSession
     from prompt_toolkit.formatted_text import FormattedText
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -50,20 +53,20 @@ def open_editor(prompt: str, commands: Sequence[ChatCommand]) -> Callable[[], st
         enable_suspend=True,
     )
 
-    def ask() -> str | None:
+    def read_line() -> str | None:
         while True:
             try:
                 return editor.prompt()
             except EOFError:
                 return None
-            except KeyboardInterrupt:  # a terminal too plain for the keys above
+            except KeyboardInterrupt:  # a terminal without support for the key bindings
                 continue
 
-    return ask
+    return read_line
 
 
 def _completer(commands: Sequence[ChatCommand]) -> Any:
-    """Completes commands, and the file that one of them takes."""
+    """Complete commands, and file names after /save and /load."""
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
     from prompt_toolkit.document import Document
 

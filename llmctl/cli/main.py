@@ -1,6 +1,6 @@
-"""The front door: the verbs, and the one place that catches errors and ends the process.
+"""The entry point: builds the command line, turns errors into exit codes and ends the process.
 
-Only the module of the verb asked for is imported, so that `--help` costs little more than the language itself.
+Only the requested verb is imported, so that `--help` takes little longer than starting Python.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from llmctl.errors import LlmctlError, untranslated
 from llmctl.registry import find_verb, near, verbs
 
 SPINS: Final = "3000"
-"""How often a thread looks for work before it sleeps, some ten microseconds: 1.35 times the speed of threads that sleep at
-once on a quiet machine, 0.93 times beside two busy processes (marian:tiny, two cores; never sleeping: 0.7)."""
+"""Spin iterations of an idle thread before it sleeps, about ten microseconds. Compared with sleeping at once, training is
+1.35 times as fast on an idle machine and 0.93 times beside two busy processes (marian:tiny, two cores; spinning without
+limit: 0.7)."""
 
 EXIT_CODES: Final = (
     (0, "done"),
@@ -43,11 +44,11 @@ EXIT_CODES: Final = (
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where the program stands, so that what is half made is cleaned up."""
+    """Raised on SIGTERM, so that partial output is cleaned up."""
 
 
 def build(words: Sequence[str]) -> typer.Typer:
-    """The Typer application, holding whole only the verb that `words` names."""
+    """Build the Typer application; only the verb named in `words` gets its options."""
     from llmctl.cli.help import Group
 
     codes = "\n".join(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES)
@@ -65,7 +66,7 @@ def build(words: Sequence[str]) -> typer.Typer:
         context: typer.Context,
         version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
     ) -> None:
-        """The whole life of a language model: preprocess, train, generate, eval on one contract.
+        """The language-model lifecycle from the command line: preprocess, train, generate, eval.
 
         Start with: llmctl quickstart
         """
@@ -89,26 +90,26 @@ def build(words: Sequence[str]) -> typer.Typer:
 
 
 def _elsewhere() -> None:
-    """Stands for the verbs that were not asked for."""
+    """Placeholder for the verbs that were not requested."""
 
 
 def main() -> None:
-    """Run and end the process with the contract's exit code."""
+    """Run the command line and exit with its exit code."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command line; returns the exit code. Standard output is flushed, so a full disk is no success."""
+    """Run one command line and return the exit code. Standard output is flushed, so a full disk is an error."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Threads that wait sleep, so that training beside other programs does not starve; but not at once: to wake one up
-        # takes longer than most operations of a small model (GNU's OpenMP, which torch brings, reads the second).
+        # Idle threads sleep, so that training is not starved by other programs, but not at once: waking a thread takes
+        # longer than most operations of a small model. GOMP_SPINCOUNT is read by GNU OpenMP, which torch bundles.
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # What fails is raised and told as ours; torch would write a stack beside it, and one whenever a machine is not there yet.
+    # llmctl reports errors itself; torch would also log a stack trace, even while it waits for another machine.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the same bytes out whatever the locale
+        if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     code = _guarded(words)
     try:
@@ -119,14 +120,14 @@ def run(words: Sequence[str]) -> int:
     except OSError as error:
         _drop_stdout()
         if code:
-            return code  # told already
+            return code  # already reported
         _print_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
         return 4
     return code
 
 
 def _guarded(words: Sequence[str]) -> int:
-    """Every ending has its code; nothing else in the program catches what it does not understand."""
+    """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
     previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
     try:
@@ -165,7 +166,7 @@ def _guarded(words: Sequence[str]) -> int:
 
 
 def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
-    """An error that no border translated: the machine's, or a bug."""
+    """Report any other exception: an operating-system error, or a bug."""
     if debug:
         traceback.print_exc()
     translated = untranslated(error)
@@ -175,19 +176,19 @@ def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
 
 
 def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str | None]:
-    """Message and hint of an error of the command line itself."""
+    """Message and hint for an error in the command line."""
     row = next((row for row in map(find_verb, words) if row), None)
     hint = f"see: llmctl {row.name} --help" if row else "see: llmctl --help"
     mistyped, known = getattr(error, "option_name", None), getattr(error, "possibilities", None)
-    unknown = hasattr(error, "possibilities")  # not an option that lacks its value
+    unknown = hasattr(error, "possibilities")  # as opposed to an option without its value
     if mistyped:
-        # Without the dashes, which make all options look alike.
-        bare = {option.lstrip("-"): option for option in known or ()}
-        close = [each for each in bare if near(mistyped.lstrip("-"), [each])]
+        # Compare without the dashes, which make all options look similar.
+        undashed = {option.lstrip("-"): option for option in known or ()}
+        close = [each for each in undashed if near(mistyped.lstrip("-"), [each])]
         message = str(getattr(error, "message", error))
         hint = (
             (_deeper(row, mistyped, words) if row and unknown else None)
-            or near(mistyped, [bare[each] for each in close])
+            or near(mistyped, [undashed[each] for each in close])
             or hint
         )
     else:
@@ -200,7 +201,7 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
 
 
 def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
-    """How a setting is reached that has a name and no flag: `--layers 3` is `--set model.layers=3`."""
+    """Suggest `--set` for a setting that has no flag: `--layers 3` -> `--set model.layers=3`."""
     from llmctl.cli.pages import page_of
     from llmctl.config import elsewhere
 
@@ -223,7 +224,7 @@ def _print_error(
     code: int,
     document: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """An error on standard error; with `--json` also as the one document, beside what was done all the same."""
+    """Print an error to standard error; with `--json` also a document with the error and any partial results."""
     from llmctl.cli.render import error_lines
 
     if "--json" in words:
@@ -249,5 +250,5 @@ def _in_main_thread() -> bool:
 
 
 def _drop_stdout() -> None:
-    """Nobody reads: let the interpreter's own last flush go nowhere."""
+    """Redirect standard output to /dev/null, because the reader is gone and the interpreter flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

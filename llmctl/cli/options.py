@@ -1,4 +1,4 @@
-"""Command-line options made from a `Spec`: a flag, a `--set` key and a recipe key are one setting with one default."""
+"""Derive command-line options from a `Spec`: a flag, a `--set` key and a recipe key share one setting and one default."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIG_PANEL = "Configuration"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One flag: what it is called, what it takes, where its value goes."""
+    """A command-line flag."""
 
     name: str
     help: str
@@ -40,12 +40,12 @@ class Option:
     choices: tuple[str, ...] = ()
     repeatable: bool = False
     kind: str | None = None
-    """The registry's kind that its values are names of."""
+    """The registry kind its values name."""
     is_path: bool = False
     text: bool = False
-    """The value is text as it stands, not YAML."""
+    """The value is taken verbatim, not parsed as YAML."""
     key: str | None = None
-    """The configuration key it sets; None for a setting of the process itself."""
+    """The configuration key it sets; None if it is not a setting."""
 
     @property
     def parameter(self) -> str:
@@ -54,51 +54,62 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """Words without a flag: what they are called and what they can be."""
+    """A positional argument."""
 
     name: str
     help: str
     required: bool = True
     repeatable: bool = False
     choices: tuple[str, ...] = ()
-    """Words that it can be; others may be right too (a folder, say)."""
+    """Suggested values; others, such as folders, may be valid too."""
     kind: str | None = None
-    """The registry's kind that it names one of; `*` for the kind that the argument before it names."""
+    """The registry kind its values name; `*` for the kind given by the previous argument."""
     is_path: bool = False
 
 
 OUTPUT = (
-    Option("--json", "one JSON document on standard output", OUTPUT_PANEL),
-    Option("--debug", "show the traceback of an error", OUTPUT_PANEL),
+    Option("--json", "print one JSON document to standard output", OUTPUT_PANEL),
+    Option("--debug", "show tracebacks", OUTPUT_PANEL),
 )
-"""What every verb has."""
+"""Options of every verb."""
 
 WORK = (
-    Option("--dry-run", "print the resolved plan, write nothing", CONFIG_PANEL),
-    Option("--force", "replace what is in the way of the output", CONFIG_PANEL),
-    Option("--offline", "never touch the network", CONFIG_PANEL),
+    Option("--dry-run", "print the resolved settings and plan; write nothing", CONFIG_PANEL),
+    Option("--force", "overwrite existing output", CONFIG_PANEL),
+    Option("--offline", "never access the network", CONFIG_PANEL),
     Option(
-        "--events", "write progress as JSON lines; - for standard error", OUTPUT_PANEL, "FILE", is_path=True, text=True
+        "--events",
+        "append progress events as JSON lines; - for standard error",
+        OUTPUT_PANEL,
+        "FILE",
+        is_path=True,
+        text=True,
     ),
-    Option("--quiet", "say only warnings and errors", OUTPUT_PANEL),
-    Option("--verbose", "say more", OUTPUT_PANEL),
+    Option("--quiet", "print only warnings and errors", OUTPUT_PANEL),
+    Option("--verbose", "print more details", OUTPUT_PANEL),
     *OUTPUT,
 )
-"""What every verb that makes something has."""
+"""Options of every verb that writes output."""
 
 SET = Option(
     "--set",
-    "any setting: key.path=value, value in YAML; repeatable",
+    "set any setting, VALUE in YAML: model.layers=6; repeatable",
     CONFIG_PANEL,
     "KEY=VALUE",
     repeatable=True,
     text=True,
 )
 
-HELP_ALL = Option("--help-all", "list every setting too, with type and default", OUTPUT_PANEL)
+HELP_ALL = Option("--help-all", "also list every setting with type and default", OUTPUT_PANEL)
 
 CONFIG = Option(
-    "--config", "a recipe; repeatable, later ones win", CONFIG_PANEL, "FILE", repeatable=True, is_path=True, text=True
+    "--config",
+    "recipe file (YAML); repeatable, later files win",
+    CONFIG_PANEL,
+    "FILE",
+    repeatable=True,
+    is_path=True,
+    text=True,
 )
 
 SHARED = (
@@ -106,21 +117,21 @@ SHARED = (
     SET,
     *WORK,
 )
-"""What every verb that reads a block of a recipe has."""
+"""Options of every verb that reads a block of a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """How a verb looks from a shell. Its settings are a `Spec`; a verb that reads no configuration has none."""
+    """The command-line interface of a verb. `spec` is None for verbs without settings."""
 
     run: Callable[[Session], None]
     spec: type[Spec] | None = None
     positional: str | None = None
-    """The key that words without a flag go to."""
+    """The key filled by positional arguments."""
     extra: tuple[Option, ...] = ()
-    """Options that are no settings; `Session.extra` has their values."""
+    """Options that are not settings; their values are in `Session.extra`."""
     arguments: tuple[Argument, ...] = ()
-    """Words without a flag that are no settings; `Session.extra` has their values."""
+    """Positional arguments that are not settings; their values are in `Session.extra`."""
     shared: tuple[Option, ...] = SHARED
     examples: Sequence[str] = ()
     flags: tuple[Option, ...] = field(init=False)
@@ -142,7 +153,7 @@ KIND_OF: Mapping[str, str] = {
     "engine": "engines",
     "inputs": "datasets",
 }
-"""The registry's kind that the values of a setting are names of."""
+"""The registry kind named by the values of a setting."""
 
 
 def _flags(spec: type[Spec]) -> typing.Iterator[Option]:
@@ -164,35 +175,37 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
 
     from llmctl.config import spec_of
 
-    bare, repeatable = _bare(info.annotation)
-    choices = tuple(map(str, get_args(bare))) if get_origin(bare) is Literal else ()
-    inner = spec_of(bare)
+    value_type, repeatable = _element_type(info.annotation)
+    choices = tuple(map(str, get_args(value_type))) if get_origin(value_type) is Literal else ()
+    inner = spec_of(value_type)
     if inner is not None and inner.shorthand:
-        # Where a block is named by one of its keys, the flag takes what that key takes.
+        # A block with a shorthand key: the flag takes the values of that key.
         named = inner.model_fields[inner.shorthand].annotation
         choices = tuple(map(str, get_args(named))) if get_origin(named) is Literal else choices
     help_text = info.description or ""
     if info.default not in (None, (), PydanticUndefined) and inner is None:
         help_text += f" [default: {info.default}]"
-    is_path = bare is Path
+    is_path = value_type is Path
     return Option(
         name="--" + name.replace("_", "-"),
         help=help_text,
         panel=panel,
-        metavar="|".join(choices) or _metavar(name, bare),
+        metavar="|".join(choices) or _metavar(name, value_type),
         choices=choices,
         repeatable=repeatable,
-        # Only `model` as a block can be an architecture; where it is text it is a folder.
+        # `model` names an architecture only where it is a block; as text it is a folder.
         kind=None if name == "model" and inner is None else KIND_OF.get(name),
         is_path=is_path or name in ("data", "model", "models", "input", "tokenizer"),
-        text=is_path or bare is str or inner is not None,
+        text=is_path or value_type is str or inner is not None,
         key=key,
     )
 
 
-def _bare(annotation: Any) -> tuple[Any, bool]:
-    """The type inside `| None`, `Annotated` and `tuple[…, ...]`, and whether it was a tuple. What is parsed from text is
-    text here."""
+def _element_type(annotation: Any) -> tuple[Any, bool]:
+    """Return the type inside `| None`, `Annotated` and `tuple[…, ...]`, and whether it was a tuple.
+
+    A dataclass, such as a gate, is parsed from text, so its type here is `str`.
+    """
     repeatable = False
     while True:
         origin = get_origin(annotation)
@@ -206,12 +219,12 @@ def _bare(annotation: Any) -> tuple[Any, bool]:
             return str if is_dataclass(annotation) else annotation, repeatable
 
 
-def _metavar(name: str, bare: Any) -> str:
-    if bare is int:
+def _metavar(name: str, value_type: Any) -> str:
+    if value_type is int:
         return "N"
-    if bare is float:
+    if value_type is float:
         return {"max_time": "TIME"}.get(name, "X")
-    if bare is Path:
+    if value_type is Path:
         return "DIR" if name in ("out", "data") else "FILE"
     return {
         "prompt": "TEXT",
@@ -223,7 +236,7 @@ def _metavar(name: str, bare: Any) -> str:
 
 
 def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
-    """Give the Typer application this verb, with every option its spec has."""
+    """Add a verb with all its options to the Typer application."""
     parameters: list[inspect.Parameter] = []
 
     def parameter(name: str, annotation: Any, default: Any) -> None:
@@ -233,7 +246,7 @@ def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
 
     if page.spec and page.positional:
         field_info = page.spec.model_fields[page.positional]
-        words: Any = list[str] | None if _bare(field_info.annotation)[1] else str | None
+        words: Any = list[str] | None if _element_type(field_info.annotation)[1] else str | None
         about = typer.Argument(help=field_info.description, metavar=page.positional.upper())
         parameter(POSITIONAL, Annotated[words, about], None)
     for argument in page.arguments:
@@ -268,7 +281,7 @@ def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
 
 
 def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
-    """What the user typed, as a session."""
+    """Make a session from the parsed command line."""
     flags: dict[str, Any] = {}
     for option in page.flags:
         value = given[option.parameter]
@@ -295,6 +308,6 @@ def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
 def _value(option: Option, text: str) -> Any:
     if option.text or option.choices:
         return text
-    from llmctl.config import parse_yaml
+    from llmctl.recipes import parse_yaml
 
     return parse_yaml(text, option.name) if text else text

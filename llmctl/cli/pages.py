@@ -1,4 +1,4 @@
-"""From a row of the table of verbs to its page."""
+"""Find the page of a verb."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmctl.errors import EnvironmentFault
 
 
 def page_of(row: VerbRow) -> Page:
-    """The page of a row: its own, or the one that every `Verb` has."""
+    """Return the page of a row: the one it names, or the generic page of its `Verb`."""
     found = registry.load_verb(row)
     if isinstance(found, Page):
         return found
@@ -18,6 +18,6 @@ def page_of(row: VerbRow) -> Page:
 
     if not isinstance(found, Verb):
         raise EnvironmentFault(
-            f"{row.target} is no verb", hint="an entry point of llmctl.verbs names a subclass of Verb"
+            f"{row.target} is not a verb", hint="entry points in llmctl.verbs must name a subclass of Verb"
         )
     return page_for(found)

@@ -1,4 +1,4 @@
-"""The one place that knows the terminal: colour, bars, tables. Elsewhere plain lines, one of progress every 10 s."""
+"""Terminal output: colour, progress bars, tables. Without a terminal: plain lines, progress at most every 10 s."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 def draw(each: Table) -> None:
-    """A table on standard output; where it is to be split, as many tables as it takes for no column to be cut, each with
-    the first column."""
+    """Print a table; with `split`, print several that each fit the terminal and repeat the first column."""
     lines = [list(each.headings), *map(list, each.rows)]
     room = width(sys.stdout) if each.split and fancy(sys.stdout) else None
     for part in _parts(lines, room):
@@ -33,11 +32,11 @@ def draw(each: Table) -> None:
 
 
 GAP: Final = 3
-"""Columns between two cells of a split table, at most."""
+"""Largest gap between two cells of a split table, in terminal columns."""
 
 
 def _parts(lines: Sequence[Sequence[Any]], room: int | None) -> list[list[int]]:
-    """The columns of each table; all in one where there is room."""
+    """The column indices of each table; `room` is the terminal width, None for no limit."""
     if room is None:
         return [list(range(len(lines[0])))]
     widths = [max(columns(str(cell)) for cell in column) + GAP for column in zip(*lines, strict=True)]
@@ -57,10 +56,10 @@ def table(
     names: Sequence[int] = (0,),
     least: Sequence[int] = (),
 ) -> None:
-    """A table on standard output: rich on a terminal, aligned columns elsewhere.
+    """Print a table: with rich on a terminal, as aligned columns elsewhere.
 
-    `right`: columns of numbers. `names`: columns of what one has to type. Neither is ever cut; on a narrow terminal other
-    columns wrap, and those of `least` are left out, the first of them first.
+    `right`: right-aligned columns (numbers). `names`: columns with names that users type. Neither is ever truncated; on a
+    narrow terminal the other columns wrap, and those in `least` are dropped in order.
     """
     cells = [[plain(str(cell)).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     lines = [list(headings), *cells]
@@ -79,11 +78,11 @@ def table(
 
 
 WRAPPED: Final = 16
-"""Columns that text needs to be read where it wraps: rather than less, other columns are left out."""
+"""Smallest readable width of wrapped text; below it, columns in `least` are dropped."""
 SQUEEZED: Final = 6
-"""Columns that are left to text rather than that a name is cut."""
+"""Smallest width of wrapped text before names are folded."""
 BETWEEN: Final = 3
-"""Columns between two of rich's cells."""
+"""Gap between two cells of a rich table."""
 
 
 def _draw_table(
@@ -99,12 +98,12 @@ def _draw_table(
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
-    whole = {*right, *names}
+    unwrapped = {*right, *names}
     shown, left_out = list(range(len(widths))), []
 
     def needed(text: int) -> int:
-        """Columns of the table where text gets so many."""
-        cells = (widths[each] if each in whole else min(widths[each], text) for each in shown)
+        """Width of the table if text columns get at most `text`."""
+        cells = (widths[each] if each in unwrapped else min(widths[each], text) for each in shown)
         return sum(cells) + BETWEEN * len(shown) - 1
 
     for place in least:
@@ -114,31 +113,31 @@ def _draw_table(
     fits = needed(SQUEEZED) <= console.width
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for each in shown:
-        # Where even the names do not fit they go on in the next line.
+        # If even the names do not fit, they are folded.
         justify: Any = "right" if each in right else "left"
-        drawn.add_column(lines[0][each], justify=justify, no_wrap=fits and each in whole, overflow="fold")
+        drawn.add_column(lines[0][each], justify=justify, no_wrap=fits and each in unwrapped, overflow="fold")
     for line in lines[1:]:
         drawn.add_row(*(line[each] for each in shown))
     console.print(drawn)
     if left_out:
-        aside(f"left out, the terminal is narrow: {', '.join(left_out)}")
+        aside(f"columns hidden on a narrow terminal: {', '.join(left_out)}")
 
 
 def error_lines(kind: str, message: str, hint: str | None) -> str:
-    """An error in its lines: what and where, then what to do next."""
+    """Format an error: where and what, then the hint on a second line."""
     head = f"error: {plain(message)}"
     return f"{head}\n  {plain(hint)}" if hint else head
 
 
 def aside(text: str) -> None:
-    """A remark on standard error, beside what is said on standard output: dim where colour may be shown."""
+    """Print a remark to standard error, dimmed if colour is available."""
     shown = plain(text)
     print(f"\x1b[2m{shown}\x1b[0m" if fancy(sys.stderr) else shown, file=sys.stderr, flush=True)
 
 
 def marked(cells: Iterable[tuple[str, bool]], *, colour: bool) -> str:
-    """Cells in a row, a blank between, those that are marked in colour or in [brackets], which in the text then are
-    escaped; a new line after each ↵."""
+    """Join cells with spaces, with a line break after each ↵. Marked cells are coloured or, without colour, in [brackets];
+    brackets in the text are then escaped."""
     found = []
     for text, mark in cells:
         safe = plain(text) if colour else plain(text).replace("[", "\\[").replace("]", "\\]")
@@ -148,7 +147,7 @@ def marked(cells: Iterable[tuple[str, bool]], *, colour: bool) -> str:
 
 
 class ProgressReporter:
-    """Shows events on standard error and writes them to `--events`."""
+    """Show events on standard error and write them to the file of `--events`."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, events: str | None = None) -> None:
         self.quiet, self.verbose = quiet, verbose
@@ -178,7 +177,7 @@ class ProgressReporter:
             self._line(event.fields["text"])
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar and close the events file."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -221,15 +220,15 @@ class ProgressReporter:
 
 
 def _appending(path: str) -> IO[str]:
-    """The file of `--events`, opened before anything slow starts."""
+    """Open the file of `--events` for appending. Raises `UsageError` if that fails."""
     try:
         return open(path, "a", encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise UsageError(f"--events cannot be written to {path}: {error.strerror}", hint="name another file") from error
+        raise UsageError(f"cannot write --events to {path}: {error.strerror}", hint="choose another file") from error
 
 
 def progress_text(fields: Mapping[str, Any]) -> str:
-    """`stage  name value  name value` of a progress event."""
+    """Format a progress event as `stage  name value  name value`."""
     shown = [str(fields.get("stage", ""))]
     for name, value in fields.items():
         if name in ("stage", "done", "total"):
@@ -240,14 +239,14 @@ def progress_text(fields: Mapping[str, Any]) -> str:
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 HASH_SHOWN: Final = 12
-"""Digits of a hash that tell it from others."""
+"""Digits shown of a hash."""
 DIGITS: Final = 6
-"""Significant ones of a number in a listing: more than any measurement has, and whole settings stay whole."""
+"""Significant digits in a listing: more than any measurement has, and enough for integer settings."""
 
 
 def readable(value: Any, *, exact: bool = False) -> Any:
-    """A document's value as a person reads it in YAML: paths as seen from here, text made safe to show; unless `exact`,
-    numbers rounded and hashes shortened."""
+    """Prepare a document for display as YAML: paths relative to the current folder, control characters escaped; unless
+    `exact`, numbers rounded and hashes shortened."""
     if isinstance(value, Mapping):
         return {name: readable(inner, exact=exact) for name, inner in value.items()}
     if isinstance(value, list | tuple):

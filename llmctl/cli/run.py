@@ -1,4 +1,4 @@
-"""`llmctl run`: the stages of a recipe."""
+"""`llmctl run`: run the stages of a recipe."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmctl import config
 from llmctl.cli import options
 from llmctl.cli.render import table
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
 from llmctl.errors import LlmctlError, Stopped, UsageError
 from llmctl.readable import number
+from llmctl.recipes import parse_yaml
 from llmctl.workflows.recipe import run as workflow
 
 RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
-SEED = options.Option("--seed", "of every stage; fixes everything that is drawn", "Main", "N")
-FORCE = options.Option("--force", "run every stage again, whatever is in the way", options.CONFIG_PANEL)
+SEED = options.Option("--seed", "random seed of every stage", "Main", "N")
+FORCE = options.Option("--force", "run every stage again and overwrite existing output", options.CONFIG_PANEL)
 
 
 def run(session: Session) -> None:
     recipes = [Path(session.extra["recipe"]), *session.recipes]
-    stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]))
+    stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]), note=session.note)
     if session.dry_run:
         decisions = workflow.plan(stages, force=session.force)
         rows = [
@@ -37,7 +37,7 @@ def run(session: Session) -> None:
         outcomes = workflow.run(stages, session.emit, force=session.force, offline=session.offline)
     except LlmctlError as error:
         if isinstance(error, Stopped):
-            error.hint = f"go on: {_again(session)}"
+            error.hint = f"to continue: {_again(session)}"
         shown: Sequence[Mapping[str, Any]] = error.document.get("stages") or ()
         session.fail(error, error.document, lambda: _show(shown))
     done = workflow.document_of(outcomes)
@@ -47,7 +47,7 @@ def run(session: Session) -> None:
 
 
 def _again(session: Session) -> str:
-    """The same command line, without `--force`, by which nothing would go on."""
+    """The same command line without `--force`, which would start over."""
     words = ["llmctl", "run", str(session.extra["recipe"])]
     words += [word for path in session.recipes for word in ("--config", str(path))]
     words += [word for each in session.sets for word in ("--set", each)]
@@ -57,14 +57,14 @@ def _again(session: Session) -> str:
 
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
-        print(f"{row['verb']:<10}  {plain(_became(row))}")
+        print(f"{row['verb']:<10}  {plain(_outcome(row))}")
         if row["document"]:
             for line in workflow.verb_of(row["verb"]).summary(row["document"]):
                 print(f"  {plain(line)}")
 
 
-def _became(row: Mapping[str, Any]) -> str:
-    """What became of a stage, and after how long or why; of a gate and a stop the error itself tells more."""
+def _outcome(row: Mapping[str, Any]) -> str:
+    """The outcome of a stage with its duration or reason. For gates and stops, the error printed later has the details."""
     if error := row.get("error"):
         ends = {"gate": "gate not met", "stopped": "stopped"}
         return ends.get(error["kind"], f"failed: {error['message']}")
@@ -75,9 +75,9 @@ def _became(row: Mapping[str, Any]) -> str:
 def _seed(text: str | None) -> int | None:
     if text is None:
         return None
-    value = config.parse_yaml(text, "--seed")
+    value = parse_yaml(text, "--seed")
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"--seed takes a whole number, not {text!r}")
+        raise UsageError(f"--seed must be a whole number >= 0, not {text!r}")
     return value
 
 

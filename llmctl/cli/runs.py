@@ -1,4 +1,4 @@
-"""`llmctl runs`: what made a model, what it scored, what differs."""
+"""`llmctl runs`: list, show and compare training runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmctl.workflows.inspect import runs as workflow
 
 WORDS = options.Argument(
     "words",
-    "list [FOLDER], show RUN or compare RUN RUN…; list when not given",
+    "list [FOLDER], show RUN or compare RUN RUN… (default: list)",
     required=False,
     repeatable=True,
     choices=workflow.ACTIONS,
@@ -34,14 +34,14 @@ def run(session: Session) -> None:
         session.finish(document, lambda: _show_comparison(document))
     elif action == "show":
         if len(folders) != 1:
-            raise UsageError("runs show takes one run", hint="see: llmctl runs list")
+            raise UsageError("runs show needs exactly one run", hint="see: llmctl runs list")
         document = workflow.describe(folders[0])
         session.finish(document, lambda: print(to_yaml(_short(document)), end=""))
     else:
         if len(folders) > 1:
             meant = near(words[0], workflow.ACTIONS) if not folders[0].exists() else None
             raise UsageError(
-                "runs list takes one folder", hint=meant or "to see two runs beside each other: llmctl runs compare"
+                "runs list accepts one folder", hint=meant or "to compare runs: llmctl runs compare RUN RUN"
             )
         document = workflow.listing(folders[0] if folders else Path("."))
         if not document["runs"]:
@@ -71,7 +71,7 @@ def _show_list(document: Mapping[str, Any]) -> None:
 
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person wants to read of a run: what is not there is left out."""
+    """The facts of a run for display, without empty values."""
     return {name: readable(value) for name, value in document.items() if value not in (None, "", [], {}, ())}
 
 
@@ -84,7 +84,7 @@ def _show_comparison(document: Mapping[str, Any]) -> None:
             table(("", *names), rows)
             print()
     if not document["config"] and not document["origin"]:
-        print("same configuration, same origin")
+        print("no differences in configuration or origin")
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One invocation of a verb: what was asked of the process itself, where the talk goes, how the result leaves."""
+"""One invocation of a verb: its process-wide options, progress reporting and output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmctl.cli.render import ProgressReporter, readable
 from llmctl.errors import EnvironmentFault, LlmctlError
-from llmctl.types import EventSink
+from llmctl.types import Event, EventSink
 
 if TYPE_CHECKING:
     from llmctl.config import Spec
@@ -26,13 +26,15 @@ S = TypeVar("S", bound="Spec")
 
 @dataclass(frozen=True)
 class Session:
-    """stdout is the result, stderr is the talk."""
+    """The parsed command line. Results go to standard output, progress and warnings to standard error."""
 
     verb: str
     spec: type[Spec] | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     recipes: tuple[Path, ...] = ()
     sets: tuple[str, ...] = ()
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that work to be resumed was started with; those given now override them."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
     force: bool = False
@@ -48,13 +50,21 @@ class Session:
             os.environ["HF_HUB_OFFLINE"] = "1"
 
     def config(self, spec: type[S]) -> S:
-        """The verb's configuration, validated."""
+        """Load and validate the verb's configuration."""
         from llmctl import config
 
-        return config.load(self.verb, spec, recipes=self.recipes, sets=self.sets, flags=self.flags)
+        return config.load(
+            self.verb,
+            spec,
+            recipes=self.recipes,
+            sets=self.sets,
+            flags=self.flags,
+            recorded=self.recorded,
+            note=self.note,
+        )
 
     def block(self) -> dict[str, Any]:
-        """The settings given, laid upon each other, not validated yet."""
+        """Merge the given settings without validating them."""
         from llmctl import config
 
         assert self.spec is not None
@@ -68,13 +78,16 @@ class Session:
     def emit(self) -> EventSink:
         return self.reporter
 
+    def note(self, text: str) -> None:
+        self.emit(Event("note", {"text": text}))
+
     def close(self) -> None:
-        """Take down what is shown, however the verb ended: a bar left up hides the terminal's cursor."""
-        if "teller" in self.__dict__:
+        """Remove the progress bar, however the verb ended: a bar that stays hides the terminal's cursor."""
+        if "reporter" in self.__dict__:
             self.reporter.close()
 
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
-        """Give the result: the one JSON document, or what `show` prints."""
+        """Print the result: the JSON document, or what `show` prints."""
         self.reporter.close()
         with _to_stdout():
             if self.json:
@@ -84,7 +97,7 @@ class Session:
             sys.stdout.flush()
 
     def fail(self, error: LlmctlError, document: Mapping[str, Any], show: Callable[[], None]) -> NoReturn:
-        """End with an error after giving the result all the same."""
+        """Print the result, then raise the error."""
         self.reporter.close()
         error.document = document
         if not self.json:
@@ -100,9 +113,9 @@ class Session:
         shown: Mapping[str, Any] = MappingProxyType({}),
         refusal: LlmctlError | None = None,
     ) -> None:
-        """The answer to `--dry-run`: the resolved settings and what was found, as YAML (JSON with `--json`).
+        """Print the output of `--dry-run`, the resolved settings and the facts found, as YAML (JSON with `--json`).
 
-        `shown` is told to a person in the place of the facts of the same names. `refusal` is raised afterwards.
+        `shown` replaces the facts of the same names in the YAML. `refusal` is raised afterwards.
         """
         given = {self.verb: json_module.loads(settings.model_dump_json())}
         document = {"dry_run": True, **given, "plan": dict(facts)}
@@ -119,7 +132,7 @@ class Session:
 
 @contextlib.contextmanager
 def _to_stdout() -> Iterator[None]:
-    """What goes wrong inside is standard output's fault: a full disk under it is no success."""
+    """Report write errors, such as a full disk, as `EnvironmentFault`."""
     try:
         yield
     except BrokenPipeError:
@@ -129,15 +142,14 @@ def _to_stdout() -> Iterator[None]:
 
 
 def write_document(verb: str, status: str, fields: Mapping[str, Any]) -> None:
-    """Exactly one JSON document on standard output."""
+    """Write exactly one JSON document to standard output."""
     document = {"schema": f"llmctl.{verb}/1", "status": status, **fields}
     sys.stdout.write(json_module.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
     sys.stdout.flush()
 
 
 def to_yaml(value: Mapping[str, Any], *, lines: bool = False) -> str:
-    """YAML as a person writes it: no sorting, Unicode as it is; small mappings on one line, or with `lines` each entry
-    on a line of its own."""
+    """Format as YAML: unsorted, Unicode unescaped, small mappings on one line or, with `lines`, one entry per line."""
     import yaml
 
     flow, width = (False, 10_000) if lines else (None, 100)

@@ -1,4 +1,4 @@
-"""`llmctl show models NAME --data PREPARED`: what learning that data would cost."""
+"""`llmctl show models NAME --data PREPARED`: estimate the cost of training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from llmctl.types import Event
 
 PANEL: Final = "show models NAME"
 OPTIONS: Final = (
-    Option("--data", "what it would cost to learn this prepared data", PANEL, "DIR", is_path=True, text=True),
-    Option("--measure", "with --data: make a few steps and forget them, for the time it takes", PANEL),
+    Option(
+        "--data", "prepared data: estimate memory and compute for training on it", PANEL, "DIR", is_path=True, text=True
+    ),
+    Option("--measure", "with --data: run a few training steps to measure the time; nothing is kept", PANEL),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A forecast, for JSON and for a person."""
+    """A cost forecast: `facts` for JSON, `summary` for the terminal."""
 
     facts: Mapping[str, Any]
     summary: Mapping[str, str]
@@ -36,15 +38,15 @@ class Cost:
 
 
 def refuse(session: Session) -> None:
-    """Raise `UsageError` for the options of a forecast where something else is shown."""
+    """Raise `UsageError` for forecast options if something else is shown."""
     given = {"--data": session.extra["data"], "--measure": session.extra["measure"], "--set": session.sets}
     for name, value in given.items():
         if value:
-            raise UsageError(f"{name} is for: llmctl show models NAME --data PREPARED")
+            raise UsageError(f"{name} is only valid for: llmctl show models NAME --data PREPARED")
 
 
 def cost_of(session: Session, kind: str, name: str) -> Cost | None:
-    """The forecast where `--data` asks for one; `--set` then takes the settings of `train`."""
+    """The forecast, or None without `--data`. `--set` takes the settings of `train`."""
     data, measure = session.extra["data"], session.extra["measure"]
     if data is None or registry.kind_named(kind) != "models":
         refuse(session)
@@ -56,21 +58,21 @@ def cost_of(session: Session, kind: str, name: str) -> Cost | None:
     from llmctl.workflows.train.spec import TrainConfig
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}
-    config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags)
+    config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags, note=session.note)
     if measure:
         forecasting.check_measurable(config)
     checked = examine(config, offline=True)
-    made = forecasting.forecast(config, checked)
+    made = forecasting.forecast(checked)
     facts, summary = made.to_dict(), made.summary()
     if not made.fits:
-        changes = fitting.changes(config, checked)
+        changes = fitting.changes(checked)
         facts["changes"] = [each.to_dict() for each in changes]
-        summary["it would fit with"] = "; or ".join(each.setting for each in changes) or "nothing that was tried"
+        summary["it would fit with"] = "; or ".join(each.setting for each in changes) or "no setting that was tried"
         if measure:
-            session.emit(Event("warning", {"text": "not measured: it does not fit in the memory that is free"}))
+            session.emit(Event("warning", {"text": "not measured: it does not fit in free memory"}))
     elif measure:
         from llmctl.workflows.train.measure import measure_run
 
-        found = measure_run(config, checked, session.emit)
+        found = measure_run(checked, session.emit)
         facts["measured"], summary["measured"] = found.to_dict(made), found.summary(made)
     return Cost(facts, summary)

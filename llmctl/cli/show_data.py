@@ -1,4 +1,4 @@
-"""`llmctl show data`: a record of prepared data as a model sees it."""
+"""`llmctl show data`: show a prepared record as a model sees it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,41 @@ from llmctl.registry import near
 
 PANEL: Final = "show data PREPARED"
 OPTIONS: Final = (
-    Option("--index", "which record (or block), from 0", PANEL, "N", text=True),
-    Option("--split", "train, validation or test", PANEL, "SPLIT", choices=("train", "validation", "test"), text=True),
-    Option("--model", "who reads it: a run, a folder, NAME[:SIZE]", PANEL, "MODEL", is_path=True, text=True),
-    Option("--instruction", "what it is told to do, in the place of what it learned", PANEL, "TEXT", text=True),
+    Option("--index", "index of the record (or block), from 0", PANEL, "N", text=True),
+    Option(
+        "--split",
+        "split: train, validation or test",
+        PANEL,
+        "SPLIT",
+        choices=("train", "validation", "test"),
+        text=True,
+    ),
+    Option(
+        "--model",
+        "model whose format is shown: a run, a folder or NAME[:SIZE] (default: the task's preferred family)",
+        PANEL,
+        "MODEL",
+        is_path=True,
+        text=True,
+    ),
+    Option(
+        "--instruction",
+        "instruction prompt for decoders (default: the model's, else the task's)",
+        PANEL,
+        "TEXT",
+        text=True,
+    ),
 )
 FACTS: Final = ("task", "model", "family", "style", "record")
 SPLITS: Final = ("train", "validation", "test")
 
 
 def requested(session: Session) -> dict[str, Any]:
-    """The options that were given. Raises `UsageError` for an index that is no number, and a split that there is not."""
+    """The options that were given. Raises `UsageError` for an index that is not a number and for an unknown split."""
     given = {option.parameter: session.extra[option.parameter] for option in OPTIONS}
     if (index := given["index"]) is not None:
         if not index.isdecimal():
-            raise UsageError(f"--index {index} is no whole number", hint="the first record is --index 0")
+            raise UsageError(f"--index {index} is not a whole number", hint="the first record is --index 0")
         given["index"] = int(index)
     if given["split"] is not None and given["split"] not in SPLITS:
         hint = near(given["split"], SPLITS) or f"splits: {', '.join(SPLITS)}"
@@ -50,7 +70,7 @@ def _show(document: Mapping[str, Any]) -> None:
     rows: Sequence[Mapping[str, Any]] = document["tokens"]
     facts = {name: document[name] for name in FACTS if document.get(name) is not None}
     facts["example"] = f"{document['index']:,} of {document['examples']:,} in {document['split']}"
-    facts["learned"] = "the label" if "label" in document else f"{document['learned']:,} of {len(rows):,} tokens"
+    facts["in loss"] = "the label" if "label" in document else f"{document['learned']:,} of {len(rows):,} tokens"
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {plain(str(value))}")
@@ -63,7 +83,7 @@ def _show(document: Mapping[str, Any]) -> None:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    """A token: its blanks visible; of a hidden one what has to be said, too."""
+    """A token with visible whitespace; a corrupted one also with its target."""
     text = _visible(row["text"])
     return f"{text} → {_visible(row['target'])}" if "target" in row else text
 

@@ -1,4 +1,4 @@
-"""What a stream can show: colour, columns, text that is safe to print."""
+"""Terminal capabilities and safe text: colour, width, escaping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _KEPT: Final = frozenset("\n\t")
 
 
 def plain(text: str) -> str:
-    """Text from data made safe to show: control, bidirectional and zero-width characters are escaped."""
+    """Escape control, bidirectional and zero-width characters, so that text from data is safe to print."""
     return "".join(
         char
         if char in _KEPT or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -24,20 +24,20 @@ def _escaped(char: str) -> str:
 
 
 def fancy(stream: IO[str]) -> bool:
-    """Whether bars and colour may be shown on this stream."""
+    """Whether to show progress bars and colour on this stream."""
     dull = os.environ.get("CI") == "true" or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not dull
 
 
 def width(stream: IO[str]) -> int:
-    """Columns of the terminal; 100 where there is none."""
+    """Width of the terminal in columns; 100 if the stream is not a terminal."""
     import shutil
 
     return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
 
 
 def columns(text: str) -> int:
-    """How many columns text takes: Chinese characters take two."""
+    """Width of text in terminal columns; wide characters (Chinese, Japanese, Korean) take two."""
     return sum(
         2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text
     )

@@ -1,4 +1,4 @@
-"""The page that every `Verb` has: settings from the command line, its checks, its work, its result."""
+"""The generic page of a `Verb`: load settings, check, run, print the result."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import draw
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
+from llmctl.recipes import read_recipe
 from llmctl.verbs import Context, Table, Verb
 
 RESUME, DRY_RUN = "resume", "dry-run"
 
 
 def page_for(verb: Verb[Any]) -> Page:
-    """The page of a verb."""
+    """Make the page of a verb."""
     return Page(
         run=functools.partial(_run, verb),
         spec=verb.spec,
@@ -60,7 +60,7 @@ def _run(verb: Verb[Any], session: Session) -> None:
 
 
 class _Live:
-    """Shows a piece of text on the terminal as soon as it is there."""
+    """Print text to the terminal as it arrives."""
 
     def __call__(self, text: str) -> None:
         sys.stdout.write(plain(text))
@@ -68,7 +68,7 @@ class _Live:
 
 
 def show(lines: Iterable[str | Table]) -> None:
-    """Lines and tables on standard output. On a terminal, text from data cannot move the cursor or hide."""
+    """Print lines and tables. On a terminal, control characters are escaped."""
     terminal = sys.stdout.isatty()
     for line in lines:
         if isinstance(line, Table):
@@ -78,14 +78,15 @@ def show(lines: Iterable[str | Table]) -> None:
 
 
 def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:
-    """The settings that the work started with lie under the new ones."""
+    """Use the settings recorded in the output folder as defaults for the new ones."""
     block, what = session.block(), verb.resumes
     if not isinstance(block.get("out"), str | os.PathLike):
-        raise UsageError(f"--resume needs to know which {what}", hint=f"llmctl {verb.name} --resume DIR")
+        raise UsageError(f"--resume needs a {what}", hint=f"llmctl {verb.name} --resume DIR")
     recorded = Path(block["out"]) / "config.yaml"
     if not recorded.is_file():
         if "data" not in block:
-            raise UsageError(f"{block['out']} is no {what} that can continue", hint=f"name the folder of a {what}")
+            raise UsageError(f"{block['out']} is not a {what} that can be resumed", hint=f"pass the folder of a {what}")
         return session
-    verb.check_same(configuration.read_recipe(recorded).get(verb.name) or {}, block)
-    return replace(session, recipes=(recorded, *session.recipes))
+    settings = read_recipe(recorded).get(verb.name) or {}
+    verb.check_same(settings, block)
+    return replace(session, recorded=settings)

@@ -163,8 +163,3 @@ class Batches:
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, epoch_batches(self.seed, epoch, self.lengths, self.batch_size)
         return self._batches[within]
-
-
-def share(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
-    """The share of one process in a global batch: sizes differ by at most one; a share may be empty."""
-    return batch[rank::world]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import Spec, parse_yaml, validate
+from llmctl.config import Spec, validate
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.gates import Gate
 from llmctl.metrics.spec import MetricSpec
+from llmctl.recipes import parse_yaml
 from llmctl.registry import near
 
 _EXAMPLE: Final = "write bleu, or with options bleu:tokenize=zh,lowercase=true"

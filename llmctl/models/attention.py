@@ -201,11 +201,17 @@ class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
                 init.normal_(into_stream.weight, std=(depth * into_stream.in_features) ** -0.5)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def padded_before(mask: Tensor) -> bool:
+    """Whether any row of a mask (B, T) has padding before a token. A number on the host: torch.compile cannot look into it."""
+    return bool((mask[:, 1:] > mask[:, :-1]).any())
+
+
 def visible(input_ids: Tensor, attention_mask: Tensor | None, past: int) -> Tensor | None:
     """Which keys each query may look at, (B or 1, 1, T, P+T); None where plain causality says it all."""
     tokens = input_ids.shape[1]
     # Padding after the tokens hides itself: no token looks ahead. Only padding before a token must be masked.
-    padded = attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any())
+    padded = attention_mask is not None and padded_before(attention_mask)
     if not padded and (past == 0 or tokens == 1):
         return None if past == 0 else torch.ones(1, 1, 1, past + 1, dtype=torch.bool, device=input_ids.device)
     causal = torch.ones(tokens, past + tokens, dtype=torch.bool, device=input_ids.device).tril(past)  # (T, P+T)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmctl.models.lstm import take
+from llmctl.models.recurrent import padding_matters
 
 
 class Reader(nn.Module):
@@ -36,7 +37,7 @@ class Reader(nn.Module):
 
         y at padding means nothing. Padding may stand on either side: rows are aligned for the reading and put back.
         """
-        aligned = not bool((mask[:, 1:] > mask[:, :-1]).any())
+        aligned = not padding_matters(mask, last_state=False)
         order = mask.argsort(dim=1, descending=True, stable=True)  # (B, S), tokens first
         lengths = mask.sum(1).clamp(min=1)  # (B,)
         turn = turned(lengths, x.shape[1])  # (B, S)

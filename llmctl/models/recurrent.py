@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -155,6 +156,7 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
                 init.zeros_(module.bias)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def padding_matters(mask: Tensor, *, last_state: bool) -> bool:
     """Whether a recurrence that ignores the mask (B, T) would go wrong: padding before a token always, after it only
     where the last state is wanted."""

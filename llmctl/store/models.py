@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -30,6 +31,8 @@ LONGEST_HEADER: Final = 100_000_000
 class Card(Spec):
     """`llmctl.json`: how the model was trained to be prompted, so that every later verb prompts it the same way."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"corruption": "noise_density"}
+
     version: int = CARD_VERSION
     task: str
     task_version: int = 1
@@ -41,7 +44,7 @@ class Card(Spec):
     labels: tuple[str, ...] = ()
     block_size: int | None = None
     """Block size in tokens of the training data: the longest context that the model was trained on."""
-    corruption: float | None = Field(None, gt=0, lt=1)
+    noise_density: float | None = Field(None, gt=0, lt=1)
     """Noise density: fraction of tokens masked or corrupted in pre-training; None: the published value, or no noise."""
     clean: dict[str, Any] | None = None
     """How the training text was cleaned (`data/spec.py:Clean`), so that prompts are cleaned the same way."""

@@ -24,10 +24,10 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 def loss_plots(curves: Curves, folder: Path, *, title: str) -> None:
     """Write `loss-tokens` and `loss-seconds`, `.svg` and `.png`. The same curves give the same bytes."""
     for over, unit in (("tokens", "tokens learned from"), ("seconds", "seconds of training")):
-        figure = plots.blank(9.6, 5.4, font_size=12)
-        _draw(figure.subplots(), curves, over, unit)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-        plots.save(figure, folder, f"loss-{over}")
+        with plots.drawing(9.6, 5.4, font_size=12) as figure:
+            _draw(figure.subplots(), curves, over, unit)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+            plots.save(figure, folder, f"loss-{over}")
 
 
 def _draw(axes: Any, curves: Curves, over: str, unit: str) -> None:

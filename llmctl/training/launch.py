@@ -44,10 +44,6 @@ class Processes:
     machine_rank: int = 0
     main_address: str = "127.0.0.1"
 
-    @property
-    def world(self) -> int:
-        return self.here * self.machines
-
 
 def run(
     worker: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], processes: Processes, emit: EventSink

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llmctl.errors import DivergedError
-from llmctl.training import objectives, optimizers
+from llmctl.training import optimizers
+from llmctl.training.objectives import Objective
 from llmctl.training.plan import StepPlan
-from llmctl.types import Examples, Family
+from llmctl.types import Examples
 
 
 class Diverged(DivergedError):
@@ -53,8 +54,7 @@ class Report:
 
 
 def fit(
-    model: nn.Module,
-    family: Family,
+    objective: Objective,
     examples: Examples,
     batch_of: Callable[[int], NDArray[np.int64]],
     optimizer: torch.optim.Optimizer,
@@ -68,7 +68,8 @@ def fit(
 ) -> Generator[Report, None, bool]:
     """Train from `start` until the budget is used up or any process wants to `stop`; returns whether one wanted to.
 
-    `batch_of(step)` gives the global batch's example indices. Raises `DivergedError` before a step that is not finite
+    `objective` maps a micro-batch to the summed loss of its targets and counts them; its parameters that require a
+    gradient are trained. `batch_of(step)` gives the global batch's example indices. Raises `DivergedError` before a step that is not finite
     is applied; the weights then are those of the last good step.
     """
     position, clock = start, time.monotonic() - start.seconds
@@ -81,8 +82,8 @@ def fit(
         micro = _micro_batches(indices, lengths, plan.micro_batch_size, accelerator)
         epoch = position.step // plan.steps_per_epoch
         arrays = [examples.arrays(part, epoch) for part in micro]
-        loss_tokens = sum(map(objectives.loss_token_count, arrays))
-        tokens = sum(objectives.token_count(each, family) for each in arrays)
+        loss_tokens = sum(map(objective.target_count, arrays))
+        tokens = sum(map(objective.token_count, arrays))
         loss_tokens, tokens, stops = map(int, _sums(accelerator, loss_tokens, tokens, stop()))
         if stops:
             return True
@@ -90,8 +91,8 @@ def fit(
         optimizers.set_lr(optimizer, lr)
         # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
         torch.manual_seed(hash((seed, position.step, accelerator.process_index)) & 0x7FFFFFFF)
-        loss = _accumulate(model, family, arrays, max(1, loss_tokens), accelerator)
-        norm = _reduce_and_clip(model, accelerator, clip_norm)
+        loss = _accumulate(objective, arrays, max(1, loss_tokens), accelerator)
+        norm = _reduce_and_clip(objective, accelerator, clip_norm)
         if not np.isfinite(loss) or not np.isfinite(norm):
             what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
             raise Diverged(f"{what} at step {position.step + 1}; the step is not applied", position.step + 1, indices)
@@ -126,21 +127,25 @@ def _sums(accelerator: Accelerator, *mine: float) -> list[float]:
 
 
 def _accumulate(
-    model: nn.Module,
-    family: Family,
-    arrays: Sequence[dict[str, NDArray[np.int64]]],
-    loss_tokens: int,
-    accelerator: Accelerator,
+    objective: Objective, arrays: Sequence[dict[str, NDArray[np.int64]]], loss_tokens: int, accelerator: Accelerator
 ) -> float:
     """Gradients of all micro-batches; returns the loss of the step in nats a learned token, over all processes."""
-    total = 0.0
+    losses = []
     for each in arrays:
         batch = to_tensors(each, accelerator.device)
         with accelerator.autocast():
-            loss = objectives.loss_sum(model, family, batch) / loss_tokens
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    return _sums(accelerator, total)[0]
+            loss = objective(batch) / loss_tokens
+        loss.backward()
+        losses.append(loss.detach())
+    return _sums(accelerator, _total(losses))[0]
+
+
+def _total(losses: Sequence[Tensor]) -> float:
+    """The sum of scalars on a device, in double precision and in their order; the device is waited for once."""
+    total = 0.0
+    for each in torch.stack(list(losses)).tolist() if losses else []:
+        total += each
+    return total
 
 
 def to_tensors(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
@@ -171,20 +176,21 @@ def _sum_gradients(weights: Sequence[nn.Parameter], accelerator: Accelerator) ->
 
 @torch.no_grad()
 def validation_loss(
-    model: nn.Module, family: Family, examples: Examples, accelerator: Accelerator, *, batch_size: int
+    objective: Objective, examples: Examples, accelerator: Accelerator, *, batch_size: int
 ) -> tuple[float, int]:
     """Mean loss in nats a learned token over a split, and how many tokens that is. Sums first, divides once."""
-    model.eval()
+    objective.eval()
     order = np.argsort(-examples.lengths(), kind="stable")
-    total, loss_tokens = 0.0, 0
+    losses: list[Tensor] = []
+    loss_tokens = 0
     for first in range(0, len(order), batch_size * accelerator.num_processes):
         block = order[first : first + batch_size * accelerator.num_processes]
         mine = block[accelerator.process_index :: accelerator.num_processes].tolist()
         if mine:
             arrays = examples.arrays(mine)
             with accelerator.autocast():
-                total += float(objectives.loss_sum(model, family, to_tensors(arrays, accelerator.device)))
-            loss_tokens += objectives.loss_token_count(arrays)
-    total, count = _sums(accelerator, total, loss_tokens)
-    model.train()
+                losses.append(objective(to_tensors(arrays, accelerator.device)))
+            loss_tokens += objective.target_count(arrays)
+    total, count = _sums(accelerator, _total(losses), loss_tokens)
+    objective.train()
     return (total / count if count else float("nan")), int(count)

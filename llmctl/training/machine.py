@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 import resource
+import shutil
 import sys
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,11 @@ def has_bf16() -> bool:
         return False
     found = next((line for line in flags.splitlines() if line.startswith(("flags", "Features"))), "").split()
     return any(name in found for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile will call: `CXX`, else g++ (clang++ on macOS); None where it is not found."""
+    return shutil.which(os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"))
 
 
 def keep_memory() -> bool:

@@ -1,19 +1,23 @@
-"""What is learned: the summed negative log-likelihood of a micro-batch, by the family of the model.
+"""Training objectives: what a step minimizes, as modules whose `forward` maps a micro-batch to a summed loss.
 
-Losses are sums. They are divided once, by the number of learned tokens of the whole optimizer step.
+A likelihood objective holds a model and returns the summed negative log-likelihood of its target tokens. Losses are sums;
+the training loop divides once, by the number of target tokens of the whole optimizer step. Because the loss is computed
+inside `forward`, whatever hooks `forward` (torch.compile, DDP, FSDP) sees all of it. A new objective is a subclass of
+`Objective`.
 
-Letters: B examples, T positions, U target positions, H width, V vocabulary, N = B·T rows, M hidden places, L labels.
+Letters: B examples, T positions, U target positions, H width, V vocabulary, N = B·T rows, M masked places, L labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmctl.types import IGNORED, Family
 
@@ -22,63 +26,154 @@ CHUNK: Final = 256
 ROWS: Final = 64
 PLAIN_HEADS: Final = frozenset({"gpt2", "llama", "qwen2", "mistral", "opt", "gpt_neox"})
 """Architectures of the library whose logits are just the output embedding of the last hidden state."""
-
-
 SOURCE_HEADS: Final = frozenset({"bart", "marian"})
 """The same of encoder-decoders, with a bias."""
 MASKED_HEADS: Final = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_head"}
-"""The part of the library's masked language models that reads one place by itself: it need not read the others."""
+"""The attribute of the library's masked language models that maps one hidden state to logits, whatever its neighbours are."""
+
+Arrays = Mapping[str, NDArray[np.int64]]
+"""A micro-batch before it becomes tensors."""
 
 
-def loss_token_count(arrays: dict[str, NDArray[np.int64]]) -> int:
-    """How many tokens (or labels) of a micro-batch are learned."""
-    return int((arrays["labels"] != IGNORED).sum())
+class Objective(nn.Module):
+    """A loss over micro-batches. Its parameters are those of the models it holds; checkpoints save a model, never the
+    objective, so parameter names on disk do not depend on it.
+
+    The two counts are static: they describe a batch and need no model.
+    """
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss summed over the targets of `batch`. Scalar."""
+        raise NotImplementedError
+
+    @staticmethod
+    def target_count(arrays: Arrays) -> int:
+        """How many targets the sum of `forward` has: tokens, or labels of a classifier."""
+        return int((arrays["labels"] != IGNORED).sum())
+
+    @staticmethod
+    def token_count(arrays: Arrays) -> int:
+        """How many tokens of a micro-batch are not padding."""
+        mask = arrays.get("attention_mask")
+        return arrays["input_ids"].size if mask is None else int(mask.sum())
 
 
-def token_count(arrays: dict[str, NDArray[np.int64]], family: Family) -> int:
-    """How many tokens of a micro-batch are not padding, source and target together."""
-    mask = arrays.get("attention_mask")
-    count = arrays["input_ids"].size if mask is None else int(mask.sum())
-    return count + (loss_token_count(arrays) if family == "encoder-decoder" else 0)
+class Likelihood(Objective):
+    """Negative log-likelihood in nats of what one model is trained to predict."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
 
 
-def loss_sum(model: Any, family: Family, batch: dict[str, Tensor]) -> Tensor:
-    """Summed negative log-likelihood in nats of what is learned in the batch. Scalar."""
-    if family == "decoder":
-        return _decoder(model, batch)
-    if family == "encoder-decoder":
-        return _encoder_decoder(model, batch)
-    if batch["labels"].ndim == 2:
-        return _masked(model, batch)
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits  # (B, L)
-    return F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
+class DecoderLikelihood(Likelihood):
+    """Negative log-likelihood in nats of the next tokens, by a causal language model."""
 
-
-def _masked(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Masked language modelling: labels stand in the places that are hidden."""
-    labels = batch["labels"]  # (B, T)
-    hidden_places = labels != IGNORED
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    head = getattr(model, MASKED_HEADS.get(model.config.model_type, ""), None)
-    if head is not None:
-        logits = head(model.base_model(**inputs)[0][hidden_places])  # (M, V)
-    else:
-        logits = model(**inputs).logits[hidden_places]  # (M, V)
-    return F.cross_entropy(logits.float(), labels[hidden_places], reduction="sum")
-
-
-def _decoder(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Labels are the successors already: position t predicts labels[t]."""
-    inputs, mask, labels = batch["input_ids"], batch.get("attention_mask"), batch["labels"]
-    hidden = _features(model, inputs, mask)
-    if hidden is None:
-        logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits  # (B, T, V)
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """`input_ids` (B, T); `labels` (B, T), shifted already: position t predicts labels[t]; `attention_mask` (B, T)
+        where there is padding -> scalar."""
+        inputs, mask, labels = batch["input_ids"], batch.get("attention_mask"), batch["labels"]
+        hidden = self._hidden(inputs, mask)
+        if hidden is not None:
+            loss: Tensor = _through_head(self.model, hidden, labels)
+            return loss
+        logits = self.model(input_ids=inputs, attention_mask=mask, use_cache=False).logits  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    return _through_head(model, hidden, labels)
+
+    def _hidden(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Hidden states before the head (B, T, H), where the head is a plain linear map of them."""
+        model = self.model
+        hidden: Tensor | None = None
+        if hasattr(model, "features"):
+            hidden = model.features(inputs, attention_mask=mask)
+        elif model.config.model_type in PLAIN_HEADS:
+            hidden = model.base_model(input_ids=inputs, attention_mask=mask, use_cache=False)[0]
+        return hidden
 
 
+class EncoderDecoderLikelihood(Likelihood):
+    """Negative log-likelihood in nats of the target text given the source text."""
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """`input_ids` and `attention_mask` (B, S) of the source, `labels` (B, U) of the target -> scalar. The decoder
+        reads the labels one position later, behind the start token."""
+        labels = batch["labels"]
+        start = self.model.config.decoder_start_token_id
+        pad = self.model.config.pad_token_id
+        shifted = labels.new_full(labels.shape, pad)
+        shifted[:, 0] = start
+        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, pad)
+        source = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        hidden = self._hidden(source, shifted)
+        if hidden is not None:
+            loss: Tensor = _through_head(self.model, hidden, labels)
+            return loss
+        logits = self.model(**source, decoder_input_ids=shifted, use_cache=False).logits  # (B, U, V)
+        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    @staticmethod
+    def token_count(arrays: Arrays) -> int:
+        """Tokens of the source that are not padding, and targets."""
+        return Objective.token_count(arrays) + Objective.target_count(arrays)
+
+    def _hidden(self, source: Mapping[str, Tensor], shifted: Tensor) -> Tensor | None:
+        """Hidden states before the head (B, U, H), where the head is a linear map of them."""
+        model = self.model
+        hidden: Tensor | None = None
+        if hasattr(model, "features"):
+            hidden = model.features(**source, decoder_input_ids=shifted)
+        elif model.config.model_type in SOURCE_HEADS:
+            hidden = model.base_model(**source, decoder_input_ids=shifted, use_cache=False)[0]
+        elif model.config.model_type == "t5":
+            read = model.encoder(**source)[0]  # (B, S, H)
+            mask = source["attention_mask"]
+            hidden = model.decoder(
+                input_ids=shifted, encoder_hidden_states=read, encoder_attention_mask=mask, use_cache=False
+            )[0]
+            if model.config.scale_decoder_outputs:
+                hidden = hidden * model.model_dim**-0.5
+        return hidden
+
+
+class EncoderLikelihood(Likelihood):
+    """Negative log-likelihood in nats of one label a text, or of the masked tokens of a text."""
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """`input_ids` and `attention_mask` (B, T); `labels` (B,) for classification, (B, T) with the original tokens at
+        the masked places for masked language modelling -> scalar."""
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        labels = batch["labels"]
+        if labels.ndim == 2:
+            return self._masked(inputs, labels)
+        logits = self.model(**inputs).logits  # (B, L)
+        return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+    def _masked(self, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """The head reads the masked places alone where the architecture is known to map each place by itself."""
+        masked = labels != IGNORED  # (B, T)
+        head = getattr(self.model, MASKED_HEADS.get(self.model.config.model_type, ""), None)
+        if head is not None:
+            logits = head(self.model.base_model(**inputs)[0][masked])  # (M, V)
+        else:
+            logits = self.model(**inputs).logits[masked]  # (M, V)
+        return F.cross_entropy(logits.float(), labels[masked], reduction="sum")
+
+
+LIKELIHOODS: Final[Mapping[Family, type[Likelihood]]] = {
+    "decoder": DecoderLikelihood,
+    "encoder-decoder": EncoderDecoderLikelihood,
+    "encoder": EncoderLikelihood,
+}
+"""The likelihood objective of each family of models."""
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _through_head(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Hidden states (B, T, H) through the output embedding, against labels (B, T)."""
+    """Hidden states (B, T, H) through the output embedding, against labels (B, T).
+
+    Not compiled: how many rows are targets differs by batch, and the chunks of `linear_cross_entropy` are a loop that
+    torch.compile would unroll. The forward pass of the model before it is one graph of its own.
+    """
     head = model.get_output_embeddings()
     rows, wanted = hidden.flatten(0, 1), labels.flatten()  # (N, H), (N,)
     kept = wanted != IGNORED
@@ -88,52 +183,6 @@ def _through_head(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
     if bias is None and hasattr(model, "final_logits_bias"):
         bias = model.final_logits_bias[0]  # (V,), zeros that are not learned in BART and Marian
     return linear_cross_entropy(rows, head.weight, bias, wanted)
-
-
-def _features(model: Any, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-    """Hidden states before the head (B, T, H), where the head is a plain linear map of them."""
-    if hasattr(model, "features"):
-        hidden: Tensor = model.features(inputs, attention_mask=mask)
-        return hidden
-    if model.config.model_type in PLAIN_HEADS:
-        out: Tensor = model.base_model(input_ids=inputs, attention_mask=mask, use_cache=False)[0]
-        return out
-    return None
-
-
-def _encoder_decoder(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    labels = batch["labels"]  # (B, U)
-    start = model.config.decoder_start_token_id
-    pad = model.config.pad_token_id
-    shifted = labels.new_full(labels.shape, pad)
-    shifted[:, 0] = start
-    shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, pad)
-    source = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    hidden = _decoded(model, source, shifted)
-    if hidden is not None:
-        return _through_head(model, hidden, labels)
-    logits = model(**source, decoder_input_ids=shifted, use_cache=False).logits  # (B, U, V)
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-
-
-def _decoded(model: Any, source: dict[str, Tensor], shifted: Tensor) -> Tensor | None:
-    """Hidden states before the head (B, U, H), where the head is a linear map of them."""
-    hidden: Tensor
-    if hasattr(model, "features"):
-        hidden = model.features(**source, decoder_input_ids=shifted)
-    elif model.config.model_type in SOURCE_HEADS:
-        hidden = model.base_model(**source, decoder_input_ids=shifted, use_cache=False)[0]
-    elif model.config.model_type == "t5":
-        read = model.encoder(**source)[0]  # (B, S, H)
-        mask = source["attention_mask"]
-        hidden = model.decoder(
-            input_ids=shifted, encoder_hidden_states=read, encoder_attention_mask=mask, use_cache=False
-        )[0]
-        if model.config.scale_decoder_outputs:
-            hidden = hidden * model.model_dim**-0.5
-    else:
-        return None
-    return hidden
 
 
 def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:

@@ -40,11 +40,8 @@ def budget(
     max_steps: int | None,
     max_tokens: int | None,
     max_seconds: float | None,
-    default_epochs: float = 3.0,
 ) -> Budget:
-    """The budget of a run; `default_epochs` where none was given."""
-    if epochs is None and max_steps is None and max_tokens is None and max_seconds is None:
-        epochs = default_epochs
+    """The budget of a run; whichever limit is reached first ends it."""
     limits = [max_steps] if max_steps is not None else []
     if epochs is not None:
         limits.append(max(1, math.ceil(epochs * steps_per_epoch)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,40 +22,59 @@ def loss_plot(
 
     `score`: what the best checkpoint is chosen by where it is not the loss, on an axis of its own.
     """
-    figure = blank(7.2, 4.2, font_size=9)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
-    train_points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    checked = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
-    axes.plot(*columns(train_points), color=TRAIN, linewidth=1.2, label="training")
-    if checked:
-        axes.plot(*columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation")
-    if best := [point for point in checked if point[0] == best_step]:
-        axes.scatter(*columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best")
-    axes.set_ylabel("loss, nats a token")
-    axes.set_title(title, loc="left", fontsize=10)
-    if score is not None:
-        _score(axes, rows, score)
-    below.plot(*columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
-    below.set_ylabel("lr")
-    below.set_xlabel("optimizer step")
-    for each in (axes, below):
-        tidy(each)
-    axes.legend(frameon=False, loc="upper right")
-    save(figure, folder, "loss")
+    with drawing(7.2, 4.2, font_size=9) as figure:
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+        train_points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        checked = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
+        axes.plot(*columns(train_points), color=TRAIN, linewidth=1.2, label="training")
+        if checked:
+            axes.plot(
+                *columns(checked), color=VALIDATION, linewidth=1.6, marker="o", markersize=3.5, label="validation"
+            )
+        if best := [point for point in checked if point[0] == best_step]:
+            axes.scatter(
+                *columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
+            )
+        axes.set_ylabel("loss, nats a token")
+        axes.set_title(title, loc="left", fontsize=10)
+        if score is not None:
+            _score(axes, rows, score)
+        below.plot(*columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
+        below.set_ylabel("lr")
+        below.set_xlabel("optimizer step")
+        for each in (axes, below):
+            tidy(each)
+        axes.legend(frameon=False, loc="upper right")
+        save(figure, folder, "loss")
 
 
-def blank(width: float, height: float, *, font_size: int) -> Any:
-    """An empty figure of so many inches."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams.update(
-        {"svg.hashsalt": "llmctl", "font.size": font_size, "axes.edgecolor": _INK, "text.color": _INK}
-    )
+@contextlib.contextmanager
+def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> Iterator[Any]:
+    """An empty figure of so many inches, to be drawn and saved inside the block. The figures of a notebook are not
+    affected: nothing of matplotlib's state is changed for good."""
+    with without_missing_backend():
+        import matplotlib
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    colours = {"axes.edgecolor": _INK, "text.color": _INK}
+    with matplotlib.rc_context({"svg.hashsalt": "llmctl", "font.size": font_size, **colours, **settings}):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def without_missing_backend() -> Iterator[None]:
+    """Jupyter names its own backend in MPLBACKEND, for every process that it starts; matplotlib cannot be imported where
+    that package is not installed. Files need no backend."""
+    name = os.environ.get("MPLBACKEND", "")
+    package = name.removeprefix("module://").partition(".")[0]
+    missing = name.startswith("module://") and importlib.util.find_spec(package) is None
+    if missing:
+        del os.environ["MPLBACKEND"]
+    try:
+        yield
+    finally:
+        if missing:
+            os.environ["MPLBACKEND"] = name
 
 
 def tidy(axes: Any) -> None:

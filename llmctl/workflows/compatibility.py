@@ -1,4 +1,4 @@
-"""Whether a model reads an instruction of the user's, found out before its tokenizer is opened."""
+"""Whether model, task, metric and instruction are compatible, checked before a tokenizer or weights are opened."""
 
 from __future__ import annotations
 
@@ -16,67 +16,69 @@ from llmctl.types import Family
 
 
 def resolve_instruction(task: Task, labels: Sequence[str], requested: str | None, trained_with: str | None) -> str:
-    """What a model is told: what the user asks for, else what it learned to be told for this task, else the task's own."""
+    """The instruction for a model: the user's, else the one it was trained with for this task, else the task's own."""
     return trained_with if requested is None and trained_with is not None else task.instruct(labels, requested)
 
 
 def check_instruction(
     instruction: str | None, task: Task, family: str, tokenizer: Path, *, prompt_format: str | None = None
 ) -> None:
-    """Raise `ConfigError` for an instruction that nothing would read. `prompt_format`: the model's, where it is known."""
+    """Raise `ConfigError` for an instruction that the model would not see. `prompt_format`: the model's, if known."""
     if instruction is None:
         return
     if not task.takes_instruction:
-        why = f"{task.name} has none: a text is put to the model as it stands"
+        why = f"{task.name} has none: the model gets the text verbatim"
     elif family != "decoder":
-        why = f"is read by decoders, this model is of the family {family}"
+        why = f"is for decoders, this model is of the family {family}"
     elif not (prompt_format in INSTRUCTION_FORMATS if prompt_format else uses_instruction(tokenizer)):
-        why = "is not read by a model that tells its tasks by control tokens of its own"
+        why = "has no effect on a model that marks its task by control tokens"
     else:
         return
     raise ConfigError([Fault("instruction", why, "leave it out")])
 
 
 def models_that_can(families: Collection[str], *, packed: bool = False) -> str:
-    """A hint that names the architectures of these families; `packed`: those among them that say a text."""
+    """A hint naming the architectures of these families; `packed`: only those that can output text."""
     specs: list[ModelSpec] = [registry.load("models", entry.name) for entry in registry.entries("models")]
     able = [spec.name for spec in specs if spec.family in families and not (packed and spec.labels_only)]
     return f"models that can: {', '.join(able)}"
 
 
 def check_able(model: str, task: Task, family: Family, kind: str) -> None:
-    """Raise `UsageError` where a model cannot learn the task, naming those that can. `kind`: its architecture, as the
-    registry or its config.json names it."""
+    """Raise `UsageError` where a model cannot learn the task, naming those that can. `kind`: its architecture's name,
+    in the registry or in config.json."""
     if family not in task.families:
         why = f"is of the family {family}, {task.name} needs {' or '.join(task.families)}"
-    elif task.packed and _only_names_labels(kind.removeprefix("llmctl-")):
-        why = f"only names labels, {task.name} has none"
+    elif task.packed and _only_predicts_labels(kind.removeprefix("llmctl-")):
+        why = f"only predicts labels, {task.name} has none"
     else:
         return
     raise UsageError(f"{model} {why}", hint=models_that_can(task.families, packed=task.packed))
 
 
-def _only_names_labels(name: str) -> bool:
-    """Whether an architecture of the registry has a head for labels and no other."""
+def _only_predicts_labels(name: str) -> bool:
+    """Whether an architecture in the registry has a classification head and no other."""
     return any(entry.name == name and registry.load("models", name).labels_only for entry in registry.entries("models"))
 
 
 def unreadable(spec: MetricSpec, task: Task) -> str | None:
-    """Why a metric finds nothing to read in what a model makes of the task; None where it does."""
+    """Why a metric cannot score a model's output for the task; None where it can."""
     if task.packed and spec.output_type == "text":
         return f"{spec.name} compares answers, {task.name} has none"
     if task.labelled and spec.output_type == "likelihood":
-        return f"{spec.name} is of a text, {task.name} answers with labels"
+        return f"{spec.name} scores text, {task.name} answers with labels"
     return None
 
 
-def unforetold(spec: MetricSpec, task: Task, family: Family) -> str | None:
-    """Why what a model learns by mending a text is not the likelihood that a metric reads: of the places that it fills in
-    each is foretold by itself, and what an encoder-decoder says is not all of the text."""
+def no_text_likelihood(spec: MetricSpec, task: Task, family: Family) -> str | None:
+    """Why a denoising objective does not give the likelihood that a metric needs; None where it does.
+
+    An encoder predicts each masked token independently; the target of an encoder-decoder is not the full text.
+    """
     if spec.output_type != "likelihood" or not task.packed or family == "decoder":
         return None
     if family == "encoder":
-        return f"an encoder fills in hidden places, which is no likelihood of a text for {spec.name}"
+        return f"an encoder predicts masked tokens, which gives no likelihood of a text for {spec.name}"
     if spec.counts_bytes:
-        return f"an encoder-decoder mends a text, it does not say all of it for {spec.name}"
+        return f"an encoder-decoder denoises a text and does not predict all of it, as {spec.name} requires"
     return None

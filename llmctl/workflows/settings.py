@@ -1,4 +1,4 @@
-"""What settings of several verbs share: their types, and how two configurations are compared."""
+"""Types of settings shared by several verbs, and the comparison of two configurations."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from llmctl.metrics.parse import MetricRequest, request_metric, request_score
 from llmctl.models.spec import HUB, Shape
 
 LOSS: Final = "loss"
-"""What the best checkpoint is chosen by unless a metric is named."""
+"""The default score for choosing the best checkpoint."""
 
 
-INSTRUCTION: Final = "what a decoder that is told in words shall do; what it learned, or the task's own when not given"
+INSTRUCTION: Final = (
+    "instruction for a decoder prompted in words; default: the one of its training, else the task's own"
+)
 
 
 def registered(kind: str) -> Callable[[str], str]:
-    """A validator: the canonical name of something in the registry."""
+    """A validator that returns the canonical name of a registry entry of this kind."""
 
     def check(name: str) -> str:
         try:
@@ -38,11 +40,11 @@ def registered(kind: str) -> Callable[[str], str]:
 
 
 def parsed(kind: type, read: Callable[[str], Any]) -> GetPydanticSchema:
-    """Text is validated to the `kind` that `read` makes of it, and serialised as `str` of that: the text itself."""
+    """A schema that parses text to `kind` by `read` and serialises it back to the text by `str`."""
 
     def check(value: Any, as_text: Callable[[Any], str]) -> Any:
         if isinstance(value, kind):
-            return value  # of another configuration
+            return value  # already parsed
         try:
             return read(as_text(value))
         except ConfigError as error:
@@ -114,14 +116,14 @@ BestBy = Annotated[MetricRequest | Literal["loss"], parsed(MetricRequest, _best_
 
 
 class ModelSettings(Shape):
-    """Which model: `NAME[:SIZE]` for random weights, a folder for its own, `hf:ID` for the hub's."""
+    """The model: `NAME[:SIZE]` for random weights; a run, model folder or `hf:ID` for pretrained ones."""
 
     shorthand: ClassVar[str | None] = "name"
     name: ModelReference = key(..., "NAME[:SIZE], a folder, or hf:ID")
 
 
 def differing(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The keys at which two settings differ, with both values."""
+    """The dotted keys at which two settings differ, each with both values."""
     if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
         yield path, was, now
         return
@@ -139,7 +141,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def places(*named: str | Path | None) -> list[Path]:
-    """Those of the references that are places on disk: no names of the registry or the hub."""
+    """The references that are paths on disk, not names in the registry, on the hub or `-`."""
     from llmctl.data.sources import STDIN
 
     return [

@@ -117,7 +117,7 @@ def test_a_data_set_says_its_licence_and_the_command_that_reads_it(capsys: pytes
         (["show", "datasets", "sonets"], "error: no data set named 'sonets'\n  did you mean 'sonnets'?\n"),
         (["show", "models", "gpt2:tny"], "error: gpt2 has no size 'tny'\n  did you mean 'tiny'?\n"),
         (["show", "models", "gpt2:xyz"], "error: gpt2 has no size 'xyz'\n  sizes: nano, tiny, small, base\n"),
-        (["show", "models"], "error: show takes a kind and a name\n  see: llmctl list models\n"),
+        (["show", "models"], "error: show needs a kind and a name\n  see: llmctl list models\n"),
     ],
 )
 def test_near_misses(capsys: pytest.CaptureFixture[str], words: list[str], error: str) -> None:
@@ -132,5 +132,5 @@ def test_no_name_is_cut_on_a_narrow_terminal(on_terminal: Any, width: int) -> No
     for name in ("question-answering", "language-modeling"):
         assert any(name in row for row in rows), seen
     assert ("owner" in rows[0]) == (width == 60)
-    assert ("left out, the terminal is narrow: owner" in " ".join(seen.split())) == (width < 60)
-    assert all(len(line) <= width for line in seen.splitlines() if "left out" not in line)
+    assert ("columns hidden on a narrow terminal: owner" in " ".join(seen.split())) == (width < 60)
+    assert all(len(line) <= width for line in seen.splitlines() if "columns hidden" not in line)

@@ -153,7 +153,7 @@ def test_a_language_model_is_refused_in_one_line_that_says_what_to_do(
     code, out, err = llmctl(capsys, monkeypatch, "Thou\n", "--model", folder)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert "no chat model" in err
+    assert "not a chat model" in err
     assert "llmctl generate --model" in err
 
 
@@ -164,7 +164,7 @@ def test_a_terminal_without_a_prompt_is_refused(capsys: Any, chat_folders: Any, 
 
     monkeypatch.setattr(sys, "stdin", Keyboard())
     assert run(["chat", "--model", str(chat_folders["llama"])]) == 2
-    assert "pipe the messages in" in capsys.readouterr().err
+    assert "pipe messages in" in capsys.readouterr().err
 
 
 def test_dry_run(pipe: Any) -> None:
@@ -197,7 +197,7 @@ def test_the_oldest_turns_go_and_it_is_said(talk: Any) -> None:
     # Nothing is lost of what was said, and each loss was told when it came.
     assert conversation.turns == 12
     texts = [event.fields["text"] for event in events if event.name == "warning"]
-    assert texts[0].startswith(f"the context of {CONTEXT} tokens is full: the oldest turn is not seen")
+    assert texts[0].startswith(f"the context of {CONTEXT} tokens is full: the oldest turn is dropped")
     assert f"the oldest {dropped} turns are" in texts[-1]
     assert len(texts) <= dropped
 
@@ -333,7 +333,7 @@ def test_what_is_saved_can_be_learned_from(talk: Any, tmp_path: Path, inside: An
 
 def test_a_file_is_not_overwritten_without_force(talk: Any, tmp_path: Path) -> None:
     conversation, path = talk(), tmp_path / "talk.jsonl"
-    with pytest.raises(UsageError, match="nothing was said"):
+    with pytest.raises(UsageError, match="the conversation is empty"):
         conversation.save(path)
     conversation.say("Thou")
     path.write_text("kept", encoding="utf-8")

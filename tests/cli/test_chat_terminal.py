@@ -60,11 +60,11 @@ def test_a_conversation_with_its_commands(talk: Any, capsys: Any, tmp_path: Path
     assert "1 turn saved: a b.json" in err
     assert err.count("1 turn saved: a.jsonl") == 2
     assert err.count("a.jsonl exists") == 1
-    assert "the conversation is forgotten" in err
+    assert "conversation cleared" in err
     assert "1 turn loaded: a.jsonl" in err
-    assert "greedy, so the same again" in err
+    assert "greedy, so the answer is the same" in err
     assert "did you mean '/system'" in err
-    assert "one file is needed, 0 are named" in err
+    assert "expected one file name, got 0" in err
     saved = json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))
     assert saved == {
         "messages": [

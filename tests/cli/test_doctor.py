@@ -1,4 +1,4 @@
-"""`llmctl doctor`: each finding with its cure; exit 4 where something keeps a verb from working."""
+"""`llmctl doctor`: each finding with a fix; exit 4 if something breaks a verb."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_old_package_and_a_broken_plug_in_are_problems(tmp_path: Path) -> Non
     assert document["error"] == {
         "kind": "environment",
         "message": "problems found: rouge-score, metric breaking of broken-plugin",
-        "hint": "each is listed with its cure",
+        "hint": "each is listed with a fix",
         "exit_code": 4,
     }
     findings = {finding["check"]: finding for finding in document["findings"]}

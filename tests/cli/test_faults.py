@@ -50,8 +50,8 @@ FILES = ("eval", "--references", "right.jsonl", "--metric", "exact_match", "--pr
     [
         ((*PREPROCESS, "--columns", "text=boddy"), 3, "'boddy' of --columns is missing"),
         ((*PREPROCESS, "--columns", "txt=text"), 2, "did you mean 'text'"),
-        ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "--events cannot be written"),
-        (("train", "--resume", "nowhere"), 2, "no run that can continue"),
+        ((*PREPROCESS, "--events", "nowhere/events.jsonl"), 2, "cannot write --events"),
+        (("train", "--resume", "nowhere"), 2, "not a run that can be resumed"),
         (("preprocess", "no\nsuch.jsonl", "--task", "lm", "--out", "out"), 2, "no\\nsuch.jsonl"),
         ((*FILES, "twice.jsonl"), 3, "duplicate id"),
         ((*FILES, "one.jsonl", "--data", "good.jsonl"), 2, "is for --model"),
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...
             2,
             "config",
             [
-                "encoding: no encoding is named 'utf-9'",
+                "encoding: no encoding named 'utf-9'",
                 "inputs: no such file",
                 "out: the output full exists",
                 "tokenizer: ",
@@ -252,7 +252,7 @@ def test_a_run_does_not_go_on_with_data_that_was_made_anew(here: Path, inside: I
     inside("train", "--resume", "run", "--max-steps", "3")
     inside(*PREPROCESS[:-4], "--vocab-size", "310", "--out", "out", "--force")
     document = inside("train", "--resume", "run", "--max-steps", "4", code=2)
-    assert "made anew" in document["error"]["message"]
+    assert "has changed since the run" in document["error"]["message"]
 
 
 def test_a_busy_run_is_not_touched_by_the_one_that_is_refused(here: Path, inside: Inside) -> None:

@@ -63,7 +63,7 @@ def test_version() -> None:
         (["train", "--model"], "option '--model' requires an argument", "see: llmctl train --help"),
         (["list", "modles"], "no such kind 'modles'", "did you mean 'models'?"),
         (["show", "models", "gtp2"], "no model named 'gtp2'", "did you mean 'gpt2'?"),
-        (["show", "gpt2"], "show takes a kind and a name", "did you mean: llmctl show models gpt2"),
+        (["show", "gpt2"], "show needs a kind and a name", "did you mean: llmctl show models gpt2"),
         (["show"], "missing argument 'KIND'", "see: llmctl show --help"),
         (["runs", "shwo"], "no such folder: shwo", "did you mean 'show'?"),
         (["completions", "bsh"], "no such shell 'bsh'", "did you mean 'bash' or 'zsh'?"),

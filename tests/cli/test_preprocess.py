@@ -336,7 +336,7 @@ FAULTS: list[tuple[str, dict[str, str | bytes], list[str], int, list[str]]] = [
         3,
         ["one id for different content", "a.jsonl:2:id", "a.jsonl:6:id", "'same'", "--on-bad-record skip"],
     ),
-    ("only the empty", {"a.jsonl": '{"text": " "}\n' * 3}, ["a.jsonl"], 3, ["no record is left of 3", "3 empty"]),
+    ("only the empty", {"a.jsonl": '{"text": " "}\n' * 3}, ["a.jsonl"], 3, ["none of 3 records is left", "3 empty"]),
     ("one document", {"a.txt": "one\n\ntwo\n"}, ["a.txt"], 3, ["only record", "--document paragraph or line"]),
     ("no such file", {}, ["nothing.jsonl"], 2, ["nothing.jsonl"]),
     ("a name nearly right", {}, ["sonets"], 2, ["did you mean 'sonnets'"]),

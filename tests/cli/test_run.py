@@ -93,7 +93,7 @@ def test_stages_run_in_order_then_all_are_skipped(here: Path) -> None:
     stages = Stages()
     first = go(stages)
     assert stages.ran == ["preprocess", "train", "generate"]
-    assert first["preprocess"] == ("ran", "there is no prepared yet")
+    assert first["preprocess"] == ("ran", "prepared does not exist yet")
     second = go(stages)
     assert stages.ran == ["preprocess", "train", "generate"]
     assert {status for status, _ in second.values()} == {"skipped"}
@@ -210,10 +210,14 @@ def test_set_means_every_block_of_a_list_or_the_one_it_numbers(here: Path) -> No
 @pytest.mark.parametrize(
     ("more", "sets", "said"),
     [
-        ("", ["train.2.max_steps=1"], "train.2.max_steps: the recipe has 2 of these blocks"),
+        ("", ["train.2.max_steps=1"], "train.2.max_steps: no such block: the recipe has 2"),
         ("", ["train.1.max_stepz=1"], "train.1.max_stepz: unknown key; did you mean 'max_steps'"),
-        ("", ["train.1.out=./plain", "generate.model=plain"], "train: two of its blocks make plain; give each its own"),
-        ("train: [{}, {}, {}]", [], "lays 3 blocks upon 2"),
+        (
+            "",
+            ["train.1.out=./plain", "generate.model=plain"],
+            "train: two blocks write to plain; give each its own `out`",
+        ),
+        ("train: [{}, {}, {}]", [], "overrides 2 blocks with 3"),
     ],
 )
 def test_what_is_wrong_in_a_list_of_blocks_is_named(more: str, sets: list[str], said: str, here: Path) -> None:
@@ -227,7 +231,10 @@ def test_what_is_wrong_in_a_list_of_blocks_is_named(more: str, sets: list[str], 
 def test_a_verb_by_itself_takes_one_block(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "recipe.yaml").write_text(TWO_RUNS)
     assert llmctl(["train", "--config", "recipe.yaml"]) == 2
-    assert "train: recipe.yaml has 2 blocks of it; llmctl run recipe.yaml runs them in order" in capsys.readouterr().err
+    assert (
+        "train: recipe.yaml has 2 blocks of this verb; llmctl run recipe.yaml runs them in order"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_failing_stage_ends_the_run_with_its_error_and_tells_all_stages(here: Path) -> None:
@@ -278,7 +285,7 @@ def test_a_run_inside_a_run_of_the_same_recipe_is_refused(here: Path, capsys: py
         "train: [{data: p, model: lstm, out: r}, {data: p, model: rnn, out: r/second}]\n"
     )
     assert llmctl(["run", "two.yaml"]) == 2
-    assert "train.out: r/second lies inside the run r" in capsys.readouterr().err
+    assert "train.out: r/second is inside the run r" in capsys.readouterr().err
 
 
 def test_a_stage_killed_before_its_record_was_written_runs_again(here: Path) -> None:
@@ -286,7 +293,7 @@ def test_a_stage_killed_before_its_record_was_written_runs_again(here: Path) -> 
     go(stages)
     Path("prepared/stage.json").unlink()
     Path(".llmctl-prepared-stage").write_text("1\n")
-    assert go(stages)["preprocess"] == ("ran", "the stage that made prepared did not end well")
+    assert go(stages)["preprocess"] == ("ran", "the stage that made prepared did not finish")
     assert not Path(".llmctl-prepared-stage").exists()
 
 
@@ -297,7 +304,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(here: Path, capsys: p
     assert [(row["verb"], row["status"]) for row in rows] == [
         (verb, "runs") for verb in ("preprocess", "train", "generate")
     ]
-    assert rows[1]["why"] == "preprocess makes its input anew"
+    assert rows[1]["why"] == "preprocess recreates its input"
     assert sorted(here.rglob("*")) == before
 
 
@@ -316,10 +323,10 @@ def test_faults_of_every_block_come_at_once(here: Path, capsys: pytest.CaptureFi
     )
     assert llmctl(["run", "recipe.yaml", "--set", "trian.lr=1", "--set", "max_steps=3", "--set", "eval.limit=1"]) == 2
     assert capsys.readouterr().err.removeprefix("error: ").splitlines() == [
-        "quickstart: is no stage of a recipe; llmctl quickstart --config recipe.yaml",
-        "trian.lr: 'trian' is no stage; did you mean 'train'?",
-        "max_steps: 'max_steps' is no stage; did you mean train.max_steps?",
-        "eval.limit: the recipe has no stage eval; its stages are preprocess, train",
+        "quickstart: cannot be a stage of a recipe; llmctl quickstart --config recipe.yaml",
+        "trian.lr: 'trian' is not a stage; did you mean 'train'?",
+        "max_steps: 'max_steps' is not a stage; did you mean train.max_steps?",
+        "eval.limit: the recipe has no stage eval; its stages: preprocess, train",
         "preprocess.cleen: unknown key; did you mean 'clean'?",
         "train.model.layrs: unknown key; did you mean 'layers'?",
     ]
@@ -330,7 +337,7 @@ def test_faults_of_every_block_come_at_once(here: Path, capsys: pytest.CaptureFi
     [
         ("{}", "recipe.yaml has no stage"),
         ("", "the recipe is empty"),
-        ("- 1", "a recipe is a mapping"),
+        ("- 1", "a recipe must be a mapping"),
         ("train: {a: !!python/name:os.system x}", "not valid YAML"),
     ],
 )
@@ -417,7 +424,7 @@ def test_an_interrupted_train_stage_goes_on(here: Path, number: signal.Signals, 
     if code == 75:
         document = json.loads(stdout)
         assert document["stages"][1]["error"]["kind"] == "stopped"
-        assert document["error"]["hint"] == "go on: llmctl run real.yaml --set train.batch_size=4"
+        assert document["error"]["hint"] == "to continue: llmctl run real.yaml --set train.batch_size=4"
     done = subprocess.run(command, capture_output=True, check=True)
     prepared, train = json.loads(done.stdout)["stages"]
     assert prepared["status"] == "skipped"

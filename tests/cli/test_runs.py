@@ -54,7 +54,7 @@ def test_list_is_what_runs_does_alone(folder: Path, capsys: pytest.CaptureFixtur
 def test_a_narrow_terminal_shows_more_than_the_runs_and_says_what_it_leaves_out(folder: Path, on_terminal: Any) -> None:
     seen = on_terminal(40, "runs", "list", "runs", cwd=folder)
     assert "runs/stopped   stopped    loss 3.75" in seen
-    assert "left out, the terminal is narrow: task, steps, when, model" in seen
+    assert "columns hidden on a narrow terminal: task, steps, when, model" in seen
 
 
 def test_a_person_is_shown_no_whole_hashes_and_floats_and_paths_from_here(
@@ -166,9 +166,9 @@ def test_a_record_edited_by_hand_does_not_hide_the_others(folder: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["show"], "error: runs show takes one run\n  see: llmctl runs list\n"),
+        (["show"], "error: runs show needs exactly one run\n  see: llmctl runs list\n"),
         (["show", "runs"], "error: runs is not a run folder: it has no run.json\n  see: llmctl runs list\n"),
-        (["compare", "runs/good"], "error: compare takes two runs or more\n  llmctl runs compare RUN RUN\n"),
+        (["compare", "runs/good"], "error: runs compare needs at least two runs\n  llmctl runs compare RUN RUN\n"),
         (["lst"], "error: no such folder: lst\n  did you mean 'list'?\n"),
     ],
 )

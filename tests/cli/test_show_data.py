@@ -122,7 +122,7 @@ def test_as_much_of_a_text_is_taken_away_as_is_asked_for(
         return 1 - sum(not token["text"].startswith("<|") for token in tokens) / 15
 
     assert taken(model) == pytest.approx(published, abs=0.05)
-    small = ("model.layers=1", "model.hidden=16", "model.heads=2", "corruption=0.5")
+    small = ("model.layers=1", "model.hidden=16", "model.heads=2", "noise_density=0.5")
     settings = [word for each in small for word in ("--set", each)]
     inside("train", "--data", data, "--model", model, "--out", tmp_path / "run", "--max-steps", 1, *settings)
     assert taken(tmp_path / "run") == pytest.approx(0.5, abs=0.05)
@@ -130,7 +130,7 @@ def test_as_much_of_a_text_is_taken_away_as_is_asked_for(
     inside("train", "--data", data, "--out", tmp_path / "further", *further)
     assert taken(tmp_path / "further") == pytest.approx(0.5, abs=0.05), "a run goes on as it was begun"
     card = tmp_path / "run/model/llmctl.json"
-    card.write_text(card.read_text().replace('"corruption": 0.5', '"corruption": 7'))
+    card.write_text(card.read_text().replace('"noise_density": 0.5', '"noise_density": 7'))
     assert str(card) in inside("show", "data", data, "--model", tmp_path / "run", code=5)["error"]["message"]
 
 
@@ -169,8 +169,8 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "{chat}", "--index", "7"], "there is no number 7 in the split train: it has 1 examples"),
-        (["data", "{chat}", "--index", "x"], "--index x is no whole number"),
+        (["data", "{chat}", "--index", "7"], "no example 7 in the split train, which has 1 examples"),
+        (["data", "{chat}", "--index", "x"], "--index x is not a whole number"),
         (["data", "{chat}", "--split", "trian"], "no such split: trian\n  did you mean 'train'?"),
         (
             ["data", "{chat}", "--model", "bert"],
@@ -178,18 +178,21 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
         ),
         (
             ["data", "{language-modeling}", "--model", "lstm-classifier"],
-            "lstm-classifier only names labels, language-modeling has none\n  models that can: rnn, ",
+            "lstm-classifier only predicts labels, language-modeling has none\n  models that can: rnn, ",
         ),
         (["data", "{chat}", "--model", "gpt2:huge"], "gpt2 has no size 'huge'"),
         (["data", "./nowhere"], "no such prepared folder: nowhere"),
-        (["data"], "show data takes a prepared folder"),
-        (["metrics", "bleu", "--index", "3"], "--index is for: llmctl show data PREPARED"),
-        (["data", "{chat}", "--data", "{chat}"], "--data is for: llmctl show models NAME --data PREPARED"),
-        (["data", "{chat}", "--measure"], "--measure is for: llmctl show models NAME --data PREPARED"),
-        (["data", "{chat}", "--set", "batch_size=3"], "--set is for: llmctl show models NAME --data PREPARED"),
-        (["tasks", "chat", "--data", "{chat}"], "--data is for: llmctl show models NAME --data PREPARED"),
+        (["data"], "show data needs a prepared folder"),
+        (["metrics", "bleu", "--index", "3"], "--index is only valid for: llmctl show data PREPARED"),
+        (["data", "{chat}", "--data", "{chat}"], "--data is only valid for: llmctl show models NAME --data PREPARED"),
+        (["data", "{chat}", "--measure"], "--measure is only valid for: llmctl show models NAME --data PREPARED"),
+        (
+            ["data", "{chat}", "--set", "batch_size=3"],
+            "--set is only valid for: llmctl show models NAME --data PREPARED",
+        ),
+        (["tasks", "chat", "--data", "{chat}"], "--data is only valid for: llmctl show models NAME --data PREPARED"),
         (["models", "gtp2", "--data", "{chat}"], "did you mean 'gpt2'"),
-        (["models", "gpt2", "--measure"], "--measure is for: llmctl show models NAME --data PREPARED"),
+        (["models", "gpt2", "--measure"], "--measure is only valid for: llmctl show models NAME --data PREPARED"),
     ],
 )
 def test_what_cannot_be_shown(
@@ -204,7 +207,7 @@ def test_an_index_that_is_not_there_is_told_before_tokenizers_are_loaded(prepare
     words = ["show", "data", str(prepared[task]), "--index", "9999"]
     probe = f"import sys; from llmctl.cli.main import run; print(run({words!r}), 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert "there is no number 9999" in done.stderr
+    assert "no example 9999" in done.stderr
     assert done.stdout.split() == ["2", "False"]
 
 

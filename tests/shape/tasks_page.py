@@ -1,4 +1,7 @@
-"""docs/tasks.md, made by running the commands that it shows: `python -m tests.shape.tasks_page > docs/tasks.md`."""
+"""docs/tasks.md and docs/zh-CN/tasks.md, made by running the commands that they show.
+
+`python -m tests.shape.tasks_page docs` writes both.
+"""
 
 from __future__ import annotations
 
@@ -8,95 +11,94 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 HEAD: Final = """\
 # What a model sees of each task
 
-The same record is put to each family of models in its own way, once and for all: training, `generate` and `eval` share
-it. This page shows it, on a record of each task, as `llmctl show data` prints it: `·` is a blank, `↵` the end of a line,
-`<|…|>` a control token, and **[what stands in brackets] is learned**: the loss is taken there and nowhere else. A
-bracket of the text itself is shown as `\\[` or `\\]`. The tokenizer is `word` for its readable tokens; with another one only
-the cuts differ. Everything here is the output of the commands above it; `python -m tests.shape.tasks_page > docs/tasks.md`
-makes the page anew.
+Training, `generate` and `eval` share one prompt format for each task and model family. This page shows it, on a record of
+each task, as `llmctl show data` prints it: `·` is a blank, `↵` the end of a line, `<|…|>` a control token, and **[tokens in
+brackets] are in the loss**, no others. A bracket of the text itself is printed as `\\[` or `\\]`. The tokenizer is `word`,
+because its tokens are easy to read; another one only cuts the text differently. Everything here is the output of the
+commands above it; `python -m tests.shape.tasks_page docs` generates the page.
 
-| family | models | what it sees | what it learns |
+| family | models | what it sees | what is in the loss |
 |---|---|---|---|
-| decoder | `rnn`, `lstm`, `attention`, `gpt2`, `llama` | one sequence: the question, then the answer | the answer |
-| encoder-decoder | `lstm-seq2seq`, `t5`, `marian`, `bart` | the question as source | the answer as target |
-| encoder | `lstm-classifier`, `bert` | the text | its label, in a head of its own |
+| decoder | `rnn`, `lstm`, `attention`, `gpt2`, `llama` | one sequence: the prompt, then the answer | the answer |
+| encoder-decoder | `lstm-seq2seq`, `t5`, `marian`, `bart` | the prompt as source | the answer as target |
+| encoder | `lstm-classifier`, `bert` | the text | its label, through a classification head |
 """
 
 LANGUAGE_MODELING: Final = """\
 ## Language modelling
 
-Documents stand one after the other, `<|bos|>` before and `<|eos|>` behind each, and are cut into blocks of `block_size`
-tokens. A decoder learns to say every token from those before it. A poem in English, one in Chinese:
+Documents are concatenated, each between `<|bos|>` and `<|eos|>`, and cut into blocks of `block_size` tokens. A decoder
+predicts every token from those before it. A poem in English, one in Chinese:
 """
 
 PLAIN_TEXT: Final = """\
 ### Pre-training of encoders and encoder-decoders
 
-They learn from the same plain text by mending it; what is taken away is drawn anew in every epoch. How much of it is as
-published, or as `train --set corruption=0.4` asks; validation always takes away as much as published, so that losses
-compare. `bert` fills masked places in (15 %: most of them shown as `<|mask|>`, some as another token, some as they are;
-`seen → said`), after Devlin et al. 2019:
+On the same plain text, encoders and encoder-decoders are trained by denoising. The noise is drawn anew in every epoch.
+Its density is the published one unless `train --set noise_density=0.4` says otherwise; validation always uses the published
+density, so that losses compare. `bert` predicts masked tokens (15 %: most replaced by `<|mask|>`, some by another token,
+some unchanged; `seen → target`), after Devlin et al. 2019:
 """
 
 SPANS: Final = """\
-`t5` says the spans that were cut out, 15 % of the text, each behind its mark (Raffel et al. 2020; a tokenizer trained
-here has one mask for all spans, `<extra_id_0>`, … are used where a tokenizer has them):
+`t5` predicts the spans that were removed, 15 % of the text, each after its sentinel (Raffel et al. 2020). A tokenizer
+trained here has one mask token for all spans; `<extra_id_0>`, … are used where a tokenizer has them:
 """
 
 DENOISING: Final = """\
-`bart`, `marian` and `lstm-seq2seq` say the whole text again: they see its sentences and lines in another order, and
-masks over spans that are 30 % of it, after Lewis et al. 2020:
+`bart`, `marian` and `lstm-seq2seq` predict the complete text. They see its sentences and lines in a different order, and
+masks over spans that make up 30 % of it, after Lewis et al. 2020:
 """
 
 TRANSLATION: Final = """\
 ## Translation
 
-A decoder reads source, `<|sep|>`, target as one sequence. The answer's end is learned too: that is how it stops.
+A decoder reads source, `<|sep|>` and target as one sequence. The end of the answer is in the loss too: that is how the model
+learns to stop.
 """
 
 SUMMARIZATION: Final = """\
 ## Summarization
 
-As translation; where both do not fit the model's context, the passage loses its end, not the summary.
+As translation. Where the record does not fit into the model's context, the end of the passage is cut, not the summary.
 """
 
 QUESTION_ANSWERING: Final = """\
 ## Question answering
 
-Where a record has a `context`, it stands before the question with `<|sep|>` between. Of several right answers the first is
-learned, any of them counts in `eval`.
+The `context`, if there is one, precedes the question, with `<|sep|>` between. Of several correct answers the first is the
+training target; any of them counts in `eval`.
 """
 
 CHAT: Final = """\
 ## Chat
 
-Only decoders converse. Every turn of the assistant is learned, also in the middle of a conversation; those of the user
-and of `system` are given. The same arrangement stands in the model folder as its chat template.
+Only decoders chat. Every turn of the assistant is in the loss, also in the middle of a conversation; the turns of `user` and
+`system` are not. The model folder holds the same format as its chat template.
 """
 
 CLASSIFICATION: Final = """\
 ## Classification
 
-An encoder has a head over the labels. A decoder and an encoder-decoder learn the label's name as an answer; when asked
-they choose the likeliest of the labels.
+An encoder has a classification head. A decoder and an encoder-decoder learn the name of the label as an answer; for a
+prediction they choose the most likely of the labels.
 """
 
 GIVEN: Final = """\
-## Given weights
+## Pretrained weights
 
-A pretrained model keeps its own tokenizer and its own control tokens; `--model` takes its folder. If its tokenizer has a
-chat template, a decoder is put every task but language modelling as a conversation: instruction and question are one
-message of the user, the answer is the assistant's (`style template`). If it has neither a template nor the control
-tokens above, then question, instruction and answer follow each other, blank lines between (`style plain`). The
-instruction is the task's own unless `--set instruction=TEXT` gives `train`, `generate` or `eval` another (`--instruction`
-of `show data`); a model keeps the one that it was trained with. Here a chat model, hardly trained, stands for one that was
-downloaded:
+A pretrained model keeps its own tokenizer and control tokens; `--model` takes its folder. A decoder whose tokenizer has a
+chat template receives every task except language modelling as a conversation: instruction and inputs form one message of
+the user, the answer is the assistant's (`style template`). Without a template and without the control tokens above,
+inputs, instruction and answer follow each other with blank lines between them (`style plain`). The instruction is the
+task's own unless `--set instruction=TEXT` replaces it in `train`, `generate` or `eval` (`--instruction` in `show data`);
+a model keeps the instruction it was trained with. Here, a barely trained chat model stands for a downloaded one:
 """
 
 WORD: Final = "--tokenizer word --vocab-size 8192"
@@ -178,22 +180,31 @@ PARTS: Final[tuple[Part, ...]] = (
 )
 
 
-def page() -> str:
-    """The whole page. The commands run in a folder of their own, offline; raises `RuntimeError` where one fails."""
+def pages() -> tuple[str, str]:
+    """The English and the Chinese page. The commands run in a folder of their own, offline.
+
+    Raises `RuntimeError` where a command fails.
+    """
+    from tests.shape.tasks_page_zh import CHINESE
+
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        return "\n".join((HEAD, *(text for part in PARTS for text in _shown(*part))))
+        shown = [(text, _shown(commands)) for text, commands in ((HEAD, ()), *PARTS)]
+    english = (each for text, code in shown for each in (text, *code) if each)
+    chinese = (each for text, code in shown for each in (text and CHINESE[text], *code) if each)
+    return "\n".join(english), "\n".join(chinese)
 
 
-def _shown(text: str, commands: tuple[str, ...]) -> Iterator[str]:
-    if text:
-        yield text
+def _shown(commands: tuple[str, ...]) -> list[str]:
+    """The commands in blocks, each block with the output of its last command."""
+    code: list[str] = []
     asked: list[str] = []
     for command in commands:
         asked.append(command)
         said = _output(command)
         if " show data " in command:
-            yield "```sh\n" + "\n".join(asked) + f"\n```\n\n```text\n{said}```\n"
+            code.append("```sh\n" + "\n".join(asked) + f"\n```\n\n```text\n{said}```\n")
             asked = []
+    return code
 
 
 def _output(command: str) -> str:
@@ -210,5 +221,7 @@ def _output(command: str) -> str:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # As bytes: the locale of a machine is not the page's.
-    sys.stdout.buffer.write(page().encode())
+    for place, page in zip(("tasks.md", "zh-CN/tasks.md"), pages(), strict=True):
+        path = Path(sys.argv[1], place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page.encode())

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,31 @@ from llmctl.cli import completions, options
 from llmctl.cli.main import EXIT_CODES
 from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
-from llmctl.config import validate
+from llmctl.config import Spec, spec_of, validate
 from llmctl.workflows.recipe import run as recipes
 
 REPOSITORY = Path(llmctl.__file__).parent.parent
-READMES = ("README.md", "README.zh-CN.md")
-DOCUMENTS = (*READMES, "ARCHITECTURE.md", "CHANGELOG.md", "docs/tasks.md")
+
+
+def chinese(page: str) -> str:
+    """The place of a page's Chinese translation."""
+    if page.startswith("docs/"):
+        return page.replace("docs/", "docs/zh-CN/")
+    return page.replace("README.md", "README.zh-CN.md")
+
+
+PAGES = (
+    "README.md",
+    *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))),
+    "examples/README.md",
+)
+"""What users read, in English."""
+TRANSLATED = tuple(page for page in PAGES if (REPOSITORY / chinese(page)).is_file())
+"""Pages that have a Chinese translation."""
+EVERY_PAGE = (*PAGES, *map(chinese, TRANSLATED))
+DOCUMENTS = (*EVERY_PAGE, "ARCHITECTURE.md", "CHANGELOG.md")
+README_LINES = 220
+IMAGE_BYTES = 100_000
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt . && .venv/bin/llmctl quickstart"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt '.[test]' && .venv/bin/python -m pytest"
 KIND_OF_HEAD = {
@@ -41,6 +61,15 @@ KIND_OF_HEAD = {
     "数据集": "datasets",
 }
 """Tables of the registry, by the head of their first column."""
+SETTING_HEADS = {"key", "setting", "键", "设置"}
+"""Tables of settings, by the head of their first column."""
+
+
+PRIVATE_WORDS = (
+    *("shall", "foretell", "foretold", "mend(s|ed|ing)?", "tells?", "told", "asker", "given weights", "whole life"),
+    *("(?<!small )talk", "by heart", "to be learned", "anew since"),
+)
+"""Words that the field does not use for these things."""
 
 
 def text(name: str) -> str:
@@ -52,40 +81,62 @@ def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text(name), re.MULTILINE | re.DOTALL)
 
 
-def lines(name: str) -> list[str]:
-    """The lines of shell of a document, and the commands in its prose, in order."""
-    shell = "".join(blocks(name, "sh")).replace("\\\n", " ").splitlines()
-    prose = re.findall(r"`(llmctl [^`\n]+ [^`\n]+)`", text(name))
-    return [line for line in (*shell, *prose) if line.strip()]
+def all_blocks(name: str) -> list[tuple[str, str]]:
+    """(language, content) of every fenced block of a document."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text(name), re.MULTILINE | re.DOTALL)
+
+
+def prose(name: str) -> str:
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text(name), flags=re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(name: str) -> list[str]:
+    """The lines of the shell blocks of a document."""
+    return "".join(blocks(name, "sh")).replace("\\\n", " ").splitlines()
+
+
+def prose_commands(name: str) -> list[str]:
+    """The commands in the prose of a document; one that is only begun ends with an ellipsis."""
+    return [each for each in re.findall(r"`(llmctl [^`\n]+ [^`\n]+)`", prose(name)) if not each.endswith("…")]
 
 
 def commands(name: str) -> list[list[str]]:
     """Every `llmctl …` of a document as words."""
     found = []
-    for line in lines(name):
+    for line in (*shell_lines(name), *prose_commands(name)):
         for part in re.split(r" && | \| |; ", line):
-            words = shlex.split(part, comments=True)
+            words = shlex.split(re.split(r" [<>] ", part)[0], comments=True)
             if words and Path(words[0]).name == "llmctl":
                 found.append(words[1:])
     return found
 
 
-def tables(name: str) -> dict[str, list[list[str]]]:
-    """The rows of each table of a document by the head of its first column."""
-    found: dict[str, list[list[str]]] = {}
+def tables(name: str) -> Iterator[tuple[str, list[list[str]]]]:
+    """The head of the first column of each table of a document, and the table's rows."""
     for table in re.findall(r"(?:^\|.*\|\n)+", text(name), re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines())
-        found[head[0]] = rows
-    return found
+        yield head[0], rows
+
+
+def table(name: str, head: str) -> list[list[str]]:
+    """The rows of the one table of a document with that head."""
+    (rows,) = (rows for each, rows in tables(name) if each == head)
+    return rows
+
+
+def code(cell: str) -> list[str]:
+    """What stands in code spans."""
+    return re.findall(r"`([^`]+)`", cell)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Commands
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", [page for page in EVERY_PAGE if "/" not in page])
 def test_the_commands_of_a_fresh_machine_stand_there_to_the_letter(name: str) -> None:
-    shell = "".join(blocks(name, "sh")).splitlines()
+    shell = shell_lines(name)
     assert INSTALL in shell
     assert TEST in shell
 
@@ -94,20 +145,23 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
     assert TEST in text(".ci/run").splitlines()
 
 
-def asked(words: list[str]) -> Session:
+def asked(words: Sequence[str]) -> Session:
     """What the command line asks, through the verb's own options. Raises what the command would."""
-    row = next(each for each in VERBS if each.name == words[0])
+    row = next((each for each in VERBS if each.name == words[0]), None)
+    assert row is not None, f"no such command: {words[0]}"
     heard: list[Session] = []
     app = typer.Typer(add_completion=False)
     app.callback()(lambda: None)
     options.add(app, row, replace(page_of(row), run=heard.append))
-    app(args=words, standalone_mode=False)
+    app(args=list(words), standalone_mode=False)
     (session,) = heard
     return session
 
 
-@pytest.mark.parametrize("words", [each for name in READMES for each in commands(name)], ids=" ".join)
-def test_a_command_is_one_that_llmctl_takes(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "words", dict.fromkeys(tuple(each) for name in EVERY_PAGE for each in commands(name)), ids=" ".join
+)
+def test_a_command_is_one_that_llmctl_takes(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     session = asked(words)
     if session.verb == "run":
@@ -115,6 +169,8 @@ def test_a_command_is_one_that_llmctl_takes(words: list[str], monkeypatch: pytes
     elif session.extra.get("resume"):  # what is missing stands in the run
         begun = {"model": "lstm"} if session.verb == "train" else {"models": ["lstm"]}
         validate(session.spec, {"data": "data", **begun} | session.block())
+    elif "RUN/config.yaml" in words:
+        assert session.verb == "train"
     elif session.spec is not None:
         session.config(session.spec)
     elif session.verb in ("list", "show"):
@@ -133,16 +189,41 @@ def test_a_command_that_llmctl_does_not_take_is_found() -> None:
         asked(["train", "--bogus", "1"])
 
 
-def test_both_readmes_show_the_same_commands_and_output() -> None:
-    english, chinese = READMES
-    assert commands(chinese) == commands(english)
-    for language in ("sh", "text", "json", "toml", "python"):
-        assert blocks(chinese, language) == blocks(english, language)
-
-
 def test_every_verb_is_shown() -> None:
-    assert {row.name for row in VERBS} <= {words[0] for words in commands("README.md")} | {"doctor"}
-    assert "llmctl doctor" in text("README.md")
+    assert {row.name for row in VERBS} <= {words[0] for page in PAGES for words in commands(page)}
+    described = {name for cell, *_ in table("README.md", "command") for name in code(cell)}
+    assert described == {row.name for row in VERBS}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Translations
+
+
+def without_comments(language: str, block: str) -> str:
+    """A block's code; what stands behind `#` is prose."""
+    if language == "sh":
+        return "\n".join(shlex.join(shlex.split(line, comments=True)) for line in block.splitlines())
+    if language in ("python", "toml", "yaml"):
+        return re.sub(r"(^|\s+)#.*$", "", block, flags=re.MULTILINE)
+    return block
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_translation_shows_the_same_code(page: str) -> None:
+    english, translated = (
+        [(language, without_comments(language, block)) for language, block in all_blocks(name)]
+        for name in (page, chinese(page))
+    )
+    assert translated == english
+    assert sorted(prose_commands(chinese(page))) == sorted(prose_commands(page))
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_translation_has_the_same_parts(page: str) -> None:
+    heads, images = r"^(#+) ", r"!\[[^\]]*\]\((?:\.\./)*([^)]+)\)"
+    assert re.findall(heads, text(chinese(page)), re.MULTILINE) == re.findall(heads, text(page), re.MULTILINE)
+    own, other = ([Path(each).name for each in re.findall(images, text(name))] for name in (page, chinese(page)))
+    assert other == own
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -150,60 +231,115 @@ def test_every_verb_is_shown() -> None:
 
 
 def test_the_table_of_exit_codes_is_that_of_the_help() -> None:
-    rows = tables("README.md")["exit code"]
-    assert [(int(code), meaning) for code, meaning in rows] == list(EXIT_CODES)
-    translated = tables("README.zh-CN.md")["退出码"]
-    assert [int(code) for code, _ in translated] == [code for code, _ in EXIT_CODES]
+    rows = table("docs/ci.md", "exit code")
+    assert [(int(each), meaning) for each, meaning in rows] == list(EXIT_CODES)
+    if "docs/ci.md" in TRANSLATED:
+        translated = table(chinese("docs/ci.md"), "退出码")
+        assert [int(each) for each, _ in translated] == [each for each, _ in EXIT_CODES]
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", EVERY_PAGE)
 def test_tables_name_what_is_built_in_all_of_it_and_nothing_else(name: str) -> None:
-    shown: dict[str, list[str]] = {}
-    for head, rows in tables(name).items():
-        if head in KIND_OF_HEAD:
-            names = [each for row in rows for each in re.findall(r"`([^`]+)`", row[0])]
-            shown[KIND_OF_HEAD[head]] = [each for each in names if each not in _aliases(KIND_OF_HEAD[head])]
-    for kind in ("models", "tasks", "metrics", "datasets"):
-        built_in = [entry.name for entry in registry.entries(kind) if entry.owner == registry.OWNER]
-        assert sorted(shown[kind]) == sorted(built_in), kind
+    for head, rows in tables(name):
+        if (kind := KIND_OF_HEAD.get(head)) is not None:
+            shown = [each for row in rows for each in code(row[0]) if each not in _aliases(kind)]
+            built_in = [entry.name for entry in registry.entries(kind) if entry.owner == registry.OWNER]
+            assert sorted(shown) == sorted(built_in), kind
 
 
 def _aliases(kind: str) -> set[str]:
     return {alias for entry in registry.entries(kind) for alias in entry.aliases}
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_what_tables_say_of_a_part_is_so(name: str) -> None:
-    found = {KIND_OF_HEAD[head]: rows for head, rows in tables(name).items() if head in KIND_OF_HEAD}
+@pytest.mark.parametrize("name", [page for page in EVERY_PAGE if "/" not in page])
+def test_what_the_readme_s_tables_say_of_a_part_is_so(name: str) -> None:
+    found = {KIND_OF_HEAD[head]: rows for head, rows in tables(name) if head in KIND_OF_HEAD}
+    assert found.keys() == {"models", "tasks", "metrics"}
     for cell, family, _, nano, base in found["models"]:
         spec: Any = registry.load("models", cell.strip("`"))
         assert family == spec.family
         assert [nano, base] == [_millions(spec.parameters(spec.sizes[size], 4096)) for size in ("nano", "base")]
     for cell, _, families, metrics in found["tasks"]:
-        task = registry.load("tasks", re.findall(r"`([^`]+)`", cell)[0])
+        task = registry.load("tasks", code(cell)[0])
         assert tuple(re.split(r"[,、] ?", families)) == task.families
-        assert tuple(re.findall(r"`([^`]+)`", metrics)) == task.metrics
-    for cell, records, *_ in found["datasets"]:
-        assert int(records.replace(",", "")) == registry.load("datasets", cell.strip("`")).records
+        assert tuple(code(metrics)) == task.metrics
 
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count < 1e7 else f"{count / 1e6:.0f} M"
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize(("name", "head"), [("docs/data.md", "data set"), ("docs/zh-CN/data.md", "数据集")])
+def test_what_is_said_of_data_sets_is_so(name: str, head: str) -> None:
+    for cell, records, *_ in table(name, head):
+        assert int(records.replace(",", "")) == registry.load("datasets", cell.strip("`")).records
+
+
+@pytest.mark.parametrize(("name", "head"), [("docs/evaluation.md", "metric"), ("docs/zh-CN/evaluation.md", "指标")])
+def test_what_is_said_of_metrics_is_so(name: str, head: str) -> None:
+    for cell, scores, described, _ in table(name, head):
+        for name in code(cell):
+            spec = registry.load("metrics", name)
+            assert spec.scores == (tuple(code(scores)) or (name,))
+            assert sorted(code(described)) == sorted(spec.options.model_fields)
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_settings_in_tables_are_settings(name: str) -> None:
+    keys = [key for head, rows in tables(name) if head in SETTING_HEADS for row in rows for key in code(row[0])]
+    specs = [page.spec for row in VERBS if (page := page_of(row)).spec is not None]
+    unknown = [key for key in keys if not key.startswith("-") and not any(_has(spec, key) for spec in specs)]
+    assert unknown == []
+
+
+def _has(spec: type[Spec], key: str) -> bool:
+    name, _, rest = key.partition(".")
+    info = spec.model_fields.get(name)
+    if info is None or not rest:
+        return info is not None
+    inner = spec_of(info.annotation)
+    return inner is not None and _has(inner, rest)
+
+
+@pytest.mark.parametrize("name", ["examples/README.md", "examples/README.zh-CN.md"])
 def test_every_recipe_is_in_the_table(name: str) -> None:
-    linked = re.findall(r"\]\(examples/([\w-]+)\.yaml\)", text(name))
+    linked = re.findall(r"\]\(([\w-]+)\.yaml\)", text(name))
     assert sorted(linked) == sorted(path.stem for path in (REPOSITORY / "examples").glob("*.yaml"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The README
+
+
+@pytest.mark.parametrize("name", [page for page in EVERY_PAGE if "/" not in page])
+def test_the_readme_is_short_and_shows_small_pictures(name: str) -> None:
+    assert len(text(name).splitlines()) <= README_LINES
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text(name))
+    assert len(pictures) == 2
+    for each in pictures:
+        assert (REPOSITORY / each).stat().st_size < IMAGE_BYTES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_speak_the_language_of_the_field(name: str) -> None:
+    found = re.finditer(rf"\b({'|'.join(PRIVATE_WORDS)})\b", prose(name), re.IGNORECASE)
+    assert [each[0] for each in found] == []
+
+
+@pytest.mark.parametrize(("index", "pages"), [("docs/README.md", PAGES), ("docs/zh-CN/README.md", TRANSLATED)])
+def test_every_page_can_be_reached(index: str, pages: tuple[str, ...]) -> None:
+    for page in pages:
+        if page.startswith("docs/") and page != "docs/README.md":
+            assert f"]({Path(page).name})" in text(index), page
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # What can be run and what can be followed
 
 
-def test_the_plug_in_of_the_readme_works(tmp_path: Path) -> None:
-    (project,) = blocks("README.md", "toml")
-    (module,) = (each for each in blocks("README.md", "python") if "class " in each)
+def test_the_plug_in_of_the_documentation_works(tmp_path: Path) -> None:
+    (project,) = blocks("docs/plugins.md", "toml")
+    (module,) = (each for each in blocks("docs/plugins.md", "python") if "Task" in each)
     assert len([line for line in (project + module).splitlines() if line.strip()]) <= 20
     import tomllib
 
@@ -225,7 +361,7 @@ def test_the_plug_in_of_the_readme_works(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "llmctl", *words, "--json"],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(site)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(REPOSITORY)])},
             capture_output=True,
             text=True,
         )
@@ -242,15 +378,41 @@ def test_the_plug_in_of_the_readme_works(tmp_path: Path) -> None:
     assert [score["metric"] for score in scores] == ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
 
+def test_the_other_code_of_the_page_on_plug_ins_is_of_a_tested_package() -> None:
+    package = "".join(path.read_text("utf-8") for path in (REPOSITORY / "tests/plugin/spelling").rglob("*.py"))
+    shown = [each for each in blocks("docs/plugins.md", "python") if "Task" not in each]
+    assert shown
+    assert [each for each in shown if each not in package] == []
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_python_and_data_in_pages_can_be_read(name: str) -> None:
+    for language, block in all_blocks(name):
+        if language == "python":
+            compile(block, name, "exec")
+        elif language == "json":
+            values = [block] if block.startswith("{\n") else block.splitlines()
+            assert all(isinstance(json.loads(each), dict) for each in values)
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_a_recipe_in_a_page_is_one(name: str, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(name, "yaml")):
+        recipe = tmp_path / f"{number}.yaml"
+        recipe.write_text(block, encoding="utf-8")
+        assert recipes.load([recipe])
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text(name)):
         path, _, anchor = target.partition("#")
         if "://" in path:
             continue
-        assert not path or (REPOSITORY / path).exists(), target
+        place = REPOSITORY / (Path(name).parent / path if path else name)
+        assert place.exists(), target
         if anchor:
-            heads = re.findall(r"^#+ (.+)$", text(path or name), re.MULTILINE)
+            heads = re.findall(r"^#+ (.+)$", place.read_text("utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, target
 
 

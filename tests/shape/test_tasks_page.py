@@ -1,4 +1,4 @@
-"""docs/tasks.md shows what models really see."""
+"""docs/tasks.md and its Chinese translation show what models really see."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ REPOSITORY = Path(llmctl.__file__).parent.parent
 PAGE = REPOSITORY / "docs" / "tasks.md"
 
 
-def test_the_page_of_tasks_is_what_the_commands_print() -> None:
-    made = subprocess.run([sys.executable, "-m", "tests.shape.tasks_page"], cwd=REPOSITORY, capture_output=True)
+def test_the_pages_of_tasks_are_what_the_commands_print(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.shape.tasks_page", str(tmp_path)]
+    made = subprocess.run(command, cwd=REPOSITORY, capture_output=True)
     assert made.returncode == 0, made.stderr.decode()
-    again = "make it again: python -m tests.shape.tasks_page > docs/tasks.md"
-    assert made.stdout.decode() == PAGE.read_text(encoding="utf-8"), again
+    again = "make them again: python -m tests.shape.tasks_page docs"
+    for page in (PAGE, PAGE.parent / "zh-CN" / "tasks.md"):
+        written = tmp_path / page.relative_to(PAGE.parent)
+        assert written.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), again
 
 
 def test_every_task_stands_there_with_every_family_that_can_express_it() -> None:

@@ -252,7 +252,7 @@ def test_a_run_is_not_resumed_on_another_base(inside: Inside, sonnets: Path, mov
     config = json.loads((base / "model/config.json").read_text())
     (base / "model/config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
     error = inside("train", "--resume", run, "--max-steps", "2", code=5)["error"]
-    assert "not the base that the run was begun on" in error["message"]
+    assert "not the base that the run was started on" in error["message"]
 
 
 def test_a_base_that_is_gone_can_be_named(inside: Inside, moved: tuple[Path, Path]) -> None:

@@ -21,7 +21,7 @@ from llmctl.data.tokens import TokenStore
 from llmctl.models.families import denoising_of
 from llmctl.store.prepared import open_prepared
 from llmctl.training import machine
-from llmctl.training.objectives import token_count
+from llmctl.training.objectives import LIKELIHOODS
 from llmctl.types import Family
 
 MIB = 2**20
@@ -61,7 +61,7 @@ def test_a_folder_of_version_0_1_which_keeps_no_lengths_is_forecast_and_trained_
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.6])
 @pytest.mark.parametrize("model", ["t5", "bart"])
 def test_what_is_seen_and_said_of_a_block_is_forecast(inside: Any, sonnets: Path, model: str, share: float) -> None:
-    words = ("--data", sonnets, "--model", model, "--set", f"corruption={share}", "--batch-size", 1)
+    words = ("--data", sonnets, "--model", model, "--set", f"noise_density={share}", "--batch-size", 1)
     plan = inside("train", *words, "--out", "not-made", "--dry-run")["plan"]
     forecast = plan["forecast"]["largest_batch"]
     given, family = load_tokenizer(sonnets / "tokenizer"), "encoder-decoder"
@@ -115,7 +115,7 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
                 widths["target"] = arrays["labels"].shape[1]
             assert forecast["largest_batch"] == {"examples": more, **widths}, (more, model)
             if limit is None:
-                assert forecast["tokens_per_epoch"] == token_count(arrays, family), (more, model)
+                assert forecast["tokens_per_epoch"] == LIKELIHOODS[family].token_count(arrays), (more, model)
 
 
 def memory_of(llmctl: Any, words: tuple[Any, ...]) -> tuple[int, int]:
@@ -185,11 +185,9 @@ def test_a_run_that_cannot_fit_is_refused_by_a_dry_run_with_what_would_make_it_f
     words += ["--batch-size", "256", "--dry-run"]
     assert run(words) == 4
     said = capsys.readouterr()
-    assert "of memory; 700 MiB are free, of which 5% is left to others" in said.err
+    assert "of memory; 700 MiB are free, of which 5% is reserved" in said.err
     assert "it would fit with --set micro_batch_size=" in said.err
-    assert (
-        yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it left to others: does not fit"
-    )
+    assert yaml.safe_load(said.out)["plan"]["forecast"]["memory free"] == "700 MiB, 5% of it reserved: does not fit"
     assert not (tmp_path / "run").exists()
     change = said.err.split("fit with --set ")[1].split(" ")[0]
     assert run([*words, "--set", change]) == 0
@@ -241,7 +239,7 @@ def test_measured_steps_tell_the_time_and_leave_nothing(inside: Any, dates: Path
     ("more", "message"),
     [
         (("--measure",), "--measure goes with --dry-run"),
-        (("--measure", "--dry-run", "--processes", "2"), "--measure makes its steps in one process"),
+        (("--measure", "--dry-run", "--processes", "2"), "--measure runs its steps in one process"),
     ],
 )
 def test_steps_that_would_tell_nothing_are_not_made(more: tuple[str, ...], message: str, inside: Any) -> None:

@@ -211,7 +211,7 @@ def test_what_cannot_be_is_refused_in_a_line_that_names_what_can(
     error = inside(*train(task, model, prepared(task, 0.2), tmp_path / "run", "max_steps=2"), code=2)["error"]
     assert "\n" not in error["message"]
     if family in task_of(task).families:
-        assert f"{model} only names labels, {task} has none" in error["message"]
+        assert f"{model} only predicts labels, {task} has none" in error["message"]
     else:
         assert f"is of the family {family}, {task} needs {' or '.join(task_of(task).families)}" in error["message"]
     able = error["hint"].removeprefix("models that can: ").split(", ")
@@ -275,8 +275,8 @@ def test_a_metric_of_likelihoods_is_taken_from_the_loss_and_bears_its_own_name(
 @pytest.mark.parametrize(
     ("task", "model", "metric", "said", "able"),
     [
-        ("language-modeling", "bert", "perplexity", "an encoder fills in hidden places", "loss"),
-        ("language-modeling", "t5", "bits_per_byte", "an encoder-decoder mends a text", "loss or perplexity"),
+        ("language-modeling", "bert", "perplexity", "an encoder predicts masked tokens", "loss"),
+        ("language-modeling", "t5", "bits_per_byte", "an encoder-decoder denoises a text", "loss or perplexity"),
         ("language-modeling", "lstm", "chrf", "has none", "loss or perplexity or bits_per_byte"),
         ("classification", "bert", "perplexity", "answers with labels", "loss or accuracy or macro_f1"),
     ],
@@ -303,7 +303,7 @@ def test_bytes_that_are_cut_away_are_no_part_of_bits_per_byte(
 ) -> None:
     words = (*TRANSFORMER, "model.context=32", "max_steps=2", "best_by=bits_per_byte")
     error = inside(*train("chat", "gpt2", prepared("chat", 0.2), tmp_path / "run", *words), code=2)["error"]
-    assert "validation records are cut within what is learned" in error["message"]
+    assert "validation records are truncated inside the loss" in error["message"]
     assert error["hint"] == "--best-by loss or perplexity"
 
 
@@ -351,7 +351,7 @@ def test_a_run_on_plain_text_is_the_beginning_of_one_on_a_task(
     assert done.returncode == 0, done.stderr
     fresh = [line for line in done.stderr.splitlines() if "is new" in line]
     assert fresh == (
-        [f"the classifier over 2 labels is new, its weights are random; all others are {run / 'model'}'s"]
+        [f"the classifier over 2 labels is new and has random weights; all others come from {run / 'model'}"]
         if family == "encoder"
         else []
     )

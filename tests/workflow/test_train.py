@@ -112,7 +112,7 @@ def test_resuming_a_finished_run_whose_last_step_is_its_best_says_so_and_changes
     kept = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "plots/loss.svg", "model/model.safetensors")}
     done = llmctl("train", "--resume", run, "--json")
     assert done.returncode == 0, done.stderr
-    assert "the run was finished already, at step 4" in done.stderr
+    assert "the run already finished at step 4" in done.stderr
     after = json.loads(done.stdout)
     assert [after[name] for name in ("validation", "best", "steps")] == [
         before[name] for name in ("validation", "best", "steps")
@@ -295,7 +295,7 @@ def test_patience_ends_a_run_and_the_model_is_the_best_one(inside: Inside, revie
         name: value.tolist() for name, value in weights(run).items()
     }
     again = inside("train", "--resume", run)
-    assert (again["steps"], again["best"]) == (document["steps"], document["best"]), "patience is at its end"
+    assert (again["steps"], again["best"]) == (document["steps"], document["best"]), "patience has run out"
 
 
 def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
@@ -316,8 +316,8 @@ def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tm
         (("--model=lstm-classifier",), 2, "models that can: rnn"),
         (("--best-by=bleu",), 2, "bleu compares answers, language-modeling has none"),
         (("--set=model.context=8",), 2, "block"),
-        (("--set=corruption=0.4",), 2, "nothing is taken away of what a decoder foretells"),
-        (("--set=corruption=1", "--model=bert"), 2, "less than 1"),
+        (("--set=noise_density=0.4",), 2, "has no effect on a decoder, which predicts the next token"),
+        (("--set=noise_density=1", "--model=bert"), 2, "less than 1"),
         (("--precision=fp16",), 2, "bf16"),
         (("--best-by=bleuu",), 2, "bleu"),
         (("--data=nowhere",), 2, "no such prepared folder"),

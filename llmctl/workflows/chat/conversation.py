@@ -1,4 +1,4 @@
-"""`chat`: a conversation with a model, its history kept inside the context."""
+"""`chat`: a conversation with a model; old turns are dropped when the context is full."""
 
 from __future__ import annotations
 
@@ -23,28 +23,27 @@ if TYPE_CHECKING:
     from llmctl.workflows.inference.requests import RequestBuilder
     from llmctl.workflows.inference.session import Predictor
 
-"""`{"role", "content"}`; an answer that was stopped also has `"interrupted": true`."""
 Show = Callable[[str], None]
-"""Takes the pieces of an answer as they come. May raise `StopGeneration`."""
+"""Receives the pieces of an answer as they are generated. May raise `StopGeneration`."""
 
 ASSISTANT: Final = "assistant"
-"""A task whose models answer in this role is a conversation."""
+"""The answer role of conversational tasks."""
 ENDINGS: Final = (".jsonl", ".json")
 
 
 class StopGeneration(BaseException):
-    """Ends the answer that is being made: what was said of it until then stays."""
+    """Stops the current answer; the text generated so far is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPlan:
-    """What was found sound."""
+    """The checked settings."""
 
     model: ModelHandle
     sampling: Sampling
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--dry-run` tells."""
+        """The plan shown by `--dry-run`."""
         return {
             "model": str(self.model.folder.path),
             "task": self.model.task.name,
@@ -55,7 +54,7 @@ class ChatPlan:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message and its answer. `dropped`: turns at the beginning that the model did not see any more."""
+    """A message and its answer. `dropped`: number of oldest turns that did not fit the context."""
 
     prompt: str
     text: str
@@ -75,13 +74,13 @@ class Turn:
 
 
 def chosen(sampling: Sampling) -> str:
-    """How an answer is chosen, in a word."""
+    """The decoding method as `--dry-run` reports it: `drawn` (sampled) or `greedy`."""
     return "drawn" if sampling.samples else "greedy"
 
 
 def preflight(config: ChatConfig, *, offline: bool, emit: EventSink = null_sink) -> ChatPlan:
-    """Check all that can be checked before torch is imported. Raises `UsageError` for a model that does not converse,
-    and what `find_model` does."""
+    """Check everything that can be checked before torch is imported. Raises `UsageError` if the model is not a chat model,
+    and what `find_model` raises."""
     given = {each.name for each in fields(Sampling)} & set(type(config).model_fields)
     sampling = Sampling(**{name: getattr(config, name) for name in given})
     sampling.check()
@@ -90,15 +89,15 @@ def preflight(config: ChatConfig, *, offline: bool, emit: EventSink = null_sink)
     model = find_model(config.model, base=config.base, offline=offline, emit=emit)
     if model.task.answer_role != ASSISTANT:
         raise UsageError(
-            f"{config.model} is no chat model, its task is {model.task.name}: "
-            f"ask it with llmctl generate --model {config.model} --prompt TEXT"
+            f"{config.model} is not a chat model, its task is {model.task.name}: "
+            f"use llmctl generate --model {config.model} --prompt TEXT"
         )
     return ChatPlan(model, sampling)
 
 
 def open_conversation(config: ChatConfig, plan: ChatPlan, emit: EventSink) -> Conversation:
-    """The conversation before its first message. Raises `DataError`, before the weights are read, for a system message
-    that the context does not hold, and what `open_predictor` does."""
+    """Open a conversation. Raises `DataError`, before weights are loaded, if the system message exceeds the context, and
+    what `open_predictor` raises."""
     from llmctl.workflows.inference.requests import open_request_builder
     from llmctl.workflows.inference.session import open_predictor
 
@@ -112,7 +111,7 @@ def open_conversation(config: ChatConfig, plan: ChatPlan, emit: EventSink) -> Co
 
 
 class Conversation:
-    """Messages and answers. `messages` holds all that was said, also what the model does not see any more."""
+    """The state of a conversation. `messages` holds all messages, including those dropped from the context."""
 
     def __init__(
         self, predictor: Predictor, sampling: Sampling, *, system: str | None = None, emit: EventSink = null_sink
@@ -124,7 +123,7 @@ class Conversation:
 
     @property
     def context(self) -> int | None:
-        """Tokens that the model sees at once; None for any number."""
+        """Context length in tokens; None if unlimited."""
         return self.predictor.request_builder.layout.context
 
     @property
@@ -139,14 +138,14 @@ class Conversation:
 
     @property
     def turns(self) -> int:
-        """Messages of the user so far."""
+        """Number of user messages so far."""
         return sum(each["role"] == "user" for each in self.messages)
 
     def say(self, text: str, show: Show | None = None, *, where: str = "the message") -> Turn | None:
-        """Answer a message; both stay in the conversation. None if it was stopped before anything was said: then the
-        message is taken back.
+        """Answer a message and add both to the conversation.
 
-        Raises `DataError` with `where`, and takes the message back, if the context does not hold it.
+        Returns None, without adding anything, if stopped before any text. Raises `DataError` with `where` if the
+        message exceeds the context; it is not added either.
         """
         _check_text(text, where)
         messages = [*self.messages, message_of("user", text)]
@@ -156,25 +155,27 @@ class Conversation:
         return turn
 
     def regenerate(self, show: Show | None = None) -> Turn | None:
-        """Answer the last message again, in place of its answer. None, and the old answer stays, if it was stopped
-        before anything was said. Raises `UsageError` where nothing was asked."""
+        """Replace the answer to the last message. Returns None, and keeps the old answer, if stopped before any text.
+
+        Raises `UsageError` if there is no user message.
+        """
         messages = list(self.messages)
         while messages and messages[-1]["role"] == ASSISTANT:
             messages.pop()
         if not messages or messages[-1]["role"] != "user":
-            raise UsageError("there is no message to answer again", hint="say something first")
+            raise UsageError("there is no message to answer again", hint="send a message first")
         turn = self._turn(messages, show, "the message")
         if turn is not None:
             self.messages = [*messages, _answer(turn)]
         return turn
 
     def reset(self) -> None:
-        """Forget all but the system message."""
+        """Remove all messages except the system message."""
         self.messages = [each for each in self.messages if each["role"] == "system"]
         self._warned_dropped = 0
 
     def instruct(self, system: str | None) -> None:
-        """Put another system message, or none, before the conversation. Raises `DataError` for one that does not fit."""
+        """Set or remove the system message. Raises `DataError` if it exceeds the context."""
         if system is not None:
             _check_text(system, "the system message")
             _check_system(self.predictor.request_builder, system)
@@ -184,35 +185,34 @@ class Conversation:
     # -- files ------------------------------------------------------------------------------------------------
 
     def save(self, path: Path, *, force: bool = False) -> None:
-        """Write the conversation as a record of its task, whole: a line of `.jsonl`, or `.json`.
+        """Write the conversation atomically as one record, to a `.jsonl` or `.json` file.
 
-        Raises `UsageError` where there is nothing to save or something is in the way, `EnvironmentFault` where it
-        cannot be written.
+        Raises `UsageError` if there is nothing to save or the file exists, `EnvironmentFault` if it cannot be written.
         """
         _check_ending(path)
         if not self.turns:
-            raise UsageError("nothing was said yet", hint="say something first")
+            raise UsageError("the conversation is empty", hint="send a message first")
         if path.is_dir():
-            raise UsageError(f"{path} is a folder", hint="name a file")
+            raise UsageError(f"{path} is a folder", hint="choose a file name")
         atomic.refuse_existing(path, force=force)
         atomic.check_writable(path)
         write = atomic.write_json if path.suffix == ".json" else _write_line
         try:
             write(path, {"messages": self.messages})
         except OSError as error:
-            raise EnvironmentFault(f"cannot write {path}: {error.strerror}", hint="name another file") from error
+            raise EnvironmentFault(f"cannot write {path}: {error.strerror}", hint="choose another file") from error
 
     def load(self, path: Path) -> None:
-        """Go on from the one conversation that a file holds. Raises `UsageError` where there is no such file,
-        `DataError` for one that is bad or holds several."""
+        """Load a conversation from a file that holds exactly one. Raises `UsageError` if the file is missing, `DataError` if
+        it is invalid or holds several."""
         _check_ending(path)
         task = self.predictor.task
         records = read_records([str(path)], check=lambda record: task.check(record, task.prompt_columns()))
         found = list(itertools.islice(records, 2))
         if len(found) > 1:
-            raise DataError("holds several conversations", where=str(path), hint="put the one into a file of its own")
+            raise DataError("contains several conversations", where=str(path), hint="put one in a file of its own")
         [record] = found
-        task.segments(record)  # raises for roles and contents that are none
+        task.segments(record)  # raises for invalid roles and contents
         self.messages = [
             message_of(each["role"], each["content"], interrupted=each.get("interrupted") is True)
             for each in record.fields["messages"]
@@ -225,7 +225,7 @@ class Conversation:
         request, dropped = fitted(self.predictor.request_builder, messages, self.sampling.max_new_tokens, where=where)
         self._warn_dropped(dropped)
         partial = PartialAnswer(show)
-        # Every answer has a chance of its own, else the same message would always draw the same answer.
+        # A new seed for every answer; otherwise the same message would always sample the same answer.
         sampling = replace(self.sampling, seed=self.sampling.seed + self._answers)
         self._answers += 1
         started = time.monotonic()
@@ -254,13 +254,13 @@ class Conversation:
     def _warn_dropped(self, dropped: int) -> None:
         if dropped > self._warned_dropped:
             turns = "turn is" if dropped == 1 else f"{dropped:,} turns are"
-            text = f"the context of {self.context:,} tokens is full: the oldest {turns} not seen by the model any more"
+            text = f"the context of {self.context:,} tokens is full: the oldest {turns} dropped from the prompt"
             self.emit(Event("warning", {"text": text}))
         self._warned_dropped = dropped
 
 
 class PartialAnswer:
-    """What was said of an answer so far, without the blanks around it."""
+    """Collects the pieces of an answer, without leading and trailing whitespace."""
 
     def __init__(self, show: Show | None) -> None:
         self.text = ""
@@ -279,7 +279,7 @@ class PartialAnswer:
 
 
 def piped_lines(source: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """(where, line) of every line that is not blank, as it comes. Raises `DataError` for bytes that are no UTF-8."""
+    """Yield (location, line) for every non-blank line as it arrives. Raises `DataError` for bytes that are not UTF-8."""
     text = Text(iter(source), "standard input")
     for number, line in text.lines():
         if fault := text.fault(number, line):
@@ -308,7 +308,7 @@ def _check_text(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what} holds bytes that are no UTF-8") from error
+        raise UsageError(f"{what} contains bytes that are not UTF-8") from error
 
 
 def _check_system(request_builder: RequestBuilder, system: str) -> None:
@@ -318,7 +318,7 @@ def _check_system(request_builder: RequestBuilder, system: str) -> None:
 
 def _check_ending(path: Path) -> None:
     if path.suffix not in ENDINGS:
-        raise UsageError(f"{path} is neither {' nor '.join(ENDINGS)}", hint=f"{path.stem}.jsonl, say")
+        raise UsageError(f"{path} must end in {' or '.join(ENDINGS)}", hint=f"for example {path.stem}.jsonl")
 
 
 def _write_line(path: Path, record: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""All of `compare` that can be checked before torch is imported: every model as `train` would, data, metrics, output."""
+"""Check a comparison before torch is imported: every model as `train` checks it, data, metrics, output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import combine, validate
+from llmctl.config import combine, merge, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.models.spec import HUB
 from llmctl.store import atomic, locks
@@ -24,55 +24,53 @@ from llmctl.workflows.evaluate.checks import Metrics, metrics_of
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import differing
 from llmctl.workflows.train import checks as train_checks
-from llmctl.workflows.train.spec import TrainConfig
+from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
 
 COMPARISON: Final = "compare.json"
 SPLIT: Final = "test"
-BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
-USUAL_EPOCHS: Final = 3.0
 RATES_APART: Final = 3.0
-"""The factor between two learning rates of a search."""
+"""The factor between neighbouring learning rates of a search."""
 NEVER: Final = 2**53
-"""Steps between two evaluations of a trial: it is judged at its end alone."""
+"""Evaluation interval of a trial, in steps: evaluate only at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model of the comparison."""
+    """A model in the comparison."""
 
     model: str
     name: str
-    """Of its run's folder, and of the model where that is a folder itself."""
+    """Name of its run folder; also shown instead of `model` if that is an absolute path."""
     run: Path
     trials: Path
     checked: train_checks.TrainPlan
     rates: tuple[float, ...]
-    """The learning rates to try; one that is given or usual needs no trial."""
+    """Learning rates to try; a single one is used without a search."""
 
     @property
     def title(self) -> str:
-        """What it is called in tables and pictures."""
+        """Its name in tables and plots."""
         return self.name if os.path.isabs(self.model) else self.model
 
     @property
     def parameters(self) -> int | None:
-        """Known beforehand of random weights alone."""
+        """Number of parameters; None for pretrained weights, where it is not known in advance."""
         found: int | None = self.checked.to_dict().get("parameters")
         return found
 
     def training(self, rate: float) -> TrainConfig:
-        """How it is trained."""
-        settings = self.checked.resolved
+        """The training configuration with this learning rate."""
+        settings = self.checked.config
         return settings.replace(out=self.run, optimizer=settings.optimizer.model_dump() | {"lr": rate})
 
     def trial(self, rate: float, share: float) -> TrainConfig:
-        """How a learning rate is tried: for a share of every budget, judged by the loss at the end alone."""
+        """The configuration of a trial: `share` of every budget, evaluated only at the end."""
         training = self.training(rate)
         budgets: dict[str, Any] = {}
         for name in BUDGETS:
-            if (whole_budget := getattr(training, name)) is not None:
-                part = whole_budget * share
-                budgets[name] = max(1, round(part)) if isinstance(whole_budget, int) else part
+            if (full := getattr(training, name)) is not None:
+                part = full * share
+                budgets[name] = max(1, round(part)) if isinstance(full, int) else part
         return training.replace(
             **budgets,
             out=self.trials / f"{rate:.3g}",
@@ -86,7 +84,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ComparePlan:
-    """What was found sound."""
+    """The checked comparison."""
 
     resolved: CompareConfig
     task: Task
@@ -94,7 +92,7 @@ class ComparePlan:
     metrics: Metrics
     candidates: tuple[Candidate, ...]
     found: Mapping[str, Any]
-    """What a comparison that goes on has written so far."""
+    """The contents of `compare.json` when resuming; else empty."""
     resume: bool
 
     @property
@@ -102,7 +100,7 @@ class ComparePlan:
         return {name: value for name in BUDGETS if (value := getattr(self.resolved, name)) is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--dry-run` tells."""
+        """The plan shown by `--dry-run`."""
         return {
             "task": self.task.name,
             "records": dict(self.prepared.manifest.splits),
@@ -124,12 +122,12 @@ class ComparePlan:
 def preflight(
     config: CompareConfig, *, force: bool, offline: bool, resume: bool = False, emit: EventSink = null_sink
 ) -> ComparePlan:
-    """Raise what is wrong, for all models at once, before anything slow; imports nothing heavy."""
+    """Raise all errors of all models at once, before slow work starts. Imports nothing heavy."""
     prepared = open_prepared(config.data)
     task: Task = registry.load("tasks", prepared.manifest.task)()
     if not prepared.manifest.splits.get(SPLIT):
         raise DataError(
-            f"the {SPLIT} split is empty", where=str(config.data), hint="preprocess with more in splits.test"
+            f"the {SPLIT} split is empty", where=str(config.data), hint="preprocess again with a larger splits.test"
         )
     resolved = _resolve(config)
     evaluation = EvalConfig(model=resolved.models[0], data=resolved.data, metric=resolved.metric)
@@ -142,12 +140,12 @@ def preflight(
 
 
 def _resolve(config: CompareConfig) -> CompareConfig:
-    """Places made absolute, the budget filled in: `DIR/config.yaml`."""
+    """Make paths absolute and fill in the budget, as written to `config.yaml`."""
     changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
     changes["models"] = [_absolute(name) for name in config.models]
     changes["lrs"] = {_absolute(name): rate for name, rate in config.lrs.items()}
     if all(getattr(config, name) is None for name in BUDGETS):
-        changes["epochs"] = USUAL_EPOCHS
+        changes["epochs"] = DEFAULT_EPOCHS
     return config.replace(**changes)
 
 
@@ -159,7 +157,7 @@ def _absolute(name: str) -> str:
 def _candidates(
     config: CompareConfig, prepared: Prepared, task: Task, *, resume: bool, offline: bool, emit: EventSink
 ) -> tuple[Candidate, ...]:
-    """Every model, checked as `train` checks it. Raises `ConfigError` with the faults of all."""
+    """Check every model as `train` does. Raises `ConfigError` with the faults of all models."""
     explicit, faults = _explicit_rates(config)
     found: list[Candidate] = []
     names = run_names(config.models)
@@ -168,13 +166,13 @@ def _candidates(
         rate = explicit.get(same_model(model), config.lr)
         try:
             settings = _training(config, model, run, rate)
-            # The comparison's own folder is what must not be in the way: a run in it is begun, gone on with or done.
+            # force: existing output was checked for the comparison as a whole; a run inside may be started or finished.
             checked = train_checks.preflight(
                 settings, force=True, offline=offline, resume=resume, in_worker=True, emit=emit
             )
             if checked.family not in task.promptable:
                 raise UsageError(
-                    f"{model} can learn {task.name} but not be asked, so nothing can score it",
+                    f"{model} can be trained on {task.name} but cannot be prompted, so it cannot be scored",
                     hint=models_that_can(task.promptable, packed=task.packed),
                 )
         except ConfigError as error:
@@ -185,15 +183,15 @@ def _candidates(
             rates = _rates(config, checked) if rate is None else (rate,)
             found.append(Candidate(model, names[number], run, config.out / "search" / names[number], checked, rates))
     if any(len(each.rates) > 1 for each in found) and not prepared.manifest.splits.get("validation"):
-        problem = f"is searched for on a validation split, {config.data} has none"
-        faults.append(Fault("lr", problem, "--lr RATE, or --set search.rates=1 for each model's own"))
+        problem = f"the search needs a validation split, which {config.data} does not have"
+        faults.append(Fault("lr", problem, "use --lr RATE, or --set search.rates=1 for the model defaults"))
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     return tuple(found)
 
 
 def _of(model: str, number: int, fault: Fault) -> Fault:
-    """A fault of one model's training as one of the comparison."""
+    """Convert a fault of one model's training configuration to one of the comparison."""
     own = fault.path.partition(".")[0] in CompareConfig.model_fields
     path = fault.path if own else f"models.{number}" if fault.path == "model" else f"train.{fault.path}"
     return replace(fault, path=path, problem=fault.problem if model in fault.problem else f"{model}: {fault.problem}")
@@ -212,35 +210,35 @@ def _training(config: CompareConfig, model: str, run: Path, rate: float | None) 
 
 
 def _explicit_rates(config: CompareConfig) -> tuple[dict[str, float], list[Fault]]:
-    """`lrs` by what each name means; those that mean no model of the comparison."""
+    """Resolve the names in `lrs`; return the rates, and faults for names that match no model."""
     known = {same_model(model) for model in config.models}
     rates: dict[str, float] = {}
     faults: list[Fault] = []
     for name, rate in config.lrs.items():
         try:
-            meant = same_model(name)
+            model = same_model(name)
         except (UsageError, KeyError):
-            meant = name
-        if meant not in known:
-            hint = registry.near(name, config.models) or f"its models are {', '.join(config.models)}"
-            faults.append(Fault(f"lrs.{name}", "is no model of the comparison", hint))
-        elif meant in rates:
-            faults.append(Fault(f"lrs.{name}", "stands twice"))
-        rates[meant] = rate
+            model = name
+        if model not in known:
+            hint = registry.near(name, config.models) or f"models: {', '.join(config.models)}"
+            faults.append(Fault(f"lrs.{name}", "is not a model in the comparison", hint))
+        elif model in rates:
+            faults.append(Fault(f"lrs.{name}", "is given twice"))
+        rates[model] = rate
     return rates, faults
 
 
 def _rates(config: CompareConfig, checked: train_checks.TrainPlan) -> tuple[float, ...]:
-    """The model's usual learning rate, and as many to each side of it."""
-    usual = checked.resolved.optimizer.lr
-    assert usual is not None
+    """The default learning rate of the model, and equally many smaller and larger ones."""
+    default = checked.config.optimizer.lr
+    assert default is not None
     each_side = config.search.rates // 2
     powers = range(-each_side, each_side + 1)
-    return tuple(float(f"{usual * RATES_APART**power:.3g}") if power else usual for power in powers)
+    return tuple(float(f"{default * RATES_APART**power:.3g}") if power else default for power in powers)
 
 
 def run_names(models: Sequence[str]) -> list[str]:
-    """A folder's name for each model: `gpt2:nano` is `gpt2-nano`, of a folder its last part that says something."""
+    """A unique folder name for each model: `gpt2:nano` -> `gpt2-nano`; for a path, its last part other than `model`."""
     found: list[str] = []
     for model in models:
         place = Path(model)
@@ -255,9 +253,9 @@ def run_names(models: Sequence[str]) -> list[str]:
 def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
     out = config.out
     if locks.is_locked(out):
-        with locks.locked(out):  # says who holds it
+        with locks.locked(out):  # raises `BusyError`, which names the owner
             pass
-    if not resume and not _only_begun(out):
+    if not resume and not _has_no_output(out):
         atomic.refuse_existing(out, force=force, marker=COMPARISON)
     train_checks.refuse_inside_run(out)
     atomic.refuse_same(out, [config.data])
@@ -265,34 +263,39 @@ def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
 
 def _check_room(out: Path, trainings: Sequence[train_checks.TrainPlan]) -> None:
     atomic.refuse_same(out, [each.pretrained_folder.path for each in trainings if each.pretrained_folder is not None])
-    needed = sum(train_checks.bytes_needed(each.resolved, each) for each in trainings)
+    needed = sum(train_checks.bytes_needed(each) for each in trainings)
     atomic.check_writable(out / "runs", bytes_needed=needed)
 
 
-def _only_begun(out: Path) -> bool:
-    """Whether a process was killed there before it had written anything."""
+def _has_no_output(out: Path) -> bool:
+    """Whether an earlier process was killed in this folder before it wrote any output."""
     hidden = (locks.NAME, atomic.TEMPORARY)
     return out.is_dir() and all(each.name.startswith(hidden) for each in out.iterdir())
 
 
 def _found(out: Path) -> Mapping[str, Any]:
-    """Raises `IntegrityError` where it was edited."""
+    """Read `compare.json`. Raises `IntegrityError` if it is invalid."""
     path = out / COMPARISON
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and all(isinstance(row["model"], str) and row["status"] for row in value["rows"]):
             return value
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError("is not what llmctl compare wrote", where=str(path), hint="--force begins anew") from error
-    raise IntegrityError("is not what llmctl compare wrote", where=str(path), hint="--force begins anew")
+        raise IntegrityError(
+            "was not written by llmctl compare", where=str(path), hint="start over with --force"
+        ) from error
+    raise IntegrityError("was not written by llmctl compare", where=str(path), hint="start over with --force")
 
 
 def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where a comparison that goes on is asked for what would make it another one."""
-    before = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded])))
-    after = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded, requested])))
+    """Raise `ConfigError` if `requested` changes a recorded setting, which would make it a different comparison."""
+    started_with = combine(CompareConfig, [recorded])
+    before = _comparable(validate(CompareConfig, started_with))
+    after = _comparable(validate(CompareConfig, merge(started_with, combine(CompareConfig, [requested]))))
     faults = [
-        Fault(path, f"the comparison was begun with {was}, not {now}", "leave it out, or make another: --out")
+        Fault(
+            path, f"the comparison was started with {was}, not {now}", "omit it, or start another comparison with --out"
+        )
         for name in before
         for path, was, now in differing(name, before[name], after[name])
         if was != now

@@ -1,4 +1,4 @@
-"""A comparison as a table for a person, and as the page `compare.md`. Pure: a document in, text out."""
+"""Format a comparison as a table and as the page `compare.md`. Pure functions of the document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def headings(document: ComparisonDocument) -> tuple[str, ...]:
 
 
 def cells(document: ComparisonDocument, titles: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """A row for each model; the best by a metric is marked."""
+    """One row per model; the best value of each metric is marked."""
     return [
         (
             titles[row["model"]],
@@ -56,7 +56,7 @@ def _value(score: Mapping[str, Any]) -> str:
 
 
 def remarks(document: ComparisonDocument, titles: Mapping[str, str]) -> list[str]:
-    """What the marks mean, why some are missing, which models failed and why."""
+    """Explain the marks, why some are missing, and which models failed."""
     marked = [each for each in document["best"] if each["model"]]
     found = []
     if marked:
@@ -68,9 +68,9 @@ def remarks(document: ComparisonDocument, titles: Mapping[str, str]) -> list[str
     for each in document["best"]:
         if each["why"]:
             unmarked.setdefault(_titled(each["why"], titles), []).append(each["metric"])
-    found += [f"none is the best by {' and '.join(names)}: {why}" for why, names in unmarked.items()]
+    found += [f"no best model by {' and '.join(names)}: {why}" for why, names in unmarked.items()]
     if len({row["family"] for row in document["rows"]}) > 1:
-        found.append("loss: families take it over different tokens; compare it within one")
+        found.append("loss: families compute it over different tokens; compare it only within a family")
     found += [
         f"{titles[row['model']]} failed: {row['error']['message']}"
         for row in document["rows"]
@@ -86,12 +86,12 @@ def _titled(text: str, titles: Mapping[str, str]) -> str:
 
 
 def budget(document: ComparisonDocument) -> str:
-    """The budget in words: `max_tokens 2,000,000`."""
+    """Format the budget: `max_tokens 2,000,000`."""
     return ", ".join(f"{name} {value:,}" for name, value in document["budget"].items())
 
 
 def markdown(document: ComparisonDocument, titles: Mapping[str, str]) -> str:
-    """The page `compare.md`: table, marks, pictures, how it was made."""
+    """The page `compare.md`: table, marks, plots and how to reproduce it."""
     heads = headings(document)
     rule = ["---", *["---:"] * (len(heads) - 1)]
     table = [heads, rule, *([_escaped(cell) for cell in row] for row in cells(document, titles))]
@@ -102,7 +102,7 @@ def markdown(document: ComparisonDocument, titles: Mapping[str, str]) -> str:
         + ", ".join(f"{_rate(each['lr'])} → {_loss(each['validation_loss'])}" for each in row["search"])
         for row in searched
     ]
-    search = ["", "Learning rates tried for a share of the budget, and the validation loss of each:", "", *tried]
+    search = ["", "Learning rates tried with a fraction of the budget, and their validation losses:", "", *tried]
     return "\n".join(
         [
             f"# {document['task']}: {len(document['rows'])} models",
@@ -118,7 +118,7 @@ def markdown(document: ComparisonDocument, titles: Mapping[str, str]) -> str:
             "",
             "![loss over seconds](plots/loss-seconds.png)",
             "",
-            "Again: `llmctl compare --config config.yaml --out ANOTHER`. All numbers: `compare.json`.",
+            "Reproduce: `llmctl compare --config config.yaml --out ANOTHER`. All numbers: `compare.json`.",
             "",
         ]
     )

@@ -1,4 +1,4 @@
-"""A row of a comparison, from what a run left on disk."""
+"""Build the row of a model from the files of its run."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ROW: Final = (
     ),
     *("loss", "perplexity", "scores", "learning_rate", "search", "run"),
 )
-"""The keys of a row, in their order; `error` where there is one."""
+"""The keys of a row, in order; failed models also have `error`."""
 
 
 def trained(result: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
-    """What a row takes from a finished run. The loss is the best checkpoint's, which is the model."""
+    """The fields from a finished run. The loss is that of the best checkpoint, which is the saved model."""
     found = {name: result[name] for name in ("parameters", "tokens", "steps", "seconds", "peak_memory_bytes")}
     found["tokens_per_second"] = round(result["tokens"] / result["seconds"], 1) if result["seconds"] else None
     step = (result["best"] or {}).get("step")
@@ -41,7 +41,7 @@ def trained(result: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
 
 
 def so_far(candidate: Candidate) -> dict[str, Any]:
-    """How far a run that failed had come."""
+    """The progress of a failed run."""
     rows = [row for row in runs.metrics(candidate.run) if "tokens" in row]
     return {name: rows[-1][name] for name in ("tokens", "steps", "seconds") if rows and name in rows[-1]} | (
         {"steps": rows[-1]["step"]} if rows else {}
@@ -52,13 +52,13 @@ def scored(candidate: Candidate) -> Path:
     return candidate.run / "evals" / SPLIT
 
 
-def goes_on(run: Path) -> bool:
-    """Whether there is a run to resume: stopped or killed, not one that failed by itself, which is begun anew."""
+def resumable(run: Path) -> bool:
+    """Whether there is a stopped or killed run to resume. A failed run starts over."""
     return (run / runs.RUN).is_file() and runs.read(run).status != "failed"
 
 
 def ended(run: Path) -> dict[str, Any] | None:
-    """The result of a run that is finished."""
+    """The result of a finished run, else None."""
     if not (run / runs.RUN).is_file():
         return None
     record = runs.read(run)
@@ -66,7 +66,7 @@ def ended(run: Path) -> dict[str, Any] | None:
 
 
 def answers(candidate: Candidate) -> Iterator[Answer]:
-    """What a model answered to the test split, as its evaluation kept it."""
+    """The answers of a model on the test split, read from its evaluation."""
     with (scored(candidate) / "predictions.jsonl").open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
@@ -75,7 +75,7 @@ def answers(candidate: Candidate) -> Iterator[Answer]:
 
 
 def score_of(fields: Mapping[str, Any]) -> Score:
-    """A score as `eval` writes it. JSON has no infinity: null stands for what is not finite."""
+    """Parse a score written by `eval`; null, which stands for values that are not finite, becomes NaN."""
     ci = dict(fields["ci"]) if fields["ci"] else None
     for place, names in ((fields := dict(fields), ("value",)), (ci or {}, ("low", "high"))):
         place |= {name: math.nan for name in names if name in place and place[name] is None}

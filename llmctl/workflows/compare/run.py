@@ -1,7 +1,7 @@
 """`compare`: models trained on the same batches for the same budget, scored on the same records, in one table.
 
-Each training and each scoring is a process of its own. What is done is on disk before the next thing begins: a row in
-`compare.json`, a run, a trial of a learning rate; so an interruption loses at most what its process was at.
+Each training and each scoring runs in its own process. Every result (row, run, learning-rate trial) is saved before the
+next one starts, so an interruption loses at most the work of the current process.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from llmctl.training import launch
 from llmctl.types import Event, EventSink
 from llmctl.workflows.compare import report as comparison_report
 from llmctl.workflows.compare.checks import COMPARISON, SPLIT, Candidate, ComparePlan, preflight
-from llmctl.workflows.compare.rows import ROW, answers, ended, goes_on, score_of, scored, so_far, trained
+from llmctl.workflows.compare.rows import ROW, answers, ended, resumable, score_of, scored, so_far, trained
 from llmctl.workflows.evaluate import run as evaluate
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.train import run as train
 from llmctl.workflows.train.spec import TrainConfig
 
 LEAST_TRIAL: Final = 10
-"""Steps of a trial below which the learning rate is still warming up, and the largest would always win."""
+"""Fewest steps of a meaningful trial: in shorter ones the warm-up is not over and the largest rate would always win."""
 
 __all__ = ["CompareResult", "compare", "preflight", "refusal"]
 
@@ -38,7 +38,7 @@ ComparisonRow = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CompareResult:
-    """The contract's document, and what the models are called in the table."""
+    """The document of `--json` and the names of the models in the table."""
 
     document: Mapping[str, Any]
     titles: Mapping[str, str]
@@ -49,17 +49,17 @@ class CompareResult:
 
 
 def refusal(result: CompareResult) -> GateError:
-    """The end of a comparison in which models failed: the others are compared all the same."""
+    """The error raised after the comparison if some models failed."""
     failed = result.failed
     what = "; ".join(f"{result.titles[row['model']]}: {row['error']['message']}" for row in failed)
     return GateError(
         f"{len(failed)} of {len(result.document['rows'])} models failed: {what}",
-        hint=f"try them again: llmctl compare --resume {result.document['out']}",
+        hint=f"to retry them: llmctl compare --resume {result.document['out']}",
     )
 
 
 def compare(checked: ComparePlan, emit: EventSink, *, force: bool = False) -> CompareResult:
-    """Train and score every model. Raises `Stopped` (75) when asked to stop, with the rows that are done."""
+    """Train and score every model. Raises `Stopped` (75) on a stop signal, with the rows finished so far."""
     out = checked.resolved.out
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out), train.StopSignal() as stop:
@@ -72,14 +72,14 @@ def compare(checked: ComparePlan, emit: EventSink, *, force: bool = False) -> Co
         except (Stopped, KeyboardInterrupt) as error:
             stopped = Stopped(
                 f"stopped with {len(comparison.rows)} of {len(checked.candidates)} models done",
-                hint=f"go on: llmctl compare --resume {out}",
+                hint=f"to continue: llmctl compare --resume {out}",
             )
             stopped.document = comparison.document()
             raise stopped from error
 
 
 def _open(checked: ComparePlan, *, force: bool) -> None:
-    """The folder, which is locked: emptied with `force`, kept to go on. Its marker is there first and always."""
+    """Prepare the locked folder: emptied with `force`, kept on resume. `compare.json` is written first and never missing."""
     out = checked.resolved.out
     if not checked.resume:
         atomic.write_json(out / COMPARISON, {"schema": SCHEMA, "finished": False, "rows": []})
@@ -93,7 +93,7 @@ def _open(checked: ComparePlan, *, force: bool) -> None:
 
 
 class _Comparison:
-    """The rows as they come to be."""
+    """A comparison in progress."""
 
     def __init__(self, checked: ComparePlan, emit: EventSink, stop: Callable[[], bool]) -> None:
         self.checked, self.emit, self.stop = checked, emit, stop
@@ -105,12 +105,12 @@ class _Comparison:
             if before.get(each.model, {}).keys() >= set(ROW) and (scored(each) / "predictions.jsonl").is_file()
         }
         self.best: list[dict[str, Any]] = []
-        self._began, self._before = time.monotonic(), float(checked.found.get("seconds") or 0.0)
+        self._started, self._before = time.monotonic(), float(checked.found.get("seconds") or 0.0)
 
-    # -- what there is ----------------------------------------------------------------------------------------
+    # -- document ---------------------------------------------------------------------------------------------
 
     def document(self) -> dict[str, Any]:
-        """The contract's document, as far as it has come."""
+        """The document of `--json` so far."""
         found: dict[str, Any] = {
             "task": self.checked.task.name,
             "data": str(self.checked.resolved.data),
@@ -119,7 +119,7 @@ class _Comparison:
             "rows": [self.rows[each.model] for each in self.checked.candidates if each.model in self.rows],
             "best": self.best,
             "out": str(self.out),
-            "seconds": round(self._before + time.monotonic() - self._began, 3),
+            "seconds": round(self._before + time.monotonic() - self._started, 3),
         }
         cleaned: dict[str, Any] = runs.without_nan(found)
         return cleaned
@@ -130,9 +130,9 @@ class _Comparison:
     # -- one model --------------------------------------------------------------------------------------------
 
     def run_candidate(self, candidate: Candidate) -> None:
-        """The model's row, unless it is done."""
+        """Train and score a model, unless its row exists."""
         if candidate.model in self.rows:
-            self._say(candidate, "done already")
+            self._note(candidate, "already done")
             return
         row: dict[str, Any] = dict.fromkeys(ROW) | {
             "model": candidate.model,
@@ -158,44 +158,44 @@ class _Comparison:
         self._write(self.document())
         if row["status"] == "ok":
             shutil.rmtree(candidate.trials, ignore_errors=True)
-            with contextlib.suppress(OSError):  # others have trials there
+            with contextlib.suppress(OSError):  # other models still have trials
                 candidate.trials.parent.rmdir()
 
     def _rate(self, candidate: Candidate, search: list[dict[str, Any]]) -> float:
-        """The learning rate with the least validation loss; what was tried is put into `search`."""
+        """Return the learning rate with the lowest validation loss; append every trial to `search`."""
         if len(candidate.rates) == 1:
             return candidate.rates[0]
         for number, rate in enumerate(candidate.rates, 1):
-            self._say(candidate, f"search {number} of {len(candidate.rates)}, learning rate {rate:.3g}")
+            self._note(candidate, f"search {number} of {len(candidate.rates)}, learning rate {rate:.3g}")
             loss, steps = self._trial(candidate, candidate.trial(rate, self.checked.resolved.search.share), number)
             search.append({"lr": rate, "validation_loss": loss})
             if steps is not None and steps < LEAST_TRIAL:
-                usual: float = candidate.rates[len(candidate.rates) // 2]
-                text = f"a trial has {steps} step{'s'[: steps != 1]}, too few to tell: the usual learning rate, {usual:.3g}, is taken"
-                self._say(candidate, f"{text}; see search.share, lr")
-                return usual
+                default: float = candidate.rates[len(candidate.rates) // 2]
+                text = f"a trial of {steps} step{'s'[: steps != 1]} is too short: using the default learning rate, {default:.3g}"
+                self._note(candidate, f"{text}; see search.share, lr")
+                return default
         found = {each["lr"]: each["validation_loss"] for each in search if each["validation_loss"] is not None}
         if not found:
             tried = ", ".join(f"{rate:.3g}" for rate in candidate.rates)
             raise DivergedError(
                 f"diverged at every learning rate tried: {tried}",
                 where=str(candidate.trials),
-                hint="--set 'lrs={MODEL: RATE}' with a smaller one",
+                hint="set a smaller one: --set 'lrs={MODEL: RATE}'",
             )
         best: float = min(found, key=lambda rate: found[rate])
         if best in (candidate.rates[0], candidate.rates[-1]):
-            more = "smaller" if best == candidate.rates[0] else "larger"
-            text = f"learning rate {best:.3g} is the last that was tried: a {more} one may do better, see search.rates"
-            self._say(candidate, text)
+            end, more = ("smallest", "smaller") if best == candidate.rates[0] else ("largest", "larger")
+            text = f"learning rate {best:.3g} is the {end} tried: a {more} one may be better, see search.rates"
+            self._note(candidate, text)
         return best
 
     def _trial(self, candidate: Candidate, settings: TrainConfig, number: int) -> tuple[float | None, int | None]:
-        """The validation loss at the end of a trial and its steps, None where it diverged. What it leaves is small."""
+        """Run a trial; return its final validation loss, None if it diverged, and its steps. Weights are deleted afterwards."""
         result = ended(settings.out)
         if result is None:
-            emit = self._of(candidate, f"search {number} of {len(candidate.rates)}", quiet=True)
+            emit = self._labelled(candidate, f"search {number} of {len(candidate.rates)}", quiet=True)
             try:
-                result = self._in_subprocess(_train, (settings.model_dump_json(), goes_on(settings.out)), emit)
+                result = self._in_subprocess(_train, (settings.model_dump_json(), resumable(settings.out)), emit)
             except DivergedError:
                 result = {}
         for name in ("checkpoints", "model"):
@@ -204,16 +204,16 @@ class _Comparison:
         return loss if loss is not None and math.isfinite(loss) else None, result.get("steps")
 
     def _train(self, candidate: Candidate, rate: float) -> Mapping[str, Any]:
-        """What the run came to."""
+        """Train with this learning rate, or resume; return the result of the run."""
         if (result := ended(candidate.run)) is not None:
             return result
-        resume, settings = goes_on(candidate.run), candidate.training(rate)
-        self._say(candidate, f"training{' goes on' if resume else ''}, learning rate {rate:.3g}")
-        return self._in_subprocess(_train, (settings.model_dump_json(), resume), self._of(candidate, "training"))
+        resume, settings = resumable(candidate.run), candidate.training(rate)
+        self._note(candidate, f"{'resuming' if resume else 'training'}, learning rate {rate:.3g}")
+        return self._in_subprocess(_train, (settings.model_dump_json(), resume), self._labelled(candidate, "training"))
 
     def _score(self, candidate: Candidate) -> list[dict[str, Any]]:
         config = self.checked.resolved
-        self._say(candidate, "scoring")
+        self._note(candidate, "scoring")
         evaluation = EvalConfig(
             model=str(candidate.run),
             data=config.data,
@@ -226,7 +226,7 @@ class _Comparison:
             seed=config.seed,
         )
         scores: list[dict[str, Any]] = self._in_subprocess(
-            _eval, (evaluation.model_dump_json(),), self._of(candidate, "scoring")
+            _eval, (evaluation.model_dump_json(),), self._labelled(candidate, "scoring")
         )["scores"]
         return scores
 
@@ -237,14 +237,14 @@ class _Comparison:
             raise Stopped("stopped")
         return launch.run_in_subprocess(worker, arguments, emit)
 
-    # -- telling ----------------------------------------------------------------------------------------------
+    # -- progress ---------------------------------------------------------------------------------------------
 
-    def _say(self, candidate: Candidate, text: str) -> None:
+    def _note(self, candidate: Candidate, text: str) -> None:
         number = self.checked.candidates.index(candidate) + 1
         self.emit(Event("note", {"text": f"{number} of {len(self.checked.candidates)}, {candidate.title}: {text}"}))
 
-    def _of(self, candidate: Candidate, phase: str, *, quiet: bool = False) -> EventSink:
-        """What a process tells, with the model that it is about; `quiet`: of a trial, whose training tells it again."""
+    def _labelled(self, candidate: Candidate, phase: str, *, quiet: bool = False) -> EventSink:
+        """Add the model and phase to the events of a process. `quiet`: for trials, whose events the training repeats."""
 
         def emit(event: Event) -> None:
             fields = {
@@ -256,10 +256,10 @@ class _Comparison:
 
         return emit
 
-    # -- all of them ------------------------------------------------------------------------------------------
+    # -- all models -------------------------------------------------------------------------------------------
 
     def select_best(self) -> CompareResult:
-        """Which is the best; the pictures and the page."""
+        """Mark the best model per metric; write the plots, the page and the final document."""
         from llmctl.metrics.best import System, best_of
         from llmctl.training import comparison_plot
 
@@ -281,13 +281,13 @@ class _Comparison:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# In processes of their own
+# Worker processes
 
 
 def _train(config_json: str, resume: bool, emit: EventSink) -> dict[str, Any]:
     config = TrainConfig.model_validate_json(config_json)
     checked = train.preflight(config, force=True, offline=True, resume=resume, in_worker=True)
-    return train.train(config, checked, emit, force=True).document()
+    return train.train(checked, emit, force=True).document()
 
 
 def _eval(config_json: str, emit: EventSink) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, create_model, model_validator
 
@@ -18,16 +18,19 @@ from llmctl.workflows.train.spec import TrainConfig
 
 
 class RateSearch(Spec):
-    """How a model's learning rate is found where none is given."""
+    """Search for the learning rate of a model."""
 
-    rates: StrictInt = key(3, "how many are tried, a factor of 3 apart around the model's own; 1: no search", ge=1)
-    share: StrictFloat = key(0.1, "share of the budget that each is tried for", gt=0, le=1)
+    rates: StrictInt = key(
+        3, "learning rates to try, a factor of 3 apart around the model default; odd; 1: no search", ge=1
+    )
+    share: StrictFloat = key(0.1, "fraction of the budget used per trial", gt=0, le=1)
 
     @model_validator(mode="after")
     def _has_a_middle(self) -> RateSearch:
         if self.rates % 2 == 0:
             raise UsageValueError(
-                f"{self.rates} rates have no middle, which is the model's own", f"{self.rates + 1} or {self.rates - 1}"
+                f"{self.rates} is even: the model default must be in the middle",
+                f"use {self.rates + 1} or {self.rates - 1}",
             )
         return self
 
@@ -35,30 +38,32 @@ class RateSearch(Spec):
 _OF_COMPARE: Final = frozenset(
     [
         *("data", "out", "epochs", "max_steps", "max_tokens", "max_time", "batch_size", "precision", "seed"),
-        "corruption",
+        "noise_density",
         *("machines", "machine_rank", "main_address"),
     ]
 )
-"""Settings of `train` that are `compare`'s own, or that a comparison on one machine has no use for."""
+"""Settings of `train` that `compare` sets itself or does not support."""
 
 
 class _FurtherSettings(Spec):
-    """What else every model of a comparison is trained with."""
+    """Further training settings for every model of a comparison."""
 
-    model: Shape = key(Shape(), "settings of every model, random weights alone have them")
+    renamed: ClassVar[Mapping[str, str]] = TrainConfig.renamed
+
+    model: Shape = key(Shape(), "architecture settings of every model; not for pretrained weights")
 
     @model_validator(mode="before")
     @classmethod
     def _leave_to_compare(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        named = [name for name in value if name in (*_OF_COMPARE, "lr")]
+        named = [name for name in value if cls.renamed.get(name, name) in (*_OF_COMPARE, "lr")]
         for block, inner in (("optimizer", "lr"), ("model", "name")):
             if isinstance(value.get(block), Mapping) and value[block].get(inner) is not None:
                 named.append(f"{block}.{inner}")
         if named:
             raise UsageValueError(
-                f"not for a comparison: {', '.join(named)}", "it has data, models, budgets and lr itself"
+                f"not allowed here: {', '.join(named)}", "set data, models, budgets and lr at the top level of compare"
             )
         return value
 
@@ -76,7 +81,7 @@ TrainSettings: Any = create_model(
 
 
 def _model_list(value: Any) -> Any:
-    """`rnn,lstm` is two models; what is a folder whole is one."""
+    """Split `rnn,lstm` at commas, but not the path of an existing folder."""
     given = [value] if isinstance(value, str) else value
     if not isinstance(given, list | tuple):
         return value
@@ -88,7 +93,7 @@ def _model_list(value: Any) -> Any:
 
 
 def same_model(name: str) -> str:
-    """One spelling for all that mean the same model: `gpt2` is `gpt2:nano`, a folder is its absolute path."""
+    """Canonical name of a model: `gpt2` -> `gpt2:nano`; a folder -> its real path."""
     if name.startswith(HUB):
         return name
     if registry.looks_like_path(name):
@@ -101,7 +106,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     seen: dict[str, str] = {}
     for name in names:
         if (same := same_model(name)) in seen:
-            raise UsageValueError(f"{name} and {seen[same]} are the same model", "name each once")
+            raise UsageValueError(f"{name} and {seen[same]} are the same model", "list each model once")
         seen[same] = name
     return names
 
@@ -113,33 +118,31 @@ Rate = Annotated[StrictFloat, Field(gt=0)]
 
 
 class CompareConfig(Spec):
-    """Models trained and scored alike."""
+    """Train and score several models under equal conditions."""
 
-    data: Path = flag(..., "a prepared folder", panel="Main")
+    data: Path = flag(..., "prepared folder", panel="Main")
     models: ModelList = flag(
-        ..., "NAME[:SIZE], a folder or hf:ID; several with commas between, or repeated", panel="Main", min_length=1
+        ..., "NAME[:SIZE], folder or hf:ID; comma-separated or repeated", panel="Main", min_length=1
     )
-    out: Path = flag(..., "the folder to make", panel="Main")
-    epochs: StrictFloat | None = flag(
-        None, "stop after so many passes; 3 when no budget is given", panel="Budget", gt=0
-    )
-    max_steps: Size | None = flag(None, "stop after so many optimizer steps", panel="Budget", ge=1)
-    max_tokens: Size | None = flag(None, "stop after so many tokens", panel="Budget", ge=1)
-    max_time: Duration | None = flag(None, "stop after so long: 90s, 55m", panel="Budget", gt=0)
-    batch_size: StrictInt = flag(32, "records (blocks) of one optimizer step", panel="Learning", ge=1)
+    out: Path = flag(..., "output folder", panel="Main")
+    epochs: StrictFloat | None = flag(None, "budget in epochs (default: 3 if no budget is given)", panel="Budget", gt=0)
+    max_steps: Size | None = flag(None, "budget in optimizer steps", panel="Budget", ge=1)
+    max_tokens: Size | None = flag(None, "budget in training tokens", panel="Budget", ge=1)
+    max_time: Duration | None = flag(None, "budget in time: 90s, 55m", panel="Budget", gt=0)
+    batch_size: StrictInt = flag(32, "records (or blocks) per optimizer step", panel="Learning", ge=1)
     lr: Rate | None = flag(
-        None, "one peak learning rate for all models; found for each by a short search when not given", panel="Learning"
+        None, "peak learning rate for all models (default: searched for each model)", panel="Learning"
     )
-    lrs: dict[str, Rate] = key({}, "learning rates of chosen models: {gpt2: 1e-3}")
-    search: RateSearch = key(RateSearch(), "how learning rates are found")
+    lrs: dict[str, Rate] = key({}, "learning rates of individual models: {gpt2: 1e-3}")
+    search: RateSearch = key(RateSearch(), "learning-rate search")
     precision: Literal["auto", "fp32", "bf16"] = flag(
-        "auto", "of training; auto: bf16 autocast where the processor has it", panel="Learning"
+        "auto", "training precision; auto: bf16 autocast if the hardware supports it", panel="Learning"
     )
-    train: TrainSettings = key(TrainSettings(), "further settings of train for every model")
+    train: TrainSettings = key(TrainSettings(), "further settings of `train` for every model")
     metric: tuple[RequestedMetric, ...] = flag(
-        (), "of the test split, the task's own when not given; repeatable", panel="Score"
+        (), "metric on the test split; repeatable (default: the metrics of the task)", panel="Score"
     )
-    limit: StrictInt | None = flag(None, "score the first so many records", panel="Score", ge=1)
-    max_new_tokens: Size = key(256, "longest answer in tokens", ge=1)
+    limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
+    max_new_tokens: Size = key(256, "maximum length of an answer in tokens", ge=1)
     interval: IntervalSpec = key(IntervalSpec(), "confidence interval")
-    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -1,4 +1,4 @@
-"""`compare` as a verb."""
+"""The verb `compare`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Compare(Verb[CompareConfig]):
     name = "compare"
     spec = CompareConfig
     positional = "out"
-    switches = {"resume": "continue: llmctl compare --resume DIR, or the same command again"}
+    switches = {"resume": "continue an interrupted comparison: llmctl compare --resume DIR"}
     resumes = "comparison"
     examples = (
         "llmctl compare --data data/poems --models rnn,lstm,attention,gpt2,llama --max-tokens 2M --out compare/poems",

@@ -1,4 +1,4 @@
-"""What can be found wrong with an `eval` before anything slow starts: imports nothing heavy, writes nothing."""
+"""Checks of `eval` before anything slow starts: imports nothing heavy, writes nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Metrics = list[tuple[MetricSpec, Spec]]
 
 @dataclass(frozen=True, slots=True)
 class EvalPlan:
-    """What was found sound before anything slow."""
+    """A configuration that passed all checks, with what they found."""
 
     metrics: Metrics
     gates: tuple[Gate, ...]
@@ -43,7 +43,7 @@ class EvalPlan:
 
 
 def preflight(config: EvalConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> EvalPlan:
-    """Everything that can be checked without torch; raises all that is wrong."""
+    """Check everything that needs no torch; raises all faults at once."""
     _check_sides(config)
     collector = ErrorCollector()
     handle = _model(config, collector, offline=offline, emit=emit)
@@ -106,23 +106,22 @@ def _check_sides(config: EvalConfig) -> None:
     if config.predictions is not None and config.data is not None:
         faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
     if config.instruction is not None and config.model is None:
-        faults.append(Fault("instruction", "is for --model", "predictions are scored as they are"))
+        faults.append(Fault("instruction", "is for --model", "leave it out: predictions are scored unchanged"))
     if config.baseline is not None and config.predictions is None:
-        faults.append(Fault("baseline", "is compared with --predictions"))
+        faults.append(Fault("baseline", "is for --predictions"))
     if faults:
         raise ConfigError(faults)
 
 
 def _model(config: EvalConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> ModelHandle | None:
-    """The model and the data that it is asked, found to belong together; None without a model, or where one is not
-    sound."""
+    """The model, checked against the data; None without a model, or where `collector` holds a fault of either."""
     if config.model is None:
         return None
     data = collector.check("data", _data, config)
     if not collector.ok and is_costly(config.model):
         return None
     if data is None:
-        # What the model would be asked may not be known.
+        # Without the data its task is not known: check the weights only.
         collector.check("model", open_weights, config.model, base=config.base, offline=offline, emit=emit)
         return None
     return collector.check("model", _open_model, config, data, offline=offline, emit=emit)
@@ -142,14 +141,14 @@ def _data(config: EvalConfig) -> Prepared | Path:
 
 
 def _open_model(config: EvalConfig, data: Prepared | Path, *, offline: bool, emit: EventSink) -> ModelHandle:
-    """The model, found to belong to the data."""
+    """The model, checked against the task and labels of the data."""
     assert config.model is not None
     if isinstance(data, Path):
         handle = find_model(
             config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
         )
         if handle.task.labelled and handle.family != "encoder" and not (config.labels or handle.labels):
-            return handle  # chooses among the labels of the records, which are read later
+            return handle  # chooses from the labels of the records, which are read later
         return handle.choosing(config.labels, calibrate=config.calibrate)
     prepared_for = data.manifest.task
     handle = find_model(
@@ -168,7 +167,7 @@ def _open_model(config: EvalConfig, data: Prepared | Path, *, offline: bool, emi
 
 
 def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
-    """The metrics asked for, the task's own where none are. Raises `UsageError` for one that cannot read the answers."""
+    """The requested metrics; default: the task's. Raises `UsageError` for one that cannot score the answers."""
     found = [(each.spec, each.options) for each in config.metric]
     if not found and task is not None:
         found = [parse.parse_metric(each) for each in task.metrics]
@@ -185,7 +184,7 @@ def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
 
 
 def _out(config: EvalConfig) -> Path | None:
-    """Scores of a run's model are kept in the run, a folder for each time."""
+    """A new folder for the scores inside the run, if the model is one."""
     if config.model is None or not (Path(config.model) / runs.RUN).is_file():
         return None
     folder = Path(config.model) / "evals"

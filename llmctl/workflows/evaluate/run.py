@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["EvalResult", "evaluate", "preflight"]
 
 INSTRUCTION_FACT: Final = "instruction"
-"""In a signature: the hash of what the user chose that the model be told."""
+"""In a signature: the hash of an instruction that the user chose."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """Scores and whether the gates are met."""
+    """Scores, and whether the gates are met."""
 
     scores: tuple[Score, ...]
     gates: tuple[GateResult, ...]
@@ -41,7 +41,7 @@ class EvalResult:
     predictions: str | None
     seconds: float
     instruction: str | None = None
-    """What the model was told to do, where the user chose it."""
+    """The instruction, where the user chose one."""
 
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -66,7 +66,7 @@ def score_fields(score: Score) -> dict[str, Any]:
 
 
 def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalResult:
-    """Score. A gate that is not met is in the result, not an error: the caller ends with 10."""
+    """Score. A gate that is not met is part of the result, not an error: the caller exits with 10."""
     started = time.monotonic()
     from llmctl.metrics.scoring import Built, score_built
 
@@ -93,7 +93,7 @@ def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: b
 
 
 def _answers_of_files(config: EvalConfig) -> tuple[list[Answer], list[Answer] | None]:
-    """The predictions beside their references, and so those of the baseline, in the same order, where there is one."""
+    """Predictions with their references; the same for the baseline, in the same order, or None without one."""
     assert config.predictions is not None
     predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
     references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
@@ -107,11 +107,11 @@ def _answers_of_files(config: EvalConfig) -> tuple[list[Answer], list[Answer] | 
 def _answers_of_model(
     config: EvalConfig, handle: ModelHandle, metrics: Metrics, emit: EventSink
 ) -> tuple[list[Answer], Facts]:
-    """What the model answers to the records, how likely it finds them, or both, as the metrics read.
+    """The model's answers to the records, their likelihoods, or both, as the metrics need; and facts for signatures.
 
-    A likelihood compares only between models of one tokenizer, window and precision, any score only between models told
-    the same where the user chose what. A label that nothing is said of is the one that the model finds likeliest, by its
-    head or by the label's text: so both stand side by side, and a calibrated choice by itself.
+    Likelihoods compare only with the same tokenizer, window and precision; scores only with the same instruction, where
+    the user chose one. A classification head and the likelihoods of label texts choose comparably, so a signature
+    does not distinguish them; it does mark a calibrated choice.
     """
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.inference.requests import open_request_builder
@@ -121,7 +121,7 @@ def _answers_of_model(
     if not records:
         raise DataError("no records to score", where=str(config.data))
     if handle.task.labelled and not handle.labels:
-        # A model without a head for labels chooses among those of the records.
+        # A model without a classification head chooses from the labels of the records.
         handle = handle.choosing(sorted({label for record in records for label in handle.task.references(record)}))
     request_builder = open_request_builder(handle, calibrate=config.calibrate, emit=emit)
     predictor = open_predictor(
@@ -160,7 +160,7 @@ def _answers_of_model(
 
 
 def _tokenizer_hash(handle: ModelHandle, tokenizer: Any) -> str:
-    """Of its file; of what transformers makes of the older forms, which have no tokenizer.json."""
+    """Hash of tokenizer.json; for older formats without it, of the tokenizer as transformers converts it."""
     path = handle.folder.path / "tokenizer.json"
     if path.is_file():
         return atomic.sha256(path)[:8]
@@ -209,7 +209,7 @@ def _keep(
     *,
     force: bool,
 ) -> None:
-    """`scores.json` and `predictions.jsonl`, each row with the metrics' additive statistics."""
+    """Write `scores.json`, and `predictions.jsonl` with the metrics' additive statistics in each row."""
     assert checked.out is not None
     with atomic.atomic_folder(checked.out, force=force, marker="scores.json") as folder:
         atomic.write_jsonl(
@@ -251,8 +251,8 @@ def _reports(config: EvalConfig, result: EvalResult) -> None:
 
 
 def finish(result: EvalResult) -> GateError | None:
-    """The end of an `eval`: annotations on standard error where it runs under GitHub's actions, and the error of the
-    gates that are not met, which holds the result's document."""
+    """Write annotations to standard error under GitHub Actions; return the error for gates that are not met, with the
+    result's document."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from llmctl.metrics import report
 

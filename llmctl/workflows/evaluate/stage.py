@@ -1,4 +1,4 @@
-"""`eval` as a verb."""
+"""The verb `eval`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Evaluate(Verb[EvalConfig]):
         return places(config.model, config.data, config.predictions, config.baseline, *config.references)
 
     def placed(self, config: EvalConfig, recipe: str, runs_made: Sequence[Path]) -> EvalConfig:
-        """Scores of a run's model are kept in the run, in one place a recipe, so that they can be found again."""
+        """Keep the scores of a run's model in the run, under a fixed name per recipe, so that the stage can be skipped."""
         from llmctl.store import runs
 
         if config.out is not None or config.model is None:

@@ -1,4 +1,4 @@
-"""`merge`: plain weights of an adapter on its base, or of a GGUF file: a model folder like any other."""
+"""`merge`: write a plain model folder from an adapter and its base, or from a GGUF file."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.export.spec import MergeConfig
 
 MARKER: Final = "config.json"
-"""What tells a model folder, which `--force` replaces, from any other."""
+"""The file that identifies a model folder, which `--force` may replace."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """What was found sound: an adapter with its base, or a GGUF file."""
+    """The checked input: an adapter with its base, or a GGUF file."""
 
     adapter: ModelFolder | None
     file: Path | None
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--dry-run` tells."""
+        """The plan shown by `--dry-run`."""
         if self.adapter is None:
             return {"gguf": str(self.file)}
         return {"adapter": str(self.adapter.path), "base": str(self.adapter.base)}
 
 
 def preflight(config: MergeConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> MergePlan:
-    """Check all that can be checked before torch is imported.
+    """Check everything that can be checked before torch is imported.
 
-    Raises `UsageError` for weights that are whole already, and what `open_weights` does.
+    Raises `UsageError` if the model is not an adapter, and what `open_weights` raises.
     """
     file = None if config.model.startswith(HUB) else gguf_file(Path(config.model).expanduser())
     if file is not None:
@@ -45,7 +45,9 @@ def preflight(config: MergeConfig, *, force: bool, offline: bool, emit: EventSin
         return MergePlan(None, file)
     adapter = open_weights(config.model, base=config.base, offline=offline, emit=emit)
     if adapter.base is None:
-        raise UsageError(f"{config.model} is no adapter: its weights are whole already", hint="name it as it is")
+        raise UsageError(
+            f"{config.model} is not an adapter: there is nothing to merge", hint="use it directly as --model"
+        )
     _check_output(config, [adapter.path, *adapter.base.glob("*.safetensors")], force=force)
     return MergePlan(adapter, None)
 
@@ -57,7 +59,7 @@ def _check_output(config: MergeConfig, inputs: list[Path], *, force: bool) -> No
 
 
 def merge(config: MergeConfig, plan: MergePlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
-    """Make the folder. Weights are float32: a sum rounded to bfloat16 would lose what a small update says."""
+    """Write the model folder. Weights are float32, because rounding the sum to bfloat16 would lose small updates."""
     started = time.monotonic()
     with atomic.atomic_folder(config.out, force=force, marker=MARKER) as folder:
         if plan.adapter is None:
@@ -76,7 +78,7 @@ def merge(config: MergeConfig, plan: MergePlan, emit: EventSink, *, force: bool 
 
 
 def _merge(source: ModelFolder, folder: Path) -> None:
-    """Weights, config and generation settings of the base with the adapter in them; tokenizer and card of the adapter."""
+    """Write the merged weights, config and generation settings, and the tokenizer and card of the adapter."""
     from llmctl.models import pretrained
     from llmctl.models.adapters import with_adapter
     from llmctl.store.tokenizers import copy_tokenizer
@@ -92,12 +94,12 @@ def _merge(source: ModelFolder, folder: Path) -> None:
 
 
 def _readme(source: ModelFolder, adapter: str) -> str:
-    """The model card: the adapter's own, where it has one, and what was done since."""
+    """The README of the adapter, if any, with a section about the merge."""
     own = source.path / "README.md"
     about = own.read_text(encoding="utf-8") if own.is_file() else f"# {source.path.name}\n"
     return f"""{about.rstrip()}
 
 ## Merged
 
-The adapter (weights sha256 {adapter}) is added to the weights of its base: this folder stands alone.
+The adapter (weights sha256 {adapter}) was merged into the weights of its base; this folder is self-contained.
 """

@@ -9,8 +9,8 @@ from llmctl.workflows.settings import ModelReference
 
 
 class MergeConfig(Spec):
-    """Plain weights of an adapter on its base, or of a GGUF file."""
+    """Merge an adapter into its base, or convert a GGUF file."""
 
-    model: ModelReference = flag(..., "a run or folder that holds an adapter, or a GGUF file", panel="Main")
-    out: Path = flag(..., "the model folder to make", panel="Main")
-    base: Path | None = flag(None, "the adapter's base, where it is no longer where it was", panel="Main")
+    model: ModelReference = flag(..., "a run or folder with an adapter, or a GGUF file", panel="Main")
+    out: Path = flag(..., "model folder to create", panel="Main")
+    base: Path | None = flag(None, "base model of the adapter (default: the recorded path)", panel="Main")

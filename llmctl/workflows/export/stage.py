@@ -1,4 +1,4 @@
-"""`merge` as a verb."""
+"""The verb `merge`."""
 
 from __future__ import annotations
 

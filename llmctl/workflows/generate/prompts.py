@@ -1,4 +1,4 @@
-"""What `generate` is asked: prompts of the command line, or the rows of a file or of standard input."""
+"""Read the prompts of `generate`: from the command line, a file or standard input."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from llmctl.tasks.spec import Task
 from llmctl.types import Record
 
 PromptRow = Record | DataError
-"""A record to answer, or what is wrong with a row."""
+"""A record to answer, or the fault of a row."""
 
 
 def prompt_records(prompts: Sequence[str], task: Task) -> list[Record]:
-    """The prompts of the command line as records. Raises `UsageError` for bytes that are no text."""
+    """The prompts of the command line as records. Raises `UsageError` for bytes that are not UTF-8."""
     records = []
     for number, prompt in enumerate(prompts, start=1):
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
-            raise UsageError(f"prompt {number} holds bytes that are no UTF-8", hint="put it into a file") from error
+            raise UsageError(
+                f"prompt {number} contains bytes that are not UTF-8", hint="write it to a file: --input"
+            ) from error
         fields = task.record_of(prompt)
         records.append(Record(content_id(fields), fields, f"prompt {number}"))
     return records
 
 
 def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
-    """Every row of an input, in order: of plain text (`.txt`, or an ending that says nothing) each line, an empty one
-    too, so that lines stay aligned; else each record, whatever its columns.
+    """Every row of an input, in order. Plain text (`.txt` or an unknown suffix): each line, empty ones included, so
+    that lines stay aligned. Other formats: each record, whatever its columns.
 
-    Standard input is JSONL if its first character that is not blank is `{`, else lines.
-    Raises for a file that is bad as a whole, `DataError` for one without rows.
+    Standard input is JSONL if its first non-blank character is `{`, else lines.
+    Raises for a file that cannot be read, and `DataError` for one without rows.
     """
     for source in find_sources([input], unknown="text"):
         plain = source.format in ("text", "unknown")
@@ -72,7 +74,7 @@ def _plain(source: InputSource, task: Task) -> Iterator[Record | formats.Bad]:
 
 
 def _until_text(stream: Iterator[bytes]) -> list[bytes]:
-    """Blocks up to the first that holds more than blanks."""
+    """Blocks up to the first that contains more than whitespace."""
     held: list[bytes] = []
     for block in stream:
         held.append(block)

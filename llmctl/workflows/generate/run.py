@@ -1,4 +1,4 @@
-"""`generate`: text from a model, to one prompt or to every row of a file."""
+"""`generate`: answer one prompt, or every row of a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GeneratePlan:
-    """What was found sound. `input` is None where the prompts stand in the command line."""
+    """A configuration that passed all checks. `input` is None where the prompts come from the command line."""
 
     model: ModelHandle
     sampling: Sampling
@@ -38,7 +38,7 @@ class GeneratePlan:
     input: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--dry-run` tells."""
+        """What `--dry-run` shows."""
         source = f"{len(self.prompts)} prompts" if self.input is None else self.input
         return {
             "model": str(self.model.folder.path),
@@ -56,15 +56,15 @@ class GenerateResult:
     completions: tuple[dict[str, Any], ...]
     seconds: float
     alone: bool
-    """One answer to one prompt of the command line."""
+    """There is one prompt, from the command line, and one answer."""
     continues: bool
-    """An answer goes on where its prompt ends (language modelling)."""
+    """An answer continues its prompt (language modelling)."""
     streamed: bool
     explained: str | None = None
-    """The picture of where the answer looks."""
+    """The attention plot."""
 
     def document(self) -> dict[str, Any]:
-        """The contract's fields."""
+        """The fields of the JSON document."""
         tokens = sum(each["tokens"] for each in self.completions)
         return {
             "completions": list(self.completions),
@@ -75,8 +75,8 @@ class GenerateResult:
         }
 
     def lines(self) -> Iterator[str]:
-        """What plain output shows, the same on a terminal and in a pipe: one answer to one `--prompt` as its text, after
-        its prompt where it goes on from that; else (several prompts or samples, an input) JSON, a row a line."""
+        """Plain output, the same on a terminal and in a pipe: for one answer to one `--prompt` its text, after the
+        prompt if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
         if self.alone:
             [row] = self.completions
             yield row["prompt"] + row["text"] if self.continues else row["text"]
@@ -87,12 +87,11 @@ class GenerateResult:
 def preflight(
     config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True, emit: EventSink = null_sink
 ) -> GeneratePlan:
-    """Check all that can be checked before torch is imported. Raises all that is wrong:
-    `UsageError`s and what `find_model` does."""
+    """Check everything that needs no torch. Raises all faults at once: `UsageError`s and what `find_model` raises."""
     collector = ErrorCollector()
     sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
     collector.check("", sampling.check)
-    collector.check("prompt", _check_asked, config, stdin_is_tty=stdin_is_tty)
+    collector.check("prompt", _check_prompt, config, stdin_is_tty=stdin_is_tty)
     source = STDIN if not config.prompt and config.input is None else config.input
     sources = collector.check("input", _sources, source)
     look = collector.ok or not is_costly(config.model)
@@ -103,18 +102,18 @@ def preflight(
             "output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force
         )
     if config.explain is not None and model is not None:
-        collector.check("explain", _check_picture, config, config.explain, model, force=force)
+        collector.check("explain", _check_plot, config, config.explain, model, force=force)
     collector.raise_all()
     assert model is not None
     return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source)
 
 
-def _check_asked(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
+def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
     if config.prompt and config.input is not None:
         raise UsageError("give prompts or an input, not both", hint="--prompt TEXT, or --input FILE")
     if not config.prompt and config.input is None and stdin_is_tty:
         raise UsageError(
-            "nothing is asked", hint="--prompt TEXT (an empty one continues from nothing), or --input FILE, or a pipe"
+            "no prompt", hint="--prompt TEXT (an empty one starts from scratch), or --input FILE, or a pipe"
         )
 
 
@@ -124,14 +123,14 @@ def _model(config: GenerateConfig, *, offline: bool, emit: EventSink) -> ModelHa
     )
     model = model.choosing(config.labels, calibrate=config.calibrate)
     if model.task.labelled and config.num_samples > 1:
-        raise UsageError(f"{model.task.name} has one answer to each prompt", hint="leave --num-samples out")
+        raise UsageError(f"{model.task.name} has one answer per prompt", hint="leave --num-samples out")
     return model
 
 
 def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
     atomic.refuse_same(output, inputs)
     if str(output) == "-":
-        raise UsageError("--output names a file", hint="leave it out: answers go to standard output")
+        raise UsageError("--output takes a file", hint="leave it out: answers go to standard output")
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
     atomic.refuse_existing(output, force=force)
@@ -139,27 +138,29 @@ def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
 
 
 def _sources(source: str | None) -> list[InputSource]:
-    """The files asked by, found to be there."""
+    """The input files. Raises `UsageError` where one is missing."""
     return [] if source is None else find_sources([source], unknown="text")
 
 
-PICTURES: Final = (".svg", ".png")
+PLOT_SUFFIXES: Final = (".svg", ".png")
 
 
-def _check_picture(config: GenerateConfig, path: Path, model: ModelHandle, *, force: bool) -> None:
-    """Raise `UsageError` where there is no one answer with a source to look at."""
-    if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"--explain draws {' or '.join(PICTURES)}, not {path.name}", hint="name attention.svg")
+def _check_plot(config: GenerateConfig, path: Path, model: ModelHandle, *, force: bool) -> None:
+    """Raise `UsageError` where there is not exactly one answer of a model with cross-attention."""
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"--explain writes {' or '.join(PLOT_SUFFIXES)}, not {path.name}", hint="name attention.svg")
     if len(config.prompt) != 1 or config.num_samples != 1:
         once = "give --prompt TEXT once" if len(config.prompt) != 1 else "leave --num-samples out"
-        raise UsageError("--explain draws one answer to one prompt", hint=once)
+        raise UsageError("--explain plots one answer to one prompt", hint=once)
     if model.family != "encoder-decoder":
         raise UsageError(
-            f"--explain shows where an encoder-decoder looks in its source, {config.model} is of the family {model.family}",
+            f"--explain plots the cross-attention of an encoder-decoder, {config.model} is of the family {model.family}",
             hint=models_that_can(["encoder-decoder"]),
         )
     if not registry.load("engines", config.engine).needs_weights:
-        raise UsageError(f"the engine {config.engine} has no model to look into", hint="leave engine out")
+        raise UsageError(
+            f"the engine {config.engine} has no model whose attention could be plotted", hint="leave engine out"
+        )
     if config.output is not None:
         atomic.refuse_same(path, [config.output])
     atomic.refuse_same(path, [model.folder.path])
@@ -170,10 +171,10 @@ def _check_picture(config: GenerateConfig, path: Path, model: ModelHandle, *, fo
 def generate(
     config: GenerateConfig, plan: GeneratePlan, emit: EventSink, *, stream: Callable[[str], None] | None = None
 ) -> GenerateResult:
-    """Answer every row. `stream` is called with the pieces of the one answer to one prompt as they come.
+    """Answer every row. If there is one answer to one prompt, `stream` gets its pieces as they are generated.
 
-    Without an output file the first bad row raises its `DataError` before anything is generated. With one, every row
-    gets a row: a bad one `{"id", "error"}`, and `GateError` is raised when the file is whole.
+    Without an output file the first bad row raises its `DataError` before anything is generated. With one, every input
+    row gets an output row, a bad one `{"id", "error"}`; `GateError` is raised once the file is complete.
     """
     rows: list[PromptRow] = list(plan.prompts) if plan.input is None else list(input_rows(plan.input, plan.model.task))
     if config.output is None:
@@ -181,7 +182,7 @@ def generate(
         for row in rows:
             if isinstance(row, Record):
                 plan.model.task.check(row, plan.model.task.prompt_columns())
-    # They import torch: a row that cannot be asked is told before.
+    # These import torch, so faults of rows are reported first.
     from llmctl.workflows.inference.requests import open_request_builder
     from llmctl.workflows.inference.session import open_predictor
 
@@ -202,11 +203,11 @@ def generate(
     completions = _written(found, config.output, len(rows)) if config.output is not None else list(found)
     seconds = time.monotonic() - started
     if config.explain is not None and isinstance(requests[0], Request):
-        from llmctl.workflows.generate import attention_plot as attention_picture
+        from llmctl.workflows.generate import attention_plot
 
         text, ended = completions[0]["text"], completions[0]["finish_reason"] != "length"
-        title = f"source, as {config.model} read it"
-        attention_picture.draw(predictor, requests[0], text, config.explain, emit, ended=ended, title=title)
+        title = f"source, as tokens of {config.model}"
+        attention_plot.draw(predictor, requests[0], text, config.explain, emit, ended=ended, title=title)
     return GenerateResult(
         completions=tuple(completions),
         seconds=seconds,
@@ -240,7 +241,7 @@ def _rows(
     emit: EventSink,
     stream: Callable[[str], None] | None,
 ) -> Iterator[dict[str, Any]]:
-    """The result's rows in the order of the input, failed ones in their places."""
+    """Output rows in the order of the input, failed ones included."""
     requests = [each for each in outcomes if isinstance(each, Request)]
     completions = predictor.complete(requests, sampling, stream=stream)
     tokens, started = 0, time.monotonic()
@@ -254,7 +255,7 @@ def _rows(
             tokens += completion.tokens
             yield _completion_row(completion, prompt, sampling)
         if stream is None:
-            # A label is chosen, no token of it generated.
+            # A label is chosen without generating tokens.
             name, count = ("tokens_per_second", tokens) if tokens else ("records_per_second", done)
             speed = count / max(time.monotonic() - started, 1e-9)
             emit(Event("progress", {"stage": "generate", "done": done, "total": len(rows), name: speed}))
@@ -272,13 +273,13 @@ def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> 
 
 
 def _prompt_text(task: Task, row: PromptRow) -> str:
-    """What was asked, as text."""
+    """The prompt as text."""
     assert isinstance(row, Record)
     return "\n".join(segment.text for segment in task.prompt(row))
 
 
 def _written(rows: Iterator[dict[str, Any]], output: Path, total: int) -> list[dict[str, Any]]:
-    """Write every row, whole; the answers among them. Raises `GateError` where rows failed."""
+    """Write every row atomically; returns the answers among them. Raises `GateError` where rows failed."""
     completions, failed = [], 0
     with atomic.atomic_file(output) as file:
         for row in rows:
@@ -289,7 +290,7 @@ def _written(rows: Iterator[dict[str, Any]], output: Path, total: int) -> list[d
                 completions.append(row)
     if failed:
         error = GateError(
-            f"{failed:,} of {total:,} rows failed", where=str(output), hint='their rows hold an "error" with the reason'
+            f"{failed:,} of {total:,} rows failed", where=str(output), hint='these rows have an "error" with the reason'
         )
         error.document = {"completions": completions}
         raise error

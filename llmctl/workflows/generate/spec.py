@@ -12,33 +12,43 @@ from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, T
 
 
 class GenerateConfig(Spec):
-    """Text from a model."""
+    """Generate text with a model."""
 
-    model: ModelReference = flag(..., "a run, a model folder, or hf:ID", panel="Main")
-    task: TaskName | None = flag(None, "how to put the prompt; the model folder knows", panel="Main")
+    model: ModelReference = flag(..., "run, model folder, or hf:ID", panel="Main")
+    task: TaskName | None = flag(
+        None, "task that lays out the prompt; default: the one the model was trained for", panel="Main"
+    )
     prompt: tuple[str, ...] = flag(
-        (), "what to answer or continue; one prints its text, several (or a file, a pipe) JSON lines", panel="Main"
+        (),
+        "text to answer or continue; repeatable; one prints text; several, a file or a pipe print JSON lines",
+        panel="Main",
     )
-    input: str | None = flag(None, "a file of prompts or records, - for standard input", panel="Main")
-    output: Path | None = flag(None, "a JSONL file of answers, one row for every input row", panel="Main")
+    input: str | None = flag(None, "file of prompts or records; - for standard input", panel="Main")
+    output: Path | None = flag(None, "JSONL file for the answers, one row per input row", panel="Main")
     explain: Path | None = flag(
-        None, "draw where one answer looks in its source: an .svg or .png file; encoder-decoders", panel="Main"
+        None, "plot the cross-attention of one answer as .svg or .png; encoder-decoders only", panel="Main"
     )
-    max_new_tokens: Size = flag(128, "longest answer in tokens", panel="Length", ge=1)
-    stop: tuple[str, ...] = flag((), "end an answer before this text; repeatable", panel="Length")
-    temperature: StrictFloat | None = flag(None, "sample with this temperature; 0 is greedy", panel="Choice", ge=0)
-    top_k: StrictInt | None = flag(None, "sample among the k likeliest tokens", panel="Choice", ge=1)
-    top_p: StrictFloat | None = flag(None, "sample among the likeliest tokens of this mass", panel="Choice", gt=0, le=1)
-    min_p: StrictFloat | None = key(None, "sample among tokens at least this share of the likeliest", ge=0, le=1)
-    repetition_penalty: StrictFloat = key(1.0, "divide the scores of tokens already there", gt=0)
-    num_beams: StrictInt = flag(1, "beams of a beam search", panel="Choice", ge=1)
-    length_penalty: StrictFloat = key(1.0, "exponent of the length a beam's score is divided by")
-    num_samples: StrictInt = flag(1, "answers to each prompt", panel="Choice", ge=1)
-    labels: tuple[str, ...] = key((), "labels to choose among; a model trained to name labels knows its own")
-    calibrate: StrictBool = key(False, "weigh a label by how much likelier the text makes it than an empty text does")
+    max_new_tokens: Size = flag(128, "maximum length of an answer in tokens", panel="Length", ge=1)
+    stop: tuple[str, ...] = flag((), "stop before this text; repeatable", panel="Length")
+    temperature: StrictFloat | None = flag(None, "sampling temperature; 0: greedy search", panel="Choice", ge=0)
+    top_k: StrictInt | None = flag(None, "sample from the k most likely tokens", panel="Choice", ge=1)
+    top_p: StrictFloat | None = flag(
+        None, "sample from the most likely tokens with this total probability", panel="Choice", gt=0, le=1
+    )
+    min_p: StrictFloat | None = key(
+        None, "sample from tokens with at least this share of the highest probability", ge=0, le=1
+    )
+    repetition_penalty: StrictFloat = key(1.0, "penalty on tokens that already occur; 1: none", gt=0)
+    num_beams: StrictInt = flag(1, "number of beams; 1: no beam search", panel="Choice", ge=1)
+    length_penalty: StrictFloat = key(1.0, "exponent of the length by which the score of a beam is divided")
+    num_samples: StrictInt = flag(1, "answers per prompt", panel="Choice", ge=1)
+    labels: tuple[str, ...] = key((), "labels to choose from; default: the model's")
+    calibrate: StrictBool = key(
+        False, "score a label by its log likelihood given the text minus that given an empty text"
+    )
     instruction: str | None = key(None, INSTRUCTION)
-    batch_size: StrictInt = flag(32, "prompts answered at once", panel="Run", ge=1)
-    base: Path | None = key(None, "the base of an adapter, where it is no longer where it was")
-    precision: Literal["auto", "fp32", "bf16"] = key("fp32", "of the computation")
-    engine: EngineName = key("torch", "what runs the model")
-    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    batch_size: StrictInt = flag(32, "prompts per batch", panel="Run", ge=1)
+    base: Path | None = key(None, "base model of an adapter, if it has moved")
+    precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation")
+    engine: EngineName = key("torch", "engine that runs the model")
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

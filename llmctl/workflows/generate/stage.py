@@ -1,4 +1,4 @@
-"""`generate` as a verb."""
+"""The verb `generate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation that fits the model's context."""
+"""Fit a conversation into the model's context."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ Message = dict[str, Any]
 def fitted(
     request_builder: RequestBuilder, messages: Sequence[Message], longest_answer: int, *, where: str = "the message"
 ) -> tuple[Request, int]:
-    """The conversation as the model is asked it, and how many of its oldest turns had to go for that.
+    """The request for a conversation, and how many of its oldest turns were dropped to make it fit.
 
-    System messages and the last turn always stay. As long as turns can go, half of the context, or as much as the
-    longest answer takes, is kept free for the answer. Raises `PromptTooLong` where what has to stay does not fit.
+    System messages and the last turn always stay. Turns are dropped until `longest_answer` tokens, or half of the
+    context if that is less, are free for the answer. Raises `PromptTooLong` where the rest still does not fit.
     """
     context = request_builder.layout.context
     turns = _turns(messages)
 
     def record(dropped: int) -> Record:
-        gone = {place for turn in turns[:dropped] for place in turn}
-        kept = [message_of(each["role"], each["content"]) for place, each in enumerate(messages) if place not in gone]
+        left_out = {place for turn in turns[:dropped] for place in turn}
+        kept = [
+            message_of(each["role"], each["content"]) for place, each in enumerate(messages) if place not in left_out
+        ]
         return Record(content_id({"messages": kept}), {"messages": kept}, where)
 
     dropped = 0
     if context is not None:
-        # An encoder-decoder answers outside of what it reads.
+        # The answer of an encoder-decoder does not share the context of its source.
         free = min(longest_answer, context // 2) if request_builder.layout.family == "decoder" else 0
         places = range(max(0, len(turns) - 1))
         dropped = bisect.bisect_left(
@@ -44,14 +46,14 @@ def fitted(
 
 
 def check_fits(request_builder: RequestBuilder, record: Record) -> None:
-    """A person is told that a message is too long: nothing of it is cut off unseen."""
+    """Raise `PromptTooLong` for a message that does not fit: it is never truncated silently."""
     context, length = request_builder.layout.context, request_builder.length(record)
     if context is not None and length > context - (request_builder.layout.family == "decoder"):
         raise PromptTooLong(length, context, where=record.origin)
 
 
 def _turns(messages: Sequence[Message]) -> list[list[int]]:
-    """The places of the messages of each turn: what the user says and all up to what he says next."""
+    """Indices of the messages of each turn: from one message of the user up to the next."""
     turns: list[list[int]] = []
     for place, message in enumerate(messages):
         if message["role"] == "system":

@@ -1,4 +1,4 @@
-"""A model that has weights, looked at before they are read: where it is, and how it wants to be asked."""
+"""Find a model and its prompt format before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from llmctl.workflows.compatibility import check_instruction, resolve_instructio
 
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128
-"""Models carry rows behind the tokenizer's last entry so that their number divides well: never more than these."""
+"""Models pad their vocabulary beyond the tokenizer's last entry, by at most the larger of these: share and entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHandle:
-    """`prompt_format` and `stored_instruction` are the card's where it was made for this task; None: to be found by the tokenizer and the
-    task."""
+    """A model and how to prompt it.
+
+    `prompt_format` and `stored_instruction` come from its card if it was trained for this task; None: the tokenizer and
+    the task decide.
+    """
 
     reference: str
     folder: ModelFolder
@@ -33,47 +36,47 @@ class ModelHandle:
     prompt_format: str | None
     labels: tuple[str, ...]
     stored_instruction: str | None = None
-    """What it learned to be told to do, labels included."""
+    """The instruction it was trained with, labels included."""
     instruction: str | None = None
-    """What the user wants it to be told in the place of that."""
+    """The user's instruction, which replaces it."""
 
     def instruct(self) -> str:
-        """What it is told to do."""
+        """The instruction for its prompts."""
         return resolve_instruction(self.task, self.labels, self.instruction, self.stored_instruction)
 
     def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> ModelHandle:
-        """The same model, choosing among these labels; among its own where none are given.
+        """The same model, choosing from these labels; default: its own.
 
-        Raises `UsageError` where there are none to choose among, where it has a head for other ones, and where it does
-        not choose at all.
+        Raises `UsageError` where there are no labels, where its classification head has others, and for a task without
+        labels.
         """
         if not self.task.labelled:
             if labels or calibrate:
-                raise UsageError(f"{self.task.name} has no labels to choose among")
+                raise UsageError(f"{self.task.name} has no labels to choose from")
             return self
         if not labels and not self.labels:
-            raise UsageError(f"{self.reference} names no labels", hint="name them: --set 'labels=[bad, good]'")
+            raise UsageError(f"{self.reference} has no labels of its own", hint="name them: --set 'labels=[bad, good]'")
         if self.family == "encoder":
             if calibrate:
-                raise UsageError(f"{self.reference} has a head for its labels: there is nothing to calibrate")
+                raise UsageError(f"{self.reference} has a classification head: there is nothing to calibrate")
             if labels and sorted(labels) != sorted(self.labels):
                 known = ", ".join(self.labels[:5]) or "none"
                 raise UsageError(
-                    f"{self.reference} has a head for other labels ({known}) than {', '.join(labels[:5])}",
+                    f"{self.reference} has a classification head for other labels ({known}) than {', '.join(labels[:5])}",
                     hint="train it on data with these labels",
                 )
             return self
         return replace(self, labels=tuple(labels) or self.labels)
 
     def check_vocabulary(self, tokenizer_size: int) -> None:
-        """Raise `UsageError` with both numbers where the tokenizer is not the one of the weights."""
+        """Raise `UsageError` with both sizes where the tokenizer does not match the weights."""
         size = self.folder.config.get("vocab_size")
         if not isinstance(size, int):
             return
         spare = size - tokenizer_size
         if spare < 0 or spare > max(PADDING_LEAST, PADDING_SHARE * size):
             raise UsageError(
-                f"the tokenizer has {tokenizer_size:,} entries, the model {size:,}: they do not belong together",
+                f"the tokenizer has {tokenizer_size:,} entries, the model {size:,}: they do not match",
                 where=str(self.folder.path),
                 hint="copy the model's own tokenizer files into its folder",
             )
@@ -89,12 +92,11 @@ def find_model(
     offline: bool = False,
     emit: EventSink = null_sink,
 ) -> ModelHandle:
-    """Look at given weights (see `weights.open_weights`) as something to be asked.
+    """Find a pretrained model (see `models.resolve.open_weights`) and how to prompt it.
 
-    `task` overrides what the model folder says. A folder without a card is asked `otherwise`; where that is not known
-    as a chat model if its tokenizer has a chat template, else as a language model. Raises `UsageError` where there is no
-    model, or where it cannot express the task, `ConfigError` for an `instruction` that it would not read, and what
-    `open_weights` does.
+    `task` overrides the task of the model's card. Without a card the task is `otherwise`; without that, chat if the
+    tokenizer has a chat template, else language modelling. Raises `UsageError` where there is no model or it cannot do
+    the task, `ConfigError` for an `instruction` that it would not see, and what `open_weights` raises.
     """
     folder = open_weights(reference, base=base, offline=offline, emit=emit)
     if not folder.has_tokenizer:
@@ -109,7 +111,7 @@ def find_model(
         able = " or ".join(wanted.promptable)
         raise UsageError(
             f"the task {wanted.name} needs a model of the family {able}; {reference} is of the family {family}"
-            + (": it can be fine-tuned, not asked" if family in wanted.families else ""),
+            + (": it can be fine-tuned, but not prompted" if family in wanted.families else ""),
             hint=f"train it on another task: llmctl train --model {reference} --data DIR"
             if family in wanted.families
             else "name another model, or another task with --task",
@@ -141,7 +143,7 @@ def _family(folder: ModelFolder) -> Family:
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    """Labels by number, as transformers writes them."""
+    """The labels of transformers' `id2label`, in the order of their ids."""
     named = config.get("id2label")
     if not isinstance(named, dict) or not all(str(number).isdecimal() for number in named):
         return ()

@@ -1,4 +1,4 @@
-"""How records are put to a model, before its weights are needed: requests to answer, and stretches to score."""
+"""Turn records into requests of an engine, to answer or to score, before the model's weights are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
+import llmctl.models.auto  # noqa: F401 - registers our architectures with the Auto classes
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import Layout, layout_for
 from llmctl.data.plain import unknown_id
@@ -21,21 +21,21 @@ from llmctl.types import Event, EventSink, Record, Request, Segment, Tokens, nul
 from llmctl.workflows.inference.model import ModelHandle
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
-"""Tokens that a model without a longest sequence reads at once when a document is scored."""
+"""Window in tokens for scoring documents with a model of unlimited context."""
 
 SHOWN: Final = 40
-"""Characters of a text in a message about it."""
+"""Characters of a text that a message quotes."""
 
 
 class ScoringRequests(NamedTuple):
-    """Requests that together score a record, and the UTF-8 bytes of the text that their answers are the tokens of."""
+    """Requests that together score a record, and the UTF-8 bytes of the text that they score."""
 
     requests: list[Request]
     bytes: int
 
 
 class RequestBuilder:
-    """Lays records of a task out as training did."""
+    """Lays out records of a task as training did."""
 
     def __init__(
         self,
@@ -48,11 +48,10 @@ class RequestBuilder:
         calibrate: bool = False,
         emit: EventSink = null_sink,
     ) -> None:
-        """`clean`: how text was cleaned before it was learned; None: not at all.
+        """`clean`: how training cleaned its text; None: not at all. `block_size`: tokens per block in training.
 
-        `labels`: the answers that a model without a head for them chooses among, by their likelihoods; `calibrate`:
-        by how much likelier the text makes each than an empty text does. `block_size`: tokens of the blocks that were
-        learned.
+        `labels`: the answers from which a model without a classification head chooses by likelihood; `calibrate`:
+        subtract the log likelihood of each given an empty text.
         """
         self.task, self.layout, self.emit, self.calibrate = task, layout, emit, calibrate
         self.block_size = block_size
@@ -60,17 +59,17 @@ class RequestBuilder:
         self._answers = [layout.answer(label) for label in self.labels]
         self._room = max(map(len, self._answers), default=None)
         self._clean = Cleaner(clean) if clean else None
-        # The end of a prompt that a model goes on with is part of the prompt, a blank or a newline too.
+        # Whitespace at the end of a prompt to be continued is part of the prompt.
         self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
         self._uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
         self._unknown = unknown_id(layout.tokenizer.backend_tokenizer)
-        self._warned_cut = self._warned_unknown = False
+        self._warned_truncated = self._warned_unknown = False
 
     def generation_request(self, record: Record) -> Request:
-        """The record as the model is asked, cut to the context as in training. That a text was cut, or is mostly unknown
-        to the tokenizer, is told once.
+        """The record as a prompt, truncated to the context as in training. Warns once of a truncated text, and once
+        of a text that is mostly unknown to the tokenizer.
 
-        Raises `DataError` for a record that lacks what is asked by, or a text to be continued that does not fit.
+        Raises `DataError` for a record that lacks a field of the prompt, or a text to be continued that does not fit.
         """
         segments = self._prompt_segments(record)
         parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
@@ -80,37 +79,37 @@ class RequestBuilder:
         if context is not None and len(ids) > context - room:
             if self.task.packed:
                 raise PromptTooLong(len(ids), context, where=record.origin or record.id)
-            self._warn_cut(context)
+            self._warn_truncated(context)
             ids = self.layout.prompt(segments, room=self._room)
         return Request(record.id, ids)
 
     def label_requests(self, request: Request) -> list[Request]:
-        """Each label as the answer to a request, in their order."""
+        """The request with each label as its answer, in the order of the labels."""
         return [Request(request.id, request.input_ids, answer) for answer in self._answers]
 
     def null_prompt(self) -> Request:
-        """The request with an empty text."""
+        """The request for an empty text, for calibration."""
         return Request("", self.layout.prompt(self.task.prompt(Record("", self.task.record_of("")))))
 
     def length(self, record: Record) -> int:
-        """Tokens of the record as the model is asked, whether or not the context holds them."""
+        """Tokens of the record as a prompt, before any truncation."""
         return len(self._uncut.prompt(self._prompt_segments(record)))
 
     def _prompt_segments(self, record: Record) -> list[Segment]:
         self.task.check(record, self.task.prompt_columns())
         segments = self.task.prompt(_cleaned(record, self._clean_prompt))
         if not segments:
-            raise DataError("the record asks nothing", where=record.origin or record.id)
+            raise DataError("the record has no prompt", where=record.origin or record.id)
         return segments
 
-    def _warn_cut(self, context: int) -> None:
-        if not self._warned_cut:
-            self._warned_cut = True
-            self.emit(Event("warning", {"text": f"texts are cut to the model's context of {context:,} tokens"}))
+    def _warn_truncated(self, context: int) -> None:
+        if not self._warned_truncated:
+            self._warned_truncated = True
+            self.emit(Event("warning", {"text": f"texts are truncated to the model's context of {context:,} tokens"}))
 
     def _warn_unknown(self, record: Record, segments: Sequence[Segment], parts: Sequence[Tokens]) -> None:
-        """Say of the first text that it is unknown to the tokenizer: half of its tokens or more, blanks and punctuation
-        not counted."""
+        """Warn of the first text of which the tokenizer knows at most half of the tokens, whitespace and punctuation
+        aside."""
         if self._warned_unknown or self._unknown is None:
             return
         for segment, part in zip(segments, parts, strict=True):
@@ -124,13 +123,13 @@ class RequestBuilder:
                 return
 
     def _is_visible(self, token: int) -> bool:
-        """Whether a token is known, and more than blanks and punctuation."""
+        """Whether a token is known and contains a letter or digit."""
         return token != self._unknown and any(map(str.isalnum, self.layout.tokenizer.decode([token])))
 
     def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
-        """What the record teaches, as requests that together score each token of it once: see `spans`.
+        """Requests that together score each token in the record's loss once: see `spans`.
 
-        Nothing of an answer is cut away, so the bytes are those of all of its text, cleaned as the model learned it.
+        No answer is truncated, so the bytes are those of its full text, cleaned as in training.
 
         Raises `DataError` for a record that lacks a field, or whose target does not fit the context.
         """
@@ -151,24 +150,24 @@ class RequestBuilder:
         target, context = sample.target_ids.tolist(), self.layout.context
         if context is not None and len(target) > context:
             raise DataError(
-                f"the answer's {len(target):,} tokens are more than the model's context of {context:,}",
+                f"the answer's {len(target):,} tokens exceed the model's context of {context:,}",
                 where=record.origin or record.id,
             )
         if context is not None and len(ids) > context:
-            self._warn_cut(context)
+            self._warn_truncated(context)
             ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
         return ScoringRequests([Request(record.id, tuple(ids), tuple(target))], count)
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
-        """Window and stride: as long as the blocks that were learned (the context where that is not known) and half
-        the window unless given. Raises `UsageError` for impossible ones."""
+        """Window and stride in tokens. Defaults: the block size of training (the context if that is unknown), and half
+        the window. Raises `UsageError` for impossible values."""
         context = self.layout.context
         window = window or self.block_size or context or WINDOW_WITHOUT_CONTEXT
         if context is not None and window > context:
-            raise UsageError(f"a window of {window:,} tokens is more than the model's context of {context:,}")
+            raise UsageError(f"a window of {window:,} tokens exceeds the model's context of {context:,}")
         stride = stride or max(1, window // 2)
         if stride > window:
-            raise UsageError(f"a stride of {stride:,} tokens skips some of a window of {window:,}")
+            raise UsageError(f"a stride of {stride:,} tokens exceeds the window of {window:,} and would skip tokens")
         return window, stride
 
 
@@ -179,13 +178,13 @@ def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
 
 
 def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Cut the scoring of the tokens [start, end) of a sequence into passes that a window holds.
+    """Split the scoring of the tokens [start, end) of a sequence into passes that fit a sliding window.
 
-    Yields (begin, first, last): given the tokens [begin, first), the tokens [first, last) are scored. Each pass reads at
-    most `window` tokens (its last one is only scored). The first pass scores all that the window holds, each later one
-    `stride` more, so that every token has at least `window - stride` tokens before it, or all there are.
+    Yields (begin, first, last): score the tokens [first, last) given the tokens [begin, first). Each pass reads at most
+    `window` tokens (its last token is scored but not read). The first pass scores as many as the window holds, each
+    later one `stride` more, so that every token has a context of at least `window - stride` tokens, or all before it.
     """
-    first = max(start, 1)  # nothing stands before the first token
+    first = max(start, 1)  # the first token has no context to be predicted from
     last = min(end, max(window + 1, first + stride))
     while first < end:
         yield max(0, last - window - 1), first, last
@@ -193,7 +192,7 @@ def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int,
 
 
 def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Stretches [start, end) of True."""
+    """Runs [start, end) of True."""
     edges = np.flatnonzero(np.diff(loss_mask, prepend=False, append=False))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
@@ -201,14 +200,14 @@ def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def open_request_builder(
     handle: ModelHandle, *, calibrate: bool = False, emit: EventSink = null_sink
 ) -> RequestBuilder:
-    """The way a model folder is asked: its tokenizer, arrangement and context.
+    """The request builder of a model folder, with its tokenizer, layout and context.
 
-    Raises `UsageError` with both numbers where tokenizer and model do not belong together.
+    Raises `UsageError` with both sizes where tokenizer and model do not match.
     """
     tokenizer = load_tokenizer(handle.folder.path)
     handle.check_vocabulary(len(tokenizer))
     config = AutoConfig.from_pretrained(str(handle.folder.architecture), local_files_only=True, trust_remote_code=False)
-    # No such setting: a recurrent model, or one with relative positions, which takes sequences of any length.
+    # Recurrent models and relative positions have no such setting: they take sequences of any length.
     context = getattr(config, "max_position_embeddings", None)
     card = handle.folder.card
     clean = Clean.model_validate(card.clean) if card and card.clean else None

@@ -1,4 +1,4 @@
-"""Asking a model: task, layout and engine bound together. `generate`, `eval` and the scores within `train` share it."""
+"""Predict with a model: task, layout and engine together. Shared by `generate`, `eval` and validation in `train`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
 
 RECORDS_AT_ONCE: Final = 256
-"""Records that are scored together."""
+"""Records scored together."""
 
 
 class Predictor:
-    """Puts a task's records to an engine as training did, and reads the answers back."""
+    """Sends a task's records to an engine in the format of training, and parses the answers."""
 
     def __init__(self, request_builder: RequestBuilder, engine: Engine) -> None:
         self.request_builder, self.engine, self.task = request_builder, engine, request_builder.task
@@ -35,7 +35,7 @@ class Predictor:
     def complete(
         self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
     ) -> Iterator[Completion]:
-        """Answers to requests, in their order, read as the task reads them. `stream`: as the engine's."""
+        """Answers to requests, in their order, parsed by the task. `stream`: as in `Engine.generate`."""
         if self.request_builder.labels:
             yield from self._chosen(requests, sampling.batch_size, stream)
             return
@@ -45,10 +45,10 @@ class Predictor:
     def _chosen(
         self, requests: Sequence[Request], batch_size: int, stream: Callable[[str], None] | None
     ) -> Iterator[Completion]:
-        """The likeliest label of each request, its end included.
+        """The most likely label of each request, end token included.
 
-        Calibrated, the label is taken whose log p(label | text) - log p(label | empty text) is largest: Holtzman et al.
-        2021, arXiv:2104.08315, with the empty text as the domain's premise.
+        Calibrated: the label with the largest log p(label | text) - log p(label | empty text) (Holtzman et al. 2021,
+        arXiv:2104.08315, with the empty text as domain premise).
         """
         labels = self.request_builder.labels
         prior = [0.0] * len(labels)
@@ -70,11 +70,11 @@ class Predictor:
     def likelihoods(
         self, records: Iterable[Record], *, batch_size: int = 32, window: int | None = None, stride: int | None = None
     ) -> Iterator[Answer]:
-        """How likely the model finds what a record teaches: log p in nats, its tokens, its UTF-8 bytes.
+        """Log likelihood of each record in nats, with the number of tokens and UTF-8 bytes scored.
 
-        What is scored is what training learns: the whole document and its end in language modelling, else the answers
-        and their ends. Every such token is scored exactly once, given at least `window - stride` tokens before it (or
-        all there are): see `request_builder.spans`. `window` is the context unless given, `stride` half of it.
+        Scores the tokens in the training loss: in language modelling the whole document and its end token, else the
+        answers and their end tokens. Each is scored exactly once, given at least `window - stride` tokens before it (or
+        all there are): see `requests.spans`. Defaults of `window` and `stride`: see `RequestBuilder.window`.
         Raises `UsageError` for a window beyond the context, `DataError` for a bad record.
         """
         window, stride = self.request_builder.window(window, stride)
@@ -95,7 +95,7 @@ class Predictor:
 
 
 def predict(predictor: Predictor, records: Iterable[Record], sampling: Sampling) -> list[Answer]:
-    """One answer to each record beside everything that is right for it."""
+    """One answer per record, with the record's references."""
     rows = list(records)
     for record in rows:
         predictor.task.check(record)
@@ -115,9 +115,9 @@ def open_predictor(
     request_builder: RequestBuilder | None = None,
     emit: EventSink = null_sink,
 ) -> Predictor:
-    """Open a run, a model folder or `hf:ID` to be asked. `request_builder`: those of this model, if they are open already.
+    """Open a run, a model folder or `hf:ID` for prediction. `request_builder`: this model's, if it is already open.
 
-    Raises what `find_model` and, before the weights are read, `open_request_builder` do.
+    Raises what `find_model` raises and, before the weights are loaded, what `open_request_builder` raises.
     """
     handle = find_model(model, task=task, offline=offline) if isinstance(model, str) else model
     request_builder = request_builder or open_request_builder(handle, emit=emit)
@@ -137,9 +137,9 @@ def open_predictor(
 
 
 def _load(handle: ModelHandle, precision: Precision) -> Any:
-    """Weights in the precision of the computation: casting them once is faster than at every step.
+    """The model in the precision of the computation: casting its weights once is faster than at every step.
 
-    No labels are asked for: a classifier whose head is missing is refused, not given a random one.
+    No labels are passed: a classifier without its head is rejected instead of getting a random one.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if handle.folder.adapter is not None:

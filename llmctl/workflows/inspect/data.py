@@ -1,4 +1,4 @@
-"""`show data`: one record as a model sees it in training, token by token, with what is learned marked."""
+"""`show data`: one example token by token as a model sees it in training, with the tokens in the loss marked."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _BROKEN = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class ModelFormat:
-    """Who reads the record: a model as far as its config and its tokenizer say."""
+    """The properties of a model that decide how it sees a record, from its config and tokenizer."""
 
     name: str | None
     family: Family
     kind: str
-    """The architecture, as config.json or the registry names it."""
+    """Architecture name, from config.json or the registry."""
     context: int | None
     tokenizer: Path
     prompt_format: str | None = None
     instruction: str | None = None
-    corruption: float | None = None
+    noise_density: float | None = None
 
 
 def show_data(
@@ -59,15 +59,15 @@ def show_data(
     instruction: str | None = None,
     offline: bool = False,
 ) -> dict[str, Any]:
-    """The document of `show data`.
+    """Return the document of `show data`.
 
-    `tokens` has a row for each: `id`, `text`, `learned`; `part` (source or target) of an encoder-decoder's; `target`,
-    what has to be said in the place of a hidden one. `label` is what a classifier has to name.
+    `tokens` has one row per token: `id`, `text`, `learned` (whether it is in the loss); for encoder-decoders `part`
+    (source or target); for corrupted tokens `target`, the token to predict. `label` is the label for a classifier.
 
-    `model`: a run, a model folder, `hf:ID` or an architecture; without one the family that fits the task best reads.
-    `instruction`: what it is told in the place of what it learned, or of the task's own.
-    Raises `UsageError` for what is not there or cannot read the task, `ConfigError` for an instruction that is not read,
-    and what opening the data and the model raises.
+    `model`: a run, a model folder, `hf:ID` or an architecture; without one, the preferred family of the task is used.
+    `instruction`: replaces the instruction stored with the model, or else that of the task.
+    Raises `UsageError` for a missing split, example or size, or a model that cannot do the task; `ConfigError` for an
+    instruction that the model would not see; and what opening the data and the model raises.
     """
     prepared = open_prepared(data)
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -75,27 +75,35 @@ def show_data(
         raise UsageError(f"no such split: {split}", hint=f"splits: {', '.join(SPLITS)}")
     if not task.packed and (records := prepared.manifest.splits.get(split)):
         _check_index(index, records, split)
-    reader = _reader(prepared, task, model, offline=offline)
-    check_instruction(instruction, task, reader.family, reader.tokenizer, prompt_format=reader.prompt_format)
-    if task.packed and reader.family == "decoder" and reader.tokenizer == prepared.tokenizer:
-        with _store(prepared, task, split, None, reader.tokenizer) as store:
+    model_format = _format_of(prepared, task, model, offline=offline)
+    check_instruction(
+        instruction, task, model_format.family, model_format.tokenizer, prompt_format=model_format.prompt_format
+    )
+    if task.packed and model_format.family == "decoder" and model_format.tokenizer == prepared.tokenizer:
+        with _store(prepared, task, split, None, model_format.tokenizer) as store:
             _check_index(index, len(Blocks(store, prepared.manifest.block_size or 1)), split)
-    tokenizer = load_tokenizer(reader.tokenizer)
+    tokenizer = load_tokenizer(model_format.tokenizer)
     labels = prepared.manifest.labels if task.labelled else ()
     layout = layout_for(
         tokenizer,
-        reader.family,
+        model_format.family,
         packed=task.packed,
-        prompt_format=reader.prompt_format,
-        context=reader.context,
-        instruction=resolve_instruction(task, labels, instruction, reader.instruction),
+        prompt_format=model_format.prompt_format,
+        context=model_format.context,
+        instruction=resolve_instruction(task, labels, instruction, model_format.instruction),
     )
-    denoising = families.denoising_of(reader.family, reader.kind, reader.corruption) if task.packed else None
-    with _store(prepared, task, split, tokenizer, reader.tokenizer) as store:
+    denoising = (
+        families.denoising_of(model_format.family, model_format.kind, model_format.noise_density)
+        if task.packed
+        else None
+    )
+    with _store(prepared, task, split, tokenizer, model_format.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, denoising=denoising)
         _check_index(index, len(source), split)
-        rows = _rows(source, index, reader.family, tokenizer)
-        label = prepared.manifest.labels[store.label(index)] if task.labelled and reader.family == "encoder" else None
+        rows = _rows(source, index, model_format.family, tokenizer)
+        label = (
+            prepared.manifest.labels[store.label(index)] if task.labelled and model_format.family == "encoder" else None
+        )
         found = len(source)
     return {
         "data": str(data),
@@ -104,8 +112,8 @@ def show_data(
         "examples": found,
         **({} if task.packed else {"record": next(islice(read_text(prepared.text(split)), index, None)).id}),
         "task": task.name,
-        "model": reader.name,
-        "family": reader.family,
+        "model": model_format.name,
+        "family": model_format.family,
         "style": layout.prompt_format,
         **({} if label is None else {"label": label}),
         "learned": sum(row["learned"] for row in rows),
@@ -114,30 +122,30 @@ def show_data(
 
 
 def _check_index(index: int, count: int, split: str) -> None:
-    """Raise `UsageError` for the number of an example that there is not."""
+    """Raise `UsageError` if `index` is out of range."""
     if not 0 <= index < count:
         what = f"{count:,} examples, 0 to {count - 1:,}" if count else "no examples"
-        raise UsageError(f"there is no number {index} in the split {split}: it has {what}", hint="--index 0")
+        raise UsageError(f"no example {index} in the split {split}, which has {what}", hint="use --index 0")
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Who reads
+# The model
 
 
-def _reader(prepared: Prepared, task: Task, model: str | None, *, offline: bool) -> ModelFormat:
+def _format_of(prepared: Prepared, task: Task, model: str | None, *, offline: bool) -> ModelFormat:
     if model is None:
         return ModelFormat(None, task.families[0], "", None, prepared.tokenizer)
     if registry.looks_like_path(model) or model.startswith(HUB):
-        reader = _pretrained(prepared, task, model, offline=offline)
+        model_format = _pretrained(prepared, task, model, offline=offline)
     else:
         name, _, size = model.partition(":")
         spec: ModelSpec = registry.load("models", name)
         if size and size not in spec.sizes:
             raise UsageError(f"{name} has no size {size!r}", hint=f"sizes: {', '.join(spec.sizes)}")
         context = spec.sizes[size or spec.default_size].context
-        reader = ModelFormat(model, spec.family, spec.name, context, prepared.tokenizer)
-    check_able(model, task, reader.family, reader.kind)
-    return reader
+        model_format = ModelFormat(model, spec.family, spec.name, context, prepared.tokenizer)
+    check_able(model, task, model_format.family, model_format.kind)
+    return model_format
 
 
 def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) -> ModelFormat:
@@ -145,7 +153,7 @@ def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) ->
     card = folder.card if folder.card and folder.card.task == task.name else None
     family = folder.card.family if folder.card else families.family_of(folder.config)
     if family not in get_args(Family):
-        raise UsageError(f"no such family: {family!r}", hint=f"{folder.path}/llmctl.json is not what llmctl wrote")
+        raise UsageError(f"no such family: {family!r}", hint=f"{folder.path}/llmctl.json was not written by llmctl")
     tokenizer = folder.path if folder.has_tokenizer else prepared.tokenizer
     return ModelFormat(
         model,
@@ -155,7 +163,7 @@ def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) ->
         prepared.tokenizer if _same(tokenizer, prepared.tokenizer) else tokenizer,
         card.style if card else None,
         card.instruction if card else None,
-        card.corruption if card else None,
+        card.noise_density if card else None,
     )
 
 
@@ -166,9 +174,9 @@ def _same(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def _store(prepared: Prepared, task: Task, split: str, tokenizer: Any, folder: Path) -> Iterator[TokenStore]:
-    """The split's tokens: as they were prepared, or encoded anew for a model with another tokenizer."""
+    """Open the tokens of a split: as prepared, or encoded again if the model has another tokenizer."""
     if not prepared.manifest.splits.get(split):
-        raise DataError(f"the {split} split is empty", where=str(prepared.path), hint="name another: --split")
+        raise DataError(f"the {split} split is empty", where=str(prepared.path), hint="choose another with --split")
     if folder == prepared.tokenizer:
         yield TokenStore.open(prepared.tokens, split)
         return
@@ -179,19 +187,19 @@ def _store(prepared: Prepared, task: Task, split: str, tokenizer: Any, folder: P
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# What is read
+# The tokens
 
 
 def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
     if isinstance(source, Records):
         return _of_sample(source.layout.sample(source.store.record(index)), family, tokenizer)
     arrays = source.arrays([index])
-    shown = int(arrays["attention_mask"][0].sum()) if "attention_mask" in arrays else None  # what is behind is padding
+    shown = int(arrays["attention_mask"][0].sum()) if "attention_mask" in arrays else None  # the rest is padding
     inputs, targets = arrays["input_ids"][0, :shown].tolist(), arrays["labels"][0].tolist()
     if family == "decoder":
-        # Labels are the successors already: what comes after the first token is what is learned.
-        whole_block = [*inputs[:1], *(label for label in targets if label != IGNORED)]
-        return _pieces(whole_block, [False] + [True] * (len(whole_block) - 1), tokenizer)
+        # Labels are already shifted: every token after the first is in the loss.
+        block = [*inputs[:1], *(label for label in targets if label != IGNORED)]
+        return _pieces(block, [False] + [True] * (len(block) - 1), tokenizer)
     if family == "encoder-decoder":
         return _pair(inputs, [label for label in targets if label != IGNORED], tokenizer)
     targets = targets[:shown]
@@ -222,7 +230,7 @@ def _pieces(ids: Sequence[int], in_loss: Iterable[bool], tokenizer: Any) -> list
 
 
 def text_of(tokenizer: Any, number: int) -> str:
-    """The text of a token; bytes that are no whole character as escapes."""
+    """The text of a token; incomplete UTF-8 sequences are shown as escapes."""
     text: str = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if text and _BROKEN not in text:
         return text

@@ -1,4 +1,4 @@
-"""What this machine and installation can do: every finding with its cure. Nothing is changed."""
+"""Check this machine and installation. Findings include fixes; nothing is changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEMORY_WANTED: Final = 2 * GIB
 DISK_WANTED: Final = 5 * GIB
 DISK_NEEDED: Final = GIB // 4
 SHARED_WANTED: Final = 64 * 1024**2
-"""What torch's processes pass tensors through; Docker gives 64 MiB unless told otherwise."""
+"""Shared memory that torch processes exchange tensors through; Docker provides 64 MiB by default."""
 
 OPTIONAL: Final = (
     ("peft", "train --adapter lora and its runs", "pip install 'llmctl[adapters]'"),
@@ -34,12 +34,12 @@ OPTIONAL: Final = (
     ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),
     ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),
 )
-"""Optional packages: module, what needs it, how it is installed."""
+"""Optional packages: module, what needs it, how to install it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. A problem keeps a verb from working; a warning makes it slower or worse."""
+    """The result of one check. A problem breaks a verb; a warning makes it slower or worse."""
 
     check: str
     status: Literal["ok", "warning", "problem"]
@@ -48,7 +48,7 @@ class Finding:
 
 
 def examine(folder: Path = Path(".")) -> list[Finding]:
-    """Everything, in the order of a person's questions. `folder` is where runs would be made."""
+    """Run all checks. `folder` is where runs would be written."""
     return [
         *_python(),
         *_packages(),
@@ -64,7 +64,7 @@ def examine(folder: Path = Path(".")) -> list[Finding]:
 
 
 def document(findings: list[Finding]) -> dict[str, Any]:
-    """The contract's fields."""
+    """The fields of `--json`."""
     return {"llmctl": __version__, "findings": [asdict(finding) for finding in findings]}
 
 
@@ -85,12 +85,12 @@ def _own_metadata() -> Any:
 
 
 def _packages() -> Iterator[Finding]:
-    """Each package that llmctl requires, held against its bound. Nothing is imported."""
+    """Compare each required package with its version bound. Nothing is imported."""
     try:
         required = [Requirement(line) for line in metadata.requires("llmctl") or ()]
     except metadata.PackageNotFoundError:
         yield Finding(
-            "packages", "warning", "llmctl is not installed, so its requirements are not known", "pip install ."
+            "packages", "warning", "llmctl is not installed, so its requirements are unknown", "pip install ."
         )
         return
     for requirement in required:
@@ -113,13 +113,13 @@ def _packages() -> Iterator[Finding]:
 def _optional() -> Iterator[Finding]:
     for module, needed_for, cure in OPTIONAL:
         if find_spec(module):
-            yield Finding(module, "ok", f"installed, for {needed_for}")
+            yield Finding(module, "ok", f"installed; used by {needed_for}")
         else:
-            yield Finding(module, "ok", f"not installed; only {needed_for} needs it", cure)
-    if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+            yield Finding(module, "ok", f"not installed; only needed for {needed_for}", cure)
+    if machine.cpp_compiler():
         yield Finding("compiler", "ok", "a C++ compiler, for train --set compile=true")
     else:
-        yield Finding("compiler", "ok", "no C++ compiler; only train --set compile=true needs one", "install g++")
+        yield Finding("compiler", "ok", "no C++ compiler; only needed for train --set compile=true", "install g++")
 
 
 def _torch() -> Iterator[Finding]:
@@ -135,20 +135,20 @@ def _torch() -> Iterator[Finding]:
         kind = torch.accelerator.current_accelerator()
         yield Finding("accelerators", "ok", f"{torch.accelerator.device_count()} × {kind}")
     else:
-        yield Finding("accelerators", "ok", "none; everything runs on the processor")
+        yield Finding("accelerators", "ok", "none; everything runs on the CPU")
     if machine.has_bf16():
-        yield Finding("bf16", "ok", "the processor multiplies bfloat16 in hardware: --precision auto is bf16")
+        yield Finding("bf16", "ok", "the CPU has bfloat16 instructions: --precision auto uses bf16")
     else:
-        yield Finding("bf16", "ok", "the processor has no bfloat16 instructions: --precision auto is fp32")
+        yield Finding("bf16", "ok", "the CPU has no bfloat16 instructions: --precision auto uses fp32")
 
 
 def _memory() -> Iterator[Finding]:
     if find_spec("psutil") is None:
-        return  # told among the packages
+        return  # reported as a missing package
     free = machine.free_memory_bytes()
     text = f"{_gib(free)} free"
     if free < MEMORY_WANTED:
-        yield Finding("memory", "warning", text, "end other programs, or train a smaller model: --model NAME:nano")
+        yield Finding("memory", "warning", text, "close other programs, or train a smaller model: --model NAME:nano")
     else:
         yield Finding("memory", "ok", text)
     shared = Path("/dev/shm")
@@ -166,14 +166,12 @@ def _disk(folder: Path) -> Iterator[Finding]:
     status: Literal["ok", "warning", "problem"] = "ok"
     if free < DISK_WANTED:
         status = "problem" if free < DISK_NEEDED else "warning"
-    cure = None if status == "ok" else "free some disk, or work in another folder"
+    cure = None if status == "ok" else "free some disk space, or work in another folder"
     yield Finding("disk", status, f"{_gib(free)} free here", cure)
     if os.access(folder, os.W_OK | os.X_OK):
-        yield Finding("this folder", "ok", "can be written")
+        yield Finding("this folder", "ok", "writable")
     else:
-        yield Finding(
-            "this folder", "warning", "cannot be written", "work in another folder, or name outputs elsewhere"
-        )
+        yield Finding("this folder", "warning", "not writable", "work in another folder, or write outputs elsewhere")
 
 
 def _text() -> Iterator[Finding]:
@@ -198,24 +196,24 @@ def _threads() -> Iterator[Finding]:
         yield Finding("threads", "ok", f"{cores} cores" + (f", OMP_NUM_THREADS={requested}" if requested else ""))
     policy = os.environ.get("OMP_WAIT_POLICY", "")
     if policy.upper() == "PASSIVE":
-        yield Finding("waiting threads", "ok", "OMP_WAIT_POLICY=PASSIVE: they sleep, after a moment")
+        yield Finding("waiting threads", "ok", "OMP_WAIT_POLICY=PASSIVE: idle threads sleep")
     else:
         yield Finding(
             "waiting threads",
             "warning",
-            f"OMP_WAIT_POLICY={policy}: they spin, which is slow beside other programs",
+            f"OMP_WAIT_POLICY={policy}: idle threads spin, which is slow beside other programs",
             "unset OMP_WAIT_POLICY: llmctl sets PASSIVE",
         )
 
 
 def _hub() -> Iterator[Finding]:
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
-    how = "HF_HUB_OFFLINE is set: hf:NAME finds what is in its cache" if offline else "only hf:NAME asks the network"
+    how = "HF_HUB_OFFLINE is set: hf:NAME uses the cache only" if offline else "only hf:NAME accesses the network"
     yield Finding("hub", "ok", how)
 
 
 def _registry() -> Iterator[Finding]:
-    """Every kind's table is made (two owners of one name are a problem), and what packages add is loaded."""
+    """Build the table of every kind, which fails if two packages claim a name, and load what packages add."""
     for kind in registry.KINDS:
         try:
             entries = registry.entries(kind)

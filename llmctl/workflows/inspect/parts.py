@@ -1,4 +1,4 @@
-"""One part of the registry described whole, and the settings of any `Spec`."""
+"""Describe a part of the registry, and the settings of any `Spec`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ if TYPE_CHECKING:
     from llmctl.tasks.spec import Task
 
 VOCABULARY: Final = 4096
-"""The vocabulary that parameters are counted at: the default of `preprocess --vocab-size`."""
+"""The vocabulary size used to count parameters: the default of `preprocess --vocab-size`."""
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:
-    """The document of `show`: one part, whole. `name` may name a model's size too: `gpt2:tiny`; or a run, or a folder of
-    weights.
+    """Return the document of `show`. For models, `name` may include a size, `gpt2:tiny`, or be a run or a model folder.
 
-    Raises `UsageError` with the nearest names; `EnvironmentFault` where a package's part cannot be loaded.
+    Raises `UsageError` with the closest names, `EnvironmentFault` if another package's part cannot be loaded.
     """
     kind = registry.kind_named(kind)
     size = None
     if kind == "models":
-        whole, (name, colon, size_name) = name, name.partition(":")
+        reference, (name, colon, size_name) = name, name.partition(":")
         size = size_name if colon else None
-        if name not in registry.table("models").lookup and registry.looks_like_path(whole):
-            return _pretrained(whole)
+        if name not in registry.table("models").lookup and registry.looks_like_path(reference):
+            return _pretrained(reference)
     entry = registry.find(kind, name)
     part = registry.load(kind, entry.name)
     more = _model(part, size) if kind == "models" else _DESCRIBE[kind](part)
@@ -46,7 +45,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 
 def _pretrained(place: str) -> dict[str, Any]:
-    """A model that is no part of the registry, as far as its files say."""
+    """Describe a model folder from its files."""
     from llmctl.models import families
     from llmctl.models.resolve import open_weights
     from llmctl.store.models import shapes
@@ -56,7 +55,7 @@ def _pretrained(place: str) -> dict[str, Any]:
     return {
         "kind": "models",
         "name": place,
-        "summary": f"given weights, {folder.config.get('model_type', 'of an unknown type')}",
+        "summary": f"pretrained weights, {folder.config.get('model_type', 'unknown architecture')}",
         "folder": str(folder.path),
         "family": families.family_of(folder.config),
         "task": folder.card.task if folder.card else None,
@@ -141,7 +140,7 @@ _TYPES: Final[Mapping[Any, str]] = {
 
 
 def settings(spec: type[BaseModel], prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Every setting of a spec with its dotted path, type, default and what it is, those of its blocks included."""
+    """Every setting of a spec, including nested blocks, with dotted path, type, default and description."""
     for name, info in spec.model_fields.items():
         inner = spec_of(info.annotation)
         default = info.get_default(call_default_factory=True, validated_data={})
@@ -158,7 +157,7 @@ def settings(spec: type[BaseModel], prefix: str = "") -> Iterator[dict[str, Any]
 
 
 def type_name(annotation: Any) -> str:
-    """A field's type as a person writes its values: `number`, `exp|floor`, `list of text`."""
+    """The type of a field for display: `number`, `exp|floor`, `list of text`."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return type_name(get_args(annotation)[0])
@@ -169,7 +168,7 @@ def type_name(annotation: Any) -> str:
     if origin in (tuple, list):
         return f"list of {type_name(get_args(annotation)[0])}"
     if is_dataclass(annotation):
-        return _TYPES[str]  # parsed from it
+        return _TYPES[str]  # parsed from text
     return _TYPES.get(annotation) or getattr(annotation, "__name__", str(annotation)).lower()
 
 

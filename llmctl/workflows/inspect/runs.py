@@ -1,4 +1,4 @@
-"""Runs looked at: which there are under a folder, what made one, what differs between several. Nothing is written."""
+"""List, describe and compare runs. Nothing is written."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmctl import config, registry
+from llmctl import registry
+from llmctl.config import combine
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.recipes import parse_yaml
 from llmctl.store import runs
 from llmctl.store.locks import is_locked
 from llmctl.workflows.settings import flat
 
 DIED = "died"
-"""The status of a run whose record says running and whose lock nobody holds."""
+"""The status of a run that is recorded as running but not locked by any process."""
 
 
 def listing(folder: Path) -> dict[str, Any]:
-    """The document of `runs list`: every run under `folder`. Raises `UsageError` where there is no such folder."""
+    """Return the document of `runs list`: every run under `folder`. Raises `UsageError` if the folder does not exist."""
     if not folder.is_dir():
         alone = folder.parent == Path(".")
-        hint = registry.near_path(folder, *(ACTIONS if alone else ())) or "name a folder that holds runs"
+        hint = registry.near_path(folder, *(ACTIONS if alone else ())) or "choose a folder that contains runs"
         raise UsageError(f"no such folder: {folder}", hint=hint)
     return {"folder": str(folder), "runs": [_row(path) for path in runs.under(folder)]}
 
 
 def describe(run: Path) -> dict[str, Any]:
-    """The document of `runs show`: what made this model, what it scored."""
+    """Return the document of `runs show`: the record, configuration and scores of a run."""
     record = runs.read(run)
     return {
         "run": str(run),
@@ -40,14 +42,13 @@ def describe(run: Path) -> dict[str, Any]:
 
 
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
-    """The document of `runs compare`: per key one value a run, in the order given, None where a run has none.
+    """Return the document of `runs compare`: per key a list with one value per run, None if a run has none.
 
-    `config` and `origin` hold what differs, `scores` everything that was measured: of evaluations the newest value of
-    each metric and split, and where they differ what it was measured on (`.data`), on how many records (`.n`) and how
-    (`.signature`).
+    `config` and `origin` hold the differences, `scores` every measurement: for evaluations, the newest value of each
+    metric and split and, where they differ, the data (`.data`), number of records (`.n`) and signature (`.signature`).
     """
     if len(folders) < 2:
-        raise UsageError("compare takes two runs or more", hint="llmctl runs compare RUN RUN")
+        raise UsageError("runs compare needs at least two runs", hint="llmctl runs compare RUN RUN")
     described = [describe(folder) for folder in folders]
     origins = [
         {name: run[name] for name in ("model", "task", "git", "parents", "versions", "hardware")} for run in described
@@ -65,12 +66,12 @@ ACTIONS = ("list", "show", "compare")
 
 
 def status(run: Path, record: runs.RunRecord) -> str:
-    """The status as it is now: a run that says running is running only while its lock is held."""
+    """The current status: a run recorded as running counts as running only while its lock is held."""
     return DIED if record.status == "running" and not is_locked(run) else record.status
 
 
 def last_metrics(run: Path) -> dict[str, Any]:
-    """The last whole line of `metrics.jsonl`."""
+    """The last complete line of `metrics.jsonl`."""
     rows = runs.metrics(run)
     return rows[-1] if rows else {}
 
@@ -94,16 +95,24 @@ def _row(path: Path) -> dict[str, Any]:
 
 
 def _config(run: Path) -> dict[str, Any]:
-    """The resolved configuration of the run's own verb."""
+    """The resolved configuration of the run."""
     path = run / "config.yaml"
     if not path.is_file():
         return {}
-    recipe = config.parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    return recipe if isinstance(recipe, dict) else {}
+    recipe = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return {name: _current(name, block) for name, block in recipe.items()} if isinstance(recipe, dict) else {}
+
+
+def _current(verb: str, block: Any) -> Any:
+    """A verb's settings under today's names."""
+    row = registry.find_verb(verb)
+    if row is None or row.recipe == "no" or not isinstance(block, dict):
+        return block
+    return combine(registry.load_verb(row).spec, [block])
 
 
 def _scores(run: Path) -> Iterator[dict[str, Any]]:
-    """Scores of `RUN/evals/*/scores.json`, the oldest first, each with its evaluation's name, split, data and time."""
+    """Scores from `RUN/evals/*/scores.json`, oldest first, each with the name, split, data and time of its evaluation."""
     found = []
     for path in (run / "evals").glob("*/scores.json"):
         try:
@@ -111,15 +120,15 @@ def _scores(run: Path) -> Iterator[dict[str, Any]]:
             origin = {name: document[name] for name in ("split", "data", "at") if document.get(name) is not None}
             scores = [{"evaluation": path.parent.name, **origin, **score} for score in document["scores"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError("is not what llmctl eval wrote", where=str(path)) from error
-        # Evaluations of one second are numbered: -2, …, -10.
+            raise IntegrityError("was not written by llmctl eval", where=str(path)) from error
+        # Evaluations within the same second are numbered -2, …, -10.
         found.append((str(origin.get("at", "")), len(path.parent.name), path.parent.name, scores))
     for *_, scores in sorted(found, key=lambda each: each[:3]):
         yield from scores
 
 
 def _measured(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Every number that training came to, by name."""
+    """Every number in the result of training, by name."""
     return {
         name: value
         for name, value in flat(run["result"]).items()
@@ -128,12 +137,12 @@ def _measured(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _newest(scores: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The newest score by `split.metric`; `scores` have the oldest first."""
+    """The newest score per `split.metric`; `scores` are sorted oldest first."""
     return {f"{score.get('split', score['evaluation'])}.{score['metric']}": score for score in scores}
 
 
 def _scored(measured: Sequence[Mapping[str, Any]], newest: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """What training came to and what evaluations did, side by side."""
+    """Results of training and evaluations, side by side."""
     found = _side_by_side(measured)
     for name, scores in _side_by_side(newest).items():
         found[name] = [score and score["value"] for score in scores]

@@ -1,4 +1,4 @@
-"""What can be found wrong with a `preprocess` before the data is read: imports nothing heavy, writes nothing."""
+"""Checks of `preprocess` before the data is read: imports nothing heavy, writes nothing."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from llmctl.tasks.spec import Task
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 PEEKED_SOURCES: Final = 64
-"""Inputs whose first record is looked at before anything slow starts."""
+"""Inputs whose first record is checked before anything slow starts."""
 UNPACKED: Final = 4
-"""How many times its size a compressed input takes, about."""
+"""Estimated size of a compressed input, unpacked, relative to its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreprocessPlan:
-    """What was found before anything slow starts."""
+    """A configuration that passed all checks, with what they found."""
 
     task: Task
     sources: tuple[InputSource, ...]
     tokenizer: Path | None
-    """The folder of a given tokenizer; None where one is trained."""
+    """The folder of an existing tokenizer; None where one is trained."""
     notes: tuple[str, ...]
     input_bytes: int
 
@@ -54,10 +54,10 @@ class PreprocessPlan:
 
 
 def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> PreprocessPlan:
-    """Check everything that can be checked without reading the data; no torch, nothing written.
+    """Check everything that needs neither the data nor torch; writes nothing.
 
-    Raises all that is wrong: `UsageError` and `ConfigError` for what was asked, `DataError` for a first record that
-    cannot be used, `EnvironmentFault` for the place, `IntegrityError` for a given tokenizer that would run code.
+    Raises all faults at once: `UsageError` and `ConfigError` for settings, `DataError` for an unusable first record,
+    `EnvironmentFault` for the output folder, `IntegrityError` for a tokenizer that would run code.
     """
     collector = ErrorCollector()
     collector.check("encoding", _check_encoding, config.encoding)
@@ -65,7 +65,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     sources = tuple(
         collector.check("inputs", find_sources, config.inputs, config.source_file, config.target_file) or ()
     )
-    # A built-in data set knows its task: where an input is not found, a task that is not named is not missed.
+    # A built-in data set implies its task, so a missing --task is only reported once the inputs are found.
     task = collector.check("task", _task, config, sources) if sources or config.task else None
     if task is not None:
         collector.check("columns", _check_columns, config, task)
@@ -83,12 +83,12 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
 
 
 def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:
-    """Raise `UsageError` for files that hold no records of the task."""
+    """Raise `UsageError` for files that cannot contain records of the task."""
     for source in sources:
         if source.format == "text":
             plain_fields(source, task.record_of if task.packed else None)
     if any(source.format == "pair" for source in sources) and {c.name for c in task.columns} != {"source", "target"}:
-        raise UsageError(f"--source-file and --target-file make records of translation, not of {task.name}")
+        raise UsageError(f"--source-file and --target-file are for translation, not for {task.name}")
 
 
 def _check_out(config: PreprocessConfig, sources: Iterable[InputSource], *, force: bool) -> None:
@@ -103,15 +103,15 @@ def _check_encoding(name: str) -> None:
         known = codecs.lookup(name)
     except LookupError:
         hint = "utf-8, utf-16, latin-1, cp1252, gb18030, big5, shift_jis, …"
-        raise ConfigError([Fault("encoding", f"no encoding is named {name!r}", hint)]) from None
+        raise ConfigError([Fault("encoding", f"no encoding named {name!r}", hint)]) from None
     if not known._is_text_encoding or known.incrementaldecoder is None:
-        raise ConfigError([Fault("encoding", f"{name!r} is no encoding of text")])
+        raise ConfigError([Fault("encoding", f"{name!r} is not a text encoding")])
 
 
 def _check_fractions(config: PreprocessConfig) -> None:
     held_out = config.splits.validation + config.splits.test
     if held_out >= 1:
-        raise ConfigError([Fault("splits", f"validation + test is {held_out:g}, nothing is left to train on")])
+        raise ConfigError([Fault("splits", f"validation + test is {held_out:g}, which leaves nothing to train on")])
 
 
 def _check_columns(config: PreprocessConfig, task: Task) -> None:
@@ -134,7 +134,7 @@ def _task(config: PreprocessConfig, sources: Iterable[InputSource]) -> Task:
 
 
 def _unpacked_bytes(sources: Iterable[InputSource]) -> int:
-    """About how much text there is. Standard input counts nothing."""
+    """Estimated bytes of text. Standard input counts as 0."""
     return sum(
         path.stat().st_size * (UNPACKED if path.suffix in (".gz", ".zst", ".parquet") else 1)
         for source in sources
@@ -143,7 +143,7 @@ def _unpacked_bytes(sources: Iterable[InputSource]) -> int:
 
 
 def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None, list[str]]:
-    """The folder of a given tokenizer, with what had to be decided about it; None for one that is trained."""
+    """The folder of an existing tokenizer, with notes about it; None for one to be trained."""
     if config.tokenizer in TOKENIZERS:
         from llmctl.data.tokenizers import check_vocabulary
 
@@ -160,16 +160,16 @@ def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None,
 
 
 def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[InputSource, ...]) -> None:
-    """Names of columns are wrong in the first record already, or not at all."""
+    """Check the first record of each input: wrong column names show there."""
     for source in sources[:PEEKED_SOURCES]:
         if source.path is not None:
-            # By lines, so that no more than the beginning of a plain text is read.
+            # Line by line, so that only the beginning of a plain text file is read.
             context = read_context_of(config, task)
             context.document = "line"
             with contextlib.closing(scan([source], context)) as items:
                 first = next(items, None)
             if isinstance(first, Bad):
-                raise with_way_out(first.error, first=True)
+                raise with_hint(first.error, first=True)
 
 
 def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
@@ -183,12 +183,12 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
     )
 
 
-def with_way_out(error: DataError, *, first: bool = False) -> DataError:
-    """The error of a record; where it knows no cure of its own, with the options that help. `first`: nothing that can be
-    used was read before it."""
-    leave = "or go on without such records: --on-bad-record skip|reject"
+def with_hint(error: DataError, *, first: bool = False) -> DataError:
+    """The error of a record, with the options that help unless it has a hint. `first`: it is the first record of its
+    input."""
+    skip = "or continue without such records: --on-bad-record skip|reject"
     if isinstance(error, MissingField):
-        error.hint = f"name the columns: --columns {error.field}=YOUR_COLUMN" + ("" if first else f"; {leave}")
+        error.hint = f"name the columns: --columns {error.field}=YOUR_COLUMN" + ("" if first else f"; {skip}")
     elif error.hint is None:
-        error.hint = f"mend it; {leave}"
+        error.hint = f"fix it; {skip}"
     return error

@@ -1,4 +1,4 @@
-"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Makes a prepared folder, whole or not at all."""
+"""`preprocess`: read, clean, split, train or load a tokenizer, encode. Creates a prepared folder atomically."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPORT_EVERY_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PreprocessResult:
-    """A prepared folder was made."""
+    """The prepared folder and its manifest."""
 
     manifest: Manifest
     out: Path
@@ -46,7 +46,7 @@ class PreprocessResult:
 
 
 def refusal(document: Mapping[str, Any]) -> GateError | None:
-    """The end of a preprocess that rejected records, by its document: the folder is made all the same."""
+    """The error for rejected records, from the document; the folder is created nevertheless."""
     rejected = document.get("records", {}).get("rejected", 0)
     if not rejected:
         return None
@@ -57,7 +57,7 @@ def refusal(document: Mapping[str, Any]) -> GateError | None:
 def preprocess(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, *, force: bool = False
 ) -> PreprocessResult:
-    """Make the prepared folder. Raises `DataError` for bad data, `BusyError` where another process makes this folder."""
+    """Create the prepared folder. Raises `DataError` for bad data, `BusyError` if another process is creating it."""
     begin = time.monotonic()
     for note in plan.notes:
         emit(Event("note", {"text": note}))
@@ -66,30 +66,30 @@ def preprocess(
 
     workers = Workers(worker_count(config.workers, plan.input_bytes))
     with workers, atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
-        taken = _take(config, plan, emit, folder)
-        inputs = _inputs(plan.sources, taken.context)
-        kind = _make_tokenizer(config, plan, emit, folder, taken)
-        tokens = _encode(config, plan, emit, folder, taken, workers)
-        kept = sum(taken.splits.values())
-        for split in _check_splits(config, taken):
-            said = f"the {split} split is empty: {kept:,} records are too few for its fraction"
-            emit(Event("warning", {"text": said}))
+        result = _read_all(config, plan, emit, folder)
+        inputs = _inputs(plan.sources, result.context)
+        kind = _make_tokenizer(config, plan, emit, folder, result)
+        tokens = _encode(config, plan, emit, folder, result, workers)
+        kept = sum(result.splits.values())
+        for split in _check_splits(config, result):
+            text = f"the {split} split is empty: {kept:,} records are too few for its fraction"
+            emit(Event("warning", {"text": text}))
         manifest = Manifest(
             llmctl=__version__,
             task=plan.task.name,
             task_version=plan.task.version,
-            records=Counts(read=taken.read, kept=kept, dropped=dict(taken.dropped), rejected=taken.rejected),
-            splits=taken.splits,
+            records=Counts(read=result.read, kept=kept, dropped=dict(result.dropped), rejected=result.rejected),
+            splits=result.splits,
             tokens=tokens,
-            lengths=_lengths(folder, taken),
+            lengths=_lengths(folder, result),
             tokenizer=kind,
             inputs=tuple(inputs),
-            labels=taken.labels,
+            labels=result.labels,
             block_size=config.block_size if plan.task.packed else None,
             text_sha256={split: atomic.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
             config=config.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
-            cleaned=taken.cleaned,
+            cleaned=result.cleaned,
         )
         atomic.write_text(folder / "README.md", data_card(manifest))
         atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
@@ -97,19 +97,19 @@ def preprocess(
 
 
 def _clear_leftovers(out: Path, emit: EventSink) -> None:
-    """Remove what a killed process left; raise `BusyError` where a living one is making this folder."""
+    """Remove leftovers of a killed process; raise `BusyError` if a running one is creating this folder."""
     import shutil
 
     for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
         if each.name.startswith(f"{atomic.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
             with locked(each):
                 shutil.rmtree(each)
-            emit(Event("note", {"text": f"removed what a stopped preprocess had left: {each.name}"}))
+            emit(Event("note", {"text": f"removed leftovers of an interrupted preprocess: {each.name}"}))
 
 
 @dataclass(slots=True)
-class _Taken:
-    """What reading found."""
+class _ReadResult:
+    """The result of reading: counts, labels, splits."""
 
     context: ReadContext
     read: int = 0
@@ -121,19 +121,19 @@ class _Taken:
     cleaned: dict[str, int] = field(default_factory=dict)
 
 
-def _take(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _Taken:
-    """Read, clean, judge and write every record."""
+def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _ReadResult:
+    """Read, clean, filter and write every record."""
     from llmctl.data.text import TextWriter
 
     columns = {column.name: column.kind for column in plan.task.columns}
-    taken = _Taken(read_context_of(config, plan.task))
+    result = _ReadResult(read_context_of(config, plan.task))
     record_filter = RecordFilter(plan.task, list(columns), config.clean, config.dedup, config.splits)
     progress = _Progress(emit, "read")
     labels: set[str] = set()
-    bad = BadRecords(config.on_bad_record, folder, taken.dropped)
+    bad = BadRecords(config.on_bad_record, folder, result.dropped)
     with TextWriter(folder / "text", columns) as text, bad:
-        for item in scan(plan.sources, taken.context):
-            taken.read += 1
+        for item in scan(plan.sources, result.context):
+            result.read += 1
             progress.add(1)
             try:
                 found = record_filter.apply(item)
@@ -141,43 +141,43 @@ def _take(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folde
                 bad.add(error, item)
                 continue
             if isinstance(found, DroppedRecord):
-                taken.dropped[found.reason] += 1
+                result.dropped[found.reason] += 1
                 continue
             text.add(found.split, found.record, found.characters)
             if found.label is not None and found.split == "train":
                 labels.add(found.label)
         bad.end()
         progress.end()
-    taken.splits, taken.characters = dict(text.records), dict(text.characters)
-    taken.rejected = bad.rejected
-    taken.labels = tuple(sorted(labels)) if plan.task.labelled else ()
-    taken.cleaned = {"byte_order_marks": taken.context.boms, "nul_characters": record_filter.cleaner.nul}
-    if any(taken.cleaned.values()):
-        message = f"removed {taken.context.boms:,} byte-order marks and {record_filter.cleaner.nul:,} NUL characters"
+    result.splits, result.characters = dict(text.records), dict(text.characters)
+    result.rejected = bad.rejected
+    result.labels = tuple(sorted(labels)) if plan.task.labelled else ()
+    result.cleaned = {"byte_order_marks": result.context.boms, "nul_characters": record_filter.cleaner.nul}
+    if any(result.cleaned.values()):
+        message = f"removed {result.context.boms:,} byte-order marks and {record_filter.cleaner.nul:,} NUL characters"
         emit(Event("note", {"text": message}))
-    if not taken.read:
+    if not result.read:
         raise DataError("no records", where=", ".join(source.name for source in plan.sources))
-    _check_splits(config, taken)
-    return taken
+    _check_splits(config, result)
+    return result
 
 
-def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
-    """The splits that should have records and have none.
+def _check_splits(config: PreprocessConfig, result: _ReadResult) -> list[str]:
+    """The splits with a fraction above 0 that got no records.
 
-    Raises `DataError` where there is nothing to train on or nothing held out.
+    Raises `DataError` where there is nothing to train on, or where whole files leave nothing held out.
     """
-    kept = sum(taken.splits.values())
+    kept = sum(result.splits.values())
     if not kept:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(taken.dropped.items()))
-        rejected = f", {taken.rejected:,} rejected" if taken.rejected else ""
-        raise DataError(f"no record is left of {taken.read:,}: {reasons or 'none dropped'}{rejected}")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.dropped.items()))
+        rejected = f", {result.rejected:,} rejected" if result.rejected else ""
+        raise DataError(f"none of {result.read:,} records is left: {reasons or 'none dropped'}{rejected}")
     requested = {"validation": config.splits.validation, "test": config.splits.test}
     wanted = [split for split, fraction in requested.items() if fraction > 0]
-    empty = [split for split in wanted if not taken.splits[split]]
-    # Files that are one document each are few, and can be cut; other small data may well be meant so.
-    if not taken.splits["train"] or (wanted and empty == wanted and taken.context.whole_files == taken.read):
+    empty = [split for split in wanted if not result.splits[split]]
+    # Whole files as documents are few and can be split further; other small data may be intended.
+    if not result.splits["train"] or (wanted and empty == wanted and result.context.whole_files == result.read):
         count = "the only record" if kept == 1 else f"all {kept:,} records"
-        place = next(split for split in SPLITS if taken.splits[split])
+        place = next(split for split in SPLITS if result.splits[split])
         raise DataError(
             f"{count} fell into the split {place}: there are too few to split",
             hint="give more records; for plain text --document paragraph or line; or hold nothing out: "
@@ -187,7 +187,7 @@ def _check_splits(config: PreprocessConfig, taken: _Taken) -> list[str]:
 
 
 def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputFile]:
-    """What was read, with hashes."""
+    """The input files with their sizes and hashes."""
     found = []
     for source in sources:
         if source.path is None:
@@ -199,9 +199,9 @@ def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputF
 
 
 def _make_tokenizer(
-    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _ReadResult
 ) -> TokenizerFacts:
-    """Train a tokenizer on the train split, or copy the given one."""
+    """Train a tokenizer on the train split, or copy an existing one."""
     from llmctl.data import tokenizers
     from llmctl.data.codes import open_codes
     from llmctl.data.text import read_text
@@ -212,12 +212,12 @@ def _make_tokenizer(
         known = open_codes(out)
         kind = str(type(known.tokenizer.model).__name__).lower()
     else:
-        kind, characters = config.tokenizer, taken.characters["train"]
+        kind, characters = config.tokenizer, result.characters["train"]
         limit = tokenizers.sample_size(kind, config.vocab_size)
         emit(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
         if characters > limit > 0:
             message = (
-                f"the tokenizer is trained on {limit:,} characters spread over the {characters:,} of the train split"
+                f"training the tokenizer on {limit:,} characters, sampled evenly from {characters:,} in the train split"
             )
             emit(Event("note", {"text": message}))
 
@@ -233,16 +233,16 @@ def _make_tokenizer(
 
 
 def _encode(
-    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, taken: _Taken, workers: Workers
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _ReadResult, workers: Workers
 ) -> dict[str, int]:
-    """Encode every split; records with a segment of more than `max_length` tokens leave the text too."""
+    """Encode every split; records with a segment of more than `max_length` tokens are dropped from the text too."""
     from llmctl.data.codes import open_codes
     from llmctl.data.encode import TokenEncoder, encode_split
     from llmctl.data.text import keep
 
     encoder = TokenEncoder(open_codes(folder / "tokenizer"))
     workers.use(folder / "tokenizer")
-    progress = _Progress(emit, "encode", total=sum(taken.splits.values()))
+    progress = _Progress(emit, "encode", total=sum(result.splits.values()))
     tokens: dict[str, int] = {}
     for split in SPLITS:
         path = folder / "text" / f"{split}-00000.parquet"
@@ -252,7 +252,7 @@ def _encode(
             encoder,
             folder / "tokens",
             split,
-            labels=taken.labels,
+            labels=result.labels,
             max_length=config.max_length,
             workers=workers,
             done=progress.add,
@@ -260,22 +260,22 @@ def _encode(
         tokens[split] = encoded.tokens
         if too_long := int((~encoded.kept).sum()):
             keep(path, encoded.kept.tolist())
-            taken.dropped["too_long"] += too_long
-            taken.splits[split] -= too_long
+            result.dropped["too_long"] += too_long
+            result.splits[split] -= too_long
     progress.end()
     return tokens
 
 
-def _lengths(folder: Path, taken: _Taken) -> dict[str, LengthStats]:
-    """How long the records of each split are that has some."""
+def _lengths(folder: Path, result: _ReadResult) -> dict[str, LengthStats]:
+    """Length statistics of each split that has records."""
     from llmctl.data.lengths import measure
     from llmctl.data.tokens import TokenStore
 
-    return {split: measure(TokenStore.open(folder / "tokens", split)) for split in SPLITS if taken.splits[split]}
+    return {split: measure(TokenStore.open(folder / "tokens", split)) for split in SPLITS if result.splits[split]}
 
 
 class _Progress:
-    """Tells how many records are done, not too often."""
+    """Emits the number of records done, at most every `REPORT_EVERY_SECONDS`."""
 
     def __init__(self, emit: EventSink, stage: str, total: int | None = None) -> None:
         self._emit = emit

@@ -15,25 +15,27 @@ from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 class PreprocessConfig(Spec):
     """Read, clean, split, train or load a tokenizer, encode."""
 
-    inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets, or - for standard input")
-    task: TaskName | None = flag(None, "what the records are for; a built-in data set knows its own", panel="Main")
-    out: Path = flag(..., "the folder to make", panel="Main")
-    columns: ColumnMap | None = flag(None, "your names of the fields: text=body,label=stars", panel="Input")
-    document: DocumentUnit = flag("file", "what one document of a plain text file is", panel="Input")
-    source_file: Path | None = flag(None, "source lines, aligned with --target-file", panel="Input")
-    target_file: Path | None = flag(None, "target lines, aligned with --source-file", panel="Input")
+    inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets; - for standard input")
+    task: TaskName | None = flag(None, "task of the records; default: that of a built-in data set", panel="Main")
+    out: Path = flag(..., "folder to create", panel="Main")
+    columns: ColumnMap | None = flag(None, "your column for each field: text=body,label=stars", panel="Input")
+    document: DocumentUnit = flag("file", "what counts as one document of a plain text file", panel="Input")
+    source_file: Path | None = flag(None, "source text, one per line, aligned with --target-file", panel="Input")
+    target_file: Path | None = flag(None, "target text, one per line, aligned with --source-file", panel="Input")
     encoding: str = flag("utf-8", "encoding of the input files", panel="Input")
     on_bad_record: Literal["fail", "skip", "reject"] = flag(
-        "fail", "a bad record: stop; drop it; or keep it in rejects.jsonl and exit 10", panel="Input"
+        "fail", "at a bad record: stop; drop it; or write it to rejects.jsonl and exit with code 10", panel="Input"
     )
     tokenizer: TokenizerReference = flag(
-        "bpe", f"trained here: {', '.join(TOKENIZERS)}; or the folder of a tokenizer or model", panel="Tokens"
+        "bpe", f"train one: {', '.join(TOKENIZERS)}; or the folder or hf:ID of a tokenizer or model", panel="Tokens"
     )
-    vocab_size: Size = flag(4096, "entries of a tokenizer trained here", panel="Tokens", ge=8)
-    max_length: Size | None = flag(None, "drop records with a longer segment, in tokens", panel="Tokens", ge=1)
-    block_size: Size = key(256, "tokens of a block in language modelling", ge=2)
-    splits: Splits = key(Splits(), "fractions held out")
-    clean: Clean = key(Clean(), "how text is cleaned")
-    dedup: Dedup = key(Dedup(), "which duplicates are dropped")
-    workers: StrictInt = flag(0, "processes that read and encode; 0 for one a core", panel="Run", ge=0)
-    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    vocab_size: Size = flag(4096, "vocabulary size of a trained tokenizer", panel="Tokens", ge=8)
+    max_length: Size | None = flag(
+        None, "drop records with a segment of more than this many tokens", panel="Tokens", ge=1
+    )
+    block_size: Size = key(256, "tokens per block in language modelling", ge=2)
+    splits: Splits = key(Splits(), "fractions of records held out")
+    clean: Clean = key(Clean(), "how to clean text")
+    dedup: Dedup = key(Dedup(), "which duplicates to drop")
+    workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -1,4 +1,4 @@
-"""`preprocess` as a verb."""
+"""The verb `preprocess`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Preprocess(Verb[PreprocessConfig]):
     def reads(self, config: PreprocessConfig) -> list[Path]:
         from llmctl.data.sources import STDIN, find_sources
 
-        made_later = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
-        there = [word for word in config.inputs if word not in (*made_later, STDIN)]
-        found = [path for source in (find_sources(there) if there else ()) for path in source.paths]
-        return [*found, *map(Path, made_later), *places(config.source_file, config.target_file, config.tokenizer)]
+        missing = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
+        existing = [word for word in config.inputs if word not in (*missing, STDIN)]
+        found = [path for source in (find_sources(existing) if existing else ()) for path in source.paths]
+        return [*found, *map(Path, missing), *places(config.source_file, config.target_file, config.tokenizer)]
 
     def repeatable(self, config: PreprocessConfig) -> bool:
         from llmctl.data.sources import STDIN
@@ -66,7 +66,7 @@ class Preprocess(Verb[PreprocessConfig]):
 
 
 def _matches(word: str) -> bool:
-    """Whether a path, or anything that a glob stands for, is there."""
+    """Whether a path exists, or a glob matches anything."""
     return os.path.exists(word) or (glob.has_magic(word) and any(glob.iglob(word, recursive=True)))
 
 

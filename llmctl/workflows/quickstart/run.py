@@ -1,4 +1,4 @@
-"""`quickstart`: the whole lifecycle in a minute, on data that ships with the package, through the verbs themselves."""
+"""`quickstart`: the full lifecycle in a minute on bundled data, through the same code as the other verbs."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ DATES: Final = "dates-en-zh"
 SONNETS: Final = "sonnets"
 PROMPTS: Final = ("Shall I compare thee", "O time,")
 SHOWN: Final = 4
-"""Translations shown."""
+"""Number of translations shown."""
 UNTRAINED: Final = 100
-"""Records that the untrained model is asked: it knows no end, so each takes as long as it may."""
+"""Records answered by the untrained model, which does not predict end of text, so every answer has full length."""
 MARKER: Final = "quickstart.json"
 
 
 @dataclass(frozen=True, slots=True)
 class QuickstartResult:
-    """The contract's fields of **quickstart**."""
+    """The fields of `--json`."""
 
     fields: Mapping[str, Any]
 
@@ -49,7 +49,7 @@ class QuickstartResult:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What quickstart does, as the configurations of the verbs."""
+    """The steps of quickstart, as configurations of the verbs."""
 
     prepare_dates: PreprocessConfig
     translator: TrainConfig
@@ -58,7 +58,7 @@ class Steps:
 
 
 def preflight(config: QuickstartConfig, *, force: bool) -> Path:
-    """The folder to make: the one named, or the first of `quickstart`, `quickstart-2`, … that is free."""
+    """Return the output folder: the given one, or the first of `quickstart`, `quickstart-2`, … that does not exist."""
     if config.out is not None:
         atomic.refuse_existing(config.out, force=force, marker=MARKER)
         out = config.out
@@ -87,12 +87,12 @@ def _training(data: Path, model: str, out: Path, **settings: Any) -> TrainConfig
 
 
 def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: bool = False) -> QuickstartResult:
-    """Prepare, train, generate and score two models; baselines beside them."""
+    """Prepare data, train two models, score them with baselines and generate samples."""
     started = time.monotonic()
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    # From the beginning, so that --force replaces what an interrupted one left.
+    # Written first, so that --force can replace the output of an interrupted quickstart.
     atomic.write_json(out / MARKER, {"finished": False})
     todo = steps(config, out)
     commands = commands_of(todo)
@@ -132,7 +132,7 @@ def _prepare(config: PreprocessConfig, emit: EventSink) -> None:
 
 
 def _train(config: TrainConfig, emit: EventSink) -> None:
-    train.train(config, train.preflight(config, force=False, offline=True), emit)
+    train.train(train.preflight(config, force=False, offline=True), emit)
 
 
 def _score(config: TrainConfig, metric: str, emit: EventSink) -> Score:
@@ -161,7 +161,7 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     checked = train.preflight(config, force=False, offline=True)
     records = list(read_text(checked.prepared.text("test")))
     torch.manual_seed(config.seed)
-    built = parts.assemble(checked, config, lambda event: None, lambda make: make())
+    built = parts.assemble(checked, lambda event: None, lambda make: make())
     engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
     predictor = Predictor(RequestBuilder(checked.task, built.layout), engine)
     untrained = predict(predictor, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))
@@ -170,7 +170,7 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
         {
             "metric": "bleu",
             "value": _bleu(untrained),
-            "what": f"the same model untrained, first {UNTRAINED} of the split",
+            "what": f"the same model untrained, first {UNTRAINED} records",
         },
         {"metric": "bleu", "value": _bleu(copied), "what": "copying the source"},
     ]
@@ -186,7 +186,7 @@ def _bleu(answers: list[Answer]) -> float:
 
 
 def _unigram(config: TrainConfig) -> dict[str, Any]:
-    """Perplexity, on the same held-out tokens, of knowing only how frequent each token is (add-one smoothing)."""
+    """Perplexity of a unigram model with add-one smoothing on the same held-out tokens."""
     import numpy as np
 
     from llmctl.data.tokens import TokenStore
@@ -195,10 +195,10 @@ def _unigram(config: TrainConfig) -> dict[str, Any]:
     train_ids, held_out = (TokenStore.open(prepared.tokens, split).values for split in ("train", "test"))
     size = prepared.manifest.tokenizer.vocab_size
     counts = np.bincount(train_ids, minlength=size).astype(np.float64) + 1.0
-    opening = 1  # <bos> is given, not predicted
+    opening = 1  # <bos> is part of the prompt, not predicted
     predicted = held_out[held_out != opening]
     loss = -float(np.log(counts[predicted] / (counts.sum() - counts[opening])).mean())
-    return {"metric": "perplexity", "value": math.exp(loss), "what": "the unigram model of the training split"}
+    return {"metric": "perplexity", "value": math.exp(loss), "what": "unigram model of the training split"}
 
 
 def _translations(config: TrainConfig, emit: EventSink) -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def _generated(config: GenerateConfig, emit: EventSink) -> list[dict[str, Any]]:
 
 
 def commands_of(todo: Steps) -> list[str]:
-    """The steps as a person would type them."""
+    """The steps as command lines."""
     return [
         f"llmctl preprocess {DATES} --vocab-size {todo.prepare_dates.vocab_size} --out {todo.prepare_dates.out}",
         _train_command(todo.translator),
@@ -249,7 +249,7 @@ def _train_command(config: TrainConfig) -> str:
 
 
 def commands_after(todo: Steps) -> list[str]:
-    """What to type next."""
+    """Suggested next commands."""
     return [
         f"llmctl generate --model {todo.translator.out} --prompt 'Friday, July 4, 2031'",
         f"llmctl generate --model {todo.poet.out} --prompt 'My love is' --temperature 0.8",

@@ -10,7 +10,7 @@ from llmctl.config import Spec, flag
 
 
 class QuickstartConfig(Spec):
-    """The whole lifecycle on data that ships with the package."""
+    """The full lifecycle on bundled data."""
 
-    out: Path | None = flag(None, "the folder to make; quickstart, quickstart-2, … when not given", panel="Main")
-    seed: StrictInt = flag(0, "fixes everything that is drawn", panel="Run", ge=0)
+    out: Path | None = flag(None, "output folder (default: quickstart, or quickstart-2, … if it exists)", panel="Main")
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -1,4 +1,4 @@
-"""`quickstart` as a verb."""
+"""The verb `quickstart`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Quickstart(Verb[QuickstartConfig]):
 
 def _lines(document: Mapping[str, Any]) -> list[str | Table]:
     rows = [(row["metric"], number(row["value"]), row["what"]) for row in (*document["scores"], *document["baselines"])]
-    found: list[str | Table] = [Table(("metric", "value", "of"), sorted(rows, key=lambda row: row[0]), (1,)), ""]
+    found: list[str | Table] = [Table(("metric", "value", "model"), sorted(rows, key=lambda row: row[0]), (1,)), ""]
     for sample in document["samples"]:
         if "reference" in sample:
-            found.append(f"{sample['prompt']}  →  {sample['text']}   (right: {sample['reference']})")
+            found.append(f"{sample['prompt']}  →  {sample['text']}   (reference: {sample['reference']})")
         else:
             found += ["", f"{sample['prompt']}{sample['text']}"]
-    found += ["", f"{number(document['seconds'])} s; everything is in {document['out']}. Go on with:"]
+    found += ["", f"{number(document['seconds'])} s; all output is in {document['out']}. Next:"]
     return [*found, *(f"  {command}" for command in document["next"])]

@@ -1,7 +1,7 @@
-"""Whether a stage runs, resumes, or is skipped because nothing has changed since it ran.
+"""Decide whether a stage runs, resumes, or is skipped because nothing has changed.
 
-A stage is unchanged when its settings, the content of its inputs, llmctl's version and the content of its output are
-those of its record. An output whose record fits it is replaced without `--force`; anything else in the way is refused.
+A stage is unchanged if its settings, the content of its inputs, the llmctl version and the content of its output match
+its record. An output that matches its record is replaced without `--force`; any other existing output is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from llmctl import __version__
+from llmctl.config import combine
 from llmctl.workflows.recipe import record as stage
 from llmctl.workflows.recipe.load import Stage
 from llmctl.workflows.settings import flat
@@ -20,9 +21,9 @@ from llmctl.workflows.settings import flat
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with a stage, and why.
+    """What to do with a stage, and why.
 
-    `owned`: what is in the way of its output was made by a stage before. Refused: something else is.
+    `owned`: the existing output was made by a stage, so it may be replaced. `refused`: it was made by something else.
     """
 
     status: Literal["runs", "resumes", "skipped", "refused"]
@@ -30,12 +31,12 @@ class Decision:
     inputs: Mapping[str, str]
     owned: bool = False
     pending: bool = False
-    """An input is yet to be made by a stage before: decided again when its turn comes."""
+    """An earlier stage has yet to create an input; the decision is repeated when the stage is reached."""
     record: stage.StageRecord | None = None
 
 
 def plan(all_stages: Sequence[Stage], *, force: bool = False) -> list[Decision]:
-    """What would run, what would be skipped, and why. Nothing is written."""
+    """Decide for every stage, without writing anything."""
     decisions: list[Decision] = []
     for number, each in enumerate(all_stages):
         before = zip(all_stages[:number], decisions, strict=True)
@@ -45,7 +46,7 @@ def plan(all_stages: Sequence[Stage], *, force: bool = False) -> list[Decision]:
 
 
 def decide(each: Stage, remade: Sequence[Stage], *, force: bool) -> Decision:
-    """What becomes of a stage, `remade` being those before it that run."""
+    """Decide for one stage; `remade` are the earlier stages that run."""
     read, place = each.reads, each.makes
     before = next((other for other in remade if any(lies_in(path, other.makes) for path in read)), None)
     if before is not None:
@@ -55,21 +56,21 @@ def decide(each: Stage, remade: Sequence[Stage], *, force: bool) -> Decision:
     if force:
         return Decision("runs", "--force", hashes, owned=found.owned)
     if place is None:
-        return Decision("runs", "it has no output to keep", hashes)
+        return Decision("runs", "its output is not saved", hashes)
     if not found.there:
-        return Decision("runs", f"there is no {place} yet", hashes)
+        return Decision("runs", f"{place} does not exist yet", hashes)
     if found.record is None or not found.intact:
-        return _not_whole(each, place, found, hashes)
+        return _without_intact_output(each, place, found, hashes)
     why = "; ".join(_changes(each, found.record, hashes))
     if not why:
         return Decision("skipped", f"unchanged since {found.record.at}", hashes, owned=True, record=found.record)
     if found.owned:
         return Decision("runs", why, hashes, owned=True)
-    return Decision("refused", f"{why}; {place / 'evals'} holds scores that run did not make", hashes)
+    return Decision("refused", f"{why}; {place / 'evals'} contains scores that `run` did not create", hashes)
 
 
 class _Found(NamedTuple):
-    """What lies where a stage's output goes. Intact: as its record says. Owned: a stage may replace it."""
+    """The existing output of a stage. `intact`: it matches its record. `owned`: a stage may replace it."""
 
     there: bool = False
     record: stage.StageRecord | None = None
@@ -87,42 +88,44 @@ def _found_at(place: Path | None) -> _Found:
 
 
 def _pending(each: Stage, before: Stage, *, force: bool) -> Decision:
-    """A stage whose input is yet to be made: it runs, unless what is in its way is not a stage's."""
+    """A stage whose input does not exist yet: it runs, unless its output exists and was not made by a stage."""
     found = _found_at(each.makes)
     in_the_way = found.there and not found.owned and not force
     refused = in_the_way and not each.verb.interrupted(each.config)
-    why = f"{before.verb.name} makes its input anew"
+    why = f"{before.verb.name} recreates its input"
     return Decision("refused" if refused else "runs", why, {}, owned=found.owned, pending=True)
 
 
-def _not_whole(each: Stage, place: Path, found: _Found, hashes: Mapping[str, str]) -> Decision:
-    """An output without a record, or one that was changed since."""
+def _without_intact_output(each: Stage, place: Path, found: _Found, hashes: Mapping[str, str]) -> Decision:
+    """A stage whose existing output has no record, or has changed since it was recorded."""
     if why := each.verb.interrupted(each.config):
         return Decision("resumes", why, hashes)
     if found.owned:
-        return Decision("runs", f"the stage that made {place} did not end well", hashes, owned=True)
-    return Decision("refused", f"{place} was {'changed since' if found.record else 'not made by run'}", hashes)
+        return Decision("runs", f"the stage that made {place} did not finish", hashes, owned=True)
+    return Decision(
+        "refused", f"{place} was {'changed after it was made' if found.record else 'not created by `run`'}", hashes
+    )
 
 
 def _is_there(place: Path) -> bool:
-    """Whether something would be replaced: an empty folder is nothing."""
+    """Whether there is something to replace; an empty folder does not count."""
     return place.exists() and not (place.is_dir() and not any(place.iterdir()))
 
 
 def lies_in(path: Path, made: Path | None) -> bool:
-    """Whether `path` is what a stage makes, or lies in it."""
+    """Whether `path` is the output of a stage or inside it."""
     return made is not None and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(made))
 
 
 def _changes(each: Stage, record: stage.StageRecord, hashes: Mapping[str, str]) -> Iterator[str]:
-    """What is not as the record says."""
+    """Describe each difference from the record."""
     if record.verb != each.verb.name:
         yield f"it was made by {record.verb}"
     if record.llmctl != __version__:
         yield f"it was made by llmctl {record.llmctl}"
     if not each.verb.repeatable(each.config):
         yield "it reads standard input"
-    before, after = flat(record.config), flat(stage.settings(each.config))
+    before, after = flat(combine(each.verb.spec, [record.config])), flat(stage.settings(each.config))
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
         yield f"changed: {', '.join(changed)}"

@@ -1,7 +1,7 @@
-"""The record that a stage of a recipe leaves beside its output.
+"""The record of a recipe stage, stored with its output.
 
-The record is `stage.json` in a folder that a stage made, `NAME.stage.json` beside a file. It says what went in and
-came out, by content hash; a stage of the same settings, inputs and output needs not run again.
+The record is `stage.json` inside an output folder, or `NAME.stage.json` next to an output file. It holds settings and
+content hashes of inputs and output; a stage that matches its record need not run again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llmctl.store.prepared import MANIFEST, is_prepared
 
 RECORD: Final = "stage.json"
 ROWS: Final = "completions"
-"""What an output file holds already is not written into its record again."""
+"""The field of the document that an output file already holds; it is left out of the record."""
 
 
 class StageRecord(Spec):
@@ -41,7 +41,7 @@ class StageRecord(Spec):
 
 
 def settings(config: Spec) -> dict[str, Any]:
-    """The settings as they are recorded and compared."""
+    """The settings as plain JSON values, for recording and comparison."""
     found: dict[str, Any] = json.loads(config.model_dump_json())
     return found
 
@@ -51,11 +51,11 @@ def record_path(place: Path) -> Path:
 
 
 def read_record(place: Path) -> StageRecord | None:
-    """The record of the stage that made `place`; None where there is none that can be read."""
+    """Read the record of the stage that made `place`; None if it is missing or unreadable."""
     try:
         return StageRecord.model_validate(json.loads(record_path(place).read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):
-        return None  # not a stage's output, or an edited record: it counts as not made by a stage
+        return None  # not the output of a stage, or an edited record
 
 
 def write_record(verb: str, config: Spec, read: Mapping[str, str], place: Path, document: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ def write_record(verb: str, config: Spec, read: Mapping[str, str], place: Path, 
 
 
 def recalled(record: StageRecord, place: Path) -> dict[str, Any]:
-    """The document of the stage that made `place`; answers are read from the file that holds them."""
+    """The document of the stage that made `place`; generated answers are read from the output file."""
     if not place.is_file():
         return record.document
     rows = [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
@@ -85,7 +85,7 @@ def _claim(place: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(place: Path) -> Iterator[None]:
-    """Say that what appears at `place` is a stage's, for as long as there is no record that says so."""
+    """Mark `place` as the output of a stage until its record is written."""
     atomic.write_text(_claim(place), f"{os.getpid()}\n")
     try:
         yield
@@ -97,22 +97,22 @@ def claimed(place: Path) -> Iterator[None]:
 
 
 def is_claimed(place: Path) -> bool:
-    """Whether a stage made or began `place` and did not end well: killed, stopped, or a gate was not met."""
+    """Whether a stage started to write `place` and did not finish: killed, stopped, or a gate was not met."""
     return _claim(place).is_file()
 
 
 def holds_others(place: Path) -> bool:
-    """Whether a run holds scores that no stage made: they would go with it."""
+    """Whether a run contains scores that no stage made; replacing the run would delete them."""
     evals = place / "evals"
     found = [each for each in evals.iterdir() if each.is_dir()] if evals.is_dir() else []
     return any(not (each / RECORD).is_file() and not is_claimed(each) for each in found)
 
 
 def fingerprint(place: Path) -> str:
-    """The content of a file or folder as one hash; empty where there is nothing.
+    """Hash the content of a file or folder; empty if there is nothing.
 
-    Of a run it is the model; of prepared data the manifest, which holds the hashes of the text, and the names and
-    sizes of the rest; of any other folder every file.
+    For a run, the model is hashed; for prepared data, the manifest, which holds the hashes of the text, plus the names
+    and sizes of the other files; for any other folder, every file.
     """
     if place.is_file():
         return atomic.sha256(place)

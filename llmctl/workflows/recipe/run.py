@@ -1,4 +1,4 @@
-"""`run`: the stages of a recipe in order. Unchanged ones are skipped, interrupted ones resumed."""
+"""`run`: run the stages of a recipe in order. Unchanged stages are skipped, interrupted ones resumed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from llmctl import config as configuration
 from llmctl.config import Spec
 from llmctl.errors import LlmctlError, UsageError
+from llmctl.recipes import read_recipe
 from llmctl.store import atomic
 from llmctl.types import Event, EventSink
 from llmctl.verbs import Context
@@ -24,7 +25,7 @@ __all__ = ["Outcome", "document_of", "load", "plan", "refusal_of", "run", "verb_
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a stage."""
+    """The outcome of a stage."""
 
     verb: str
     status: Literal["ran", "skipped", "failed"]
@@ -32,7 +33,7 @@ class Outcome:
     seconds: float
     document: Mapping[str, Any]
     output: str | None = None
-    """What it makes: it tells two stages of one verb apart."""
+    """Path of its output; distinguishes several stages of one verb."""
     error: LlmctlError | None = None
 
     def row(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def run(
     force: bool = False,
     offline: bool = False,
 ) -> list[Outcome]:
-    """Run what is not unchanged. An error of a stage ends the run with that error; its `document` tells all stages."""
+    """Run every stage that has changed. If a stage fails, its error is raised; its `document` covers all stages so far."""
     decisions = plan(all_stages, force=force)
     context = Context(emit, force=force, offline=offline)
     _check(all_stages, decisions, context)
@@ -66,7 +67,7 @@ def run(
         made = None if place is None else str(place)
         several = sum(other.verb.name == verb for other in all_stages) > 1
         name = f"{verb} {made}" if several and made else verb
-        # The result tells what was skipped.
+        # Skipped stages are listed in the result, so they are only a detail here.
         event = "detail" if settled.status == "skipped" else "note"
         emit(Event(event, {"text": f"{name}: {_now(settled.status)}, {settled.why}"}))
         if settled.record is not None and place is not None:
@@ -85,12 +86,15 @@ def run(
 
 
 def document_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The contract's fields."""
+    """The fields of `--json`."""
     return {"stages": [outcome.row() for outcome in outcomes]}
 
 
 def refusal_of(outcomes: Sequence[Outcome]) -> LlmctlError | None:
-    """Records that a stage rejected, also one that was skipped: the stages after it ran, but the gate is not met."""
+    """The first error implied by a stage's output, such as rejected records, even if the stage was skipped.
+
+    Later stages have run by then; the error still sets the exit code.
+    """
     return next((found for each in outcomes if (found := verb_of(each.verb).refusal(each.document))), None)
 
 
@@ -99,7 +103,7 @@ def _now(status: str) -> str:
 
 
 def _check(all_stages: Sequence[Stage], decisions: Sequence[Decision], context: Context) -> None:
-    """Every error that can be found before the first stage starts."""
+    """Raise the errors that can be found before the first stage starts."""
     for number, (each, decision) in enumerate(zip(all_stages, decisions, strict=True)):
         if decision.record is not None:
             continue
@@ -110,7 +114,7 @@ def _check(all_stages: Sequence[Stage], decisions: Sequence[Decision], context: 
             made_before = any(lies_in(path, other.makes) for other in all_stages[:number])
             if not path.exists() and not has_magic(str(path)) and not made_before:
                 raise UsageError(
-                    f"no such file or folder: {path}", where=each.verb.name, hint="no stage before makes it"
+                    f"no such file or folder: {path}", where=each.verb.name, hint="no earlier stage creates it"
                 )
         each.verb.check_early(each.config)
         if each.makes is not None:
@@ -124,7 +128,7 @@ def _do(each: Stage, decision: Decision, context: Context) -> Mapping[str, Any]:
     place = each.makes
     with stage.claimed(place) if place is not None else contextlib.nullcontext():
         output = each.verb.run(config, plan, context)
-        # One that the document itself stands for (rejected records) is raised when all stages are done.
+        # A refusal that the document implies (rejected records) is raised after all stages.
         if output.refusal and not each.verb.refusal(output.document):
             output.refusal.document = output.document
             raise output.refusal
@@ -139,11 +143,11 @@ def _context(decision: Decision, context: Context) -> Context:
 
 
 def _config(each: Stage, decision: Decision) -> Spec:
-    """The settings of a stage; one that resumes has those it started with underneath."""
+    """The settings of a stage; a resumed stage uses its recorded settings as defaults."""
     if decision.status != "resumes":
         config: Spec = each.config
         return config
-    recorded = configuration.read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
+    recorded = read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
     each.verb.check_same(recorded, each.block)
     spec = each.verb.spec
-    return configuration.validate(spec, configuration.combine(spec, [recorded, each.block]))
+    return configuration.validate(spec, configuration.merge(configuration.combine(spec, [recorded]), each.block))

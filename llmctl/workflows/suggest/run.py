@@ -1,4 +1,4 @@
-"""`suggest`: which models could learn a task here, the likeliest first, each with the reason for its place."""
+"""`suggest`: rank the models for a task on this machine, with reasons."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from llmctl.workflows.train.checks import examine
 from llmctl.workflows.train.forecast import RESERVE, Memory, forecast, gib, memory_of
 from llmctl.workflows.train.spec import TrainConfig
 
-TOKENS_A_WEIGHT: Final = 20
-"""Text that a weight learns from where the computation is spent best (Hoffmann et al. 2022, arXiv:2203.15556)."""
-PASSES: Final = 4
-"""Passes over the same text that teach nearly as much as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
+TOKENS_PER_PARAMETER: Final = 20
+"""Compute-optimal number of training tokens per parameter (Hoffmann et al. 2022, arXiv:2203.15556)."""
+REPEATED_EPOCHS: Final = 4
+"""Epochs over the same text that are nearly as good as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
 LITTLE_TEXT: Final = 5_000_000
-"""Tokens below which recurrent models are put before transformers of their size: a judgement, after translations of 50,000
-and 1.4 million tokens and reviews of 42,000, where an LSTM was the better one. (On the sonnets it was not.)"""
+"""Training tokens below which recurrent models rank above transformers of the same size. A judgement: an LSTM was better
+on translation with 50,000 and 1.4 million tokens and on reviews with 42,000, but not on the sonnets."""
 ASSUMED: Final = {True: 256, False: 64}
-"""Tokens of an example where no data is named: a block of a packed task, a record of the others."""
+"""Assumed tokens per example without `--data`: blocks of packed tasks (True), records of other tasks (False)."""
 BEST_FAMILY: Final[dict[Family, str]] = {
-    "encoder": "an encoder reads the whole text at once",
-    "encoder-decoder": "source and answer have each their own half",
-    "decoder": "one stack continues text",
+    "encoder": "encoders see the full text in both directions",
+    "encoder-decoder": "separate stacks for source and answer",
+    "decoder": "decoders continue text",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One model in one size."""
+    """A model in one size, with its estimated cost."""
 
     model: str
     family: Family
@@ -65,13 +65,13 @@ class Suggestion:
 
 
 def suggest(config: SuggestConfig) -> dict[str, Any]:
-    """The document of the verb. Raises `UsageError` where neither a task nor data says what is to be learned."""
+    """Return the document of the verb. Raises `UsageError` if neither a task nor prepared data is given."""
     prepared = open_prepared(config.data) if config.data else None
     if prepared is not None and config.task not in (None, prepared.manifest.task):
         raise UsageError(f"{config.data} was prepared for {prepared.manifest.task}, not for {config.task}")
     name = config.task or (prepared.manifest.task if prepared else None)
     if name is None:
-        raise UsageError("suggest takes --task or --data", hint="llmctl suggest --task translation --memory 8GiB")
+        raise UsageError("suggest needs --task or --data", hint="llmctl suggest --task translation --memory 8GiB")
     task: Task = registry.load("tasks", name)()
     memory = config.memory or machine.free_memory_bytes()
     tokens = prepared.manifest.tokens.get("train", 0) if prepared else None
@@ -93,23 +93,26 @@ def suggest(config: SuggestConfig) -> dict[str, Any]:
 def _ranked(
     spec: ModelSpec, size: str, task: Task, config: SuggestConfig, memory: int, tokens: int | None
 ) -> tuple[tuple[Any, ...], Suggestion]:
-    """A model with what it is ordered by: whether it fits; its family's fitness for the task; what its state forgets;
-    how far its size is from what the text can teach, within a factor of four (the smaller first where no text is
-    named); what learns from little text."""
+    """Return the sort key of a model and its suggestion.
+
+    Models are ordered by: memory fit; the task's preference among families; gated before ungated recurrence; distance
+    from the compute-optimal size in steps of a factor of four (smaller first without data); recurrent models first if
+    there is little text.
+    """
     made, flops = _cost(spec, size, config, task)
     parameters, needed = made
     fits = needed <= (1 - RESERVE) * memory
     place = task.promptable.index(spec.family)
     ratio = tokens / parameters if tokens else None
-    away = abs(math.log2(ratio * PASSES / TOKENS_A_WEIGHT)) if ratio else math.log2(parameters)
+    away = abs(math.log2(ratio * REPEATED_EPOCHS / TOKENS_PER_PARAMETER)) if ratio else math.log2(parameters)
     recurrent = spec.sizes[size].heads is None
     little = tokens is not None and tokens < LITTLE_TEXT
     reasons = [
         f"fits in {gib(memory)}" if fits else f"does not fit in {gib(memory)}",
         *([BEST_FAMILY[spec.family]] if place == 0 and len(task.promptable) > 1 else []),
         *([_size_reason(ratio)] if ratio else []),
-        *(["its state forgets within some ten tokens"] if spec.ungated else []),
-        *(["recurrent: learns from little text"] if recurrent and little and not spec.ungated else []),
+        *(["ungated recurrence: remembers about ten tokens"] if spec.ungated else []),
+        *(["recurrent: sample-efficient on little text"] if recurrent and little and not spec.ungated else []),
     ]
     order = (not fits, place, spec.ungated, round(away / 2), recurrent is not little, away, spec.name)
     suggestion = Suggestion(f"{spec.name}:{size}", spec.family, parameters, needed, fits, ratio, flops, tuple(reasons))
@@ -117,28 +120,28 @@ def _ranked(
 
 
 def _size_reason(ratio: float) -> str:
-    """Whether the text is enough for so many weights."""
-    enough = TOKENS_A_WEIGHT / PASSES
+    """Compare the tokens per parameter with the compute-optimal number."""
+    enough = TOKENS_PER_PARAMETER / REPEATED_EPOCHS
     if ratio >= 4 * enough:
-        return f"{ratio:.3g} tokens a weight: the text could teach more"
+        return f"{ratio:.3g} tokens per parameter: enough text for a larger model"
     if ratio >= enough / 4:
-        return f"{ratio:.3g} tokens a weight: the text fits its size"
-    return f"{ratio:.2g} tokens a weight: hold it back (dropout, --patience)"
+        return f"{ratio:.3g} tokens per parameter: size matches the text"
+    return f"{ratio:.2g} tokens per parameter: likely to overfit (use dropout, --patience)"
 
 
 def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tuple[tuple[int, int], float | None]:
-    """Weights and bytes at the peak; operations of an epoch where data is named."""
+    """Return ((parameters, peak memory in bytes), FLOPs per epoch); the FLOPs are None without `--data`."""
     if config.data is not None:
         settings = {"name": f"{spec.name}:{size}"}
         train = TrainConfig.model_validate(
             {"data": config.data, "model": settings, "out": "not-made", "batch_size": config.batch_size}
         )
         try:
-            made = forecast(train, examine(train, offline=True))
+            made = forecast(examine(train, offline=True))
         except ConfigError:
-            # Blocks that are longer than this size's context: as long as they are.
+            # The blocks exceed the context of this size: extend the context to the block size.
             train = train.replace(model={**settings, "context": open_prepared(config.data).manifest.block_size})
-            made = forecast(train, examine(train, offline=True))
+            made = forecast(examine(train, offline=True))
         return (made.parameters, made.needed), made.flops_per_token * made.tokens_per_epoch
     shape: Shape = spec.sizes[size]
     parameters = spec.parameters(shape, VOCABULARY)

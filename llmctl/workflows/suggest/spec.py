@@ -11,9 +11,11 @@ from llmctl.workflows.settings import TaskName
 
 
 class SuggestConfig(Spec):
-    """Which models could learn a task here."""
+    """Rank the models for a task on this machine."""
 
-    task: TaskName | None = flag(None, "what shall be learned; prepared data knows its own", panel="Main")
-    data: Path | None = flag(None, "a prepared folder: its size decides with", panel="Main")
-    memory: Size | None = flag(None, "memory there is, 8GiB; what is free here when not given", panel="Main", ge=1)
-    batch_size: StrictInt = flag(32, "records (blocks) of one step", panel="Main", ge=1)
+    task: TaskName | None = flag(None, "task to learn (default: that of --data)", panel="Main")
+    data: Path | None = flag(None, "prepared folder, to take its size into account", panel="Main")
+    memory: Size | None = flag(
+        None, "available memory, such as 8GiB (default: free memory of this machine)", panel="Main", ge=1
+    )
+    batch_size: StrictInt = flag(32, "records (or blocks) per step", panel="Main", ge=1)

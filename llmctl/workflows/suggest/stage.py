@@ -1,4 +1,4 @@
-"""`suggest` as a verb."""
+"""The verb `suggest`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Suggest(Verb[SuggestConfig]):
         def lines() -> list[str | Table]:
             from llmctl.workflows.train.forecast import gib
 
-            text = f", {document['tokens']:,} tokens to learn from" if document["tokens"] else ""
+            text = f", {document['tokens']:,} training tokens" if document["tokens"] else ""
             rows = [
                 (
                     str(each["rank"]),
@@ -45,7 +45,7 @@ class Suggest(Verb[SuggestConfig]):
                 )
                 for each in document["suggestions"]
             ]
-            table = Table(("", "model", "weights", "memory", "why here"), rows, (0, 2, 3), (1,), (2, 3))
+            table = Table(("", "model", "parameters", "memory", "reasons"), rows, (0, 2, 3), (1,), (2, 3))
             return [f"{document['task']} in {gib(document['memory_bytes'])}{text}", "", table]
 
         return Output(document, lines)

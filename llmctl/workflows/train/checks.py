@@ -1,4 +1,4 @@
-"""All of `train` that can be checked before torch is imported: data, model, task, shape, budget, output."""
+"""Checks of `train` that need no torch: data, model, task, shape, budget, output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, UsageError
+from llmctl.errors import ConfigError, DataError, EnvironmentFault, ErrorCollector, Fault, UsageError
 from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
@@ -19,27 +19,28 @@ from llmctl.store.adapters import check_installed, check_targets, stack_layers
 from llmctl.store.models import ModelFolder, content_hash, shapes
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
+from llmctl.training import machine
 from llmctl.types import Denoising, EventSink, Family, null_sink
-from llmctl.workflows.compatibility import check_able, check_instruction, unforetold, unreadable
+from llmctl.workflows.compatibility import check_able, check_instruction, no_text_likelihood, unreadable
 from llmctl.workflows.settings import LOSS
 from llmctl.workflows.train.resume import check_same_parents
-from llmctl.workflows.train.spec import TrainConfig
+from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
 
 FINE_TUNING_RATE: Final = 5e-5
 FINE_TUNING_WIDTH: Final = 768
-"""Peak learning rate for given weights of that width (Devlin et al. 2019); narrower models take proportionally more
-(1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
+"""Peak learning rate for pretrained weights of that width (Devlin et al. 2019); narrower models take proportionally
+more (1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
 ADAPTER_RATE: Final = 10
-"""An adapter takes about ten times the learning rate of all weights (Schulman et al. 2025, LoRA Without Regret)."""
+"""LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al. 2025, LoRA Without Regret)."""
 ADAM_COPIES: Final = 3
-"""Weights and two running means."""
+"""Copies of the weights in a checkpoint: the weights and Adam's two moments."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """What was found sound."""
+    """A configuration that passed all checks, with what they found."""
 
-    resolved: TrainConfig
+    config: TrainConfig
     prepared: Prepared
     task: Task
     family: Family
@@ -47,19 +48,29 @@ class TrainPlan:
     shape: Shape | None
     pretrained_folder: ModelFolder | None
     best_by: MetricRequest | None
-    """What the best checkpoint is chosen by, where it is not the loss."""
+    """The metric that selects the best checkpoint; None: the loss."""
     parents: Mapping[str, str]
     resume: bool
     denoising: Denoising | None
-    """How plain text is learned, where it is not foretold token by token."""
+    """The denoising objective of plain text; None for next-token prediction and other tasks."""
+
+    @property
+    def recorded(self) -> TrainConfig:
+        """The configuration as RUN/config.yaml has it: the shape of the model spelled out, paths absolute."""
+        name = self.config.model.name
+        if registry.looks_like_path(name) and not name.startswith(HUB):
+            name = os.path.abspath(Path(name).expanduser())
+        shape = self.shape.explicit() if self.architecture and self.shape else self.config.model.explicit()
+        places = {"data": os.path.abspath(self.config.data), "out": os.path.abspath(self.config.out)}
+        return self.config.replace(**places, model={"name": name, **shape})
 
     @property
     def best_score(self) -> str:
-        """The name of the score that is best: `loss`, or one of the metric's."""
+        """The name of the score that selects the best checkpoint: `loss`, or one of the metric's."""
         return self.best_by.score if self.best_by else LOSS
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--dry-run` tells."""
+        """What `--dry-run` shows."""
         found: dict[str, Any] = {"task": self.task.name, "family": self.family, "best_by": self.best_score}
         if self.architecture and self.shape:
             size = self.prepared.manifest.tokenizer.vocab_size
@@ -73,21 +84,23 @@ class TrainPlan:
 
 
 def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) -> TrainPlan:
-    """Whether model, data, task and settings go together; raises all that does not. Looks at no place that is written
-    to; imports nothing heavy."""
+    """Check that model, data, task and settings are compatible; raises all faults at once. Ignores the output folder;
+    imports nothing heavy."""
     collector = ErrorCollector()
-    checked = _examine(config, collector, offline=offline, emit=emit)
+    plan = _examine(config, collector, offline=offline, emit=emit)
     collector.raise_all()
-    assert checked is not None
-    return checked
+    assert plan is not None
+    return plan
 
 
 def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> TrainPlan | None:
-    """None where something was found."""
+    """The plan, or None where `collector` holds a fault that makes it impossible."""
     prepared = collector.check("data", open_prepared, config.data)
     if not collector.ok and is_costly(config.model.name):
         return None
     model = collector.check("model", _model, config, offline=offline, emit=emit)
+    if config.compile:
+        collector.check("compile", _check_compiler)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -101,12 +114,12 @@ def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, e
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
-    denoising = collector.check("corruption", _denoising, config, task, family, architecture, pretrained_folder)
+    denoising = collector.check("noise_density", _denoising, config, task, family, architecture, pretrained_folder)
     collector.check("instruction", check_instruction, config.instruction, task, family, tokenizer)
     if not collector.ok:
         return None
     return TrainPlan(
-        resolved=_resolve(config, architecture, shape, pretrained_folder),
+        config=_resolve(config, architecture, shape, pretrained_folder),
         prepared=prepared,
         task=task,
         family=family,
@@ -129,28 +142,37 @@ def preflight(
     in_worker: bool = False,
     emit: EventSink = null_sink,
 ) -> TrainPlan:
-    """`examine`, and whether the run can be written where it shall be; raises all that is wrong."""
+    """`examine`, and check that the run can be written to `out`; raises all faults at once."""
     collector = ErrorCollector()
-    checked = _examine(config, collector, offline=offline, emit=emit)
+    plan = _examine(config, collector, offline=offline, emit=emit)
     resuming = resume and (config.out / runs.RUN).is_file()
-    if resuming and checked is not None:
-        collector.check("out", check_same_parents, config, checked.parents)
+    if resuming and plan is not None:
+        collector.check("out", check_same_parents, config, plan.parents)
     begins = not resuming and not in_worker and config.machine_rank == 0
-    collector.check("out", _check_out, config, checked, begins=begins, force=force)
+    collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()
-    assert checked is not None
-    return replace(checked, resume=resuming)
+    assert plan is not None
+    return replace(plan, resume=resuming)
 
 
-def _check_out(config: TrainConfig, checked: TrainPlan | None, *, begins: bool, force: bool) -> None:
-    """Whether the run can be written: what can be told of the place alone where the rest is not sound."""
+def _check_compiler() -> None:
+    """Raises `EnvironmentFault` where torch.compile would find no C++ compiler, after minutes of work."""
+    if not machine.cpp_compiler():
+        raise EnvironmentFault(
+            "compile=true needs a C++ compiler, and none is found",
+            hint="install g++, or point the environment variable CXX at a compiler",
+        )
+
+
+def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, force: bool) -> None:
+    """Check that the run can be written. Without a plan, only the folder itself is checked."""
     if begins:
         go_on = f"llmctl train --resume {config.out}"
         atomic.refuse_existing(config.out, force=force, marker=runs.RUN, go_on=go_on)
         refuse_inside_run(config.out)
-    pretrained_folder = checked.pretrained_folder if checked else None
+    pretrained_folder = plan.pretrained_folder if plan else None
     atomic.refuse_same(config.out, [config.data, *([pretrained_folder.path] if pretrained_folder else [])])
-    atomic.check_writable(config.out / "model", bytes_needed=bytes_needed(config, checked) if checked else 0)
+    atomic.check_writable(config.out / "model", bytes_needed=bytes_needed(plan) if plan else 0)
 
 
 def _check_train_split(config: TrainConfig, prepared: Prepared) -> None:
@@ -165,13 +187,13 @@ def _model(
     if name.startswith(HUB) or registry.looks_like_path(name):
         if changed := overrides.explicit():
             raise ConfigError(
-                [Fault(f"model.{each}", "given weights have their shape already") for each in changed],
+                [Fault(f"model.{each}", "pretrained weights fix the shape") for each in changed],
                 hint="leave model.* out, or name an architecture for random weights",
             )
         pretrained_folder = open_weights(name, offline=offline, emit=emit)
         if pretrained_folder.adapter is not None:
             raise UsageError(
-                f"{name} is an adapter: training goes on from whole weights",
+                f"{name} is an adapter: training starts from full weights",
                 hint=f"llmctl merge {name} --out DIR, then --model DIR",
             )
         if config.adapter is not None:
@@ -180,7 +202,7 @@ def _model(
         return None, None, pretrained_folder
     if config.adapter is not None:
         raise ConfigError(
-            [Fault("adapter", f"stands on given weights, {name} has random ones", "--model RUN, a folder or hf:ID")]
+            [Fault("adapter", f"needs pretrained weights, {name} has random ones", "--model RUN, a folder or hf:ID")]
         )
     architecture, _, size = name.partition(":")
     spec: ModelSpec = registry.load("models", architecture)
@@ -198,7 +220,7 @@ def _model(
 
 
 def refuse_inside_run(out: Path) -> None:
-    """A run inside a run would go with it, and is never listed."""
+    """Raise `UsageError` for a run inside a run: it would be deleted with the outer one and never listed."""
     for folder in out.absolute().parents:
         if (folder / runs.RUN).is_file():
             raise UsageError(f"{out} lies inside the run {folder}", hint="name another --out")
@@ -207,7 +229,7 @@ def refuse_inside_run(out: Path) -> None:
 def _family(
     config: TrainConfig, task: Task, architecture: ModelSpec | None, pretrained_folder: ModelFolder | None
 ) -> Family:
-    """Of a model that can learn the task. Raises `UsageError` for one that cannot, and what `family_of` does."""
+    """The model's family. Raises `UsageError` for a model that cannot learn the task, and what `family_of` does."""
     own = pretrained_folder.config if pretrained_folder else {}
     family: Family = architecture.family if architecture else families.family_of(own)
     check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
@@ -221,8 +243,10 @@ def _denoising(
     architecture: ModelSpec | None,
     pretrained_folder: ModelFolder | None,
 ) -> Denoising | None:
-    """A run that goes on from another takes as much away as that one did. Raises `ConfigError` for a share of what is not
-    taken away."""
+    """The denoising objective; a model fine-tuned further keeps the noise density it was trained with.
+
+    Raises `ConfigError` for a `noise_density` that would have no effect.
+    """
     card = (
         pretrained_folder.card
         if pretrained_folder and pretrained_folder.card and pretrained_folder.card.task == task.name
@@ -235,30 +259,38 @@ def _denoising(
         if pretrained_folder
         else ""
     )
-    noise_density = config.corruption or (card.corruption if card else None)
+    noise_density = config.noise_density or (card.noise_density if card else None)
     found = families.denoising_of(family, kind, noise_density) if task.packed else None
-    if found is None and config.corruption is not None:
-        problem = "nothing is taken away" + (" of what a decoder foretells" if task.packed else f" of {task.name}")
+    if found is None and config.noise_density is not None:
+        problem = "has no effect" + (
+            " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
+        )
         raise ConfigError(
-            [Fault("corruption", problem, "leave it out; all but decoders mend language-modeling's text")]
+            [
+                Fault(
+                    "noise_density",
+                    problem,
+                    "leave it out; all families but decoders denoise the text of language-modeling",
+                )
+            ]
         )
     return found
 
 
 MIN_DENOISING_BLOCK: Final = 8
-"""Tokens of a block in which something can be taken out and something is left to tell what it was."""
+"""Tokens of the shortest block in which some can be corrupted and enough are left to predict them."""
 
 
 def _check_blocks(
     config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
 ) -> None:
-    """Raise `ConfigError` for blocks that are too short to be mended, or longer than given weights can read."""
+    """Raise `ConfigError` for blocks too short for denoising, or longer than the context of pretrained weights."""
     block, context = (
         prepared.manifest.block_size,
         pretrained_folder.config.get("max_position_embeddings") if pretrained_folder else None,
     )
     if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
-        problem = f"the blocks of {config.data} have {block} tokens, too few to take some out"
+        problem = f"the blocks of {config.data} have {block} tokens, too few for denoising"
         raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
     if block is not None and isinstance(context, int) and block > context:
         problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
@@ -277,10 +309,10 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
             )
         )
     if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
-        faults.append(Fault("model.heads", f"hidden {shape.hidden} is no multiple of heads {shape.heads}"))
+        faults.append(Fault("model.heads", f"hidden {shape.hidden} is not a multiple of heads {shape.heads}"))
     labels = prepared.manifest.labels
     if shape.head == "sigmoid" and len(labels) != 2:
-        problem = f"sigmoid tells two labels apart, {config.data} has {len(labels)}"
+        problem = f"sigmoid needs exactly two labels, {config.data} has {len(labels)}"
         faults.append(Fault("model.head", problem, "--set model.head=softmax"))
     if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
         faults.append(
@@ -293,13 +325,13 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
 
 
 def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:
-    """What the best checkpoint is chosen by; None for the loss. Raises `UsageError`, naming what can be had."""
+    """The metric that selects the best checkpoint; None for the loss. Raises `UsageError`, naming those that can."""
     if config.best_by is None or config.best_by == LOSS:
         return None
     found = config.best_by
-    if why := unreadable(found.spec, task) or unforetold(found.spec, task, family):
+    if why := unreadable(found.spec, task) or no_text_likelihood(found.spec, task, family):
         own = [parse_metric(name)[0] for name in task.metrics]
-        able = [spec.name for spec in own if not (unreadable(spec, task) or unforetold(spec, task, family))]
+        able = [spec.name for spec in own if not (unreadable(spec, task) or no_text_likelihood(spec, task, family))]
         raise UsageError(why, hint=f"--best-by {' or '.join([LOSS, *able])}")
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
@@ -309,19 +341,12 @@ def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family
 def _resolve(
     config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None, pretrained_folder: ModelFolder | None
 ) -> TrainConfig:
-    """The configuration with what was left open filled in, and places made absolute: `RUN/config.yaml`."""
-    changes: dict[str, Any] = {"data": os.path.abspath(config.data), "out": os.path.abspath(config.out)}
-    model: dict[str, Any] = {"name": config.model.name}
-    if architecture and shape:
-        model |= shape.explicit()
-    elif not config.model.name.startswith(HUB):
-        model["name"] = os.path.abspath(Path(config.model.name).expanduser())
+    """The configuration with learning rate and budget filled in where they are not set."""
     usual = architecture.learning_rate_for(shape) if architecture and shape else _fine_tuning_rate(pretrained_folder)
     rate = config.optimizer.lr or usual * (ADAPTER_RATE if config.adapter else 1)
-    budgets = (config.epochs, config.max_steps, config.max_tokens, config.max_time)
-    if all(each is None for each in budgets):
-        changes["epochs"] = 3.0
-    return config.replace(**changes, model=model, optimizer=config.optimizer.model_dump() | {"lr": rate})
+    unlimited = all(getattr(config, name) is None for name in BUDGETS)
+    budget = {"epochs": DEFAULT_EPOCHS} if unlimited else {}
+    return config.replace(**budget, optimizer=config.optimizer.model_dump() | {"lr": rate})
 
 
 def _fine_tuning_rate(pretrained_folder: ModelFolder | None) -> float:
@@ -342,13 +367,14 @@ def _parents(config: TrainConfig, prepared: Prepared, pretrained_folder: ModelFo
     return found
 
 
-def bytes_needed(config: TrainConfig, checked: TrainPlan) -> int:
-    """Disk for the checkpoints kept, the best one, one being written, and the model."""
-    pretrained_folder = checked.pretrained_folder
-    if checked.architecture and checked.shape:
-        labels = len(checked.prepared.manifest.labels)
-        size = checked.prepared.manifest.tokenizer.vocab_size
-        weights = 4 * checked.architecture.parameters(checked.shape, size, labels)
+def bytes_needed(plan: TrainPlan) -> int:
+    """Disk space in bytes for the checkpoints kept, the best one, one being written, and the model."""
+    config = plan.config
+    pretrained_folder = plan.pretrained_folder
+    if plan.architecture and plan.shape:
+        labels = len(plan.prepared.manifest.labels)
+        size = plan.prepared.manifest.tokenizer.vocab_size
+        weights = 4 * plan.architecture.parameters(plan.shape, size, labels)
     else:
         weights = (
             sum(each.stat().st_size for each in pretrained_folder.path.glob("*.safetensors"))
@@ -356,7 +382,7 @@ def bytes_needed(config: TrainConfig, checked: TrainPlan) -> int:
             else 0
         )
     if config.adapter is not None and pretrained_folder is not None:
-        # Of a square matrix of that width, the adapter's two are 2 · rank / width.
+        # The two matrices of rank r beside a square one of width w have 2r/w of its weights.
         width = pretrained_folder.config.get("hidden_size")
         weights = int(weights * min(1.0, 2 * config.adapter.rank / width)) if isinstance(width, int) else weights
     return weights * ADAM_COPIES * (config.keep_checkpoints + 2) + weights

@@ -1,4 +1,4 @@
-"""What would make a run fit that does not: it is forecast again with one setting changed, then with all of them."""
+"""Find changes that make a run fit in memory: forecast it with one setting changed, then with all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmctl.workflows.train.spec import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting with which the run would fit."""
+    """A setting with which the run fits."""
 
     setting: str
     needed: int
@@ -25,10 +25,11 @@ class Change:
         return {"set": self.setting, "needed_bytes": self.needed}
 
 
-def changes(config: TrainConfig, checked: TrainPlan) -> list[Change]:
-    """Single changes that would each make the run fit, the mildest first; where none alone does, all of them together;
-    nothing where even those do not."""
-    singles = list(_changes(config, checked))
+def changes(plan: TrainPlan) -> list[Change]:
+    """Changes that each make the run fit, the mildest first; if none does alone, all of them combined; empty if that
+    does not fit either."""
+    config = plan.config
+    singles = list(_changes(plan))
     fitting = [Change(names, made.needed) for names, _, made in singles if made.fits]
     if fitting:
         return fitting
@@ -38,38 +39,36 @@ def changes(config: TrainConfig, checked: TrainPlan) -> list[Change]:
         if not set(settings) & set(together):
             together |= settings
             names.append(setting)
-    made = _with(config, together, checked) if len(names) > 1 else None
+    made = _with(config, together) if len(names) > 1 else None
     return [Change(" and ".join(names), made.needed)] if made and made.fits else []
 
 
-def _changes(config: TrainConfig, checked: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    """Each change that could help: how it is spelled, what it sets, what would come of it. Of sizes the largest that
-    fits, else the smallest."""
-    share, current = -(-config.batch_size // config.processes), forecast(config, checked)
-    yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, config, checked)
+def _changes(plan: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    """Each candidate: its spelling, the settings it changes and the forecast with it. Of several sizes, the largest
+    that fits, else the smallest."""
+    config = plan.config
+    share, current = -(-config.batch_size // config.processes), forecast(plan)
+    yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, plan)
     if precision_of(config) == "fp32" and machine.has_bf16():
-        yield from _tried("--precision bf16", {"precision": "bf16"}, config, checked)
-    if checked.pretrained_folder is not None and config.adapter is None and checked.family != "encoder":
-        yield from _tried("--adapter lora", {"adapter": {"name": "lora"}}, config, checked)
-    if checked.prepared.manifest.block_size is None:
-        yield from _halved(
-            "max_length", max(current.batch_shape.source, current.batch_shape.target), 32, config, checked
-        )
-    if checked.architecture is not None:
-        for size in reversed(list(checked.architecture.sizes)):
-            name = f"{checked.architecture.name}:{size}"
-            made = _with(config, {"model": {"name": name}}, checked)
+        yield from _tried("--precision bf16", {"precision": "bf16"}, plan)
+    if plan.pretrained_folder is not None and config.adapter is None and plan.family != "encoder":
+        yield from _tried("--adapter lora", {"adapter": {"name": "lora"}}, plan)
+    if plan.prepared.manifest.block_size is None:
+        yield from _halved("max_length", max(current.batch_shape.source, current.batch_shape.target), 32, plan)
+    if plan.architecture is not None:
+        for size in reversed(list(plan.architecture.sizes)):
+            name = f"{plan.architecture.name}:{size}"
+            made = _with(config, {"model": {"name": name}})
             if made is not None and made.fits and made.parameters < current.parameters:
                 yield f"--model {name}", {"model": {"name": name}}, made
                 break
 
 
-def _halved(
-    key: str, start: int, least: int, config: TrainConfig, checked: TrainPlan
-) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+def _halved(key: str, start: int, least: int, plan: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    config = plan.config
     value, last = start // 2, None
     while value >= least:
-        made = _with(config, {key: value}, checked)
+        made = _with(config, {key: value})
         if made is not None:
             last = (f"--set {key}={value}", {key: value}, made)
             if made.fits:
@@ -79,27 +78,24 @@ def _halved(
         yield last
 
 
-def _tried(
-    setting: str, settings: dict[str, Any], config: TrainConfig, checked: TrainPlan
-) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    if (made := _with(config, settings, checked)) is not None:
+def _tried(setting: str, settings: dict[str, Any], plan: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    if (made := _with(plan.config, settings)) is not None:
         yield setting, settings, made
 
 
-def _with(config: TrainConfig, settings: Mapping[str, Any], checked: TrainPlan) -> Forecast | None:
-    """The forecast with settings changed; None where they do not go together."""
+def _with(config: TrainConfig, settings: Mapping[str, Any]) -> Forecast | None:
+    """The forecast with these settings; None where they are not valid together."""
     block = combine(TrainConfig, [config.model_dump(mode="json", exclude_none=True), settings])
     try:
-        changed = validate(TrainConfig, block)
-        return forecast(changed, examine(changed, offline=True))
+        return forecast(examine(validate(TrainConfig, block), offline=True))
     except LlmctlError:
         return None
 
 
 def refusal(made: Forecast, found: list[Change]) -> EnvironmentFault:
-    """A run that does not fit, with the change that would make it fit."""
+    """The error for a run that does not fit, with the changes that make it fit as its hint."""
     hint = "; or ".join(f"{each.setting} ({gib(each.needed)})" for each in found)
     return EnvironmentFault(
-        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is left to others",
+        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is reserved",
         hint=f"it would fit with {hint}" if hint else "a smaller model, shorter texts, or a machine with more memory",
     )

@@ -1,6 +1,6 @@
-"""What a run will cost before it starts: operations, memory, whether it fits here and what would make it fit.
+"""Forecast what a run costs before it starts: operations, memory, and whether it fits in the memory of this machine.
 
-Arithmetic alone (`models/costs.py`); nothing heavy is imported. `workflows/rehearsal.py` measures instead.
+Pure arithmetic (`models/costs.py`); imports nothing heavy. `measure.py` measures instead.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
 INSTRUCTION_TOKENS: Final = 24
-"""Tokens in which a decoder is told in words what to do."""
+"""Tokens of an instruction, about."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
-"""What a rule remembers of each weight."""
+"""Bytes of optimizer state per weight."""
 RESERVE: Final = 0.05
-"""Share of the free memory that is left to others."""
+"""Share of the free memory that is left to other processes."""
 GENERATED: Final = 32
-"""Answers made at once, as `generate` does by default."""
+"""Batch size of `generate`, its default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes at the peak, by what takes them."""
+    """Peak memory in bytes, by what uses it."""
 
     libraries: int
     weights: int
     gradients: int = 0
     optimizer: int = 0
     activations: int = 0
-    """What a forward pass leaves for the backward pass, with the logits; of a generate, its cache and logits."""
+    """Training: activations kept for the backward pass, and logits. Generation: cache and logits."""
 
     @property
     def total(self) -> int:
@@ -59,18 +59,18 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run will take."""
+    """The forecast cost of a run."""
 
     parameters: int
     trainable_parameters: int
     batch_shape: BatchShape
-    """The largest forward pass that it makes."""
+    """Shape of the largest forward pass."""
     precision: Precision
     flops_per_token: float
     tokens_per_epoch: int
     steps_per_epoch: int
     epochs: float | None
-    """None where the budget is one of time."""
+    """None where only time limits the run."""
     memory: Memory
     generating: Memory
     processes: int
@@ -85,18 +85,18 @@ class Forecast:
         return self.needed <= (1 - RESERVE) * self.free
 
     def summary(self) -> dict[str, Any]:
-        """The same for a person."""
-        budget = f"{self.epochs:.3g} epochs" if self.epochs is not None else "a budget of time"
+        """The same as readable lines."""
+        budget = f"{self.epochs:.3g} epochs" if self.epochs is not None else "limited by time"
         flops = self.flops_per_token * self.tokens_per_epoch
         return {
             "weights": f"{self.parameters:,}"
-            + (f", {self.trainable_parameters:,} learned" if self.trainable_parameters < self.parameters else ""),
-            "operations": f"{_short(self.flops_per_token)}FLOP a token, {_short(flops)}FLOP an epoch",
+            + (f", {self.trainable_parameters:,} trainable" if self.trainable_parameters < self.parameters else ""),
+            "operations": f"{_short(self.flops_per_token)}FLOP per token, {_short(flops)}FLOP per epoch",
             "epoch": f"{self.tokens_per_epoch:,} tokens in {self.steps_per_epoch:,} step{'s'[: self.steps_per_epoch != 1]}; {budget}",
             "largest batch": " x ".join(str(each) for each in self.batch_shape if each) + f" tokens, {self.precision}",
             "memory to train": self.memory.summary() + (f", {self.processes} times" if self.processes > 1 else ""),
             "memory to answer": self.generating.summary(),
-            "memory free": f"{gib(self.free)}, {RESERVE:.0%} of it left to others: "
+            "memory free": f"{gib(self.free)}, {RESERVE:.0%} of it reserved: "
             + ("fits" if self.fits else "does not fit"),
         }
 
@@ -122,20 +122,21 @@ class Forecast:
         }
 
 
-def forecast(config: TrainConfig, checked: TrainPlan) -> Forecast:
-    """What this run will take at its peak and in all."""
-    manifest = checked.prepared.manifest
-    shape, name, vocabulary, parameters = _model(checked)
-    found = lengths_of(checked.prepared, "train")
+def forecast(plan: TrainPlan) -> Forecast:
+    """The cost of this run: peak memory and total operations."""
+    config = plan.config
+    manifest = plan.prepared.manifest
+    shape, name, vocabulary, parameters = _model(plan)
+    found = lengths_of(plan.prepared, "train")
     precision = precision_of(config)
-    batch_shape, examples = _largest(config, checked, name, shape, found)
-    trainable = _trainable(config, checked, parameters)
-    denoising = checked.denoising
+    batch_shape, examples = _largest(plan, name, shape, found)
+    trainable = _trainable(plan, parameters)
+    denoising = plan.denoising
     predicted_fraction = denoising.noise_density if denoising else 0.0
-    tokens = _tokens(checked, found)
-    typical = _typical(checked, found, batch_shape)
+    tokens = _tokens(plan, found)
+    typical = _typical(plan, found, batch_shape)
     operations = costs.FORWARDS_PER_STEP * costs.forward_flops(
-        checked.family, shape, parameters, vocabulary, typical, predicted_fraction=predicted_fraction
+        plan.family, shape, parameters, vocabulary, typical, predicted_fraction=predicted_fraction
     )
     per_token = operations / max(1, typical.examples * (typical.source + typical.target))
     steps = -(-examples // config.batch_size)
@@ -147,9 +148,9 @@ def forecast(config: TrainConfig, checked: TrainPlan) -> Forecast:
         flops_per_token=per_token,
         tokens_per_epoch=tokens,
         steps_per_epoch=steps,
-        epochs=_epochs(checked.resolved, steps, tokens),
+        epochs=_epochs(plan.config, steps, tokens),
         memory=memory_of(
-            checked.family,
+            plan.family,
             name,
             shape,
             vocabulary,
@@ -165,7 +166,7 @@ def forecast(config: TrainConfig, checked: TrainPlan) -> Forecast:
             weights=4 * parameters,
             activations=round(
                 costs.answering_bytes(
-                    checked.family, shape, vocabulary, GENERATED, manifest.block_size or batch_shape.source
+                    plan.family, shape, vocabulary, GENERATED, manifest.block_size or batch_shape.source
                 )
             ),
         ),
@@ -187,13 +188,13 @@ def memory_of(
     optimizer: str = "adamw",
     predicted_fraction: float = 0.0,
 ) -> Memory:
-    """Bytes at the peak of training an architecture. `trainable`: of its weights those that move, all where not given.
-    `predicted_fraction`: of the places that an encoder reads the share that it has to say, 0 where it names labels."""
+    """Peak memory of training an architecture. `trainable`: how many of its weights are trained; default: all.
+    `predicted_fraction`: share of an encoder's positions in the loss, 0 for classification."""
     precision = precision or ("bf16" if machine.has_bf16() else "fp32")
     trainable = parameters if trainable is None else trainable
     weights = 4 * parameters
     if precision == "bf16":
-        # Under autocast a second copy in bf16; frozen ones under an adapter are kept in bf16 alone.
+        # Autocast adds a bf16 copy of the weights; those frozen under an adapter are kept in bf16 only.
         weights += 2 * parameters if trainable == parameters else -2 * (parameters - trainable)
     kept = costs.activation_bytes(
         name, family, shape, vocabulary, batch_shape, precision, predicted_fraction=predicted_fraction
@@ -207,17 +208,17 @@ def memory_of(
     )
 
 
-def _model(checked: TrainPlan) -> tuple[Shape, str, int, int]:
-    """Shape, name of the architecture, entries of the vocabulary, weights: of random weights or of given ones."""
-    manifest = checked.prepared.manifest
-    if checked.architecture is not None and checked.shape is not None:
+def _model(plan: TrainPlan) -> tuple[Shape, str, int, int]:
+    """Shape, architecture name, vocabulary size and number of weights, for random or pretrained weights."""
+    manifest = plan.prepared.manifest
+    if plan.architecture is not None and plan.shape is not None:
         size = manifest.tokenizer.vocab_size
-        labels = len(manifest.labels) if checked.task.labelled else 0
-        parameters = checked.architecture.parameters(checked.shape, size, labels)
-        return checked.shape, checked.architecture.name, size, parameters
-    assert checked.pretrained_folder is not None
-    config = checked.pretrained_folder.config
-    counts = [_product(each) for each in shapes(checked.pretrained_folder.path).values()]
+        labels = len(manifest.labels) if plan.task.labelled else 0
+        parameters = plan.architecture.parameters(plan.shape, size, labels)
+        return plan.shape, plan.architecture.name, size, parameters
+    assert plan.pretrained_folder is not None
+    config = plan.pretrained_folder.config
+    counts = [_product(each) for each in shapes(plan.pretrained_folder.path).values()]
     return _shape_of(config), str(config.get("model_type")), int(config.get("vocab_size") or 0), sum(counts)
 
 
@@ -236,7 +237,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "inner": ("intermediate_size", "n_inner", "d_ff", "encoder_ffn_dim"),
     "embedding": ("embedding_size",),
 }
-"""Where the configs of transformers' architectures keep what a `Shape` says."""
+"""The keys under which transformers' configs keep the fields of `Shape`."""
 
 
 def _shape_of(config: Mapping[str, Any]) -> Shape:
@@ -248,104 +249,106 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
     if "relative_attention_num_buckets" in config:
         found.pop("context", None)  # T5: its positions are relative, whatever `n_positions` says
     if "heads" in found and "inner" not in found and "hidden" in found:
-        found["inner"] = 4 * found["hidden"]  # GPT-2 leaves it open
+        found["inner"] = 4 * found["hidden"]  # GPT-2 leaves it out
     if config.get("score") == "additive":
-        found["score"] = "additive"  # lstm-seq2seq: much of its memory
+        found["score"] = "additive"  # lstm-seq2seq: takes much of its memory
     return Shape.model_validate(found)
 
 
 def precision_of(config: TrainConfig) -> Precision:
-    """What the run computes in."""
+    """The precision of the computation."""
     if config.precision == "auto":
         return "bf16" if machine.has_bf16() else "fp32"
     return "fp32" if config.precision == "fp32" else "bf16"
 
 
-def _largest(
-    config: TrainConfig, checked: TrainPlan, name: str, shape: Shape, found: LengthStats
-) -> tuple[BatchShape, int]:
-    """The largest forward pass, and how many examples an epoch has."""
+def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats) -> tuple[BatchShape, int]:
+    """Shape of the largest forward pass, and the number of examples in an epoch."""
+    config = plan.config
     share = -(-config.batch_size // config.processes)
     rows = min(config.micro_batch_size or share, share)
-    block = checked.prepared.manifest.block_size
+    block = plan.prepared.manifest.block_size
     context = min([each for each in (shape.context, config.max_length) if each], default=None)
     if block is not None:
         examples = max(1, -(-(found.tokens - 1) // block))
         size = min(block, context or block, found.tokens)
-        return BatchShape(min(rows, examples), *_denoising_lengths(checked, size)), examples
-    source = (found.longest if checked.family == "decoder" else found.longest_prompt) + _beside(checked)
-    target = found.longest_target if checked.family == "encoder-decoder" else 0
+        return BatchShape(min(rows, examples), *_denoising_lengths(plan, size)), examples
+    source = (found.longest if plan.family == "decoder" else found.longest_prompt) + _beside(plan)
+    target = found.longest_target if plan.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
     return BatchShape(min(rows, found.records), min(source, limit), min(target, limit)), found.records
 
 
-def _beside(checked: TrainPlan) -> int:
-    """Tokens that are read of a sequence beside its texts and their marks (`store/prepared.py`): what begins an encoder's;
-    what a decoder is told that was not taught by llmctl's control tokens. What begins a decoder's is read, its end is not."""
-    if checked.family != "decoder":
-        return int(checked.family == "encoder")
-    pretrained_folder = checked.pretrained_folder
-    taught = pretrained_folder is None or (
+def _beside(plan: TrainPlan) -> int:
+    """Input tokens besides the texts and their control tokens (`LengthStats`): the first token of an encoder, the
+    instruction of a decoder that was not trained on llmctl's control tokens. A decoder reads its first token but not
+    its last, so the two cancel out."""
+    if plan.family != "decoder":
+        return int(plan.family == "encoder")
+    pretrained_folder = plan.pretrained_folder
+    uses_control_tokens = pretrained_folder is None or (
         pretrained_folder.card is not None and not pretrained_folder.card.instruction
     )
-    return 0 if taught else INSTRUCTION_TOKENS
+    return 0 if uses_control_tokens else INSTRUCTION_TOKENS
 
 
 def _padded(size: int) -> int:
     return -(-size // PADDED_TO) * PADDED_TO
 
 
-def _denoising_lengths(checked: TrainPlan, size: int) -> tuple[int, int]:
-    """Tokens of a block that are seen, and those that an encoder-decoder has to say: all of it, or the spans cut out, in
-    the place of each of which a mark is seen and said, with one more mark and an end behind (`data/corruption.py`)."""
-    denoising = checked.denoising
+def _denoising_lengths(plan: TrainPlan, size: int) -> tuple[int, int]:
+    """Source and target tokens of a block (`data/corruption.py`). The target is the full text, or the spans cut out: a
+    sentinel replaces each span in the source and precedes it in the target, which ends with one more sentinel and the
+    end token."""
+    denoising = plan.denoising
     if denoising is None or denoising.scheme == "masked":
         return size, 0
     cut = round(denoising.noise_density * size)
-    marks = max(1, round(cut / SPAN_TOKENS))
-    target_tokens = cut + marks + 2 if denoising.scheme == "spans" else size
-    return _padded(min(size, size - cut + marks)), _padded(min(size, target_tokens))
+    sentinels = max(1, round(cut / SPAN_TOKENS))
+    target_tokens = cut + sentinels + 2 if denoising.scheme == "spans" else size
+    return _padded(min(size, size - cut + sentinels)), _padded(min(size, target_tokens))
 
 
-def _average(checked: TrainPlan, found: LengthStats) -> tuple[float, float]:
-    """Tokens of a record of average length, marks included: those of the only sequence, or of source and target."""
+def _average(plan: TrainPlan, found: LengthStats) -> tuple[float, float]:
+    """Tokens of a record of average length, control tokens included: of the one sequence, or of source and target."""
     records = max(1, found.records)
     loss_tokens, marks = found.loss_tokens / records, found.marks / records
     prompt = found.tokens / records - loss_tokens
-    if checked.family == "decoder":
-        return prompt + loss_tokens + marks + _beside(checked), 0.0
-    # What is learned is one text: a target with its end, or a label, which an encoder does not read.
-    return prompt + marks - 1 + _beside(checked), loss_tokens + 1 if checked.family == "encoder-decoder" else 0.0
+    if plan.family == "decoder":
+        return prompt + loss_tokens + marks + _beside(plan), 0.0
+    # The loss covers one text: a target with its end token, or a label, which is not an encoder's input.
+    return prompt + marks - 1 + _beside(plan), loss_tokens + 1 if plan.family == "encoder-decoder" else 0.0
 
 
-def _tokens(checked: TrainPlan, found: LengthStats) -> int:
-    """Tokens that an epoch reads."""
-    if checked.prepared.manifest.block_size is not None:
+def _tokens(plan: TrainPlan, found: LengthStats) -> int:
+    """Tokens read in an epoch."""
+    if plan.prepared.manifest.block_size is not None:
         return found.tokens
-    return round(found.records * sum(_average(checked, found)))
+    return round(found.records * sum(_average(plan, found)))
 
 
-def _typical(checked: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
-    """One example of average length."""
-    if checked.prepared.manifest.block_size is not None:
+def _typical(plan: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
+    """A batch of one example of average length."""
+    if plan.prepared.manifest.block_size is not None:
         return largest._replace(examples=1)
-    source, target = (round(each) for each in _average(checked, found))
-    return BatchShape(1, max(1, source), max(1, target) if checked.family == "encoder-decoder" else 0)
+    source, target = (round(each) for each in _average(plan, found))
+    return BatchShape(1, max(1, source), max(1, target) if plan.family == "encoder-decoder" else 0)
 
 
-def _trainable(config: TrainConfig, checked: TrainPlan, parameters: int) -> int:
-    """Weights that move: all, or an adapter's two matrices beside each layer that it stands on."""
-    if config.adapter is None or checked.pretrained_folder is None:
+def _trainable(plan: TrainPlan, parameters: int) -> int:
+    """Number of trainable weights: all, or an adapter's two matrices for each layer it adapts."""
+    config = plan.config
+    if config.adapter is None or plan.pretrained_folder is None:
         return parameters
-    layers = stack_layers(shapes(checked.pretrained_folder.path))
+    layers = stack_layers(shapes(plan.pretrained_folder.path))
     wanted = config.adapter.targets
     chosen = [shape for name, shape in layers.items() if wanted is None or is_target(name, wanted)]
     return sum(config.adapter.rank * (shape[0] + shape[1]) for shape in chosen)
 
 
 def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) -> float | None:
-    """Passes that the budget allows; None where only time bounds it."""
+    """Epochs that the budget allows; None where only time limits it."""
     limits = []
     if config.epochs is not None:
         limits.append(config.epochs)
@@ -357,18 +360,18 @@ def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) ->
 
 
 def check_measurable(config: TrainConfig) -> None:
-    """Raise `UsageError` where a few steps in this one process would say nothing of the run's pace."""
+    """Raise `UsageError` for a run of several processes: steps in one process do not predict its speed."""
     if config.processes * config.machines > 1:
-        raise UsageError("--measure makes its steps in one process", hint="--set processes=1 --set machines=1")
+        raise UsageError("--measure runs its steps in one process", hint="--set processes=1 --set machines=1")
 
 
 def gib(size: float) -> str:
-    """Bytes as a person reads them."""
+    """Bytes in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
 
 
 def _short(number: float) -> str:
-    """Three figures with the SI prefix: 6.9 M, 1.24 T."""
+    """Three significant digits with an SI prefix: 6.9 M, 1.24 T."""
     for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {prefix}"

@@ -1,4 +1,4 @@
-"""A few steps of a run, really made and then forgotten: how fast it will be, how much memory it takes. Imports torch."""
+"""Measure speed and memory of a run by a few real steps, which are then discarded. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from llmctl.training.plan import Budget
 from llmctl.types import EventSink
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.forecast import Forecast, gib
-from llmctl.workflows.train.spec import TrainConfig
 from llmctl.workflows.train.trainer import TrainingRun
 
 STEPS: Final = 8
-"""Steps that are timed, after one that is not: the longest batch of all, for the memory."""
+"""Timed steps. One untimed step comes first, on the longest batch, to reach the peak of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured."""
+    """Speed and peak memory of the measured steps."""
 
     steps: int
     tokens: int
@@ -37,7 +36,7 @@ class Measurement:
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def to_dict(self, made: Forecast) -> dict[str, Any]:
-        """Beside what was forecast; seconds are of training alone, without evaluating and saving."""
+        """The measurement beside the forecast; seconds count training only, not evaluation or saving."""
         epoch = made.tokens_per_epoch / self.tokens_per_second if self.seconds else None
         return {
             "steps": self.steps,
@@ -49,14 +48,14 @@ class Measurement:
         }
 
     def summary(self, made: Forecast) -> str:
-        """The same for a person."""
+        """The same as one readable line."""
         facts = self.to_dict(made)
-        epoch, whole = facts["seconds_per_epoch"], facts["seconds"]
-        times = [f"{_time(epoch)} an epoch"] if epoch is not None else []
-        times += [f"{_time(whole)} in all"] if whole is not None else []
+        epoch, total = facts["seconds_per_epoch"], facts["seconds"]
+        times = [f"{_time(epoch)} per epoch"] if epoch is not None else []
+        times += [f"{_time(total)} in total"] if total is not None else []
         return (
             f"{self.steps} steps at {self.tokens_per_second:,.0f} tokens/s: {', '.join(times)}; memory "
-            f"{gib(self.peak_memory_bytes)}, forecast {facts['forecast_over_measured']:.2f} times that"
+            f"{gib(self.peak_memory_bytes)}, forecast {facts['forecast_over_measured']:.2f} times as much"
         )
 
 
@@ -72,23 +71,23 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def measure_run(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> Measurement:
-    """Make the steps in this process; nothing is left on disk."""
+def measure_run(plan: TrainPlan, emit: EventSink) -> Measurement:
+    """Run the steps in this process; leaves nothing on disk."""
+    config = plan.config
     machine.keep_memory()
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
-        run = TrainingRun(config.replace(out=Path(folder), processes=1, machines=1), checked, emit)
+        run = TrainingRun(replace(plan, config=config.replace(out=Path(folder), processes=1, machines=1)), emit)
         longest = np.argsort(-run.batches.lengths, kind="stable")[: config.batch_size]
 
         def batch_of(step: int) -> Any:
             return longest if step == 0 else run.batches(step - 1)
 
         made = loop.fit(
-            run.model,
-            checked.family,
+            run.objective,
             run.parts.train,
             batch_of,
             run.optimizer,
-            replace(run.plan, budget=Budget(max_steps=STEPS + 1)),
+            replace(run.steps, budget=Budget(max_steps=STEPS + 1)),
             run.accelerator,
             clip_norm=config.clip_norm,
             seed=config.seed,

@@ -1,8 +1,7 @@
-"""`RUN/model/README.md`: where a model comes from, and how other programs ask it as it was taught to be asked.
+"""`RUN/model/README.md`: where a model comes from, and how to prompt it with transformers as in training.
 
-The Python of the card needs transformers alone (and `llmctl.models.auto` for an architecture of ours). The saved
-tokenizer adds no control tokens by itself: what stands around a text is the layout's to say, one and the same for
-training, `generate` and the card.
+The card's Python code needs only transformers (and `llmctl.models.auto` for llmctl's own architectures). The saved
+tokenizer adds no control tokens: the layout adds them, the same way in training, `generate` and the card.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from llmctl.types import Record, Segment, Tokens
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.train.assemble import Parts
 from llmctl.workflows.train.checks import TrainPlan
-from llmctl.workflows.train.spec import TrainConfig
 
 Ids = tuple[int, ...]
 
@@ -34,7 +32,7 @@ AUTO_CLASSES: Final = {
 }
 PROBE: Final = "TEXT"
 NO_TOKEN: Final = -1
-"""Stands for a text whose surroundings are looked at."""
+"""Placeholder for the tokens of the text when looking for the control tokens around it."""
 CONTROL: Final = "control = tokenizer.convert_tokens_to_ids"
 LONGEST_ANSWER: Final[int] = GenerateConfig.model_fields["max_new_tokens"].default
 
@@ -42,24 +40,24 @@ LONGEST_ANSWER: Final[int] = GenerateConfig.model_fields["max_new_tokens"].defau
 def text(
     model: Any,
     parts: Parts,
-    checked: TrainPlan,
-    config: TrainConfig,
+    plan: TrainPlan,
     facts: Mapping[str, Any],
     adapter: LoraFile | None,
 ) -> str:
     """The model card, in Markdown with the hub's front matter."""
+    config = plan.config
     own = model.config.model_type.startswith("llmctl-")
-    masked = checked.family == "encoder" and checked.task.packed
-    opener = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[checked.family]
+    masked = plan.family == "encoder" and plan.task.packed
+    auto_class = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[plan.family]
     steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
-    table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, checked, facts, adapter).items())
+    table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, plan, facts, adapter).items())
     out = os.path.relpath(config.out)
     name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
-    promptable = checked.family in checked.task.promptable
+    promptable = plan.family in plan.task.promptable
     command = (
         f"llmctl generate --model {name} --prompt TEXT" if promptable else f"llmctl train --model {name} --data DIR"
     )
-    tags = "\n".join(f"- {tag}" for tag in ("llmctl", checked.task.name))
+    tags = "\n".join(f"- {tag}" for tag in ("llmctl", plan.task.name))
     return f"""---
 library_name: transformers
 tags:
@@ -78,36 +76,36 @@ tags:
 ```
 
 ```python
-{steps}from transformers import {opener}, AutoTokenizer
+{steps}from transformers import {auto_class}, AutoTokenizer
 
-model = {opener}.from_pretrained("{name}/model")
+model = {auto_class}.from_pretrained("{name}/model")
 tokenizer = AutoTokenizer.from_pretrained("{name}/model")
 ```
-{_by_hand(model, parts, checked) if promptable else ""}"""
+{_by_hand(model, parts, plan) if promptable else ""}"""
 
 
-def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
-    """What the table tells."""
+def _facts(model: Any, plan: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
+    """The rows of the table."""
     validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
     best = facts["best"]
     rows = {
-        "task": f"{checked.task.name} (version {checked.task.version})",
-        "architecture": f"{model.config.model_type}, {checked.family}",
+        "task": f"{plan.task.name} (version {plan.task.version})",
+        "architecture": f"{model.config.model_type}, {plan.family}",
         "parameters": f"{facts['parameters']:,}",
         "trained": f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, precision {facts['precision']}",
-        "validation at the end": validation or "none",
-        "these weights": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
-        "how it is asked": "`llmctl.json`",
-        "data": f"sha256 {checked.parents['data']}",
+        "final validation": validation or "none",
+        "checkpoint": f"step {best['step']}, best {best['metric']} {best['value']:.4g}" if best else "the last step",
+        "prompt format": "see `llmctl.json`",
+        "data": f"sha256 {plan.parents['data']}",
     }
-    if checked.architecture is not None:
-        rows["reference"] = checked.architecture.reference
+    if plan.architecture is not None:
+        rows["reference"] = plan.architecture.reference
     if adapter is not None:
         rows["adapter"] = (
             f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}, on {', '.join(adapter.targets)}: "
             f"{facts['learned_parameters']:,} parameters"
         )
-        rows["base"] = f"{checked.parents[PARENT_PATH]}, content hash {checked.parents[PARENT]}"
+        rows["base"] = f"{plan.parents[PARENT_PATH]}, content hash {plan.parents[PARENT]}"
     return rows
 
 
@@ -115,24 +113,24 @@ def _facts(model: Any, checked: TrainPlan, facts: Mapping[str, Any], adapter: Lo
 # The same answer without llmctl
 
 
-def _by_hand(model: Any, parts: Parts, checked: TrainPlan) -> str:
-    """How to ask the opened model so that it answers as it answers `llmctl generate`; nothing of a task of somebody
-    else's that makes more of a prompt than one text."""
-    if [segment.text for segment in _prompt_segments(checked.task)] != [PROBE]:
+def _by_hand(model: Any, parts: Parts, plan: TrainPlan) -> str:
+    """Python that gets the same answer as `llmctl generate`; empty for a plugin's task whose prompts are not a single
+    text."""
+    if [segment.text for segment in _prompt_segments(plan.task)] != [PROBE]:
         return ""
-    recorded = checked.prepared.manifest.config.get("clean")
+    recorded = plan.prepared.manifest.config.get("clean")
     clean = Clean.model_validate(recorded) if recorded else None
     lowered = ".lower()" if clean is not None and clean.lowercase else ""
     lines = [
         "import torch",
         "",
         f'text = "{PROBE}"{lowered}',
-        *_ids(parts, checked.task),
-        *_answer(model, parts, checked),
+        *_ids(parts, plan.task),
+        *_answer(model, parts, plan),
     ]
     code = "\n".join(lines)
     return f"""
-The answer that `llmctl generate` gives.{_cleaning(clean)}
+The same answer as `llmctl generate` gives.{_cleaning(clean)}
 
 ```python
 {code}
@@ -141,21 +139,21 @@ The answer that `llmctl generate` gives.{_cleaning(clean)}
 
 
 def _cleaning(clean: Clean | None) -> str:
-    """How text was cleaned before it was learned: whoever asks has to do the same."""
+    """How training cleaned its text: a caller has to clean prompts the same way."""
     if clean is None:
         return ""
     rules = {
         f"Unicode {clean.unicode.upper()}": clean.unicode != "none",
         "no control characters": clean.control,
-        "runs of blanks folded": clean.whitespace,
+        "runs of whitespace collapsed": clean.whitespace,
         "lower case": clean.lowercase,
     }
-    message = ", ".join(rule for rule, holds in rules.items() if holds)
-    return f" It cleans a text first, as training did: {message}." if message else ""
+    applied = ", ".join(rule for rule, holds in rules.items() if holds)
+    return f" It first cleans the text as training did: {applied}." if applied else ""
 
 
 def _ids(parts: Parts, task: Task) -> list[str]:
-    """The text with what stands around it."""
+    """Code that encodes the text with its control tokens."""
     layout = parts.layout
     if layout.prompt_format == "template" or task.answer_role == "assistant":
         needed = [CONTROL] if task.labelled else []
@@ -163,8 +161,8 @@ def _ids(parts: Parts, task: Task) -> list[str]:
         return [
             *needed,
             f'messages = [{{"role": "user", "content": {instruction}text}}]',
-            "asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
-            "ids = tokenizer.encode(asked, add_special_tokens=False)",
+            "prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
+            "ids = tokenizer.encode(prompt, add_special_tokens=False)",
         ]
     before, after = around(layout, task)
     spelt = [f"control({_names(parts, ids)})" if ids else "" for ids in (before, after)]
@@ -173,7 +171,7 @@ def _ids(parts: Parts, task: Task) -> list[str]:
 
 
 def around(layout: Layout, task: Task) -> tuple[Ids, Ids]:
-    """The ids before and behind the one text that a bare prompt is."""
+    """The control tokens before and after the text of a prompt."""
     uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
     [segment] = _prompt_segments(task)
     ids = uncut.prompt_of([Tokens(segment.role, np.array([NO_TOKEN]), False)])
@@ -195,32 +193,32 @@ def _quoted(name: str) -> str:
     return shown if '"' in shown else f'"{shown[1:-1]}"'
 
 
-def _answer(model: Any, parts: Parts, checked: TrainPlan) -> list[str]:
-    """What is done with the ids."""
-    if checked.family == "encoder":
+def _answer(model: Any, parts: Parts, plan: TrainPlan) -> list[str]:
+    """Code that turns the ids into an answer."""
+    if plan.family == "encoder":
         return [
             "with torch.inference_mode():",
             "    logits = model(input_ids=torch.tensor([ids])).logits",
             "print(model.config.id2label[logits.argmax().item()])",
         ]
-    if checked.task.labelled:
-        return _likeliest(parts, checked)
+    if plan.task.labelled:
+        return _likeliest(parts, plan)
     context = getattr(model.config, "max_position_embeddings", None)
-    room = f"{context} - len(ids)" if checked.family == "decoder" else str(context)
+    room = f"{context} - len(ids)" if plan.family == "decoder" else str(context)
     limit = str(LONGEST_ANSWER) if context is None else f"min({LONGEST_ANSWER}, {room})"
-    given = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
-    shown = "rows[0, len(ids):]" if checked.family == "decoder" and not checked.task.packed else "rows[0]"
-    stripped = "" if checked.task.packed else ".strip()"
+    inputs = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
+    shown = "rows[0, len(ids):]" if plan.family == "decoder" and not plan.task.packed else "rows[0]"
+    stripped = "" if plan.task.packed else ".strip()"
     return [
-        f"rows = model.generate({given}, max_new_tokens={limit}, do_sample=False)",
+        f"rows = model.generate({inputs}, max_new_tokens={limit}, do_sample=False)",
         f"print(tokenizer.decode({shown}, skip_special_tokens=True){stripped})",
     ]
 
 
-def _likeliest(parts: Parts, checked: TrainPlan) -> list[str]:
-    """The label that the model finds likeliest as an answer, its end included."""
+def _likeliest(parts: Parts, plan: TrainPlan) -> list[str]:
+    """Code that picks the label with the highest likelihood as an answer, end token included."""
     end = _names(parts, parts.layout.answer(""))
-    decoder = checked.family == "decoder"
+    decoder = plan.family == "decoder"
     seen, target_ids = ("ids + answer", "[-100] * len(ids) + answer") if decoder else ("ids", "answer")
     return [
         f"labels = [{', '.join(map(_quoted, parts.labels))}]",

@@ -1,4 +1,4 @@
-"""`RUN/model/`: the Hugging Face layout, with `llmctl.json` that says how the model was taught to be asked."""
+"""Write `RUN/model/`: the Hugging Face layout, with `llmctl.json`, which records the prompt format of training."""
 
 from __future__ import annotations
 
@@ -16,48 +16,46 @@ from llmctl.store.tokenizers import copy_tokenizer
 from llmctl.workflows.train import model_card
 from llmctl.workflows.train.assemble import Parts
 from llmctl.workflows.train.checks import TrainPlan
-from llmctl.workflows.train.spec import TrainConfig
 
 
 def publish(
     out: Path,
     model: Any,
     parts: Parts,
-    checked: TrainPlan,
-    config: TrainConfig,
+    plan: TrainPlan,
     facts: Mapping[str, Any],
     *,
     adapter: LoraFile | None = None,
 ) -> None:
-    """Write `out/model` whole: weights (those of the adapter, where one was trained), tokenizer, generation settings,
+    """Write `out/model` atomically: weights (only the adapter's where one was trained), tokenizer, generation settings,
     `llmctl.json`, model card."""
     with atomic.atomic_folder(out / "model", force=True) as folder:
         if adapter is None:
             pretrained.save(model, folder)
         else:
-            assert checked.pretrained_folder is not None
-            adapters.save(model, adapter, folder, base=checked.pretrained_folder.path.resolve(), family=checked.family)
+            assert plan.pretrained_folder is not None
+            adapters.save(model, adapter, folder, base=plan.pretrained_folder.path.resolve(), family=plan.family)
         copy_tokenizer(parts.tokenizer_folder, folder)
-        template = parts.layout.chat_template() if checked.task.answer_role == "assistant" else None
+        template = parts.layout.chat_template() if plan.task.answer_role == "assistant" else None
         if template is not None:
             add_chat_template(folder, template)
         write_card(
             folder,
             Card(
-                task=checked.task.name,
-                task_version=checked.task.version,
-                family=checked.family,
+                task=plan.task.name,
+                task_version=plan.task.version,
+                family=plan.family,
                 style=parts.layout.prompt_format,
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
-                block_size=checked.prepared.manifest.block_size,
-                corruption=checked.denoising.noise_density if checked.denoising else None,
-                clean=checked.prepared.manifest.config.get("clean"),
+                block_size=plan.prepared.manifest.block_size,
+                noise_density=plan.denoising.noise_density if plan.denoising else None,
+                clean=plan.prepared.manifest.config.get("clean"),
                 parents={
                     name: value
-                    for name, value in checked.parents.items()
+                    for name, value in plan.parents.items()
                     if not name.endswith("_path") or (adapter is not None and name == PARENT_PATH)
                 },
             ),
         )
-        atomic.write_text(folder / "README.md", model_card.text(model, parts, checked, config, facts, adapter))
+        atomic.write_text(folder / "README.md", model_card.text(model, parts, plan, facts, adapter))

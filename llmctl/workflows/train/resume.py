@@ -1,4 +1,4 @@
-"""What a resumed run may be asked for: more of the same run, on the same data and weights."""
+"""Checks for resuming: the same run continues, on the same data and weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.config import Spec, combine, validate
+from llmctl.config import Spec, combine, merge, validate
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.store import runs
 from llmctl.workflows.settings import differing
@@ -32,19 +32,22 @@ CHANGEABLE: Final = frozenset(
         "out",
     ]
 )
-"""Settings that a resumed run may change."""
+"""Settings that may change when a run is resumed."""
 
 
 def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where a resumed run is asked for what would make it another run."""
-    before = validate(TrainConfig, combine(TrainConfig, [recorded]))
-    after = validate(TrainConfig, combine(TrainConfig, [recorded, requested]))
+    """Raise `ConfigError` for settings that a resumed run may not change."""
+    started_with = combine(TrainConfig, [recorded])
+    before = validate(TrainConfig, started_with)
+    after = validate(TrainConfig, merge(started_with, combine(TrainConfig, [requested])))
     faults = []
     for name in TrainConfig.model_fields:
         if name in CHANGEABLE or _comparable(name, before) == _comparable(name, after):
             continue
         for path, was, now in differing(name, _comparable(name, before), _comparable(name, after)):
-            faults.append(Fault(path, f"the run was begun with {was}, not {now}", "leave it out, or train another run"))
+            faults.append(
+                Fault(path, f"the run was started with {was}, not {now}", "leave it out, or start another run")
+            )
     if faults:
         raise ConfigError(faults)
 
@@ -59,23 +62,23 @@ def _comparable(name: str, config: TrainConfig) -> Any:
 
 
 def check_same_parents(config: TrainConfig, parents: Mapping[str, str]) -> None:
-    """Raise `UsageError` where what the run was begun with has been replaced since, under the same name."""
+    """Raise `UsageError` where the data or pretrained weights of the run have since been replaced in place."""
     if config.adapter is not None:
         _check_same_base(config, parents)
     before = runs.read(config.out).parents
     for name, place in (("data", config.data), ("model", config.model.name)):
         if name in before and before[name] != parents.get(name):
             raise UsageError(
-                f"{place} is not what the run {config.out} was begun with: it was made anew since",
-                hint="put back what it was, or train another run: --out",
+                f"{place} has changed since the run {config.out} was started",
+                hint="restore it, or start another run: --out",
             )
 
 
 def _check_same_base(config: TrainConfig, parents: Mapping[str, str]) -> None:
-    """A checkpoint holds the adapter alone: on other weights it would mean something else."""
+    """Raise `IntegrityError` where the base differs: a checkpoint holds only the adapter, which fits no other base."""
     if (was := runs.read(config.out).parents.get("model")) != parents["model"]:
         raise IntegrityError(
-            f"{config.model.name} is not the base that the run was begun on: its hash differs",
+            f"{config.model.name} is not the base that the run was started on: its hash differs",
             where=str(config.out / runs.RUN),
-            hint=f"bring it back (model {was}), or train another run",
+            hint=f"restore it (model {was}), or start another run",
         )

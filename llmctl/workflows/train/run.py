@@ -1,4 +1,4 @@
-"""`train`: build model, data and optimizer, iterate the loop, decide when to evaluate, save and stop."""
+"""`train`: open the run folder, train in one process or several, record how the run ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["TrainResult", "preflight", "train"]
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a run ended; `fields` are the contract's."""
+    """How a run ended; `fields` is its JSON document."""
 
     status: runs.Status
     fields: Mapping[str, Any]
@@ -35,24 +35,25 @@ class TrainResult:
         return dict(self.fields)
 
 
-def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
-    """Train in this process, or in as many as were asked for. Raises `Stopped` (75) when asked to stop."""
+def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
+    """Train in this process, or in as many as requested. Raises `Stopped` (75) on SIGTERM or Ctrl-C."""
+    config = plan.config
     if config.precision == "fp16":
         from llmctl.training import devices
 
         devices.resolve_precision("fp16")
-    _warn_of_memory(config, checked, emit)
+    _warn_of_memory(plan, emit)
     if config.machine_rank > 0:
-        return _result(_multi_process(config, checked, emit))
+        return _result(_multi_process(plan, emit))
     out = config.out
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
-        _open_run(config, checked, force=force)
-        record = runs.begin(out, "train", model=config.model.name, task=checked.task.name, parents=checked.parents)
+        _open_run(plan, force=force)
+        record = runs.begin(out, "train", model=config.model.name, task=plan.task.name, parents=plan.parents)
         with _log(out, emit) as log:
             try:
                 alone = config.processes * config.machines == 1
-                fields = _single_process(config, checked, log) if alone else _multi_process(config, checked, log)
+                fields = _single_process(plan, log) if alone else _multi_process(plan, log)
             except KeyboardInterrupt:
                 runs.end(out, record, "stopped", exit_code=130)
                 raise
@@ -65,41 +66,42 @@ def train(config: TrainConfig, checked: TrainPlan, emit: EventSink, *, force: bo
         runs.end(out, record, status, exit_code=0 if status == "finished" else Stopped.exit_code, result=shown)
     if status == "stopped":
         where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
-        raise Stopped(f"stopped at {where}", hint=f"go on: llmctl train --resume {out}")
+        raise Stopped(f"stopped at {where}", hint=f"continue: llmctl train --resume {out}")
     return TrainResult(status, shown)
 
 
-def _warn_of_memory(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
-    """Free memory fluctuates: a run that does not fit now is warned of, not refused."""
-    made = forecast(config, checked)
+def _warn_of_memory(plan: TrainPlan, emit: EventSink) -> None:
+    """Warn of a run that does not fit; free memory fluctuates, so it is not rejected."""
+    made = forecast(plan)
     if not made.fits:
-        error = refusal(made, changes(config, checked))
+        error = refusal(made, changes(plan))
         emit(Event("warning", {"text": f"{error}; {error.hint}"}))
 
 
 def _result(fields: dict[str, Any] | None) -> TrainResult:
     if fields is None or not fields.pop("finished"):
-        raise Stopped("stopped", hint="go on on every machine: --resume")
+        raise Stopped("stopped", hint="continue on every machine: --resume")
     return TrainResult("finished", fields)
 
 
-def _open_run(config: TrainConfig, checked: TrainPlan, *, force: bool) -> None:
-    """Put the resolved configuration into the run folder, which is locked: emptied with `force`, kept to resume."""
+def _open_run(plan: TrainPlan, *, force: bool) -> None:
+    """Write the resolved configuration to the locked run folder; `force` empties the folder, resuming keeps it."""
+    config = plan.config
     out = config.out
-    replaced = out.iterdir() if force and not checked.resume else out.rglob(f"{atomic.TEMPORARY}*")
+    replaced = out.iterdir() if force and not plan.resume else out.rglob(f"{atomic.TEMPORARY}*")
     for left in list(replaced):
         if left.name == locks.NAME:
             continue
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
-    resolved = {"train": json.loads(checked.resolved.model_dump_json(exclude_none=True))}
+    recorded = {"train": json.loads(plan.recorded.model_dump_json(exclude_none=True))}
     import yaml
 
-    atomic.write_text(out / "config.yaml", yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
+    atomic.write_text(out / "config.yaml", yaml.safe_dump(recorded, allow_unicode=True, sort_keys=False))
 
 
 @contextlib.contextmanager
 def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
-    """A `EventSink` that also writes what is said to `log.txt`."""
+    """An `EventSink` that also writes each text to `log.txt`."""
     with (out / "log.txt").open("a", encoding="utf-8") as file:
 
         def both(event: Event) -> None:
@@ -111,23 +113,24 @@ def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
         yield both
 
 
-def _multi_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
+def _multi_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
+    config = plan.config
     from llmctl.training import launch
 
     processes = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
-    return launch.run(_worker, (config.model_dump_json(), checked.resume), processes, emit)
+    return launch.run(_worker, (config.model_dump_json(), plan.resume), processes, emit)
 
 
 def _worker(config_json: str, resume: bool) -> dict[str, Any]:
-    """One of many processes: everything again from the configuration, told through the parent."""
+    """One of several processes: rebuild everything from the configuration and report through the parent."""
     from llmctl.training import launch
 
     config = TrainConfig.model_validate_json(config_json)
     channel = launch.WorkerChannel()
     main = int(os.environ["RANK"]) == 0
     try:
-        checked = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
-        return _single_process(config, checked, channel if main else null_sink)
+        plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
+        return _single_process(plan, channel if main else null_sink)
     except LlmctlError as error:
         channel.error(error)
         raise
@@ -135,7 +138,7 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
 
 @dataclass
 class StopSignal:
-    """Set by SIGTERM or Ctrl-C: finish the step, save, end. A second Ctrl-C (not the same one again) ends now."""
+    """Set by SIGTERM or Ctrl-C: finish the step, save, exit. A second Ctrl-C, at least 0.5 s later, exits at once."""
 
     requested_at: float | None = None
     previous: dict[int, Any] = field(default_factory=dict)
@@ -149,7 +152,7 @@ class StopSignal:
         self.requested_at = self.requested_at or time.monotonic()
 
     def __enter__(self) -> StopSignal:
-        with contextlib.suppress(ValueError):  # not in the main thread: whoever called keeps the signals
+        with contextlib.suppress(ValueError):  # outside the main thread the caller keeps its handlers
             self.previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -158,13 +161,13 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-def _single_process(config: TrainConfig, checked: TrainPlan, emit: EventSink) -> dict[str, Any]:
-    """The run, as one of however many processes."""
+def _single_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any]:
+    """Train as one of the processes of the run."""
     with StopSignal() as stop:
         from llmctl.training import machine
 
         machine.keep_memory()
         from llmctl.workflows.train.trainer import TrainingRun
 
-        run = TrainingRun(config, checked, emit)
+        run = TrainingRun(plan, emit)
         return run.go(stop)

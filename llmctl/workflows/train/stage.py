@@ -1,4 +1,4 @@
-"""`train` as a verb."""
+"""The verb `train`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Train(Verb[TrainConfig]):
     spec = TrainConfig
     positional = "out"
     switches = {
-        "resume": "continue the run: llmctl train --resume RUN, or the same command again",
-        "measure": "with --dry-run: run a few steps and discard them, to measure speed and memory",
+        "resume": "resume the run: llmctl train --resume RUN, or repeat the original command",
+        "measure": "with --dry-run: run a few steps, then discard them, to measure speed and memory",
     }
     resumes = "run"
     trains = True
@@ -33,7 +33,7 @@ class Train(Verb[TrainConfig]):
         return places(config.data, config.model.name)
 
     def interrupted(self, config: TrainConfig) -> str | None:
-        """It did not finish, and the data is what it started with."""
+        """Why the run can be resumed: it did not finish, and its data has not changed."""
         from llmctl.store import runs
         from llmctl.store.prepared import is_prepared, open_prepared
 
@@ -77,27 +77,27 @@ class Train(Verb[TrainConfig]):
         )
 
     def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:
-        """A run that does not fit in memory is refused with what would make it fit."""
+        """Reject a run that does not fit in memory and suggest what would make it fit."""
         from llmctl.workflows.train import fitting, forecast
 
-        made = forecast.forecast(config, plan)
+        made = forecast.forecast(plan)
         facts, shown = made.to_dict(), made.summary()
         refusal = None
         if not made.fits:
-            changes = fitting.changes(config, plan)
+            changes = fitting.changes(plan)
             refusal = fitting.refusal(made, changes)
             facts["changes"] = [each.to_dict() for each in changes]
         elif "measure" in context.switches:
             from llmctl.workflows.train.measure import measure_run
 
-            found = measure_run(config, plan, context.emit)
+            found = measure_run(plan, context.emit)
             facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
-        return DryRun(plan.resolved, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
+        return DryRun(plan.recorded, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
 
     def run(self, config: TrainConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.train import run
 
-        document = run.train(config, plan, context.emit, force=context.force).document()
+        document = run.train(plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document))
 
 
@@ -105,7 +105,7 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
     scores = ", ".join(f"{name} {number(value)}" for name, value in (document["validation"] or {}).items())
     best, of = document["best"], ""
     if best and best["step"] != document["steps"]:
-        of = f", of step {number(best['step'])}: best {best['metric']} {number(best['value'])}"
+        of = f", from step {number(best['step'])}: best {best['metric']} {number(best['value'])}"
     return [
         f"{number(document['steps'])} steps, {number(document['tokens'])} tokens in {number(document['seconds'])} s "
         f"({number(document['tokens_per_second'])} tokens/s), {number(document['parameters'])} parameters",

@@ -1,4 +1,4 @@
-"""One training run in one process: its parts assembled, then the loop iterated. Imports torch."""
+"""One process of a training run: assemble its parts, iterate the loop, evaluate, save. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic, runs
-from llmctl.training import checkpoints, devices, loop, machine, optimizers, plots
+from llmctl.training import checkpoints, devices, loop, machine, objectives, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.loop import Position, Report
@@ -25,25 +25,25 @@ from llmctl.workflows.train import assemble as parts
 from llmctl.workflows.train import publish as model_folder
 from llmctl.workflows.train import validate
 from llmctl.workflows.train.checks import TrainPlan
-from llmctl.workflows.train.spec import TrainConfig
 
 SAVE_SECONDS: Final = 600.0
-"""Where `save_every` is not given, a checkpoint is also written after so long."""
+"""Without `save_every`, also write a checkpoint this long after the last one."""
 
 
 class TrainingRun:
-    """Holds the parts of a run; `go` trains. Every process has one, the main one writes."""
+    """The state of a run; `go` trains. Every process has one, only the main process writes files."""
 
-    def __init__(self, config: TrainConfig, checked: TrainPlan, emit: EventSink) -> None:
-        self.config, self.checked, self.emit = config, checked, emit
+    def __init__(self, plan: TrainPlan, emit: EventSink) -> None:
+        config = plan.config
+        self.config, self.plan, self.emit = config, plan, emit
         self.out = config.out
         precision = devices.resolve_precision(config.precision)
         self.accelerator = devices.accelerator(precision, processes_here=config.processes)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
-        self.parts = parts.assemble(checked, config, emit if self.main else lambda event: None, self._once)
+        self.parts = parts.assemble(plan, emit if self.main else lambda event: None, self._once)
         self.model = self.parts.model
-        self.adapter = adapters.resolve(self.model, config.adapter, checked.family) if config.adapter else None
+        self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
             adapters.attach(self.model, self.adapter)
         self.model.to(self.accelerator.device)
@@ -51,15 +51,19 @@ class TrainingRun:
             short_attention.use(self.model)
             adapters.cast_frozen_to_bf16(self.model)
         self.model.train()
-        lr = checked.resolved.optimizer.lr
+        self.objective = objectives.LIKELIHOODS[plan.family](self.model)
+        if config.compile:
+            from llmctl.training import compiling
+
+            compiling.compile_forward(self.objective)
+        lr = config.optimizer.lr
         assert lr is not None
         self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
         self.batches = Batches(self.parts.train.lengths(), batch_size=config.batch_size, seed=config.seed)
-        resolved = checked.resolved
-        self.plan = planning.plan(
+        self.steps = planning.plan(
             run_budget=planning.budget(
                 steps_per_epoch=self.batches.per_epoch,
-                epochs=resolved.epochs,
+                epochs=config.epochs,
                 max_steps=config.max_steps,
                 max_tokens=config.max_tokens,
                 max_seconds=config.max_time,
@@ -83,7 +87,7 @@ class TrainingRun:
         self._was_stopped = False
 
     def _once(self, make: Callable[[], None]) -> None:
-        """Do something in the main process while the others wait for it."""
+        """Call `make` in the main process while the others wait."""
         if self.main:
             make()
         self.accelerator.wait_for_everyone()
@@ -91,24 +95,22 @@ class TrainingRun:
     # -- the run ----------------------------------------------------------------------------------------------
 
     def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
-        """Train until the budget is used up, patience is at its end or `stop` says so; returns the contract's fields."""
+        """Train until budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
         self._resume()
-        model = torch.compile(self.model) if self.config.compile else self.model
-        moving = "" if self.trainable == self.parameters else f" ({self.trainable:,} of them learned)"
-        self._say(
-            f"{self.config.model.name}: {self.parameters:,} parameters{moving}, {self.precision}, "
-            f"{len(self.parts.train):,} examples, {self.plan.steps_per_epoch:,} steps an epoch"
+        trainable = "" if self.trainable == self.parameters else f" ({self.trainable:,} trainable)"
+        self._report(
+            f"{self.config.model.name}: {self.parameters:,} parameters{trainable}, {self.precision}, "
+            f"{len(self.parts.train):,} examples, {self.steps.steps_per_epoch:,} steps per epoch"
         )
         window: list[float] = []
         first = self.state.position
         with self._metrics_file() as metrics:
             steps = loop.fit(
-                model,  # type: ignore[arg-type]
-                self.checked.family,
+                self.objective,
                 self.parts.train,
                 self.batches,
                 self.optimizer,
-                self.plan,
+                self.steps,
                 self.accelerator,
                 clip_norm=self.config.clip_norm,
                 seed=self.config.seed,
@@ -120,7 +122,7 @@ class TrainingRun:
                     window.append(report.loss)
                     done = report.progress >= 1.0
                     self._log_step(metrics, report, window, done=done)
-                    if self._between(metrics, report, done=done):
+                    if self._after_step(metrics, report, done=done):
                         break
             except loop.Diverged as error:
                 raise self._diverged(error) from error
@@ -129,8 +131,8 @@ class TrainingRun:
                 self._evaluate(metrics, self.state.position)
         if finished and self.resumed_from and self.state.position == first:
             step = f"step {first.step:,}"
-            self._say(
-                f"the run was finished already, at {step}: a larger --max-steps, --epochs, … beside --resume goes on"
+            self._report(
+                f"the run already finished at {step}: to train further, add a larger --max-steps, --epochs, … to --resume"
             )
         self._save()
         if finished:
@@ -138,12 +140,12 @@ class TrainingRun:
         return self._fields(first, finished=finished)
 
     def _diverged(self, error: loop.Diverged) -> DivergedError:
-        """The error with the last good checkpoint; `diverged.json` keeps the records of the batch.
+        """The error, naming the last good checkpoint; `diverged.json` lists the records of the batch.
 
-        The weights that made the step are suspect too: a checkpoint of them is not called good.
+        The weights just before the step are suspect too, so a checkpoint of them does not count as good.
         """
         good = [path for path in checkpoints.all_of(self.out) if checkpoints.step_of(path) < error.step - 1]
-        records = parts.record_ids(self.parts.train, self.checked, error.indices.tolist())
+        records = parts.record_ids(self.parts.train, self.plan, error.indices.tolist())
         if self.main:
             atomic.write_json(
                 self.out / "diverged.json", {"step": error.step, "error": error.message, "records": records}
@@ -152,26 +154,27 @@ class TrainingRun:
         return DivergedError(f"{error.message}; {kept}", where=f"{self.out / 'diverged.json'}", hint=error.hint)
 
     def _until_end(self, steps: Generator[Report, None, bool]) -> Iterator[Report]:
-        """The steps, none where patience is at its end already; afterwards it is known whether the run was asked to stop
-        before its budget was used up."""
-        if self._impatient:
+        """The steps; none if patience has already run out. Records whether the run was stopped before its budget."""
+        if self._out_of_patience:
             return
         self._was_stopped = yield from steps
 
-    def _between(self, metrics: Any, report: Report, *, done: bool) -> bool:
-        """What happens after a step; returns whether patience is at its end."""
-        due = self.plan.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
+    def _after_step(self, metrics: Any, report: Report, *, done: bool) -> bool:
+        """Evaluate and save where due; returns whether patience has run out."""
+        due = self.steps.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
         if due or done:
             self._evaluate(metrics, report.position)
-        save_due = self.plan.is_due(self.plan.save_every, report.position.step, report.progress_before, report.progress)
+        save_due = self.steps.is_due(
+            self.steps.save_every, report.position.step, report.progress_before, report.progress
+        )
         waiting = self.config.save_every is None and time.monotonic() - self._saved_at > SAVE_SECONDS and self._alone
         if save_due or done or waiting:
             self._save()
-        return self._impatient
+        return self._out_of_patience
 
     @property
-    def _impatient(self) -> bool:
-        """Whether patience is at its end."""
+    def _out_of_patience(self) -> bool:
+        """Whether patience has run out."""
         return self.config.patience is not None and self.state.waited >= self.config.patience
 
     @property
@@ -187,7 +190,7 @@ class TrainingRun:
         if (logged or done) and metrics is not None:
             row = {
                 "step": position.step,
-                "epoch": round(position.step / self.plan.steps_per_epoch, 4),
+                "epoch": round(position.step / self.steps.steps_per_epoch, 4),
                 "tokens": position.tokens,
                 "loss": self.state.train_loss,
                 "lr": report.lr,
@@ -200,28 +203,26 @@ class TrainingRun:
         if logged:
             window.clear()
 
-    # -- judging ----------------------------------------------------------------------------------------------
+    # -- evaluating -------------------------------------------------------------------------------------------
 
     def _evaluate(self, metrics: Any, position: Position) -> None:
-        """Score the validation split, remember the best, keep its checkpoint."""
+        """Score the validation split; save a checkpoint if it is the best so far."""
         self.state = replace(self.state, evaluated_step=position.step)
         if self.parts.validation is None:
             return
         loss, tokens = loop.validation_loss(
-            self.model, self.checked.family, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
+            self.objective, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
         )
         scores = {"loss": loss}
-        if self.checked.family != "encoder":
+        if self.plan.family != "encoder":
             scores["perplexity"] = math.exp(min(loss, 700.0))
-        if self.checked.best_by is not None:
-            scores[self.checked.best_score] = self._metric(loss, tokens)
+        if self.plan.best_by is not None:
+            scores[self.plan.best_score] = self._metric(loss, tokens)
         self.state = replace(self.state, validation=scores)
-        value = scores[self.checked.best_score]
+        value = scores[self.plan.best_score]
         better = self._is_better(value)
         if better:
-            self.state = replace(
-                self.state, best=BestCheckpoint(position.step, self.checked.best_score, value), waited=0
-            )
+            self.state = replace(self.state, best=BestCheckpoint(position.step, self.plan.best_score, value), waited=0)
         else:
             self.state = replace(self.state, waited=self.state.waited + 1)
         if metrics is not None:
@@ -229,7 +230,7 @@ class TrainingRun:
             metrics.write(json.dumps(row | {f"validation_{name}": each for name, each in scores.items()}) + "\n")
             metrics.flush()
         shown = "  ".join(f"{name} {each:.4g}" for name, each in scores.items())
-        self._say(f"step {position.step:,}: validation {shown}{'  (best)' if better else ''}", name="evaluation")
+        self._report(f"step {position.step:,}: validation {shown}{'  (best)' if better else ''}", name="evaluation")
         if better:
             self._save()
 
@@ -239,24 +240,24 @@ class TrainingRun:
             return False
         if best is None:
             return True
-        higher = self.checked.best_by is not None and self.checked.best_by.spec.higher_is_better
+        higher = self.plan.best_by is not None and self.plan.best_by.spec.higher_is_better
         return value > best.value if higher else value < best.value
 
     def _metric(self, loss: float, tokens: int) -> float:
-        """The chosen score, of the validation loss or of answers generated to a slice of the validation split; the same
-        in every process."""
-        assert self.checked.best_by is not None
-        if self.checked.best_by.spec.output_type == "likelihood":
-            return validate.likelihood_score(self.parts, self.checked, loss, tokens)
+        """The score that selects the best checkpoint, from the validation loss or from answers generated for part of
+        the validation split; the same in every process."""
+        assert self.plan.best_by is not None
+        if self.plan.best_by.spec.output_type == "likelihood":
+            return validate.likelihood_score(self.parts, self.plan, loss, tokens)
         value = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
         if self.main:
-            value[0] = validate.generated_score(self.parts, self.checked, self.config)
+            value[0] = validate.generated_score(self.parts, self.plan)
         return float(self.accelerator.reduce(value, "sum")[0])
 
-    # -- keeping ----------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """A checkpoint of the state as it is; written again where the state of the same step has changed."""
+        """Write a checkpoint; again for the same step only if its state has changed."""
         if self._saved_step == self.state.position.step and not self._state_changed():
             return
         self._saved_state, self._saved_step, self._saved_at = self.state, self.state.position.step, time.monotonic()
@@ -271,14 +272,14 @@ class TrainingRun:
         return replace(self.state, train_loss=0.0) != replace(self._saved_state, train_loss=0.0)
 
     def _resume(self) -> None:
-        """Go on from the newest whole checkpoint, if the run has any."""
-        if not self.checked.resume:
+        """Resume from the newest intact checkpoint, if there is one."""
+        if not self.plan.resume:
             return
         path, refused = checkpoints.newest_intact(self.out)
         for each in refused:
-            self.emit(Event("warning", {"text": f"{each}; an older checkpoint is used"}))
+            self.emit(Event("warning", {"text": f"{each}; using an older checkpoint"}))
         if path is None:
-            self._say("the run has no checkpoint yet: it starts from the beginning")
+            self._report("the run has no checkpoint yet: starting from the beginning")
             return
         checkpoints.load_weights(path, self.model)
         checkpoints.load_optimizer(path, self.model, self.optimizer)
@@ -286,15 +287,15 @@ class TrainingRun:
         best = self.state.best
         if best is not None and checkpoints.fault(checkpoints.folder_of(self.out, best.step)):
             self.emit(
-                Event("warning", {"text": f"the best checkpoint, of step {best.step}, is not whole: it is forgotten"})
+                Event("warning", {"text": f"the best checkpoint, from step {best.step}, is damaged: ignoring it"})
             )
             self.state = replace(self.state, best=None, waited=0, evaluated_step=-1)
         self._saved_state, self._saved_step = self.state, self.state.position.step
         self.resumed_from = str(path)
-        self._say(f"resumed from {path.name}")
+        self._report(f"resumed from {path.name}")
 
     def _metrics_file(self) -> Any:
-        """`metrics.jsonl` without the lines that a killed process wrote after its last checkpoint."""
+        """`metrics.jsonl`, opened to append, without rows that a killed process wrote after its last checkpoint."""
         import contextlib
 
         if not self.main:
@@ -307,17 +308,15 @@ class TrainingRun:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        """`model/` from the best checkpoint (the last state where nothing was validated), and the plot."""
+        """Write `model/` from the best checkpoint (without validation, from the last state), and the loss plot."""
         best = self.state.best
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
         short_attention.restore(self.model)
-        model_folder.publish(
-            self.out, self.model, self.parts, self.checked, self.config, self._facts(), adapter=self.adapter
-        )
+        model_folder.publish(self.out, self.model, self.parts, self.plan, self._facts(), adapter=self.adapter)
         rows = runs.metrics(self.out)
         title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"
-        score = self.checked.best_score if self.checked.best_by else None
+        score = self.plan.best_score if self.plan.best_by else None
         plots.loss_plot(rows, self.out / "plots", title=title, best_step=best.step if best else None, score=score)
 
     def _facts(self) -> dict[str, Any]:
@@ -347,5 +346,5 @@ class TrainingRun:
             "resumed_from": self.resumed_from,
         }
 
-    def _say(self, text: str, *, name: str = "note") -> None:
+    def _report(self, text: str, *, name: str = "note") -> None:
         self.emit(Event(name, {"text": text}))

@@ -84,8 +84,8 @@ def test_a_png_spells_what_no_font_has_and_says_so(llmctl: Any, translator: Path
     done = llmctl("generate", "--model", translator, *words)
     assert done.returncode == 0, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "shown by number" in done.stderr
-    assert f"where the answer looks: {picture}" in done.stderr
+    assert "shown as code points" in done.stderr
+    assert f"attention plot: {picture}" in done.stderr
 
 
 def test_chinese_is_drawn_with_the_glyphs_of_a_font_that_has_them(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_answer_that_was_cut_has_no_end_in_the_picture(inside: Inside, transl
         (("--prompt", "a", "--explain", "a.pdf"), ".svg or .png"),
         (("--prompt", "a", "--prompt", "b", "--explain", "a.svg"), "one answer to one prompt"),
         (("--prompt", "a", "--num-beams", "2", "--num-samples", "2", "--explain", "a.svg"), "leave --num-samples out"),
-        (("--prompt", "a", "--set=engine=echo", "--explain", "a.svg"), "has no model to look into"),
+        (("--prompt", "a", "--set=engine=echo", "--explain", "a.svg"), "has no model whose attention could be plotted"),
         (("--prompt", "a", "--explain", "there.svg"), "exists"),
     ],
 )

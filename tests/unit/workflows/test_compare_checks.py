@@ -1,4 +1,4 @@
-"""What a comparison is asked: every fault at once, nothing written; the plan; names of runs."""
+"""The checks of a comparison: every fault at once, nothing written; the plan; names of runs."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_every_fault_is_told_at_once(inside: Inside, sonnets: Path, tmp_path: Pa
     for words in (
         "models.1: no model named 'gtp2'; did you mean 'gpt2'?",
         "models.2: gpt2 has no size 'nan'",
-        "search: 2 rates have no middle",
+        "search: 2 is even",
         "train.clip_nrom: unknown key; did you mean 'clip_norm'?",
         "train.schedule.nam: unknown key; did you mean 'name'?",
     ):
         assert words in message
     message = refused(inside, sonnets, "rnn,gpt2,marian", tmp_path / "out", "--set", "train.model.heads=4")
     assert "train.model.heads: rnn has no such setting" in message
-    assert "models.2: marian can learn language-modeling but not be asked" in message
+    assert "models.2: marian can be trained on language-modeling but cannot be prompted" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -58,9 +58,9 @@ def test_every_fault_is_told_at_once(inside: Inside, sonnets: Path, tmp_path: Pa
     ("models", "more", "words"),
     [
         ("gpt2,gpt2:nano", (), "gpt2:nano and gpt2 are the same model"),
-        ("rnn", ("--set", "lrs.lstm=1e-3"), "lrs.lstm: is no model of the comparison"),
-        ("rnn", ("--set", "train.batch_size=8"), "not for a comparison: batch_size"),
-        ("rnn", ("--set", "train.lr=1e-3"), "not for a comparison: lr"),
+        ("rnn", ("--set", "lrs.lstm=1e-3"), "lrs.lstm: is not a model in the comparison"),
+        ("rnn", ("--set", "train.batch_size=8"), "not allowed here: batch_size"),
+        ("rnn", ("--set", "train.lr=1e-3"), "not allowed here: lr"),
         ("rnn", ("--metric", "bleu"), "compares answers"),
         ("rnn", ("--metric", "perplexty"), "did you mean 'perplexity'?"),
         ("rnn", ("--lr", "-1"), "lr: must be greater than 0"),
@@ -76,7 +76,7 @@ def test_what_makes_no_comparison_is_said_before(
 def test_a_search_needs_a_validation_split(inside: Inside, tmp_path: Path) -> None:
     data = tmp_path / "data"
     inside("preprocess", "sonnets", "--out", data, "--vocab-size", "300", "--set", "splits.validation=0")
-    assert "searched for on a validation split" in refused(inside, data, "rnn", tmp_path / "out")
+    assert "the search needs a validation split" in refused(inside, data, "rnn", tmp_path / "out")
     words = ("--data", data, "--models", "rnn", "--out", tmp_path / "out", "--lr", "1e-3")
     assert inside("compare", *words, "--dry-run")["plan"]["models"][0]["learning_rates"] == [0.001]
 
@@ -88,7 +88,7 @@ def test_what_is_in_the_way_is_left_alone(inside: Inside, sonnets: Path, tmp_pat
     assert "llmctl did not make it" in refused(inside, sonnets, "rnn", tmp_path / "mine", "--force")
     assert "lies inside the input" in refused(inside, sonnets, "rnn", sonnets / "out")
     assert (
-        "no comparison that can continue"
+        "not a comparison that can be resumed"
         in inside("compare", "--resume", tmp_path / "mine", code=2)["error"]["message"]
     )
     with locks.locked(tmp_path / "mine"):

@@ -57,7 +57,7 @@ def test_what_the_best_checkpoint_is_chosen_by(text: str, score: str | None) -> 
         ({"metric": [5]}, "metric.0: must be text, not 5"),
         ({"metric": ["blue"]}, "metric.0: no metric named 'blue'; did you mean 'bleu'?"),
         ({"metric": ["bleu:tokenise=zh"]}, "metric.0.bleu.tokenise: unknown key; did you mean 'tokenize'?"),
-        ({"require": ["bleu=20"]}, "require.0: a gate cannot ask for '='"),
+        ({"require": ["bleu=20"]}, "require.0: a gate on a score cannot use '='"),
     ],
 )
 def test_what_is_not_understood_is_a_fault_of_the_configuration(block: dict[str, object], said: str) -> None:
