@@ -24,7 +24,7 @@ Role = Literal["text", "source", "target", "label", "system", "user", "assistant
 
 
 class Denoising(NamedTuple):
-    """Denoising objective of encoders and encoder-decoders on plain text; see `data/corruption.py`."""
+    """Denoising objective of encoders and encoder-decoders on plain text; see `data/noising.py`."""
 
     scheme: Literal["masked", "spans", "infilling"]
     noise_density: float

@@ -134,23 +134,23 @@ class Text:
         newlines: Any = io.IncrementalNewlineDecoder(None, translate=not keep_ends)
         number, pending, size = 1, [""], 0
         for block in self.characters():
-            whole, rest = _cut(newlines.decode(block), keep_ends)
-            if whole:
-                whole[0] = "".join((*pending, whole[0]))
+            complete, rest = _cut(newlines.decode(block), keep_ends)
+            if complete:
+                complete[0] = "".join((*pending, complete[0]))
                 pending, size = [], 0
-                for line in whole:
+                for line in complete:
                     yield number, line
                     number += 1
             pending.append(rest)
             size += len(rest)
             if size > self.limits.record_characters:
                 raise self.too_long("line", f"{self.name}:{number}")
-        whole, rest = _cut(newlines.decode("", final=True), keep_ends)
-        if whole:
-            yield number, "".join((*pending, whole[0]))
+        complete, rest = _cut(newlines.decode("", final=True), keep_ends)
+        if complete:
+            yield number, "".join((*pending, complete[0]))
             pending = []
         if last := "".join((*pending, rest)):
-            yield number + len(whole), last
+            yield number + len(complete), last
 
     def all(self) -> str:
         """The full text, with newlines as LF. Raises `EnvironmentFault` if it is longer than the limit."""

@@ -298,7 +298,7 @@ def _padded(size: int) -> int:
 
 
 def _denoising_lengths(plan: TrainPlan, size: int) -> tuple[int, int]:
-    """Source and target tokens of a block (`data/corruption.py`). The target is the full text, or the spans cut out: a
+    """Source and target tokens of a block (`data/noising.py`). The target is the full text, or the spans cut out: a
     sentinel replaces each span in the source and precedes it in the target, which ends with one more sentinel and the
     end token."""
     denoising = plan.denoising
