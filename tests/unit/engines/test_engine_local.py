@@ -185,9 +185,7 @@ def test_beams_give_several_answers_best_first(models: Any, tokenizer: Any) -> N
         (Sampling(stop=("",)), "empty stop"),
     ],
 )
-def test_conflicting_settings_are_refused(
-    models: Any, tokenizer: Any, sampling: Sampling, words: str
-) -> None:
+def test_conflicting_settings_are_refused(models: Any, tokenizer: Any, sampling: Sampling, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         engine(models, tokenizer, "gpt2").generate(requests(tokenizer), sampling)
 

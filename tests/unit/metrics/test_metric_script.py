@@ -38,7 +38,7 @@ def test_a_set_of_texts_has_one_script() -> None:
     assert script_of(["人人生而自由", "OK", "在尊严和权利上一律平等"]) == "chinese"
 
 
-def test_characters_are_parted_and_words_are_not() -> None:
+def test_east_asian_text_is_split_into_characters_and_other_words_are_not() -> None:
     assert part_characters("用Python3写程序").split() == ["用", "Python3", "写", "程", "序"]
 
 
