@@ -98,7 +98,7 @@ complete -c llmctl -n '__llmctl_is train' -l machines -x -d 'machines of the run
 complete -c llmctl -n '__llmctl_is train' -l machine-rank -x -d 'which of them this one is, from 0 [default: 0]'
 complete -c llmctl -n '__llmctl_is train' -l main-address -x -d 'host[:port] of machine 0 [default: 127.0.0.1]'
 complete -c llmctl -n '__llmctl_is train' -l seed -x -d 'fixes everything that is drawn [default: 0]'
-complete -c llmctl -n '__llmctl_is train' -l lr -x -d 'peak learning rate; the model\'s own default when not given'
+complete -c llmctl -n '__llmctl_is train' -l lr -x -d 'peak learning rate; default: derived from the model'
 complete -c llmctl -n '__llmctl_is train' -l resume -d 'continue the run: llmctl train --resume RUN, or the same command again'
 complete -c llmctl -n '__llmctl_is train' -l measure -d 'with --dry-run: run a few steps and discard them, to measure speed and memory'
 complete -c llmctl -n '__llmctl_is train' -l config -r -F -d 'a recipe; repeatable, later ones win'

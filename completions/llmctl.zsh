@@ -205,7 +205,7 @@ _llmctl() {
                 '--machine-rank=[which of them this one is, from 0 \[default: 0\]]:value: ' \
                 '--main-address=[host\[:port\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
                 '--seed=[fixes everything that is drawn \[default: 0\]]:value: ' \
-                '--lr=[peak learning rate; the model'\''s own default when not given]:value: ' \
+                '--lr=[peak learning rate; default: derived from the model]:value: ' \
                 '--resume[continue the run: llmctl train --resume RUN, or the same command again]' \
                 '--measure[with --dry-run: run a few steps and discard them, to measure speed and memory]' \
                 '*--config=[a recipe; repeatable, later ones win]:value:_files' \

@@ -41,7 +41,7 @@ sampling defaults never turn a greedy answer into a sampled one."""
 class Job(NamedTuple):
     """A row to generate: the index of the request and the index of the sample."""
 
-    index: int
+    number: int
     request: Request
     sample: int
     limit: int
@@ -130,9 +130,9 @@ class TorchEngine:
     ) -> Iterator[Completion]:
         rows_each = 1 if sampling.num_beams > 1 else sampling.num_samples
         jobs = [
-            Job(index, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
+            Job(number, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
                 else sampling.max_new_tokens)
-            for index, request in enumerate(requests)
+            for number, request in enumerate(requests)
             for sample in range(rows_each)
         ]  # fmt: skip
         for found in sorted_batches(
@@ -153,7 +153,7 @@ class TorchEngine:
         ids, mask = self._padded([job.request.input_ids for job in batch], left=left)  # (B, T) each
         width = ids.shape[1] if left else 1
         padding = (mask == 0).sum(1).repeat_interleave(sampling.num_beams) if left else None  # (B · beams,)
-        draws = [choosing.seed_of(sampling.seed, job.index, job.sample) for job in batch] if sampling.samples else []
+        draws = [choosing.seed_of(sampling.seed, job.number, job.sample) for job in batch] if sampling.samples else []
         stops = [text.StopText(self.tokenizer, sampling.stop, width)] if sampling.stop else []
         streamer = text.TextStream(self.tokenizer, stream, self._ends, sampling.stop) if stream is not None else None
         with self._computing(), self._without_own_settings(), _without_padding_warning():

@@ -22,9 +22,9 @@ def continuation(tokenizer: Any, before: int, ids: Sequence[int]) -> str:
     The two are decoded together: word-level and SentencePiece decoders drop the space before the first token, but here
     that space belongs to the answer.
     """
-    whole = _decode(tokenizer, [before, *ids])
+    full = _decode(tokenizer, [before, *ids])
     head = _decode(tokenizer, [before])
-    return whole[len(head) :] if whole.startswith(head) else _decode(tokenizer, ids)
+    return full[len(head) :] if full.startswith(head) else _decode(tokenizer, ids)
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from llmctl.metrics.references import count_references, reference_script, signed
-from llmctl.metrics.script import EAST_ASIAN, part_characters
+from llmctl.metrics.script import EAST_ASIAN, split_characters
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import AnswerOptions, Statistics
 from llmctl.types import Answer
@@ -83,7 +83,7 @@ class FittedAnswers:
             text = text.lower()
             text = _without_punctuation(text) if self.by_character else text.translate(_ASCII_PUNCTUATION)
             text = _ARTICLES.sub(" ", text)
-        return (part_characters(text) if self.by_character else text).split()
+        return (split_characters(text) if self.by_character else text).split()
 
 
 class ExactMatch(_Answers):

@@ -18,7 +18,7 @@ class Perplexity:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> Self:
-        """Nothing depends on the whole set."""
+        """Nothing depends on the full set."""
         return self
 
     def measure(self, answer: Answer) -> Statistics:
@@ -47,7 +47,7 @@ class BitsPerByte:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> Self:
-        """Nothing depends on the whole set."""
+        """Nothing depends on the full set."""
         return self
 
     def measure(self, answer: Answer) -> Statistics:

@@ -16,7 +16,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from llmctl.metrics.references import count_references, reference_script, signed
-from llmctl.metrics.script import part_characters
+from llmctl.metrics.script import split_characters
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import ROUGE, RougeOptions, Statistics
 from llmctl.types import Answer
@@ -32,8 +32,8 @@ class CharacterTokenizer:
         self._words = words
 
     def tokenize(self, text: str) -> list[str]:
-        parted = part_characters(text.lower())
-        kept = "".join(each if unicodedata.category(each)[0] in _WORD else " " for each in parted)
+        spaced = split_characters(text.lower())
+        kept = "".join(each if unicodedata.category(each)[0] in _WORD else " " for each in spaced)
         return [token for word in kept.split() for token in (self._words.tokenize(word) if word.isascii() else (word,))]
 
 

@@ -48,6 +48,6 @@ def script_of(texts: Iterable[str]) -> Script:
     return "other" if counts["other"] > counts["latin"] else "latin"
 
 
-def part_characters(text: str) -> str:
+def split_characters(text: str) -> str:
     """The text with spaces around every Chinese, Japanese and Korean character; other words are not split."""
     return _EAST_ASIAN.sub(r" \g<0> ", text)

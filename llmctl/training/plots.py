@@ -97,10 +97,10 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 def _score(axes: Any, rows: Sequence[Mapping[str, Any]], name: str) -> None:
     points = [(row["step"], value) for row in rows if (value := row.get(f"validation_{name}")) is not None]
-    beside = axes.twinx()
-    beside.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
-    beside.set_ylabel(name, color=SCORE)
-    beside.spines[["top"]].set_visible(False)
+    right = axes.twinx()
+    right.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
+    right.set_ylabel(name, color=SCORE)
+    right.spines[["top"]].set_visible(False)
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
