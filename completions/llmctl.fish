@@ -98,7 +98,7 @@ complete -c llmctl -n '__llmctl_is train' -l machines -x -d 'machines in the run
 complete -c llmctl -n '__llmctl_is train' -l machine-rank -x -d 'rank of this machine, from 0 [default: 0]'
 complete -c llmctl -n '__llmctl_is train' -l main-address -x -d 'HOST[:PORT] of machine 0 [default: 127.0.0.1]'
 complete -c llmctl -n '__llmctl_is train' -l seed -x -d 'random seed [default: 0]'
-complete -c llmctl -n '__llmctl_is train' -l lr -x -d 'peak learning rate; the model\'s own default when not given'
+complete -c llmctl -n '__llmctl_is train' -l lr -x -d 'peak learning rate; default: derived from the model'
 complete -c llmctl -n '__llmctl_is train' -l resume -d 'resume the run: llmctl train --resume RUN, or repeat the original command'
 complete -c llmctl -n '__llmctl_is train' -l measure -d 'with --dry-run: run a few steps, then discard them, to measure speed and memory'
 complete -c llmctl -n '__llmctl_is train' -l config -r -F -d 'recipe file (YAML); repeatable, later files win'

@@ -205,7 +205,7 @@ _llmctl() {
                 '--machine-rank=[rank of this machine, from 0 \[default: 0\]]:value: ' \
                 '--main-address=[HOST\[:PORT\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
                 '--seed=[random seed \[default: 0\]]:value: ' \
-                '--lr=[peak learning rate; the model'\''s own default when not given]:value: ' \
+                '--lr=[peak learning rate; default: derived from the model]:value: ' \
                 '--resume[resume the run: llmctl train --resume RUN, or repeat the original command]' \
                 '--measure[with --dry-run: run a few steps, then discard them, to measure speed and memory]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \

@@ -1,4 +1,4 @@
-"""Batches of items of like length, with results in the order of the items."""
+"""Length-sorted batching that returns results in input order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 R = TypeVar("R")
 
 WINDOW: Final = 16
-"""Batches whose items are sorted by length together; their results are put back in order."""
+"""Number of batches sorted by length together; results are restored to input order."""
 
 
 def sorted_batches(
@@ -20,9 +20,9 @@ def sorted_batches(
     run: Callable[[Sequence[Item]], Sequence[R]],
     together: Callable[[Sequence[Item], Item], bool] = lambda batch, item: True,
 ) -> Iterator[R]:
-    """`run` over batches of items of like length, the longest first (so that memory that suffices for the first
-    batch suffices for all); results in the order of the items.
+    """Call `run` on batches of items of similar length and yield the results in input order.
 
+    Each window starts with its longest items, so that if the first batch fits in memory, the others do too.
     `together`: whether an item may join a batch.
     """
     for start in range(0, len(items), WINDOW * batch_size):

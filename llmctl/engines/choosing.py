@@ -1,4 +1,4 @@
-"""How the next token is chosen from the scores: penalties, narrowing, and chance that does not know the batch."""
+"""Next-token selection from logits: repetition penalty, filtering, and sampling that is independent of the batch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from transformers import (
 from llmctl.engines.spec import Sampling
 
 _SMALLEST: Final = 2.0**-25
-"""Half the step between two float32 draws from [0, 1): stands for a draw of zero."""
+"""Half the step between two float32 draws from [0, 1); replaces a draw of zero."""
 
 
 def processors(sampling: Sampling, *, padding: Tensor | None, draws: Sequence[int]) -> LogitsProcessorList:
-    """What is done to the scores (B, V) of the next token, in order, before the largest is taken.
+    """The processors applied in order to the next-token scores (B, V) before the argmax.
 
-    `padding` (B,): columns of padding before each row's prompt, which are no tokens to penalise; None: no padding.
-    `draws`: a seed for each row, where the sampling draws.
+    `padding` (B,): number of padding columns before each row's prompt, excluded from the repetition penalty; None: no
+    padding. `draws`: one seed per row, used when sampling.
     """
     chain = LogitsProcessorList()
     if sampling.repetition_penalty != 1.0:
@@ -48,12 +48,12 @@ def processors(sampling: Sampling, *, padding: Tensor | None, draws: Sequence[in
 
 
 class Draw(LogitsProcessor):  # type: ignore[misc]
-    """Adds Gumbel noise, so that the largest score is an exact draw from the softmax of the scores.
+    """Add Gumbel noise, so that the argmax is an exact sample from the softmax of the scores.
 
         argmax_i (s_i - log E_i),  E_i ~ Exponential(1)  is i with probability softmax(s)_i
 
-    (the Gumbel-max trick; Maddison, Tarlow and Minka 2014, arXiv:1411.0030). Each row has a generator of its own, so
-    that what is drawn for a request does not depend on which others stand in its batch, nor on how large that is.
+    (the Gumbel-max trick; Maddison, Tarlow and Minka 2014, arXiv:1411.0030). Each row has its own generator, so that
+    the sample for a request does not depend on the batch size or on the other requests in the batch.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -69,6 +69,6 @@ class Draw(LogitsProcessor):  # type: ignore[misc]
 
 
 def seed_of(*key: Any) -> int:
-    """A seed for `torch.Generator` that is a function of the key alone."""
+    """A seed for `torch.Generator` that depends only on the key."""
     text = "/".join(map(str, key)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1

@@ -1,4 +1,4 @@
-"""An engine that answers with the prompt: the real interface with a known answer, for tests and dry tries."""
+"""An engine that repeats the prompt: the real interface with a known answer, for tests and trial runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from llmctl.types import Completion, Family, Likelihood, Request
 
 
 class EchoEngine:
-    """Every answer is the text of the prompt, cut to `max_new_tokens`; an encoder names its first label.
+    """Answers with the text of the prompt, truncated to `max_new_tokens`; an encoder answers with its first label.
 
-    Every token is as likely as any other, and every label: log p = -tokens · log V.
+    All tokens are equally likely, as are all labels: log p = -tokens · log V.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class EchoEngine:
         labels: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
-        """`model` and `settings` are what another engine would need; nothing of them is read."""
+        """`model` and `settings` are accepted for compatibility with other engines and ignored."""
         self.tokenizer, self.family, self.context, self.labels = tokenizer, family, layout_context, labels
 
     def generate(
@@ -47,9 +47,9 @@ class EchoEngine:
         prompt_ids = [token for token in request.input_ids if token not in special]
         kept = prompt_ids[: sampling.max_new_tokens]
         text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
-        place = min((place for place in map(text.find, sampling.stop) if place >= 0), default=None)
-        ended = place is not None or len(kept) == len(prompt_ids)
-        return Completion(request.id, text[:place], "stop" if ended else "length", len(kept), sample)
+        position = min((position for position in map(text.find, sampling.stop) if position >= 0), default=None)
+        ended = position is not None or len(kept) == len(prompt_ids)
+        return Completion(request.id, text[:position], "stop" if ended else "length", len(kept), sample)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
         surprise = math.log(len(self.labels) if self.family == "encoder" else len(self.tokenizer))

@@ -1,4 +1,4 @@
-"""The engine that runs a model of transformers in this process.
+"""The engine that runs a transformers model in this process.
 
 Letters: B rows of a batch, T tokens of a row, K scored positions kept, V vocabulary.
 """
@@ -22,9 +22,9 @@ from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.types import Completion, Family, Likelihood, Precision, Request
 
 LOGITS_AT_ONCE: Final = 64_000_000
-"""Logits of one scoring pass, B · K · V at most: 256 MB in fp32."""
+"""Maximum number of logits in one scoring pass, B · K · V: 256 MB in fp32."""
 ROWS_AT_ONCE: Final = 256
-"""Scored positions whose softmax is taken at once."""
+"""Scored positions per softmax call."""
 
 _KEPT: Final = (
     "decoder_start_token_id",
@@ -34,23 +34,23 @@ _KEPT: Final = (
     "suppress_tokens",
     "begin_suppress_tokens",
 )
-"""What a model's own generation settings say about its tokens. How an answer is chosen is the user's to say: nothing
-else of them is read, so that a model's sampling defaults never make a greedy answer a drawn one."""
+"""Token settings read from the model's own generation config. Everything else in it is ignored, so that a model's
+sampling defaults never turn a greedy answer into a sampled one."""
 
 
 class Job(NamedTuple):
-    """A row to generate: the request's place among all requests, and which sample of it."""
+    """A row to generate: the index of the request and the index of the sample."""
 
-    place: int
+    number: int
     request: Request
     sample: int
     limit: int
-    """Tokens that it may generate: what was asked, or what is left of the context."""
+    """Maximum number of new tokens: as requested, or what remains of the context."""
 
 
 @contextlib.contextmanager
-def _unwarned() -> Iterator[None]:
-    """Rows that have ended are fed padding until the last one ends: transformers warns of padding that is not masked."""
+def _without_padding_warning() -> Iterator[None]:
+    """Silence transformers' warning about unmasked padding: finished rows are padded until the last row finishes."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -60,7 +60,7 @@ def _unwarned() -> Iterator[None]:
 
 
 class TorchEngine:
-    """Answers with `model`; see `engines.spec.Engine`. An answer does not depend on the batch that it was made in."""
+    """Runs `model`; see `engines.spec.Engine`. An answer does not depend on the batch it was generated in."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class TorchEngine:
         device: str | None = None,
         precision: Precision = "fp32",
     ) -> None:
-        """`layout_context`: longest sequence to give the model, where that is less than it takes. `labels`: an encoder's.
+        """`layout_context`: longest input sequence, if shorter than the model's own limit. `labels`: an encoder's labels.
 
-        A model that says of no longest sequence (a recurrent one, or with relative positions) has none. `device`: where
-        to move the model, None to leave it where it is.
+        A model that declares no maximum length (recurrent, or with relative positions) has no limit. `device`: where to
+        move the model; None leaves it where it is.
         """
         self.model, self.tokenizer, self.family = model.to(device or model.device), tokenizer, family
         self.labels, self.device = labels, str(self.model.device)
@@ -89,7 +89,7 @@ class TorchEngine:
         self._pad: int = pad if pad is not None else min(self._ends, default=0)
 
     def _end_tokens(self) -> frozenset[int]:
-        """The ids that end an answer, the tokenizer's and the model's own (a chat model may have several)."""
+        """The ids that end an answer, from the tokenizer and from the model (a chat model may have several)."""
         vocabulary = getattr(self.model.config.get_text_config(), "vocab_size", None)
         settings = getattr(self.model, "generation_config", None)  # an encoder has none
         own = settings.eos_token_id if settings is not None else None
@@ -101,13 +101,13 @@ class TorchEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
     ) -> Iterator[Completion]:
-        """Answers in the order of the requests.
+        """Yield answers in the order of the requests.
 
-        Raises `UsageError` where settings exclude each other, `DataError` where a prompt does not fit the context.
+        Raises `UsageError` for settings that cannot be combined, `DataError` if a prompt does not fit the context.
         """
         sampling.check()
         if stream is not None and (len(requests) != 1 or sampling.num_samples != 1):
-            raise ValueError("one answer to one request can be streamed")
+            raise ValueError("streaming requires exactly one request and one sample")
         for request in requests:
             self._check_fits(request)
         if self.family == "encoder":
@@ -115,7 +115,7 @@ class TorchEngine:
         return self._answers(requests, sampling, stream)
 
     def room(self, request: Request) -> int | None:
-        """Tokens that can still be generated within the context; None for any number."""
+        """Number of tokens that can still be generated within the context; None: no limit."""
         if self.context is None:
             return None
         return self.context - len(request.input_ids) if self.family == "decoder" else self.context
@@ -130,15 +130,15 @@ class TorchEngine:
     ) -> Iterator[Completion]:
         rows_each = 1 if sampling.num_beams > 1 else sampling.num_samples
         jobs = [
-            Job(place, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
+            Job(number, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
                 else sampling.max_new_tokens)
-            for place, request in enumerate(requests)
+            for number, request in enumerate(requests)
             for sample in range(rows_each)
         ]  # fmt: skip
         for found in sorted_batches(
             jobs,
             sampling.batch_size,
-            # Rows of one limit together: the loop ends for all of them at once, and none runs out of its context.
+            # Group rows by limit: generation stops for all of them at once, and none overruns its context.
             key=lambda job: (job.limit, len(job.request.input_ids)),
             together=lambda batch, job: batch[0].limit == job.limit,
             run=lambda batch: self._run(batch, sampling, stream),
@@ -148,15 +148,15 @@ class TorchEngine:
     def _run(
         self, batch: Sequence[Job], sampling: Sampling, stream: Callable[[str], None] | None
     ) -> list[list[Completion]]:
-        """The completions of each job of a batch."""
+        """The completions of each job in a batch."""
         left = self.family == "decoder"
         ids, mask = self._padded([job.request.input_ids for job in batch], left=left)  # (B, T) each
         width = ids.shape[1] if left else 1
         padding = (mask == 0).sum(1).repeat_interleave(sampling.num_beams) if left else None  # (B · beams,)
-        draws = [choosing.seed_of(sampling.seed, job.place, job.sample) for job in batch] if sampling.samples else []
+        draws = [choosing.seed_of(sampling.seed, job.number, job.sample) for job in batch] if sampling.samples else []
         stops = [text.StopText(self.tokenizer, sampling.stop, width)] if sampling.stop else []
         streamer = text.TextStream(self.tokenizer, stream, self._ends, sampling.stop) if stream is not None else None
-        with self._computing(), self._without_own_settings(), _unwarned():
+        with self._computing(), self._without_own_settings(), _without_padding_warning():
             rows: Tensor = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -187,7 +187,7 @@ class TorchEngine:
             kept |= {"length_penalty": float(sampling.length_penalty), "num_return_sequences": sampling.num_samples}
         settings = GenerationConfig(
             max_new_tokens=limit,
-            do_sample=False,  # chance, where wanted, is in the scores: see `choosing.Draw`
+            do_sample=False,  # `choosing.Draw` adds the randomness to the scores
             num_beams=sampling.num_beams,
             bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=sorted(self._ends) or None,
@@ -199,7 +199,7 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _without_own_settings(self) -> Iterator[None]:
-        """transformers fills what is not given from the model's own settings: for this call it has none."""
+        """Hide the model's own generation config, from which transformers would fill in unset options."""
         own = self.model.generation_config
         self.model.generation_config = GenerationConfig()
         try:
@@ -211,7 +211,7 @@ class TorchEngine:
         self, requests: Sequence[Request], batch_size: int, stream: Callable[[str], None] | None
     ) -> Iterator[Completion]:
         if not self.labels:
-            raise UsageError("the model names no labels", hint="name a model trained to classify")
+            raise UsageError("the model has no labels", hint="use a model trained for classification")
         for answer in sorted_batches(
             requests, batch_size, key=lambda request: len(request.input_ids), run=self._classify
         ):
@@ -236,9 +236,9 @@ class TorchEngine:
     # -- score ------------------------------------------------------------------------------------------------
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
-        """log p(answer_ids | input_ids) in nats, in the order of the requests; the softmax is taken in fp32.
+        """log p(answer_ids | input_ids) in nats, in the order of the requests; the softmax is computed in fp32.
 
-        Raises `DataError` where a request does not fit the context.
+        Raises `DataError` if a request does not fit the context.
         """
         if self.family == "encoder":
             for request in requests:
@@ -248,11 +248,11 @@ class TorchEngine:
             )
         for request in requests:
             if not request.input_ids:
-                raise ValueError(f"request {request.id!r} gives nothing to go on from")
+                raise ValueError(f"request {request.id!r} has an empty prompt")
             length = len(self._fed(request)[0])
             if self.context is not None and max(length, len(request.input_ids)) > self.context:
                 raise DataError(
-                    f"{length} tokens are to be scored at once, the model's context is {self.context}",
+                    f"{length} tokens to score exceed the model's context of {self.context}",
                     where=request.id,
                     hint="score it in windows",
                 )
@@ -265,7 +265,7 @@ class TorchEngine:
         )
 
     def _fed(self, request: Request) -> tuple[tuple[int, ...], int]:
-        """What the (decoder of the) model reads, and from which of its positions on it is scored."""
+        """The decoder's input ids, and the first position that is scored."""
         if self.family == "decoder":
             both = request.input_ids + request.answer_ids
             return both[:-1] if request.answer_ids else both, len(request.input_ids) - 1
@@ -277,8 +277,8 @@ class TorchEngine:
             if found is not None:
                 return found
         raise UsageError(
-            "the model does not say which token its answers begin from",
-            hint="give config.json a decoder_start_token_id",
+            "the model does not specify the first decoder token",
+            hint="set decoder_start_token_id in config.json",
         )
 
     def _logits_fit(self, batch: Sequence[Request], request: Request) -> bool:
@@ -322,7 +322,7 @@ class TorchEngine:
         ]
 
     def _scored(self, batch: Sequence[Request], starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Row, position and target of every scored token of a batch, one-dimensional each."""
+        """Row, position and target of every scored token in a batch, each one-dimensional."""
         found = [
             (row, start + number, target)
             for row, (request, start) in enumerate(zip(batch, starts, strict=True))
@@ -334,22 +334,22 @@ class TorchEngine:
     # -- both -------------------------------------------------------------------------------------------------
 
     def _padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask, (B, T) each."""
+        """Padded ids and attention mask, (B, T) each."""
         longest = max(map(len, rows))
         ids = torch.full((len(rows), longest), self._pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):
-            place = slice(longest - len(row), None) if left else slice(0, len(row))
-            ids[number, place] = torch.tensor(row, dtype=torch.long)
-            mask[number, place] = 1
+            span = slice(longest - len(row), None) if left else slice(0, len(row))
+            ids[number, span] = torch.tensor(row, dtype=torch.long)
+            mask[number, span] = 1
         return ids.to(self.device), mask.to(self.device)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        """No gradients, no dropout, the precision asked for; the model is left as it was found."""
+        """Disable gradients and dropout and set the requested precision; restore the model's mode afterwards."""
         was_training = self.model.training
         self.model.eval()
-        # Weights that are bf16 already need no casting.
+        # bf16 weights need no autocast.
         cast = self.bf16 and self.model.dtype == torch.float32
         try:
             with torch.inference_mode(), torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=cast):

@@ -1,4 +1,4 @@
-"""What an engine is: it takes token ids and answers with text or likelihoods."""
+"""The engine interface: token ids in, text or likelihoods out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmctl.types import Completion, Likelihood, Request
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is chosen. Without any sampling setting the choice is greedy."""
+    """Decoding settings. Decoding is greedy unless a sampling setting is set."""
 
     max_new_tokens: int = 128
     temperature: float | None = None
@@ -30,41 +30,43 @@ class Sampling:
 
     @property
     def samples(self) -> bool:
-        """Whether chance has a part in it."""
+        """Whether answers are sampled at random."""
         if self.temperature == 0:
             return False
         given = (self.temperature, self.top_k, self.top_p, self.min_p)
         return any(value is not None for value in given) or (self.num_samples > 1 and self.num_beams == 1)
 
     def check(self) -> None:
-        """Raise `UsageError` where settings exclude each other."""
+        """Raise `UsageError` for settings that cannot be combined."""
         if self.samples and self.num_beams > 1:
             raise UsageError(
-                "a beam search draws nothing: temperature, top_k, top_p and min_p are for num_beams 1",
-                hint="give --num-beams, or settings of sampling, not both",
+                "temperature, top_k, top_p and min_p cannot be combined with num_beams > 1",
+                hint="use either --num-beams or sampling settings",
             )
         if self.num_beams > 1 and self.num_samples > self.num_beams:
             raise UsageError(
-                f"{self.num_beams} beams hold no {self.num_samples} answers", hint=f"--num-beams {self.num_samples}"
+                f"num_samples ({self.num_samples}) exceeds num_beams ({self.num_beams})",
+                hint=f"--num-beams {self.num_samples}",
             )
         if self.temperature == 0 and self.num_beams == 1 and self.num_samples > 1:
             raise UsageError(
-                f"at temperature 0 all {self.num_samples} answers would be the same", hint="give a higher --temperature"
+                f"at temperature 0 all {self.num_samples} answers would be identical",
+                hint="set a --temperature above 0",
             )
         if "" in self.stop:
-            raise UsageError("an empty stop text would end every answer at once", hint="leave out --stop ''")
+            raise UsageError("an empty stop text would end every answer immediately", hint="remove --stop ''")
 
 
 class Engine(Protocol):
-    """Two methods. Answers come in the order of the requests; samples of one request follow each other.
+    """Generates and scores. Results follow the order of the requests; samples of one request are consecutive.
 
-    Both raise `DataError`, before they begin, for a request that does not fit the model's context.
+    Both methods raise `DataError`, before any work, for a request that does not fit the model's context.
     """
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
     ) -> Iterator[Completion]:
-        """Answer each request. `stream` is called with pieces of text as they come (one request, one sample)."""
+        """Answer each request. `stream` receives pieces of text as they are generated (one request, one sample)."""
         ...
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
@@ -74,12 +76,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """`implementation` is `module:Class`, called with what `build` is given."""
+    """`implementation` is `module:Class`, called with the arguments of `build`."""
 
     name: str
     implementation: str
     needs_weights: bool = True
-    """Whether it is given the model; without, `model` is None."""
+    """Whether the engine needs the loaded model; if not, `model` is None."""
 
     def build(self, **parts: Any) -> Engine:
         module, _, attribute = self.implementation.partition(":")

@@ -1,4 +1,4 @@
-"""Generated token ids read as text: after a prompt, up to a stop text, and piece by piece while they come."""
+"""Decoding of generated token ids: after a prompt, up to a stop text, and incrementally for streaming."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from transformers.generation.streamers import BaseStreamer
 from llmctl.types import Completion
 
 _BROKEN = "\ufffd"
-"""What bytes become that are no character, or not yet."""
+"""The replacement for bytes that do not (yet) form a character."""
 
 
 def continuation(tokenizer: Any, before: int, ids: Sequence[int]) -> str:
     """The text that `ids` add after the token `before`.
 
-    Decoded together with it: decoders of words and of SentencePiece drop the blank before the first token they see,
-    and it belongs to the answer where that token is not the first.
+    The two are decoded together: word-level and SentencePiece decoders drop the space before the first token, but here
+    that space belongs to the answer.
     """
-    whole = _decode(tokenizer, [before, *ids])
+    full = _decode(tokenizer, [before, *ids])
     head = _decode(tokenizer, [before])
-    return whole[len(head) :] if whole.startswith(head) else _decode(tokenizer, ids)
+    return full[len(head) :] if full.startswith(head) else _decode(tokenizer, ids)
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -33,12 +33,12 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def first_stop(text: str, stops: Collection[str]) -> int | None:
-    """Where the first stop text begins."""
-    return min((place for place in (text.find(stop) for stop in stops) if place >= 0), default=None)
+    """The position of the first stop text; None if there is none."""
+    return min((position for position in (text.find(stop) for stop in stops) if position >= 0), default=None)
 
 
 class DecodedAnswer(NamedTuple):
-    """A generated row read to its end."""
+    """A generated row, decoded up to its end."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -51,17 +51,17 @@ class DecodedAnswer(NamedTuple):
 def read(
     tokenizer: Any, before: int, ids: Sequence[int], *, ends: Collection[int], stops: Collection[str]
 ) -> DecodedAnswer:
-    """A row of generated ids, padding behind it included. `ends`: the ids that end an answer."""
+    """Decode a row of generated ids, which may end in padding. `ends`: the ids that end an answer."""
     length = next((number for number, token in enumerate(ids) if token in ends), len(ids))
     text = continuation(tokenizer, before, ids[:length])
-    place = first_stop(text, stops)
-    if place is not None:
-        return DecodedAnswer(text[:place], "stop", _tokens_until_stop(tokenizer, before, ids[:length], stops))
+    position = first_stop(text, stops)
+    if position is not None:
+        return DecodedAnswer(text[:position], "stop", _tokens_until_stop(tokenizer, before, ids[:length], stops))
     return DecodedAnswer(text, "stop" if length < len(ids) else "length", length)
 
 
 def _tokens_until_stop(tokenizer: Any, before: int, ids: Sequence[int], stops: Collection[str]) -> int:
-    """The smallest number of tokens whose text holds a stop text: once there, it stays."""
+    """The smallest number of tokens whose text contains a stop text; found by bisection, since more tokens keep it."""
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
@@ -73,15 +73,15 @@ def _tokens_until_stop(tokenizer: Any, before: int, ids: Sequence[int], stops: C
 
 
 class StopText(StoppingCriteria):  # type: ignore[misc]
-    """Ends the rows whose generated text holds a stop text, wherever tokens cut it.
+    """Ends the rows whose generated text contains a stop text, wherever the token boundaries fall.
 
-    transformers' own criterion matches within the vocabulary and is built anew from all of it for each call.
+    transformers' own criterion matches within the vocabulary and is rebuilt from all of it for each call.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str], width: int) -> None:
         """`width`: number of columns before the first generated one."""
         self.tokenizer, self.stops, self.width = tokenizer, stops, width
-        # A token that shows anything is at least one byte of text, so the end of a row is enough to look at.
+        # A visible token is at least one byte of text, so the end of a row is enough to check.
         self.reach = max(len(stop.encode("utf-8", "surrogatepass")) for stop in stops) + 8
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
@@ -93,9 +93,9 @@ class StopText(StoppingCriteria):  # type: ignore[misc]
 
 
 class TextStream(BaseStreamer):  # type: ignore[misc]
-    """Gives the text of one answer away piece by piece.
+    """Emits the text of one answer piece by piece.
 
-    Never half a character, and never what a stop text may yet take back.
+    Holds back incomplete characters and text that may turn out to be part of a stop text.
     """
 
     def __init__(
@@ -118,16 +118,16 @@ class TextStream(BaseStreamer):  # type: ignore[misc]
             return
         self._ids.append(token)
         text = continuation(self.tokenizer, self._before, self._ids)
-        place = first_stop(text, self.stops)
-        if place is not None:
-            text, self._ended = text[:place], True
-        self._emit(text if place is not None else settled(text, self.stops))
+        position = first_stop(text, self.stops)
+        if position is not None:
+            text, self._ended = text[:position], True
+        self._emit(text if position is not None else settled(text, self.stops))
 
     def end(self) -> None:
-        """Called by `generate`; what is still held back is given by `finish`, which knows the whole answer."""
+        """Called by `generate`; `finish`, which receives the full answer, emits the text still held back."""
 
     def finish(self, text: str) -> None:
-        """Give what is left of the whole answer."""
+        """Emit the rest of the full answer."""
         self._emit(text)
 
     def _emit(self, text: str) -> None:
@@ -137,7 +137,7 @@ class TextStream(BaseStreamer):  # type: ignore[misc]
 
 
 def settled(text: str, stops: Collection[str]) -> str:
-    """The part of a growing text that can no longer change: no half character, no beginning of a stop text."""
+    """The part of a growing text that is final: it ends neither in half a character nor in the start of a stop text."""
     text = text.rstrip(_BROKEN)
     longest = max((len(stop) for stop in stops), default=1)
     for held in range(min(longest - 1, len(text)), 0, -1):

@@ -1,9 +1,9 @@
-"""Exact match and token F1 of short answers, after SQuAD: Rajpurkar et al. 2016, arXiv:1606.05250.
+"""Exact match and token F1 for short answers, after SQuAD: Rajpurkar et al. 2016, arXiv:1606.05250.
 
-Definitions are those of SQuAD's evaluation script, version 2.0: the best reference counts, references that are nothing
-after normalisation are left out while another remains, and where either side is nothing both must be.
-Text in Chinese, Japanese or Korean is parted into characters (where SQuAD's words are parted by blanks) and loses all of
-Unicode's punctuation, full-width too; the signature says which.
+The definitions are those of SQuAD's evaluation script, version 2.0: the best reference counts; references that are
+empty after normalisation are ignored while another remains; an empty side matches only another empty side.
+Chinese, Japanese and Korean text is split into characters (SQuAD splits at whitespace) and loses all Unicode
+punctuation, including full-width; the signature records which was used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from llmctl.metrics.references import count_references, reference_script, signed
-from llmctl.metrics.script import EAST_ASIAN, part_characters
+from llmctl.metrics.script import EAST_ASIAN, split_characters
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import AnswerOptions, Statistics
 from llmctl.types import Answer
@@ -28,7 +28,7 @@ _ASCII_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
 class _Answers(ABC):
-    """A share of answers: a row is [value, 1]."""
+    """A mean over answers: a row is [value, 1]."""
 
     name: ClassVar[str]
 
@@ -36,7 +36,7 @@ class _Answers(ABC):
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> FittedAnswers:
-        """Settle the tokens by the script of the references. Raises `DataError` where an answer has none."""
+        """Choose the tokenization by the script of the references. Raises `DataError` if an answer has no reference."""
         count = count_references(answers)
         by_character = reference_script(answers) in EAST_ASIAN
         return FittedAnswers(self.name, self.compare, self.options.normalize, by_character, count)
@@ -44,7 +44,7 @@ class _Answers(ABC):
     @staticmethod
     @abstractmethod
     def compare(right: Sequence[str], predicted: Sequence[str]) -> float:
-        """How much of one right answer is in the predicted one, 0 to 1."""
+        """How well the prediction matches one reference, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class FittedAnswers:
     normalize: bool
     by_character: bool
     count: int
-    """References of each answer."""
+    """Number of references per answer."""
 
     def measure(self, answer: Answer) -> Statistics:
         predicted = self.tokens(answer.prediction)
@@ -78,16 +78,16 @@ class FittedAnswers:
         return signed(self.count).with_(**facts)
 
     def tokens(self, text: str) -> list[str]:
-        """The words, or characters, that are compared."""
+        """The words or characters to compare."""
         if self.normalize:
             text = text.lower()
             text = _without_punctuation(text) if self.by_character else text.translate(_ASCII_PUNCTUATION)
             text = _ARTICLES.sub(" ", text)
-        return (part_characters(text) if self.by_character else text).split()
+        return (split_characters(text) if self.by_character else text).split()
 
 
 class ExactMatch(_Answers):
-    """Share of predictions whose tokens are a reference's."""
+    """Fraction of predictions whose tokens equal those of a reference."""
 
     name = "exact_match"
 
@@ -97,7 +97,7 @@ class ExactMatch(_Answers):
 
 
 class TokenF1(_Answers):
-    """Mean over answers of the F1 of the tokens that prediction and best reference share."""
+    """Mean over answers of the token F1 between the prediction and its best reference."""
 
     name = "f1"
 
@@ -110,5 +110,5 @@ class TokenF1(_Answers):
 
 
 def _without_punctuation(text: str) -> str:
-    """Without ASCII's punctuation and everything that Unicode calls so (categories P)."""
+    """Remove ASCII punctuation and everything in Unicode's P categories."""
     return "".join(each for each in text.translate(_ASCII_PUNCTUATION) if unicodedata.category(each)[0] != "P")

@@ -1,4 +1,4 @@
-"""Which of several systems is the best on the same questions, where a paired test says that one is."""
+"""The best of several systems on the same questions, marked only if paired tests separate it from every other."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llmctl.metrics.spec import MetricSpec
 from llmctl.types import Answer, Score
 
 LEVEL: Final = 0.05
-"""Systems are told apart by a p below this."""
+"""Significance level: two systems differ if p is below it."""
 RESAMPLES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What a system answered, and its scores in the order of the metrics."""
+    """A system's answers, and its scores in the order of the metrics."""
 
     name: str
     answers: Sequence[Answer]
@@ -30,7 +30,7 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class BestSystem:
-    """Who leads by one score. `model` is None where no test says that the leader is better than every other."""
+    """The leader by one score. `model` is None unless tests show that the leader is better than every other system."""
 
     metric: str
     signature: str
@@ -38,15 +38,15 @@ class BestSystem:
     leader: str | None
     value: float | None
     p: Mapping[str, float] = field(default_factory=dict)
-    """Of the leader against each other: approximate randomization, two-sided, after Holm's correction."""
+    """p of the leader against each other system: approximate randomization, two-sided, Holm-corrected."""
     why: str | None = None
-    """Why none is marked."""
+    """Why no system is marked as best."""
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """p values of several tests, corrected so that all together hold their level: Holm 1979, Scand. J. Statist. 6.
+    """p values corrected for multiple tests, controlling the family-wise error rate: Holm 1979, Scand. J. Statist. 6.
 
-    One that is not a number leaves none of them one: nothing is known of the family.
+    If one of them is NaN, all become NaN.
     """
     if any(math.isnan(value) for value in p.values()):
         return dict.fromkeys(p, math.nan)
@@ -58,9 +58,9 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def best_of(metrics: Sequence[tuple[MetricSpec, Spec]], systems: Sequence[System], *, seed: int) -> list[BestSystem]:
-    """The best by every score of the metrics. The systems are to have answered the same questions in the same order.
+    """The best system by every score of the metrics. All systems must answer the same questions in the same order.
 
-    Raises `DataError` where they did not.
+    Raises `DataError` otherwise.
     """
     found: list[BestSystem] = []
     for spec, options in metrics:
@@ -71,7 +71,7 @@ def best_of(metrics: Sequence[tuple[MetricSpec, Spec]], systems: Sequence[System
 def _of_metric(
     spec: MetricSpec, options: Spec, systems: Sequence[System], start: int, seed: int
 ) -> Iterator[BestSystem]:
-    """The best by the scores of one metric, which stand in each system's from `start` on."""
+    """The best system by each score of one metric; these scores begin at index `start` in each system's scores."""
     metric = spec.build(options)
 
     @cache
@@ -80,8 +80,8 @@ def _of_metric(
         return paired(rows, rows_other, fitted.score, resamples=RESAMPLES, seed=seed)
 
     sign = 1 if spec.higher_is_better else -1
-    for place, name in enumerate(spec.scores, start):
-        scores = [system.scores[place] for system in systems]
+    for index, name in enumerate(spec.scores, start):
+        scores = [system.scores[index] for system in systems]
         finite = [number for number, score in enumerate(scores) if math.isfinite(score.value)]
         signatures = sorted({score.signature for score in scores})
         if not finite or len(signatures) > 1:
@@ -91,14 +91,14 @@ def _of_metric(
         leader = max(finite, key=lambda number: sign * scores[number].value)
         others = [number for number in range(len(systems)) if number != leader]
         p = holm({systems[other].name: tests(leader, other)[name].p_randomization for other in others})
-        name_of_leader, doubt = systems[leader].name, _doubt(p)
-        model = name_of_leader if doubt is None else None
-        yield BestSystem(name, signatures[0], model, name_of_leader, scores[leader].value, p, doubt)
+        leader_name, reason = systems[leader].name, _why_not_best(p)
+        model = leader_name if reason is None else None
+        yield BestSystem(name, signatures[0], model, leader_name, scores[leader].value, p, reason)
 
 
-def _doubt(p: Mapping[str, float]) -> str | None:
-    """Why a leader with these p values against the others is not marked."""
+def _why_not_best(p: Mapping[str, float]) -> str | None:
+    """Why a leader with these p values against the others is not marked as best; None if it is."""
     if not p:
-        return "there is no other to compare with"
+        return "there is no other model to compare with"
     close = [name for name, value in p.items() if not value < LEVEL]
-    return f"the leader may be no better than {', '.join(close)}" if close else None
+    return f"not significantly better than {', '.join(close)}" if close else None

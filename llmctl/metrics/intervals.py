@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling additive rows: the whole bootstrap is one matrix product.
+"""Confidence intervals by resampling additive rows: the bootstrap is a single matrix product.
 
 Letters: n rows, k statistics a row, r resamples.
 """
@@ -21,13 +21,13 @@ ScoreRows = Callable[[Statistics], Mapping[str, float]]
 
 METHOD: Final = "percentile bootstrap"
 _BLOCK: Final = 4_000_000
-"""Draws held at once, so that memory stays bounded whatever n is."""
+"""Maximum number of draws in memory, which bounds memory for any n."""
 
 
 def interval(rows: Rows, score: ScoreRows, *, level: float, resamples: int, seed: int) -> dict[str, Interval]:
     """The percentile bootstrap interval of every score: Efron 1979; for BLEU, Koehn 2004.
 
-    `rows` is (n, k). Where a resample has no finite score, the bounds are not finite either.
+    `rows` is (n, k). If the score of a resample is not finite, the bounds may not be finite either.
     """
     if not resamples:
         return {}
@@ -42,9 +42,9 @@ def interval(rows: Rows, score: ScoreRows, *, level: float, resamples: int, seed
 
 
 def bootstrap_weights(n: int, resamples: int, seed: int) -> Iterator[Rows]:
-    """How often each of n rows is drawn in each resample, in blocks of (r, n) that make up `resamples`.
+    """How often each of n rows is drawn in each resample, in blocks of shape (r, n) that add up to `resamples`.
 
-    The draws are those of sacrebleu's bootstrap for the same seed.
+    The draws equal those of sacrebleu's bootstrap for the same seed.
     """
     random = np.random.default_rng(seed)
     for block in blocks(n, resamples):
@@ -54,13 +54,13 @@ def bootstrap_weights(n: int, resamples: int, seed: int) -> Iterator[Rows]:
 
 
 def blocks(n: int, resamples: int) -> Iterator[int]:
-    """`resamples` cut into blocks of a bounded number of draws."""
+    """`resamples` split into blocks with a bounded number of draws."""
     most = max(1, _BLOCK // n)
     for start in range(0, resamples, most):
         yield min(most, resamples - start)
 
 
 def score_each(sums: Rows, score: ScoreRows) -> dict[str, NDArray[np.float64]]:
-    """Every score of each of the summed rows (r, k): by name, (r,)."""
+    """Every score of each summed row: (r, k) -> (r,) by score name."""
     values = [score(total) for total in sums.tolist()]
     return {name: np.array([each[name] for each in values]) for name in values[0]}

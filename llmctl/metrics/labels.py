@@ -1,4 +1,4 @@
-"""Accuracy and macro F1 of labels. Labels are compared as text, without the blanks around them."""
+"""Accuracy and macro F1 of labels. Labels are compared as text, ignoring surrounding whitespace."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from llmctl.metrics.spec import NoOptions, Statistics
 from llmctl.types import Answer
 
 _MOST_STRAYS: Final = 1000
-"""Each predicted text that is no reference's label costs a number in every row; so many are no labels at all."""
+"""Maximum number of distinct predictions that are not a reference label. Each adds a column to every row, and more than
+this many suggest free text rather than labels."""
 
 
 class Accuracy:
-    """Share of predictions equal to a reference. A row is [right, 1]."""
+    """Fraction of predictions equal to a reference. A row is [correct, 1]."""
 
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> FittedAccuracy:
-        """Count the references. Raises `DataError` where an answer has none."""
+        """Count the references. Raises `DataError` if an answer has none."""
         return FittedAccuracy(count_references(answers))
 
 
 @dataclass(frozen=True, slots=True)
 class FittedAccuracy:
     count: int
-    """References of each answer."""
+    """Number of references per answer."""
 
     def measure(self, answer: Answer) -> Statistics:
         return [float(answer.prediction.strip() in {label.strip() for label in answer.references}), 1.0]
@@ -44,62 +45,62 @@ class FittedAccuracy:
 
 
 class MacroF1:
-    """The unweighted mean of F1 over every label that is in a reference or a prediction.
+    """The unweighted mean of F1 over every label that occurs in a reference or a prediction.
 
-    This is scikit-learn's `f1_score(average="macro")` with its default labels, sorted(y_true ∪ y_pred). A row holds,
-    for L labels of references and S strays (predicted, but no reference's label): L × true positives, then L × times
-    right, then L + S × times predicted. A stray's F1 is 0, it counts in the mean alone.
+    This is scikit-learn's `f1_score(average="macro")` with its default labels, sorted(y_true ∪ y_pred). For L reference
+    labels and S strays (predicted, but not a reference label), a row holds L true positives, then L reference counts,
+    then L + S prediction counts. The F1 of a stray is 0; it only lowers the mean.
     """
 
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> FittedMacroF1:
-        """Close the set of labels. Raises `DataError` for no or several references, or for far too many labels."""
+        """Fix the set of labels. Raises `DataError` for no or several references, or for too many stray labels."""
         count = count_references(answers)
         for number, answer in enumerate(answers, start=1):
             if len(answer.references) > 1:
                 raise DataError(
-                    f"macro_f1 takes one label a row, not {len(answer.references)}",
+                    f"macro_f1 takes one label per row, not {len(answer.references)}",
                     where=f"row {number} (id {answer.id})",
-                    hint="accuracy takes several",
+                    hint="accuracy accepts several labels",
                 )
         known = sorted({answer.references[0].strip() for answer in answers})
         strays = sorted({answer.prediction.strip() for answer in answers} - set(known))
         if len(strays) > _MOST_STRAYS:
             raise DataError(
-                f"{len(strays)} different predictions are no reference's label, {strays[0][:40]!r} for one",
-                hint="are these labels? for free text use exact_match or f1",
+                f"{len(strays)} distinct predictions are not a reference label, for example {strays[0][:40]!r}",
+                hint="for free text use exact_match or f1",
             )
         return FittedMacroF1(
             count,
-            known={label: place for place, label in enumerate(known)},
-            place={label: place for place, label in enumerate([*known, *strays])},
+            known={label: index for index, label in enumerate(known)},
+            index={label: index for index, label in enumerate([*known, *strays])},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class FittedMacroF1:
     count: int
-    """References of each answer."""
+    """Number of references per answer."""
     known: Mapping[str, int]
-    """The place of each label of the references."""
-    place: Mapping[str, int]
-    """The place of each label, strays after the others."""
+    """Index of each reference label."""
+    index: Mapping[str, int]
+    """Index of each label, strays last."""
 
     def measure(self, answer: Answer) -> Statistics:
         labels = len(self.known)
         right, predicted = answer.references[0].strip(), answer.prediction.strip()
-        row = [0.0] * (2 * labels + len(self.place))
+        row = [0.0] * (2 * labels + len(self.index))
         row[self.known[right]] = float(right == predicted)
         row[labels + self.known[right]] = 1.0
-        row[2 * labels + self.place[predicted]] = 1.0
+        row[2 * labels + self.index[predicted]] = 1.0
         return row
 
     def score(self, total: Statistics) -> Mapping[str, float]:
         labels = len(self.known)
         hits, right, predicted = total[:labels], total[labels : 2 * labels], total[2 * labels :]
-        # F1 = 2 TP / (2 TP + FP + FN) = 2 TP / (times right + times predicted)
+        # F1 = 2 TP / (2 TP + FP + FN) = 2 TP / (times in references + times predicted)
         f1 = [
             2 * hit / (is_right + is_predicted)
             for hit, is_right, is_predicted in zip(hits, right, predicted, strict=False)

@@ -1,4 +1,4 @@
-"""Perplexity and bits per byte: how well a model foresees the text itself."""
+"""Perplexity and bits per byte: how well a model predicts the text itself."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from llmctl.types import Answer
 
 
 class Perplexity:
-    """exp(-log p / tokens). A row is [-log p in nats, tokens]. Comparable only under one tokenizer and window."""
+    """exp(-log p / tokens). A row is [-log p in nats, tokens]. Comparable only for the same tokenizer and window."""
 
     def __init__(self, options: NoOptions) -> None:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> Self:
-        """Nothing depends on the whole set."""
+        """Nothing depends on the full set."""
         return self
 
     def measure(self, answer: Answer) -> Statistics:
@@ -38,7 +38,7 @@ class Perplexity:
 
 
 class BitsPerByte:
-    """-log2 p / UTF-8 bytes of the text that was scored, as cleaning left it: comparable across tokenizers.
+    """-log2 p / UTF-8 bytes of the scored text after cleaning. Comparable across tokenizers.
 
     A row is [-log p in nats, bytes].
     """
@@ -47,7 +47,7 @@ class BitsPerByte:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> Self:
-        """Nothing depends on the whole set."""
+        """Nothing depends on the full set."""
         return self
 
     def measure(self, answer: Answer) -> Statistics:

@@ -1,7 +1,7 @@
-"""Is one system better than another on the same rows? Paired tests from their additive rows.
+"""Paired significance tests of two systems on the same rows, computed from their additive rows.
 
-Both follow sacrebleu's `PairedTest`, with one difference: a resample that is exactly as far apart as the systems counts
-against the difference. sacrebleu counts only those farther apart, and so calls two identical systems
+Both tests follow sacrebleu's `PairedTest`, with one difference: a resample whose difference equals the observed one
+counts against significance. sacrebleu counts only larger differences and so reports two identical systems as
 significantly different (p = 1/(resamples + 1)); here their p is 1.
 """
 
@@ -17,19 +17,19 @@ from llmctl.errors import DataError
 from llmctl.metrics.intervals import Rows, ScoreRows, blocks, bootstrap_weights, score_each
 
 _ROUNDING: Final = 1e-9
-"""Scores closer than this are equal: the last bits of a sum depend on its order."""
+"""Scores closer than this are equal: the last bits of a sum depend on the order of summation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """What two paired tests say of one score; `difference` is system less baseline."""
+    """The results of both paired tests for one score; `difference` is system minus baseline."""
 
     metric: str
     baseline: float
     value: float
     difference: float
     p_bootstrap: float
-    """Paired bootstrap: Koehn 2004. As sacrebleu defines it, one tail: about half of the other where both are small."""
+    """Paired bootstrap: Koehn 2004. One-tailed, as in sacrebleu: about half of `p_randomization` when both are small."""
     p_randomization: float
     """Approximate randomization: Riezler and Maxwell 2005; two-sided."""
     resamples: int
@@ -37,16 +37,16 @@ class Paired:
 
 
 def paired(rows: Rows, baseline: Rows, score: ScoreRows, *, resamples: int, seed: int) -> dict[str, Paired]:
-    """Compare a system with its baseline, both (n, k) rows on the same n questions of one metric.
+    """Compare a system with its baseline, each given as rows (n, k) of one metric on the same n questions.
 
-    The metric is prepared once, on the answers of both systems (macro F1 lays its rows out by the labels it saw).
+    The metric must be prepared once, on the answers of both systems (the columns of macro F1 depend on the labels seen).
 
-    Raises `DataError` where the rows do not pair.
+    Raises `DataError` if the shapes differ.
     """
     if rows.shape != baseline.shape or not len(rows):
-        raise DataError(f"the rows of two systems do not pair: {rows.shape} and {baseline.shape} numbers")
+        raise DataError(f"the rows of the two systems do not match: {rows.shape} and {baseline.shape}")
     values, values_baseline = score(rows.sum(axis=0).tolist()), score(baseline.sum(axis=0).tolist())
-    with np.errstate(invalid="ignore"):  # rows that are not finite give a p that is not
+    with np.errstate(invalid="ignore"):  # non-finite rows give a non-finite p
         resampled = _bootstrap(rows, baseline, score, resamples, seed)
         swapped = _randomization(rows, baseline, score, resamples, seed)
         centred = {name: np.abs(apart) - np.abs(apart).mean() for name, apart in resampled.items()}
@@ -68,7 +68,7 @@ def paired(rows: Rows, baseline: Rows, score: ScoreRows, *, resamples: int, seed
 def _bootstrap(
     rows: Rows, baseline: Rows, score: ScoreRows, resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Differences of the systems on the same resampled rows, (r,) for each score."""
+    """Differences between the systems on the same resampled rows, (r,) for each score."""
     both = [(weights @ rows, weights @ baseline) for weights in bootstrap_weights(len(rows), resamples, seed)]
     return _differences(both, score)
 
@@ -76,7 +76,7 @@ def _bootstrap(
 def _randomization(
     rows: Rows, baseline: Rows, score: ScoreRows, resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Differences after each pair of rows has changed sides by the toss of a coin, (r,) for each score."""
+    """Differences after swapping each pair of rows with probability 1/2, (r,) for each score."""
     random = np.random.default_rng(seed)
     both = []
     for block in blocks(len(rows), resamples):
@@ -92,7 +92,7 @@ def _differences(both: list[tuple[Rows, Rows]], score: ScoreRows) -> dict[str, N
 
 
 def _p(statistics: NDArray[np.float64], difference: float) -> float:
-    """The share of resamples at least as far apart as the systems themselves, the systems counted among them."""
+    """The fraction of differences at least as large as the observed one, which is counted among them."""
     if not np.isfinite(difference) or not np.isfinite(statistics).all():
         return float("nan")
     as_far = int(np.count_nonzero(statistics >= abs(difference) - _ROUNDING))

@@ -1,6 +1,6 @@
-"""How metrics are asked for in words: `bleu:tokenize=zh,lowercase=true`; which gates their scores can meet.
+"""Parsing of metric requests such as `bleu:tokenize=zh,lowercase=true`, and a check of gates against their scores.
 
-Light: builds nothing.
+Light: does not build any metric.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from llmctl.registry import near
 
 _EXAMPLE: Final = "write bleu, or with options bleu:tokenize=zh,lowercase=true"
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {"0-1": (0, 1), "0-100": (0, 100)}
-"""What values of a scale are possible."""
+"""Possible values of each bounded scale."""
 
 
 def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
-    """`NAME[:KEY=VALUE,…]`, values as in YAML. Raises `UsageError` or `ConfigError`, with the nearest spelling."""
+    """`NAME[:KEY=VALUE,…]`, values as in YAML. Raises `UsageError` or `ConfigError` that suggests the nearest spelling."""
     name, colon, settings = text.strip().partition(":")
     spec = _find(name.strip())
     block: dict[str, Any] = {}
@@ -34,33 +34,33 @@ def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
         if not (key and equals and value):
             raise UsageError(f"{setting.strip()!r} in {text!r} is not KEY=VALUE", hint=_EXAMPLE)
         if key in block:
-            raise ConfigError([Fault(f"metric.{spec.name}.{key}", "stands twice")])
+            raise ConfigError([Fault(f"metric.{spec.name}.{key}", "is set twice")])
         block[key] = parse_yaml(value, f"metric.{spec.name}.{key}")
     return spec, validate(spec.options, block, prefix=f"metric.{spec.name}.")
 
 
 @dataclass(frozen=True, slots=True)
 class MetricRequest:
-    """A metric as the user asked for it, parsed; as text it is what was written."""
+    """A parsed metric request; `str()` returns the text the user wrote."""
 
     text: str
     spec: MetricSpec
     options: Spec
     score: str
-    """The one of its scores that is meant where one is wanted."""
+    """The score to use where only one is needed."""
 
     def __str__(self) -> str:
         return self.text
 
 
 def request_metric(text: str) -> MetricRequest:
-    """As `parse_metric`; a metric's name means its chief score."""
+    """Like `parse_metric`; the request's score is the metric's primary score."""
     spec, options = parse_metric(text)
     return MetricRequest(text, spec, options, spec.primary or spec.scores[0])
 
 
 def request_score(text: str) -> MetricRequest:
-    """As `request_metric`, by a score too: `rougeL` is a score of `rouge`."""
+    """Like `request_metric`, but also accepts the name of a score: `rougeL` is a score of `rouge`."""
     name, colon, settings = text.strip().partition(":")
     for entry in registry.entries("metrics"):
         spec: MetricSpec = registry.load("metrics", entry.name)
@@ -70,7 +70,7 @@ def request_score(text: str) -> MetricRequest:
 
 
 def label(spec: MetricSpec, options: Spec) -> str:
-    """The metric as it is asked for: its name, and every option that is not the default."""
+    """The text that requests this metric: its name and every non-default option."""
     changed = options.model_dump(exclude_defaults=True)
     settings = ",".join(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()
@@ -85,7 +85,7 @@ def _find(name: str) -> MetricSpec:
         for entry in registry.entries("metrics"):
             if entry.owner == registry.OWNER and name in registry.load("metrics", entry.name).scores:
                 raise UsageError(
-                    f"{name!r} is a score, not a metric", hint=f"ask for the metric that gives it: {entry.name}"
+                    f"{name!r} is a score, not a metric", hint=f"request the metric that computes it: {entry.name}"
                 ) from None
         raise
     return found
@@ -96,22 +96,19 @@ def _find(name: str) -> MetricSpec:
 
 
 def check_gates(gates: Sequence[Gate], metric_specs: Sequence[MetricSpec], *, baseline: bool = False) -> None:
-    """Refuse, before any work, a gate that no score can ever meet. Raises `UsageError`.
-
-    `baseline` says whether there is one to compare with.
-    """
+    """Raise `UsageError`, before any work, for a gate that no score can meet. `baseline`: whether there is a baseline."""
     specs = {name: spec for spec in metric_specs for name in spec.scores}
     for gate in gates:
         if gate.name not in specs:
             raise UsageError(
-                f"the gate {gate.require!r} needs the score {gate.name!r}, which none of the metrics gives",
+                f"the gate {gate.require!r} needs the score {gate.name!r}, which none of the metrics computes",
                 hint=near(gate.name, specs) or f"scores: {', '.join(specs) or 'none'}; add the metric with --metric",
             )
         if gate.relative and not baseline:
-            raise UsageError(f"the gate {gate.require!r} compares with a baseline, and none is given")
+            raise UsageError(f"the gate {gate.require!r} needs a baseline, and there is none")
         low, high = _RANGES.get(specs[gate.name].scale, (-math.inf, math.inf))
         if not gate.possible(low, high):
             raise UsageError(
-                f"the gate {gate.require!r} can never be met: {gate.name} goes from {low:g} to {high:g}",
-                hint=f"write a bound between {low:g} and {high:g}",
+                f"the gate {gate.require!r} can never be met: {gate.name} ranges from {low:g} to {high:g}",
+                hint=f"use a bound between {low:g} and {high:g}",
             )

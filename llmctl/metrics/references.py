@@ -1,4 +1,4 @@
-"""What every text metric asks of its answers first."""
+"""Checks and facts about references that all text metrics share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from llmctl.metrics.signature import Signature
 from llmctl.types import Answer
 
 VARIES = -1
-"""sacrebleu's mark for a number of references that differs from row to row; its signature says `nrefs:var`."""
+"""sacrebleu's marker for a number of references that varies by row; its signature shows `nrefs:var`."""
 
 
 def count_references(answers: Sequence[Answer]) -> int:
-    """The number of references of each answer, or `VARIES`. Raises `DataError` where an answer has none."""
+    """The number of references per answer, or `VARIES`. Raises `DataError` if an answer has none."""
     for number, answer in enumerate(answers, start=1):
         if not answer.references:
             raise DataError(
-                "nothing to compare the answer with: it has no reference",
+                "the answer has no reference",
                 where=f"row {number} (id {answer.id})",
-                hint="give every row a reference, or leave the row out",
+                hint="add a reference to every row, or remove the row",
             )
     counts = {len(answer.references) for answer in answers}
     if not counts:
@@ -30,7 +30,7 @@ def count_references(answers: Sequence[Answer]) -> int:
 
 
 def signed(count: int) -> Signature:
-    """The number of references, with which every signature of a text metric begins."""
+    """A signature with the number of references, the first field in every text metric."""
     return Signature({"nrefs": "var" if count == VARIES else str(count)})
 
 

@@ -1,4 +1,4 @@
-"""Scores and gates for the tools of others: JUnit XML, a Markdown table, GitHub's annotations. Pure: text out."""
+"""Scores and gates in formats for other tools: JUnit XML, Markdown tables, GitHub annotations. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from llmctl.types import Score
 
 SUITE: Final = "llmctl eval"
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, even escaped."""
+"""Characters that XML 1.0 does not allow, even escaped."""
 
 
 def junit(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
-    """JUnit XML: a test case for each score and each gate; a gate that is not met is a failure."""
+    """JUnit XML: one test case per score and per gate; a gate that is not met is a failure."""
     failures = str(sum(not gate.met for gate in gates))
     counts = {"name": SUITE, "tests": str(len(scores) + len(gates)), "failures": failures, "errors": "0"}
     root = ElementTree.Element("testsuites", counts)
@@ -38,7 +38,7 @@ def junit(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
 
 
 def markdown(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
-    """One table of scores and, where there are any, one of gates."""
+    """A table of scores and, if there are gates, a table of gates."""
     lines = ["| metric | value | interval | n | scale | signature |", "|---|---:|---|---:|---|---|"]
     lines += [
         f"| {escaped(score.metric)} | {shown(score)} | {_bounds(score)} | {score.n} | {escaped(score.scale)} "
@@ -54,7 +54,7 @@ def markdown(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
 
 
 def github_annotations(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
-    """GitHub's workflow commands: an error for each gate that is not met, and one notice with all scores.
+    """GitHub workflow commands: an error for each gate that is not met, and one notice with all scores.
 
     https://docs.github.com/actions/reference/workflow-commands-for-github-actions
     """
@@ -66,13 +66,13 @@ def _commands(scores: Sequence[Score], gates: Sequence[GateResult]) -> Iterator[
         if not gate.met:
             yield f"::error title={_property(f'gate not met: {gate.require}')}::{_message(gate.why)}"
     if scores:
-        # One, because GitHub shows ten notices of a step and drops the rest.
+        # A single notice, because GitHub shows only ten per step.
         values = ", ".join(f"{score.metric} {shown(score)}" for score in scores)
         yield f"::notice title={_property(SUITE)}::{_message(values)}"
 
 
 def shown(score: Score) -> str:
-    """A value as papers print it: two digits after the point on scales of 100, four on smaller ones."""
+    """A value as usually published: two decimals on 0-100 scales and for perplexity, otherwise four."""
     return rounded(score.value, score.scale)
 
 
@@ -97,7 +97,7 @@ def escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span of a table: only the bar must be escaped, even there (GitHub Flavored Markdown, 4.10)."""
+    """A code span in a table: the pipe must be escaped even there (GitHub Flavored Markdown, 4.10)."""
     return "`" + text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
 
 

@@ -1,7 +1,7 @@
 """ROUGE by rouge-score: F-measures of each answer, averaged over answers. Lin 2004.
 
-rouge-score keeps a-z and 0-9 alone, so that identical Chinese or Russian texts score 0 with it. Where the references
-are not written in Latin letters, its tokenizer is replaced through its own hook, and the signature says so.
+rouge-score keeps only a-z and 0-9, so identical Chinese or Russian texts score 0 with it. If the references are not in
+Latin script, its tokenizer is replaced through its own hook, and the signature records this.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from llmctl.metrics.references import count_references, reference_script, signed
-from llmctl.metrics.script import part_characters
+from llmctl.metrics.script import split_characters
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import ROUGE, RougeOptions, Statistics
 from llmctl.types import Answer
 
 _WORD: Final = frozenset("LMN")
-"""Unicode's general categories that make words: letters, marks, numbers."""
+"""Unicode general categories that form words: letters, marks, numbers."""
 
 
 class CharacterTokenizer:
-    """One token a Chinese, Japanese or Korean character; other words whole, those of a-z and 0-9 as rouge-score does."""
+    """One token per Chinese, Japanese or Korean character; ASCII words as in rouge-score; other words unsplit."""
 
     def __init__(self, words: Any) -> None:
         self._words = words
 
     def tokenize(self, text: str) -> list[str]:
-        parted = part_characters(text.lower())
-        kept = "".join(each if unicodedata.category(each)[0] in _WORD else " " for each in parted)
+        spaced = split_characters(text.lower())
+        kept = "".join(each if unicodedata.category(each)[0] in _WORD else " " for each in spaced)
         return [token for word in kept.split() for token in (self._words.tokenize(word) if word.isascii() else (word,))]
 
 
 class Rouge:
-    """A row is [rouge1, rouge2, rougeL, rougeLsum, 1]: F-measures with the best reference of each, and a count."""
+    """A row is [rouge1, rouge2, rougeL, rougeLsum, 1]: for each, the F-measure with its best reference; then a count."""
 
     def __init__(self, options: RougeOptions) -> None:
         self.options = options
 
     def prepare(self, answers: Sequence[Answer]) -> FittedRouge:
-        """Settle the tokenizer by the script of the references. Raises `DataError` where an answer has none."""
+        """Choose the tokenizer by the script of the references. Raises `DataError` if an answer has no reference."""
         count = count_references(answers)
         choice = self.options.tokenize or ("default" if reference_script(answers) == "latin" else "char")
         words = DefaultTokenizer(use_stemmer=self.options.stemmer)

@@ -1,4 +1,4 @@
-"""Answers in, scores out: every metric measured once, its rows kept for whoever asks more of them."""
+"""Answers in, scores out. Each metric is measured once; its rows are kept for further statistics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llmctl.metrics.spec import FittedMetric, IntervalSpec, Metric, MetricSpec
 from llmctl.types import Answer, Score
 
 Facts = Mapping[str, Mapping[str, str]]
-"""What signatures must say beside the metric's own, by what the metrics read."""
+"""Additional signature fields, by the metrics' output type."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """A metric built with its options; `label` is the metric as it was asked for: `bleu`, `bleu:tokenize=zh`."""
+    """A metric built with its options; `label` is the request: `bleu`, `bleu:tokenize=zh`."""
 
     spec: MetricSpec
     metric: Metric
@@ -34,7 +34,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A metric fitted to answers, and its additive rows, (n, k), one for each of them in order."""
+    """A metric fitted to answers, and its additive rows (n, k), one per answer in order."""
 
     metric: FittedMetric
     rows: Rows
@@ -42,14 +42,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """Scores of all metrics; `measured` is by their labels."""
+    """Scores of all metrics; `measured` is keyed by metric label."""
 
     scores: tuple[Score, ...]
     measured: Mapping[str, Measured]
 
     @property
     def rows(self) -> Mapping[str, Rows]:
-        """What is stored beside the predictions: the rows of each metric."""
+        """The rows of each metric, stored beside the predictions."""
         return {name: each.rows for name, each in self.measured.items()}
 
 
@@ -60,11 +60,11 @@ def score_answers(
     seed: int,
     facts: Facts | None = None,
 ) -> Scored:
-    """Score the answers by every metric. A score that is not finite stays so; gates take it for a failure.
+    """Score the answers with every metric. Scores that are not finite are kept; gates treat them as failures.
 
-    `facts` of how the answers came about go into the signatures.
+    `facts` about how the answers were produced are added to the signatures.
 
-    Raises `DataError` without answers, or where a metric cannot read one.
+    Raises `DataError` if there are no answers, or if a metric cannot score one.
     """
     return score_built([Built.of(*each) for each in metrics], answers, interval, seed, facts)
 
@@ -76,9 +76,9 @@ def score_built(
     seed: int,
     facts: Facts | None = None,
 ) -> Scored:
-    """As `score_answers`, by metrics that are built already."""
+    """Like `score_answers`, with metrics that are already built."""
     if not answers:
-        raise DataError("no rows to score", hint="are the predictions, or this split of the data, empty?")
+        raise DataError("no rows to score", hint="check whether the predictions or this split of the data are empty")
     scores: list[Score] = []
     measured: dict[str, Measured] = {}
     for built in metrics:
@@ -89,14 +89,13 @@ def score_built(
 
 
 def measure(metric: Metric, answers: Sequence[Answer]) -> Measured:
-    """Prepare the metric on the answers and measure each."""
+    """Prepare the metric on all answers and measure each of them."""
     fitted = metric.prepare(answers)
     return Measured(fitted, np.array([fitted.measure(answer) for answer in answers], dtype=np.float64))
 
 
 def measure_both(metric: Metric, one: Sequence[Answer], other: Sequence[Answer]) -> tuple[FittedMetric, Rows, Rows]:
-    """The metric prepared on the answers of two systems together, and the rows of each: they mean the same, column
-    by column."""
+    """The metric prepared on the answers of two systems together, and the rows of each system, with the same columns."""
     both = measure(metric, [*one, *other])
     return both.metric, both.rows[: len(one)], both.rows[len(one) :]
 

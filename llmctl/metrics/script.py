@@ -1,4 +1,4 @@
-"""The script a text is written in, counted character by character: it decides how metrics cut the text into tokens."""
+"""Script detection by counting characters; it decides how metrics tokenize a text."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _COUNTED: Final = {
 _EAST_ASIAN: Final = re.compile(f"[{_HAN}{_KANA}{_HANGUL}]")
 
 EAST_ASIAN: Final = frozenset({"chinese", "japanese", "korean"})
-"""Scripts whose text is cut into characters: blanks do not part their words, or part them too coarsely."""
+"""Scripts whose text is split into characters: spaces do not separate their words, or do so too coarsely."""
 
 _KANA_OF_JAPANESE: Final = 10
-"""Japanese prose is about half kana; Chinese prose has none but in a name. A tenth parts them."""
+"""Japanese prose is about half kana; Chinese prose has kana only in names. One tenth separates the two."""
 
 
 def script_of(texts: Iterable[str]) -> Script:
-    """The script of all the texts together.
+    """The dominant script of all texts together.
 
-    A Chinese, Japanese or Korean character weighs as much as a word of any other script, so that a Chinese sentence
-    full of Latin names stays Chinese. Text without letters counts as `latin`.
+    A Chinese, Japanese or Korean character counts as much as a word in any other script, so that a Chinese sentence
+    full of Latin names is still Chinese. Text without letters counts as `latin`.
     """
     counts = dict.fromkeys(_COUNTED, 0)
     for text in texts:
@@ -48,6 +48,6 @@ def script_of(texts: Iterable[str]) -> Script:
     return "other" if counts["other"] > counts["latin"] else "latin"
 
 
-def part_characters(text: str) -> str:
-    """The text with blanks around every Chinese, Japanese and Korean character; words of other scripts stay whole."""
+def split_characters(text: str) -> str:
+    """The text with spaces around every Chinese, Japanese and Korean character; other words are not split."""
     return _EAST_ASIAN.sub(r" \g<0> ", text)

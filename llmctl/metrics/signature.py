@@ -1,4 +1,4 @@
-"""What two comparable scores must share."""
+"""Signatures: two scores are comparable only if theirs are equal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Facts by name, in order; as text `nrefs:1|case:mixed|tok:13a`, after sacrebleu (Post 2018, arXiv:1804.08771)."""
+    """Ordered facts by name; as text `nrefs:1|case:mixed|tok:13a`, as in sacrebleu (Post 2018, arXiv:1804.08771)."""
 
     facts: Mapping[str, str]
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The signature of its text."""
+        """Parse a signature from its text."""
         pairs = (each.partition(":") for each in text.split("|"))
         return cls({name: value for name, _, value in pairs})
 
     def with_(self, **facts: str) -> Signature:
-        """With further facts at its end; one that it has already is replaced where it stands."""
+        """A copy with further facts appended; a fact that already exists is replaced in place."""
         return Signature({**self.facts, **facts})
 
     def __str__(self) -> str:

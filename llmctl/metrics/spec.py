@@ -1,6 +1,6 @@
-"""What a metric is: an additive row measured on each answer, and one pure scoring step over a sum of rows.
+"""The metric interface: an additive row per answer, and a pure scoring step over a sum of rows.
 
-Corpus score, score of one answer, bootstrap interval and paired test are the same rows summed differently
+Corpus scores, scores of single answers, bootstrap intervals and paired tests sum the same rows in different ways
 (after the design of sacrebleu, Post 2018, arXiv:1804.08771).
 """
 
@@ -18,27 +18,27 @@ from llmctl.metrics.signature import Signature
 from llmctl.types import Answer
 
 Statistics = Sequence[float]
-"""Additive statistics of one answer; every row of one metric has the same length."""
+"""Additive statistics of one answer; all rows of a metric have the same length."""
 
 
 class Metric(Protocol):
-    """A built metric, which knows its options alone."""
+    """A metric built with its options, not yet fitted to answers."""
 
     def prepare(self, answers: Sequence[Answer]) -> FittedMetric:
-        """Look at all answers once before measuring: fixes what depends on the whole set (the script of the
-        references, the closed set of labels, the number of references), and so the signature."""
+        """Inspect all answers before measuring. This fixes everything that depends on the full set (the script and
+        number of references, the set of labels), and therefore the signature."""
         ...
 
 
 class FittedMetric(Protocol):
-    """A metric fitted to a set of answers. `signature` says everything that two comparable values must share."""
+    """A metric fitted to a set of answers. Two values are comparable if their `signature`s are equal."""
 
     def measure(self, answer: Answer) -> Statistics:
         """The additive row of one answer."""
         ...
 
     def score(self, total: Statistics) -> Mapping[str, float]:
-        """Value by score name, from summed rows. Pure."""
+        """Values by score name, from summed rows. Pure."""
         ...
 
     def signature(self) -> Signature: ...
@@ -46,11 +46,11 @@ class FittedMetric(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric: what it reads, what it yields, its options and where it is built."""
+    """One metric: its input, its scores, its options and its implementation."""
 
     name: str
     scores: tuple[str, ...]
-    """Names of the scores it yields: `rouge` yields rouge1, rouge2, rougeL, rougeLsum."""
+    """Names of its scores: `rouge` yields rouge1, rouge2, rougeL and rougeLsum."""
     scale: str
     output_type: Literal["text", "likelihood"]
     higher_is_better: bool
@@ -58,12 +58,12 @@ class MetricSpec:
     reference: str
     implementation: str
     primary: str | None = None
-    """The score that the metric's name alone means; the first where not given."""
+    """The score that the metric's name stands for; default: the first."""
     counts_bytes: bool = False
-    """Whether a likelihood is taken by the bytes of the text that it foretells, not by its tokens."""
+    """Whether the likelihood is normalised by the bytes of the predicted text instead of its tokens."""
 
     def build(self, options: Spec | None = None) -> Metric:
-        """The metric itself, with its options (defaults if none)."""
+        """Build the metric with the given options or its defaults."""
         module, _, attribute = self.implementation.partition(":")
         metric: Metric = getattr(importlib.import_module(module), attribute)(options or self.options())
         return metric
@@ -75,7 +75,7 @@ class NoOptions(Spec):
 
 class BleuOptions(Spec):
     tokenize: Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab"] | None = key(
-        None, "tokenizer; by the script of the references when not given"
+        None, "tokenizer; default: chosen by the script of the references"
     )
     lowercase: StrictBool = key(False, "fold case")
     smooth: Literal["exp", "floor", "add-k", "none"] = key("exp", "smoothing of zero counts")
@@ -89,10 +89,10 @@ class ChrfOptions(Spec):
 
 class TerOptions(Spec):
     normalized: StrictBool | None = key(
-        None, "normalise and tokenise as TERCOM does; on where asian_support is on when not given"
+        None, "normalise and tokenize as TERCOM does; default: the value of asian_support"
     )
     asian_support: StrictBool | None = key(
-        None, "split Chinese and Japanese into characters while normalising; by script when not given"
+        None, "split Chinese and Japanese into characters during normalisation; default: chosen by the script"
     )
     case_sensitive: StrictBool = key(False, "keep case")
 
@@ -100,28 +100,28 @@ class TerOptions(Spec):
     @classmethod
     def _works(cls, asian_support: bool | None, info: ValidationInfo) -> bool | None:
         if asian_support and info.data.get("normalized") is False:
-            raise UsageValueError("does nothing without normalisation", "write normalized=true, or leave it out")
+            raise UsageValueError("has no effect without normalisation", "set normalized=true, or omit it")
         return asian_support
 
 
 class RougeOptions(Spec):
     tokenize: Literal["default", "char"] | None = key(
         None,
-        "default: rouge-score's own, which keeps a-z and 0-9 alone; char: one token a Chinese, Japanese or Korean "
-        "character, words of every other script whole; by script when not given",
+        "`default`: the tokenizer of rouge-score, which keeps only a-z and 0-9; `char`: one token per Chinese, Japanese "
+        "or Korean character, other words unsplit; default: chosen by the script of the references",
     )
-    stemmer: StrictBool = key(False, "Porter stemming of English words")
+    stemmer: StrictBool = key(False, "apply Porter stemming to English words")
 
 
 class AnswerOptions(Spec):
-    normalize: StrictBool = key(True, "fold case, punctuation, articles and blanks before comparing")
+    normalize: StrictBool = key(True, "ignore case, punctuation, articles and whitespace when comparing")
 
 
 class IntervalSpec(Spec):
-    """How the confidence interval is made."""
+    """Settings of the confidence interval."""
 
     level: StrictFloat = key(0.95, "confidence level", gt=0, lt=1)
-    resamples: StrictInt = key(1000, "bootstrap resamples; 0 for no interval", ge=0)
+    resamples: StrictInt = key(1000, "number of bootstrap resamples; 0: no interval", ge=0)
 
 
 def _text(name: str, implementation: str, options: type[Spec], reference: str, **more: Any) -> MetricSpec:
@@ -158,7 +158,7 @@ ROUGE = _text(
     scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
     primary="rougeL",
 )
-ACCURACY = _text("accuracy", "llmctl.metrics.labels:Accuracy", NoOptions, "share of equal labels")
+ACCURACY = _text("accuracy", "llmctl.metrics.labels:Accuracy", NoOptions, "fraction of predictions equal to the label")
 MACRO_F1 = _text("macro_f1", "llmctl.metrics.labels:MacroF1", NoOptions, "unweighted mean of F1 over the labels seen")
 EXACT_MATCH = _text(
     "exact_match", "llmctl.metrics.answers:ExactMatch", AnswerOptions, "Rajpurkar et al. 2016, arXiv:1606.05250"

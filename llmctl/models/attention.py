@@ -1,17 +1,17 @@
-"""A decoder of stacked multi-head self-attention, the shape of GPT-2, written out to be read.
+"""A decoder with stacked multi-head self-attention in the shape of GPT-2, written to be read.
 
     x   = W_token[ids] + W_position[0 … T-1]
-    x   = x + Attention(LayerNorm(x))        for each layer: every token gathers from the tokens before it,
-    x   = x + MLP(LayerNorm(x))              then works on what it gathered
+    x   = x + Attention(LayerNorm(x))        in each layer, every token attends to itself and the tokens before it,
+    x   = x + MLP(LayerNorm(x))              then transforms what it gathered
     log p(next token) = log softmax(W_token LayerNorm(x))
 
     Attention(q, k, v) = softmax(q kᵀ / √D + causal mask) v      for each head
 
 Papers: Vaswani et al. 2017 (arXiv:1706.03762) for attention; Radford et al. 2019 (GPT-2) for the norm before each
-part, the learned positions, and weights into the residual stream started smaller by √(2·layers); Press and Wolf 2017
-(arXiv:1608.05859) for the head that shares the token vectors; Hendrycks and Gimpel 2016 (arXiv:1606.08415) for GELU.
+sublayer, learned positions, and residual output weights initialised smaller by √(2·layers); Press and Wolf 2017
+(arXiv:1608.05859) for tying the head to the token vectors; Hendrycks and Gimpel 2016 (arXiv:1606.08415) for GELU.
 
-Letters: B rows of a batch, T tokens of a row, P tokens in the cache before them, N heads, D width of a head,
+Letters: B rows of a batch, T tokens of a row, P cached tokens before them, N heads, D width of a head,
 H = N·D hidden width, I width inside the MLP, V vocabulary.
 """
 
@@ -30,12 +30,12 @@ from llmctl.errors import DataError
 from llmctl.models.spec import Shape, Vocabulary
 
 FLOAT32_TOKENS: Final = 256
-"""On a CPU under bfloat16 autocast torch's attention kernel is faster in float32 up to about this many tokens: forward
+"""On a CPU under bfloat16 autocast, torch's attention kernel is faster in float32 up to about this many tokens: forward
 and backward of 16×4×128×32 took 6 ms instead of 15, of 8×5×256×64 13 instead of 11, of 4×5×512×64 22 instead of 16."""
 
 
 class AttentionConfig(PreTrainedConfig):  # type: ignore[misc]
-    """The shape, under the names transformers gives its parts."""
+    """The shape, under transformers' field names."""
 
     model_type = "llmctl-attention"
     keys_to_ignore_at_inference = ("past_key_values",)
@@ -56,18 +56,18 @@ class AttentionConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class SelfAttention(nn.Module):
-    """Each token asks (q) the tokens before it (k) and gathers what they hold (v), N times side by side."""
+    """Multi-head causal self-attention: each query (q) is matched with keys (k) and gathers their values (v)."""
 
     def __init__(self, config: AttentionConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.heads = config.num_attention_heads
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # the three projections as one product
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # all three projections in one product
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: DynamicCache | None) -> Tensor:
-        """(B, T, H) -> (B, T, H). `mask` (B, 1, T, P+T), true where a query may look; None: causal, nothing cached."""
+        """(B, T, H) -> (B, T, H). `mask` (B, 1, T, P+T), true where a query may attend; None: causal, empty cache."""
         rows, tokens, hidden = x.shape
         q, k, v = self.qkv(x).view(rows, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, N, T, D)
         if cache is not None:
@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """softmax(q kᵀ / √D) v, each query over the keys it may see: (B, N, T, D), 2 × (B, N, S, D) -> (B, N, T, D)."""
+    """softmax(q kᵀ / √D) v over the keys allowed by `mask`: (B, N, T, D), 2 × (B, N, S, D) -> (B, N, T, D)."""
     dtype = q.dtype
     if q.device.type == "cpu" and torch.is_autocast_enabled("cpu") and k.shape[2] <= FLOAT32_TOKENS:
         q, k, v = q.float(), k.float(), v.float()
@@ -89,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
 
 
 class Block(nn.Module):
-    """One layer: gather, then work on it, each added to the stream."""
+    """One layer: attention, then the MLP, each added to the residual stream."""
 
     def __init__(self, config: AttentionConfig, layer: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """Reads token ids, says how likely each token of the vocabulary is next."""
+    """Maps token ids to logits for the next token."""
 
     config_class = AttentionConfig
     _input_embed_layer = "tokens"
@@ -133,7 +133,7 @@ class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         position_ids: Tensor | None = None,
         cache: DynamicCache | None = None,
     ) -> Tensor:
-        """What the head reads: (B, T) -> (B, T, H).
+        """The input of the head: (B, T) -> (B, T, H).
 
         `attention_mask` (B, P+T) is 1 on tokens, 0 on padding. Raises `DataError` beyond the context.
         """
@@ -159,10 +159,10 @@ class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (B, T, V), and the mean cross-entropy where `labels` (B, T) are not -100.
+        """Logits (B, T, V) and, with `labels` (B, T), the mean cross-entropy where they are not -100.
 
-        `labels` equal `input_ids` where they are learned: token t is scored by the logits at t-1.
-        `logits_to_keep`: logits of the last so many tokens only; 0 is all.
+        `labels` equal `input_ids` where a token is in the loss: token t is scored by the logits at t-1.
+        `logits_to_keep`: compute logits only for this many last tokens; 0: for all.
         """
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
@@ -178,13 +178,13 @@ class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         context = self.config.max_position_embeddings
         if tokens > context:
             raise DataError(
-                f"{tokens} tokens are more than the model's context of {context}",
-                hint=f"shorten the input or generate less, so that both together fit {context} tokens",
+                f"{tokens} tokens exceed the model's context of {context}",
+                hint=f"shorten the input or generate fewer tokens, so that both fit in {context} tokens",
             )
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Linear maps keep the size of what they map. Token vectors, read by the head too, are far larger than position
-        # vectors, so that a token is known by what it is first; GPT-2's 0.02 for all learned slower at these widths.
+        # Linear layers preserve the scale of their input. Token vectors, shared with the head, are much larger than
+        # position vectors, so that identity dominates position; GPT-2's 0.02 for all trained more slowly at these widths.
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
@@ -195,7 +195,7 @@ class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, Block):  # comes after its own parts
+        elif isinstance(module, Block):  # initialised after its submodules
             for into_stream in (module.attention.out, module.down):
                 depth = 2 * self.config.num_hidden_layers
                 init.normal_(into_stream.weight, std=(depth * into_stream.in_features) ** -0.5)
@@ -208,21 +208,21 @@ def padded_before(mask: Tensor) -> bool:
 
 
 def visible(input_ids: Tensor, attention_mask: Tensor | None, past: int) -> Tensor | None:
-    """Which keys each query may look at, (B or 1, 1, T, P+T); None where plain causality says it all."""
+    """Which keys each query may attend to, (B or 1, 1, T, P+T); None if the plain causal mask suffices."""
     tokens = input_ids.shape[1]
-    # Padding after the tokens hides itself: no token looks ahead. Only padding before a token must be masked.
+    # Causality already hides padding after the tokens. Only padding before a token must be masked.
     padded = attention_mask is not None and padded_before(attention_mask)
     if not padded and (past == 0 or tokens == 1):
         return None if past == 0 else torch.ones(1, 1, 1, past + 1, dtype=torch.bool, device=input_ids.device)
     causal = torch.ones(tokens, past + tokens, dtype=torch.bool, device=input_ids.device).tril(past)  # (T, P+T)
     if not padded or attention_mask is None:
         return causal[None, None]
-    own = torch.ones_like(causal).triu(past) & causal  # padding looks at itself: a softmax over nothing is not a number
+    own = torch.ones_like(causal).triu(past) & causal  # padding attends to itself: an empty softmax is NaN
     return (causal & attention_mask.bool()[:, None, None, :]) | own
 
 
 def positions(input_ids: Tensor, attention_mask: Tensor | None, past: int) -> Tensor:
-    """The place of each token in its own text, (B or 1, T): padding before it does not count."""
+    """The position of each token in its text, (B or 1, T), not counting padding before it."""
     tokens = input_ids.shape[1]
     if attention_mask is None:
         return torch.arange(past, past + tokens, device=input_ids.device)[None]
@@ -230,7 +230,7 @@ def positions(input_ids: Tensor, attention_mask: Tensor | None, past: int) -> Te
 
 
 def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> AttentionForCausalLM:
-    """A model of that shape with random weights, from torch's current seed."""
+    """A model of this shape with random weights from torch's current seed."""
     config = AttentionConfig(
         vocab_size=vocabulary.size,
         hidden_size=shape.hidden,

@@ -1,6 +1,6 @@
-"""Importing this makes our architectures known to transformers' Auto classes, as any other there.
+"""Importing this module registers our architectures with transformers' Auto classes.
 
-Those that packages add make themselves known: the module that builds one registers it, and is imported here.
+Architectures of plug-in packages are registered by their own modules, which are imported here.
 """
 
 from __future__ import annotations

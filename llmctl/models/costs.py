@@ -1,13 +1,13 @@
-"""What a model costs: floating-point operations and the memory of its activations, by arithmetic alone.
+"""The cost of a model, by arithmetic: floating-point operations and activation memory.
 
-Operations: two for every weight that a token passes (one multiplication, one addition), and 4·H for each pair of
-positions that attend to each other in a layer; learning takes three times the forward pass, which the backward pass
-costs twice again (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+Operations: two per token for every weight it passes (one multiplication, one addition), and 4·H for each pair of
+positions that attend to each other in a layer. A training step costs three forward passes, since the backward pass costs
+two (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
 
-Activations: what stays in memory from the forward pass for the backward pass, most of all. It is proportional to the
-tokens read, the layers and the widths; the factors were fitted to measured peaks (`tests/benchmarks/memory.py`
-measures again) and hold for the computation of `training/` on a processor. One with matrix units (AMX) was seen
-to take up to 11 % more than one without; encoder-decoders and `bert` are fitted to the middle.
+Activations: mainly what the forward pass keeps for the backward pass. They are proportional to tokens, layers and
+widths. The factors were fitted to measured peaks (`tests/benchmarks/memory.py` repeats the measurement) and hold for
+`training/` on a CPU. CPUs with matrix units (AMX) took up to 11 % more than those without; the factors of
+encoder-decoders and `bert` are fitted to the midpoint.
 
 Letters: B examples, S positions of the source (or of the only sequence), U of the target, L layers, H width, I width
 inside the MLP, E width of token vectors, V vocabulary.
@@ -23,15 +23,16 @@ from llmctl.models.spec import Shape
 from llmctl.types import Family
 
 FORWARDS_PER_STEP: Final = 3
-"""Forward passes that one step of learning costs."""
+"""Cost of a training step in forward passes."""
 
 
 ENERGIES_AT_ONCE: Final = 1 << 23
-"""Numbers of (target, source, width) that additive attention makes at once: it is done in parts of the target beyond."""
+"""Maximum number of (target, source, width) values that additive attention computes at once; beyond it, the target is
+split into chunks."""
 
 
 class BatchShape(NamedTuple):
-    """What is read at once, padding included: B examples of S tokens, in an encoder-decoder with U tokens of target."""
+    """The shape of a batch, including padding: B examples of S tokens and, in an encoder-decoder, U target tokens."""
 
     examples: int
     source: int
@@ -47,8 +48,11 @@ def forward_flops(
     *,
     predicted_fraction: float = 0.0,
 ) -> float:
-    """Operations of reading once. `parameters`: all weights, tied ones counted once. `predicted_fraction`: the share of its
-    places that an encoder has to say, 0 where it names labels."""
+    """Floating-point operations of one forward pass.
+
+    `parameters`: all weights, tied ones counted once. `predicted_fraction`: the fraction of positions that an encoder
+    predicts; 0 for a classifier.
+    """
     b, s, u = batch_shape
     width = shape.hidden or 1
     table = vocabulary * (shape.embedding or width)
@@ -59,12 +63,12 @@ def forward_flops(
         return b * s * (2 * (stack + table) + pairs * s)
     if family == "encoder":
         return b * s * (2 * (stack + predicted_fraction * table) + pairs * s)
-    # Of a transformer's layer the decoder has one attention more; an LSTM that reads both ways is about half of all.
+    # A transformer's decoder layer has one attention more; a bidirectional LSTM encoder is about half of the stack.
     mlp = 2 * width * (shape.inner or 0)
-    reads = (4 * width**2 + mlp) / (12 * width**2 + 2 * mlp) if shape.heads else 0.5
+    encoder = (4 * width**2 + mlp) / (12 * width**2 + 2 * mlp) if shape.heads else 0.5
     crossing = 4 * width * (shape.layers or 1) if shape.heads else 4 * width
     return (
-        2 * b * (s * reads * stack + u * ((1 - reads) * stack + table))
+        2 * b * (s * encoder * stack + u * ((1 - encoder) * stack + table))
         + pairs * b * (s * s + u * u)
         + crossing * b * s * u
     )
@@ -72,30 +76,30 @@ def forward_flops(
 
 @dataclass(frozen=True, slots=True)
 class ActivationFactors:
-    """Bytes that a step holds at its peak beside weights, gradients and the optimizer's memory, by what they grow with."""
+    """Peak bytes of a step beyond weights, gradients and optimizer state, per unit of what they grow with."""
 
     hidden: float
-    """for each token, layer and unit of H"""
-    both_ways: float = 0.0
-    """for each token of the source, layer and unit of H, more: of a recurrence that reads it both ways"""
+    """per token, layer and unit of H"""
+    bidirectional: float = 0.0
+    """in addition, per source token, layer and unit of H, for a bidirectional recurrence"""
     inner: float = 0.0
-    """for each token, layer and unit of I"""
+    """per token, layer and unit of I"""
     token: float = 0.0
-    """for each token and unit of H (of E in a recurrent model)"""
+    """per token and unit of H (of E in a recurrent model)"""
     logits: float = 0.0
-    """for each token that something is said of and entry of the vocabulary, where the head is not fused with the loss"""
+    """per predicted token and vocabulary entry, if the head is not fused with the loss"""
     scores: float = 0.0
-    """for each head, layer and pair of positions, where attention is not fused"""
+    """per head, layer and pair of positions, if attention is not fused"""
     bias: float = 0.0
-    """for each head and pair of positions of the longer sequence, where a bias of positions is added to them"""
+    """per head and pair of positions in the longer sequence, for a relative position bias"""
     energies: float = 0.0
-    """for each pair of source and target position and unit of H, where additive attention holds them at once"""
-    part: float = 0.0
-    """the same, for those of one part, where it is done in parts"""
+    """per pair of source and target positions and unit of H, if additive attention computes them all at once"""
+    chunk: float = 0.0
+    """the same, per chunk, if additive attention is computed in chunks"""
 
 
 LIBRARIES_BYTES: Final = 440 << 20
-"""What a process that trains holds before it has a model: Python, torch, transformers, and what ends a run."""
+"""Memory of a training process without a model: Python, torch, transformers, and the work at the end of a run."""
 
 _FACTORS: Final[Mapping[str, tuple[ActivationFactors, ActivationFactors]]] = {
     # in bf16, in fp32
@@ -105,8 +109,8 @@ _FACTORS: Final[Mapping[str, tuple[ActivationFactors, ActivationFactors]]] = {
     "gpt2": (ActivationFactors(hidden=8, inner=20, token=170), ActivationFactors(hidden=59, inner=28)),
     "llama": (ActivationFactors(hidden=74, inner=4, token=154), ActivationFactors(hidden=5, inner=32, token=110)),
     "lstm-seq2seq": (
-        ActivationFactors(hidden=56, both_ways=66, energies=16, part=12),
-        ActivationFactors(hidden=58, both_ways=114, energies=18, part=30),
+        ActivationFactors(hidden=56, bidirectional=66, energies=16, chunk=12),
+        ActivationFactors(hidden=58, bidirectional=114, energies=18, chunk=30),
     ),
     "t5": (
         ActivationFactors(hidden=8, inner=14, token=83, scores=6.3, bias=20),
@@ -125,7 +129,7 @@ _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
     "encoder-decoder": ("bart", "lstm-seq2seq"),
     "encoder": ("bert", "lstm-classifier"),
 }
-"""For an architecture that was not measured, the one of its family: with attention, and without."""
+"""The stand-in for an architecture without measurements, by family: with attention, and without."""
 
 
 def _factors(name: str, family: Family, shape: Shape, precision: Literal["fp32", "bf16"]) -> ActivationFactors:
@@ -145,13 +149,13 @@ def activation_bytes(
     *,
     predicted_fraction: float = 0.0,
 ) -> float:
-    """Bytes of activations of the architecture `name` (for one that is not known: of the nearest that is)."""
+    """Activation memory of the architecture `name`, in bytes (for an unknown one: that of the nearest known one)."""
     factors = _factors(name, family, shape, precision)
     b, s, u = batch_shape
     width, layers = shape.hidden or 1, shape.layers or 1
     tokens = b * (s + u)
     total = tokens * layers * (factors.hidden * width + factors.inner * (shape.inner or 0))
-    total += b * s * layers * factors.both_ways * width
+    total += b * s * layers * factors.bidirectional * width
     total += tokens * factors.token * (shape.embedding or width)
     if family == "encoder":
         total += factors.logits * round(predicted_fraction * b * s) * vocabulary
@@ -160,14 +164,16 @@ def activation_bytes(
     total += factors.bias * heads * b * max(s * s, u * u)
     if shape.score == "additive":
         energies = b * s * u * width
-        in_parts = energies > ENERGIES_AT_ONCE
-        total += factors.part * max(ENERGIES_AT_ONCE, b * s * width) if in_parts else factors.energies * energies
+        chunked = energies > ENERGIES_AT_ONCE
+        total += factors.chunk * max(ENERGIES_AT_ONCE, b * s * width) if chunked else factors.energies * energies
     return total
 
 
 def answering_bytes(family: Family, shape: Shape, vocabulary: int, answers: int, length: int) -> float:
-    """Bytes of answering `answers` prompts at once in fp32, each `length` tokens with its answer: keys and values of
-    every layer (of a recurrence its state), and the logits of one place."""
+    """Memory for generating `answers` answers at once in fp32, in bytes; `length`: tokens of prompt and answer.
+
+    Counts keys and values of every layer (the state of a recurrence) and the logits at one position.
+    """
     width, layers = shape.hidden or 1, shape.layers or 1
     cached = 2 * 4 * width * layers * (length if shape.heads else 1)
     if family == "encoder":

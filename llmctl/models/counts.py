@@ -1,7 +1,7 @@
-"""How many weights a shape makes, by arithmetic alone; a test holds each against the model built.
+"""The number of weights of a shape, by arithmetic; a test compares each count with the built model.
 
 Letters: V vocabulary, C labels or, in a transformer, its context; E width of token vectors, H hidden width, I width
-inside the MLP, R width of a reader in both directions.
+inside the MLP, R width of a bidirectional reader.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 
 class Sizes(Protocol):
-    """What of a `Shape` is counted; each architecture reads the settings it has."""
+    """The settings of a `Shape` that affect the count; each architecture reads those it has."""
 
     layers: int
     hidden: int
@@ -29,44 +29,44 @@ Count = Callable[[Any, int, int], int]
 
 
 def rnn(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Token vectors, recurrences, the way back to the token vectors, the head's bias."""
+    """Token vectors, recurrent layers, the projection back to the width of the token vectors, the head's bias."""
     e, h = s.embedding, s.hidden
     return vocabulary * e + sum(_linear(i, h) + h * h for i in _inputs(e, h, s.layers)) + _linear(h, e) + vocabulary
 
 
 def lstm(s: Sizes, vocabulary: int, labels: int) -> int:
-    """As `rnn`, with LSTM layers."""
+    """Like `rnn`, with LSTM layers."""
     e, h = s.embedding, s.hidden
     return vocabulary * e + sum(_lstm(i, h) for i in _inputs(e, h, s.layers)) + _linear(h, e) + vocabulary
 
 
 def attention(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Token and position vectors, layers, the last norm; the head is the token vectors."""
+    """Token and position vectors, layers, the final norm; tied head."""
     h = s.hidden
     return (vocabulary + s.context) * h + s.layers * _block(h, s.inner) + 2 * h
 
 
 gpt2 = attention
-"""The shape of `attention` is that of GPT-2."""
+"""`attention` has the shape of GPT-2."""
 
 
 def llama(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Layers of four square projections, a gated MLP of three, two norms; no bias anywhere; tied head."""
+    """Layers with four square projections, a gated MLP of three matrices and two norms; no biases; tied head."""
     h = s.hidden
     return vocabulary * h + s.layers * (4 * h * h + 3 * h * s.inner + 2 * h) + h
 
 
 def bert(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Token, position and two segment vectors with a norm, layers; pooler and classifier, or, without labels, the
-    transformation, norm and bias before and behind the tied head."""
+    """Token, position and two segment vectors with a norm; layers; pooler and classifier or, without labels, the
+    transform, norm and bias around the tied head."""
     h = s.hidden
     body = (vocabulary + s.context + 2) * h + 2 * h + s.layers * _block(h, s.inner)
     return body + _linear(h, h) + (_linear(h, labels) if labels else 2 * h + vocabulary)
 
 
 def t5(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Tied token vectors; an encoder of layers and a decoder whose layers attend twice, without biases, their norms
-    without shift; in each the first layer's distances, 32 for each head."""
+    """Tied token vectors; encoder layers, and decoder layers with cross-attention, without biases; RMS norms; in the
+    first layer of each, 32 relative position biases per head."""
     h = s.hidden
     square, mlp = 4 * h * h, 2 * h * s.inner
     layers = s.layers * ((square + mlp + 2 * h) + (2 * square + mlp + 3 * h))
@@ -74,17 +74,17 @@ def t5(s: Sizes, vocabulary: int, labels: int) -> int:
 
 
 def marian(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Tied token vectors, the sinusoids of encoder and decoder (kept as weights that are not learned), layers."""
+    """Tied token vectors, the sinusoids of encoder and decoder (stored as frozen weights), layers."""
     return vocabulary * s.hidden + 2 * s.context * s.hidden + _both_sides(s)
 
 
 def bart(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Tied token vectors, positions (two more than the context) and a norm of encoder and of decoder, layers."""
+    """Tied token vectors, positions (context + 2) and a norm for encoder and decoder, layers."""
     return vocabulary * s.hidden + 2 * ((s.context + 2) * s.hidden + 2 * s.hidden) + _both_sides(s)
 
 
 def lstm_seq2seq(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Encoder in both directions with its two ways to the decoder, decoder, attention, the way to the head, its bias."""
+    """Bidirectional encoder with two projections to the decoder, decoder, attention, projection to the head, its bias."""
     e, h = s.embedding, s.hidden
     encoder = _reader(e, h, s.layers, directions=2) + _linear(2 * h, h) + _linear(2 * h, s.layers * h)
     decoder = sum(_lstm(i, h) for i in _inputs(e, h, s.layers))
@@ -109,7 +109,7 @@ def _lstm(inputs: int, hidden: int) -> int:
 
 
 def _inputs(embedding: int, hidden: int, layers: int) -> list[int]:
-    """What each layer of a stack reads."""
+    """The input width of each layer in a stack."""
     return [embedding] + [hidden] * (layers - 1)
 
 
@@ -123,5 +123,5 @@ def _block(hidden: int, inner: int) -> int:
 
 
 def _both_sides(s: Sizes) -> int:
-    """The layers of an encoder and of a decoder, which also attends to the encoder, with a norm behind that."""
+    """The layers of an encoder and of a decoder with cross-attention and its norm."""
     return s.layers * (2 * _block(s.hidden, s.inner) + 4 * _linear(s.hidden, s.hidden) + 2 * s.hidden)

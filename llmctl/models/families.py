@@ -1,4 +1,4 @@
-"""What a model folder's config.json says the model can express. Reads no weights and imports no torch."""
+"""The family and pre-training objective of a model, from its config.json. Reads no weights and does not import torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TYPES: Final[Mapping[Family, str]] = {
         "roberta-prelayernorm roformer squeezebert xlm xlm-roberta xlm-roberta-xl"
     ),
 }
-"""The `model_type`s of text models, for configs whose architecture does not say it."""
+"""The `model_type`s of text models, for configs whose architecture does not reveal the family."""
 
 _SPAN_CORRUPTION_TYPES: Final = frozenset(["t5", "mt5", "umt5", "longt5", "switch_transformers"])
-"""Encoder-decoders that learned from plain text to say the spans cut out of it, not the whole text."""
+"""Encoder-decoders pre-trained to predict only the masked spans instead of the full text."""
 
 _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (
     ("ForCausalLM", "decoder"),
@@ -39,14 +39,14 @@ _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (
 def family_of(config: Mapping[str, Any]) -> Family:
     """The family of the model that a config.json describes.
 
-    The architecture's class is asked first, then its type. Raises `UsageError` for one that is neither decoder,
-    encoder-decoder nor encoder of text.
+    Checks the architecture's class first, then the model type. Raises `UsageError` for a model that is not a known text
+    decoder, encoder-decoder or encoder.
     """
     architectures = config.get("architectures") or []
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     model_type = str(config.get("model_type", ""))
     if architecture.endswith("ForSequenceClassification"):
-        return "encoder"  # whatever it is made of, it reads a text whole
+        return "encoder"  # whatever its body, it classifies a complete text
     if config.get("is_encoder_decoder") is True or model_type in _TYPES["encoder-decoder"].split():
         return "encoder-decoder"
     for ending, family in _BY_ENDING:
@@ -56,17 +56,19 @@ def family_of(config: Mapping[str, Any]) -> Family:
         if model_type in types.split():
             return family
     raise UsageError(
-        f"a model of type {model_type or 'unknown'!r}"
+        f"unsupported model type {model_type or 'unknown'!r}"
         + (f" ({architecture})" if architecture else "")
-        + " is no decoder, encoder-decoder or encoder of text that llmctl knows",
+        + ": not a known text decoder, encoder-decoder or encoder",
         where="config.json:model_type",
         hint="see: llmctl list models",
     )
 
 
 def denoising_of(family: Family, model_type: str, noise_density: float | None = None) -> Denoising | None:
-    """How a model learns from plain text of which `noise_density`, or as much as was published, is taken away; None for a decoder,
-    which foretells it."""
+    """The denoising objective of a model on plain text; None for a decoder, which predicts the next token.
+
+    `noise_density`: fraction of tokens masked or corrupted; default: as published.
+    """
     if family == "decoder":
         return None
     if family == "encoder":
@@ -79,5 +81,5 @@ def denoising_of(family: Family, model_type: str, noise_density: float | None = 
 
 
 def fills_masks(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of an encoder with a head over the vocabulary, which names no labels."""
+    """Whether a config.json describes an encoder with a masked-language-modelling head, which has no labels."""
     return any(str(each).endswith("ForMaskedLM") for each in config.get("architectures") or ())

@@ -1,4 +1,4 @@
-"""A GGUF file (llama.cpp's format) as a model folder: quantised blocks become the float32 numbers that they stand for."""
+"""Conversion of a GGUF file (llama.cpp's format) to a model folder: dequantises its weights to float32."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.models import pretrained
 
-_LIES: Final = (AttributeError, IndexError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError)
-"""What readers raise where a file's numbers lie: errors of UTF-8 and of numpy are among them."""
+_READ_ERRORS: Final = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What readers raise for a corrupt file, including UTF-8 and numpy errors."""
 
 
 def convert(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer of `file` into `folder`, in the Hugging Face layout.
 
-    Raises `UsageError` for an architecture that transformers does not read from GGUF as a decoder, `IntegrityError` for
-    a file that is not what it says.
+    Raises `UsageError` for an architecture that transformers cannot read from GGUF as a decoder, `IntegrityError` for a
+    corrupt file.
     """
     options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     architecture = _architecture(file)
@@ -34,11 +43,11 @@ def convert(file: Path, folder: Path) -> None:
             AutoModelForCausalLM._model_mapping[type(config)]
         except (ValueError, KeyError) as error:
             raise UsageError(
-                f"transformers reads no decoder of the architecture {architecture!r} from GGUF",
+                f"transformers cannot read the architecture {architecture!r} from GGUF as a decoder",
                 where=str(file),
-                hint="name the model's folder of safetensors",
+                hint="use the model in safetensors format instead",
             ) from error
-        with _read(file), contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
+        with _read(file), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be disabled
             model, info = AutoModelForCausalLM.from_pretrained(
                 file.parent, dtype=torch.float32, output_loading_info=True, **options
             )
@@ -46,7 +55,7 @@ def convert(file: Path, folder: Path) -> None:
     lost = [f"{len(keys)} {kind}: {', '.join(sorted(map(str, keys))[:5])}" for kind, keys in info.items() if keys]
     if lost:
         raise IntegrityError(f"the tensors do not fit the model: {'; '.join(lost)}", where=str(file))
-    # The weights are plain numbers now; with these two transformers would take them for blocks and refuse to save.
+    # The weights are no longer quantised; with these two set, transformers would refuse to save them.
     del model.config.quantization_config
     model.hf_quantizer = None
     pretrained.save(model, folder)
@@ -55,8 +64,8 @@ def convert(file: Path, folder: Path) -> None:
 
 
 def _drop_foreign_tokens(path: Path, vocabulary: int) -> None:
-    """Control tokens that the file has not: transformers gives a byte-level tokenizer the <|endoftext|> of GPT-2, whose
-    id the model would not know."""
+    """Remove control tokens that the file does not define: transformers adds GPT-2's <|endoftext|> to a byte-level
+    tokenizer, with an id outside the model's vocabulary."""
     document = json.loads(path.read_text(encoding="utf-8"))
     document["added_tokens"] = [each for each in document["added_tokens"] if each["id"] < vocabulary]
     path.write_text(json.dumps(document, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -74,6 +83,6 @@ def _architecture(file: Path) -> str:
 def _read(file: Path) -> Iterator[None]:
     try:
         yield
-    except (*_LIES, struct.error) as error:
+    except (*_READ_ERRORS, struct.error) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise IntegrityError(f"the GGUF file cannot be read: {first}", where=str(file)) from error

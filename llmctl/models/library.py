@@ -1,4 +1,4 @@
-"""Architectures that are the transformers library's own, at our shapes and with the tokenizer's control tokens."""
+"""Architectures from the transformers library, built with our shapes and the tokenizer's control tokens."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gpt2(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> 
         **_control_tokens(vocabulary),
     )
     model = GPT2LMHeadModel(config)
-    model.loss_type = "ForCausalLM"  # the class name alone does not tell transformers which loss, and it warns
+    model.loss_type = "ForCausalLM"  # transformers cannot infer the loss from the class name and would warn
     return model
 
 
@@ -68,8 +68,8 @@ def llama(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) ->
 def bert(
     shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()
 ) -> BertForSequenceClassification | BertForMaskedLM:
-    """BERT with random weights (Devlin et al. 2019), its learned positions beginning as sinusoids: a classifier over
-    `labels`, or, without labels, the head that fills masked places."""
+    """BERT with random weights (Devlin et al. 2019) and learned positions initialised as sinusoids: a classifier over
+    `labels` or, without labels, a masked language model."""
     assert shape.hidden is not None
     named = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     config = BertConfig(
@@ -81,19 +81,19 @@ def bert(
         intermediate_size=shape.inner,
         hidden_dropout_prob=shape.dropout,
         attention_probs_dropout_prob=shape.dropout,
-        # As published at the published width, and of the same variance of what a layer says at others.
+        # The published value at the published width; at other widths it gives layer outputs of the same variance.
         initializer_range=0.02 * math.sqrt(768 / shape.hidden),
         attn_implementation="sdpa",
         **(named if labels else {}),
         **_control_tokens(vocabulary),
     )
     model = BertForSequenceClassification(config) if labels else BertForMaskedLM(config)
-    _wave(model.bert.embeddings.position_embeddings.weight.data, config.initializer_range)
+    _init_sinusoidal(model.bert.embeddings.position_embeddings.weight.data, config.initializer_range)
     return model
 
 
 def t5(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> T5ForConditionalGeneration:
-    """T5 with random weights (Raffel et al. 2020): relative positions, so of any length; answers begin from <pad>."""
+    """T5 with random weights (Raffel et al. 2020): relative positions, so no length limit; answers start from <pad>."""
     assert shape.hidden is not None
     assert shape.heads is not None
     config = T5Config(
@@ -112,9 +112,9 @@ def t5(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> T5
 
 
 def marian(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> MarianMTModel:
-    """Marian with random weights, as the opus-mt models are set: sinusoidal positions, swish, token vectors times √H,
-    one vocabulary for both languages (Junczys-Dowmunt et al. 2018; Tiedemann and Thottingal 2020); answers begin from
-    <pad>."""
+    """Marian with random weights and the settings of the opus-mt models: sinusoidal positions, swish, token vectors
+    times √H, one vocabulary for both languages (Junczys-Dowmunt et al. 2018; Tiedemann and Thottingal 2020); answers
+    start from <pad>."""
     config = MarianConfig(
         activation_function="swish",
         scale_embedding=True,
@@ -123,12 +123,12 @@ def marian(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -
         **_both_sides(shape, vocabulary),
     )
     model = MarianMTModel(config)
-    _calm(model)
+    _scale_residual_outputs(model)
     return model
 
 
 def bart(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> BartForConditionalGeneration:
-    """BART with random weights (Lewis et al. 2020); answers begin from <eos>."""
+    """BART with random weights (Lewis et al. 2020); answers start from <eos>."""
     config = BartConfig(
         activation_function="gelu",
         decoder_start_token_id=vocabulary.eos,
@@ -136,15 +136,15 @@ def bart(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> 
         **_both_sides(shape, vocabulary),
     )
     model = BartForConditionalGeneration(config)
-    _calm(model)
+    _scale_residual_outputs(model)
     return model
 
 
 def _both_sides(shape: Shape, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The fields of an encoder and a decoder of one shape.
+    """The config fields of an encoder and a decoder with the same shape.
 
-    Random weights are of variance 1/H: that of Glorot and Bengio (2010) for a square matrix, and what Vaswani et al.
-    (2017) begin token vectors with. transformers' 0.02 is for H = 1024 or so and learns slowly at smaller ones.
+    Random weights have variance 1/H: that of Glorot and Bengio (2010) for a square matrix, and of the initial token
+    vectors in Vaswani et al. (2017). transformers' 0.02 suits H of about 1024 and trains slowly at smaller widths.
     """
     assert shape.hidden is not None
     return {
@@ -164,30 +164,29 @@ def _both_sides(shape: Shape, vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def _calm(model: PreTrainedModel) -> None:
-    """Divide the last matrix of attention and of the MLP by √(2 · layers), as GPT-2 does (Radford et al. 2019, section 2.3).
+def _scale_residual_outputs(model: PreTrainedModel) -> None:
+    """Divide the output matrices of attention and MLP by √(2 · layers), as GPT-2 does (Radford et al. 2019, section 2.3).
 
-    The norm behind each addition to the residual stream then hands on most of what came in, and what the source says
-    reaches the decoder from the first step on (marian:tiny on 620,000 tokens of English and German: validation loss 5.68,
-    without this 6.24).
+    The norm after each residual addition then passes most of its input through, so that the source reaches the decoder
+    from the first step (marian:tiny on 620,000 tokens of English and German: validation loss 5.68, without this 6.24).
     """
     for name, weight in model.named_parameters():
         if name.endswith(("out_proj.weight", "fc2.weight")):
             weight.data.mul_((2 * model.config.encoder_layers) ** -0.5)
 
 
-def _wave(positions: Tensor, spread: float) -> None:
-    """Begin position vectors (T, H) as sines and cosines (Vaswani et al. 2017, section 3.5) of root mean square `spread`.
+def _init_sinusoidal(positions: Tensor, rms: float) -> None:
+    """Initialise position vectors (T, H) as sines and cosines (Vaswani et al. 2017, section 3.5) of root mean square `rms`.
 
-    They are learned all the same. "My neighbour" is then one turn for all places rather than something to be found for
-    each: bert:tiny sooner leaves the plateau on which a hidden word is guessed from the words around it in any order
-    (speeches in blocks of 32, 40 % hidden: validation loss 4.55 after 741 steps; from random positions 5.42 after 665).
-    A classifier learns from them what it learns from random ones.
+    They remain trainable. A relative offset is then the same rotation at every position instead of having to be learned
+    for each, so bert:tiny sooner leaves the plateau where it predicts a masked word from an unordered context
+    (speeches in blocks of 32, 40 % masked: validation loss 4.55 after 741 steps; from random positions 5.42 after 665).
+    Classifiers train equally well from either.
     """
     count, width = positions.shape
     angle = torch.arange(count)[:, None] * 10_000 ** (-torch.arange(0, width, 2) / width)  # (T, H/2)
-    positions[:, 0::2] = math.sqrt(2) * spread * angle.sin()
-    positions[:, 1::2] = math.sqrt(2) * spread * angle.cos()[:, : width // 2]
+    positions[:, 0::2] = math.sqrt(2) * rms * angle.sin()
+    positions[:, 1::2] = math.sqrt(2) * rms * angle.cos()[:, : width // 2]
 
 
 def _control_tokens(vocabulary: Vocabulary) -> dict[str, Any]:

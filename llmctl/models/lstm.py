@@ -1,8 +1,8 @@
-"""A decoder of stacked long short-term memories.
+"""A decoder with stacked long short-term memory (LSTM) layers.
 
     i, f, g, o = W x_t + U h_{t-1} + b            input, forget and output gates, and the candidate g
-    c_t = σ(f) c_{t-1} + σ(i) tanh(g)             the memory: added to, so that gradients pass through unchanged
-    h_t = σ(o) tanh(c_t)                          what the next layer and the next step see of it
+    c_t = σ(f) c_{t-1} + σ(i) tanh(g)             the cell state: updated by addition, so that gradients pass through it
+    h_t = σ(o) tanh(c_t)                          the output to the next layer and the next step
 
 The token vectors before the recurrence and the softmax after it are in `recurrent.py`.
 
@@ -30,7 +30,7 @@ class LSTMConfig(RecurrentConfig):
 
 
 class LSTMForCausalLM(RecurrentForCausalLM):
-    """Token vectors, L LSTM layers one upon the other, softmax over the vocabulary."""
+    """Token vectors, L stacked LSTM layers, softmax over the vocabulary."""
 
     config_class = LSTMConfig
     config: LSTMConfig
@@ -52,9 +52,9 @@ class LSTMForCausalLM(RecurrentForCausalLM):
         if mask is None:
             h, last = self.lstm(x, start)  # (B, T, H)
             return h, RecurrentState(last)
-        # Tokens to the front, padding behind them, so that torch's packed rows leave the padding out.
+        # Move padding to the end of each row, so that torch's packed sequences skip it.
         order = mask.argsort(dim=1, descending=True, stable=True)  # (B, T)
-        lengths = mask.sum(1).clamp(min=1).cpu()  # a row of padding alone still has to have a length
+        lengths = mask.sum(1).clamp(min=1).cpu()  # a row with only padding needs a length, too
         packed = pack_padded_sequence(take(x, order), lengths, batch_first=True, enforce_sorted=False)
         packed, last = self.lstm(packed, start)
         h, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])  # (B, T, H)
@@ -67,7 +67,7 @@ class LSTMForCausalLM(RecurrentForCausalLM):
 
 
 def init_lstm(lstm: nn.LSTM) -> None:
-    """Uniform weights as wide as torch's own, no bias but 1 at the forget gate, the second quarter of 4·H."""
+    """Uniform weights with torch's default bounds; biases 0, except 1 for the forget gate, the second quarter of 4·H."""
     for name, weight in lstm.named_parameters():
         if name.startswith("weight"):
             init.uniform_(weight, -(lstm.hidden_size**-0.5), lstm.hidden_size**-0.5)
@@ -80,10 +80,10 @@ def init_lstm(lstm: nn.LSTM) -> None:
 
 
 def take(x: Tensor, order: Tensor) -> Tensor:
-    """The tokens of each row in another order, x[b, order[b, t]]: (B, T, any), (B, T) -> (B, T, any)."""
+    """Reorder the tokens of each row, x[b, order[b, t]]: (B, T, any), (B, T) -> (B, T, any)."""
     return x.gather(1, order[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> LSTMForCausalLM:
-    """A model of that shape with random weights, from torch's current seed."""
+    """A model of this shape with random weights from torch's current seed."""
     return LSTMForCausalLM(LSTMConfig(**config_fields(shape, vocabulary)))

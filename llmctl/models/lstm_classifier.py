@@ -1,13 +1,13 @@
-"""Naming a text's label with an LSTM.
+"""Text classification with an LSTM.
 
     y = LSTM→ and LSTM← over √E W_token[ids]
-    z = max over t of y_t                  pooling `max`: each feature where the text shows it most
-    z = [y→_T ; y←_1]                      pooling `last`: what each direction ends with
+    z = max over t of y_t                  pooling `max`: the maximum of each feature
+    z = [y→_T ; y←_1]                      pooling `last`: the last state of each direction
     log p(label) = log softmax(W z + b)    head `softmax`: one output for each label
     log p(label 1) = log σ(w · z + b)      head `sigmoid`: one output for two labels
 
-Of the head `sigmoid` the logits are (0, w · z + b): their softmax is (1 - σ, σ), and so their cross-entropy is the binary
-cross-entropy of σ; whoever reads logits of labels need not know which head made them.
+For the head `sigmoid`, the logits are (0, w · z + b): their softmax is (1 - σ, σ), so their cross-entropy is the binary
+cross-entropy of σ, and code that reads logits does not depend on the head.
 
 Papers: Hochreiter and Schmidhuber 1997 for the LSTM; Conneau et al. 2017 (arXiv:1705.02364) for the maximum over time.
 
@@ -52,7 +52,7 @@ class LSTMClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class LSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
-    """Reads a text whole, says how likely each label is."""
+    """Maps a text to logits for its label."""
 
     config_class = LSTMClassifierConfig
     config: LSTMClassifierConfig
@@ -75,9 +75,9 @@ class LSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:
-        """(B, S), mask 1 on tokens and 0 on padding -> logits (B, C), and the mean cross-entropy.
+        """(B, S), mask 1 on tokens and 0 on padding -> logits (B, C) and, with `labels`, the mean cross-entropy.
 
-        `labels` (B,) are numbers of labels, -100 where a row is not learned.
+        `labels` (B,) are label indices; -100 excludes a row from the loss.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         x = F.dropout(self.scale * self.tokens(input_ids), self.config.dropout, self.training)  # (B, S, E)
@@ -101,15 +101,13 @@ class LSTMForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
 
 def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> LSTMForSequenceClassification:
-    """A model of that shape with random weights, from torch's current seed."""
+    """A model of this shape with random weights from torch's current seed."""
     if not labels:
         raise UsageError(
-            "lstm-classifier names labels, and there are none", hint="give it data of the task classification"
+            "lstm-classifier needs labels, and the data has none", hint="use data of the task classification"
         )
     if shape.head == "sigmoid" and len(labels) != 2:
-        raise UsageError(
-            f"the head sigmoid tells two labels apart, there are {len(labels)}", hint="--set model.head=softmax"
-        )
+        raise UsageError(f"the head sigmoid requires two labels, not {len(labels)}", hint="--set model.head=softmax")
     config = LSTMClassifierConfig(
         bidirectional=shape.bidirectional,
         pooling=shape.pooling,

@@ -1,15 +1,15 @@
-"""LSTM encoder, LSTM decoder with attention over the source.
+"""LSTM encoder and LSTM decoder with attention over the source.
 
     h→, h← = LSTM→, LSTM← over √E W_token[source]
-    m_s = W_m [h→_s ; h←_s]                          what the encoder says of source position s
+    m_s = W_m [h→_s ; h←_s]                          the encoder's memory of source position s
     h_t = LSTM(√E W_token[y_{t-1}], h_{t-1}),    h_0 = tanh(W_0 [h→_S ; h←_1])
     e_ts = (W_q h_t) · m_s / √H                      score `dot`: Luong's "general", scaled
     e_ts = v · tanh(W_q h_t + W_k m_s)               score `additive`: Bahdanau's
     a_t = softmax(e_t over s),    c_t = Σ_s a_ts m_s
     log p(y_t) = log softmax(W_token tanh(W_c [c_t ; h_t]) + b)
 
-As in Luong et al. the decoder attends after its LSTM, not before as in Bahdanau et al.: then h_t depends on no
-attention, and in training the LSTM reads the whole target at once and all T queries attend at once.
+The decoder attends after its LSTM, as in Luong et al., not before it, as in Bahdanau et al. Then h_t does not depend on
+attention, and in training the LSTM reads the full target at once and all T queries attend in parallel.
 
 Papers: Sutskever, Vinyals and Le 2014 (arXiv:1409.3215); Bahdanau, Cho and Bengio 2015 (arXiv:1409.0473); Luong, Pham
 and Manning 2015 (arXiv:1508.04025); Press and Wolf 2017 (arXiv:1608.05859) for the token vectors shared by
@@ -41,7 +41,7 @@ from llmctl.models.spec import Shape, Vocabulary
 
 
 class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
-    """The shape, under the names transformers gives its parts."""
+    """The shape, under transformers' field names."""
 
     model_type = "llmctl-lstm-seq2seq"
 
@@ -62,21 +62,21 @@ class LSTMSeq2SeqConfig(PreTrainedConfig):  # type: ignore[misc]
 
 @dataclass
 class EncoderOutput(BaseModelOutput):  # type: ignore[misc]
-    """The source as the decoder sees it: `last_hidden_state` m (B, S, H), `start` h_0 of every decoder layer (B, L, H)."""
+    """The encoded source: `last_hidden_state` m (B, S, H), and `start`, h_0 of every decoder layer (B, L, H)."""
 
     start: Tensor | None = None
 
 
 @dataclass
 class Seq2SeqOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """`cross_attentions` is a tuple with a_ts of the one attention and its one head, (B, 1, T, S); `cache_params` the
-    decoder's state under the name by which `generate` hands it from step to step."""
+    """`cross_attentions` is a 1-tuple with a_ts of the only attention head, (B, 1, T, S); `cache_params` is the decoder's
+    state, under the name that `generate` passes from step to step."""
 
     cache_params: RecurrentState | None = None
 
 
 class Encoder(nn.Module):
-    """Source ids -> what the decoder sees of them."""
+    """Maps source ids to the decoder's view of them."""
 
     main_input_name = "input_ids"
 
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """How much each target position looks at each source position."""
+    """Attention of each target position to each source position."""
 
     def __init__(self, hidden: int, score: str) -> None:
         super().__init__()
@@ -126,13 +126,13 @@ class CrossAttention(nn.Module):
         return a.to(memory.dtype) @ memory, a
 
     def _additive(self, q: Tensor, k: Tensor) -> Tensor:
-        """q (B, T, H), k (B, S, H) -> e (B, T, S). What would be too much at once is made in parts of the target: one long
-        record else takes gigabytes."""
+        """q (B, T, H), k (B, S, H) -> e (B, T, S). Long targets are split into chunks; otherwise a single long record
+        would take gigabytes."""
         assert self.v is not None
         size = max(1, costs.ENERGIES_AT_ONCE // (q.shape[0] * k.shape[1] * k.shape[2]))
         if q.shape[1] <= size:
             return self._scores(q, k)
-        energies: Tensor = _InParts.apply(q, k, self.v.weight[0].to(q.dtype), size)  # type: ignore[no-untyped-call]
+        energies: Tensor = _ChunkedEnergies.apply(q, k, self.v.weight[0].to(q.dtype), size)  # type: ignore[no-untyped-call]
         return energies
 
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
@@ -142,12 +142,12 @@ class CrossAttention(nn.Module):
         return scores
 
 
-class _InParts(torch.autograd.Function):
-    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), so many target positions at once. The backward
-    pass makes the parts again.
+class _ChunkedEnergies(torch.autograd.Function):
+    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), computed for `size` target positions at a time.
+    The backward pass recomputes the chunks.
 
-    What is kept is written into one place that was there before the first part: kept beside the parts, it would lie where
-    the next one has to, and as much memory would be taken as by all at once.
+    The result is allocated before the first chunk. Allocated chunk by chunk, it would fragment memory, and the peak would
+    be as high as without chunks.
     """
 
     @staticmethod
@@ -155,28 +155,28 @@ class _InParts(torch.autograd.Function):
         ctx.save_for_backward(q, k, v)
         ctx.size = size
         energies = q.new_empty(*q.shape[:2], k.shape[1])
-        for part, into in zip(torch.split(q, size, 1), torch.split(energies, size, 1), strict=True):
-            into.copy_((part[:, :, None] + k[:, None]).tanh_() @ v)
+        for chunk, out in zip(torch.split(q, size, 1), torch.split(energies, size, 1), strict=True):
+            out.copy_((chunk[:, :, None] + k[:, None]).tanh_() @ v)
         return energies
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v = ctx.saved_tensors
-        of_q = torch.empty_like(q)
-        of_k, of_v = (torch.zeros_like(each, dtype=torch.float32) for each in (k, v))
-        parts = zip(*(torch.split(each, ctx.size, 1) for each in (q, grad, of_q)), strict=True)
-        for part, grad_part, into in parts:
-            y = (part[:, :, None] + k[:, None]).tanh_()  # (B, t, S, H)
-            of_v += grad_part.reshape(-1) @ y.reshape(-1, len(v))
-            inner = torch.ops.aten.tanh_backward(grad_part[..., None] * v, y)
-            into.copy_(inner.sum(2))
-            of_k += inner.sum(1)
-        return of_q, of_k.to(k.dtype), of_v.to(v.dtype), None
+        grad_q = torch.empty_like(q)
+        grad_k, grad_v = (torch.zeros_like(each, dtype=torch.float32) for each in (k, v))
+        chunks = zip(*(torch.split(each, ctx.size, 1) for each in (q, grad, grad_q)), strict=True)
+        for chunk, grad_chunk, out in chunks:
+            y = (chunk[:, :, None] + k[:, None]).tanh_()  # (B, t, S, H)
+            grad_v += grad_chunk.reshape(-1) @ y.reshape(-1, len(v))
+            inner = torch.ops.aten.tanh_backward(grad_chunk[..., None] * v, y)
+            out.copy_(inner.sum(2))
+            grad_k += inner.sum(1)
+        return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), None
 
 
 class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """Reads a source, says how likely each token of the vocabulary is next in the target."""
+    """Maps a source and the target so far to logits for the next target token."""
 
     config_class = LSTMSeq2SeqConfig
     config: LSTMSeq2SeqConfig
@@ -201,7 +201,7 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
     def decode(
         self, decoder_input_ids: Tensor, encoded: EncoderOutput, mask: Tensor | None, state: RecurrentState | None
     ) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Target so far (B, T) -> what the head reads (B, T, E), attention (B, T, S), the LSTM's last state."""
+        """Target so far (B, T) -> input of the head (B, T, E), attention (B, T, S), the LSTM's last state."""
         memory, start = encoded.last_hidden_state, encoded.start
         assert memory is not None
         assert start is not None
@@ -215,7 +215,7 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         return self._drop(y), weights, RecurrentState(last)
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, decoder_input_ids: Tensor) -> Tensor:
-        """What the head reads: source (B, S), its mask, target so far (B, T) -> (B, T, E)."""
+        """The input of the head: source (B, S), its mask, target so far (B, T) -> (B, T, E)."""
         return self.decode(decoder_input_ids, self.encoder(input_ids, attention_mask), attention_mask, None)[0]
 
     def forward(
@@ -230,10 +230,10 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> Seq2SeqOutput:
-        """Logits (B, T, V), and the mean cross-entropy where `labels` (B, T) are not -100.
+        """Logits (B, T, V) and, with `labels` (B, T), the mean cross-entropy where they are not -100.
 
-        `labels` are the target; without `decoder_input_ids` the decoder reads them one place later, behind
-        `decoder_start_token_id`. Raises `ValueError` where there is nothing to encode or to decode.
+        `labels` are the target; without `decoder_input_ids` the decoder reads them shifted right by one, after
+        `decoder_start_token_id`. Raises `ValueError` if there is nothing to encode or to decode.
         """
         if encoder_outputs is None:
             if input_ids is None:
@@ -248,7 +248,7 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         logits = self.lm_head(x)  # (B, T, V)
         loss = None
         if labels is not None:
-            loss = self.loss_function(  # labels stand under their logits: nothing to shift
+            loss = self.loss_function(  # labels are aligned with the logits: no shift
                 logits=logits, labels=labels, shift_labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
         return Seq2SeqOutput(
@@ -260,7 +260,7 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         )
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """(B, T) target -> (B, T) what the decoder reads: the start token, then the target but its last token."""
+        """Target (B, T) -> decoder input (B, T): the start token, then the target without its last token."""
         start = torch.full_like(labels[:, :1], cast(int, self.config.decoder_start_token_id))
         ids = torch.cat([start, labels[:, :-1]], 1)
         return ids.masked_fill(ids == -100, cast(int, self.config.pad_token_id))
@@ -270,12 +270,12 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
         return self.encoder.tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Other token vectors for all three."""
+        """Replace the token vectors for all three."""
         self.encoder.tokens = value
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # else `generate` makes a key/value cache
+        return False  # otherwise `generate` creates a key/value cache
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.config.dropout, self.training)
@@ -292,7 +292,7 @@ class LSTMForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: i
 
 
 def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> LSTMForConditionalGeneration:
-    """A model of that shape with random weights, from torch's current seed."""
+    """A model of this shape with random weights from torch's current seed."""
     fields = config_fields(shape, vocabulary)
     config = LSTMSeq2SeqConfig(score=shape.score, decoder_start_token_id=vocabulary.bos, **fields)
     return LSTMForConditionalGeneration(config)

@@ -1,4 +1,4 @@
-"""Opening and writing model folders in the Hugging Face layout: safetensors only, and every weight accounted for."""
+"""Loading and saving model folders in the Hugging Face layout: safetensors only, with a check of every weight."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from transformers import (
 )
 from transformers.utils import logging
 
-import llmctl.models.auto  # noqa: F401 - makes our architectures known to the Auto classes
+import llmctl.models.auto  # noqa: F401 - registers our architectures with the Auto classes
 from llmctl.errors import EnvironmentFault, IntegrityError, UsageError
 from llmctl.store.safety import check_folder, check_weights
 from llmctl.types import Family
 
 SHARD_BYTES: Final = 2 * 10**9
-"""A model smaller than this is one file."""
+"""Maximum size of a weight file; smaller models are a single file."""
 _AUTO: Final[dict[Family, Any]] = {
     "decoder": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
     "encoder": AutoModelForSequenceClassification,
 }
 _HEADS: Final = ("cls.", "lm_head.", "pooler.", "classifier.", "score.", "qa_outputs.", "vocab_", "predictions.")
-"""What an encoder's checkpoint may hold beside the encoder, for another purpose than the one wanted."""
+"""Prefixes of head weights in an encoder's checkpoint, which may belong to another task."""
 
 
 def load(
@@ -44,17 +44,17 @@ def load(
     labels: tuple[str, ...] | None = None,
     masked: bool = False,
 ) -> PreTrainedModel:
-    """The model in `folder`, from its safetensors alone; nothing in the folder is run and the network is not asked.
+    """Load the model in `folder` from its safetensors. Runs no code from the folder and does not use the network.
 
-    `labels` are the names that an encoder shall tell apart; `masked`: it shall fill masked places instead. An encoder
-    that was trained for something else (plain BERT, masked language modelling) then gets a new head, random from
-    torch's current seed, with the pooler before it if the architecture has one and the checkpoint not; heads of its
-    former purpose are left unread. `fresh_head` says so beforehand.
+    `labels` makes an encoder a classifier of these labels; `masked` makes it a masked language model instead. An encoder
+    trained for another task then gets a new head, random from torch's current seed, including a pooler if the
+    architecture has one and the checkpoint does not; heads of other tasks are ignored. `fresh_head` reports this
+    in advance.
 
-    Raises `IntegrityError` for weights that are missing, unexpected, of another shape, not finite, not safetensors, or
-    that would need code from the folder; `UsageError` where the model names other labels than `labels`.
+    Raises `IntegrityError` for weights that are missing, unexpected, of a different shape, not finite, not safetensors,
+    or that need code from the folder; `UsageError` if the model was trained with labels other than `labels`.
     """
-    config = _checked(folder)
+    config = _checked_config(folder)
     new_head = _new_head(config.architectures, family, labels, masked) is not None
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
@@ -67,19 +67,19 @@ def load(
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # so that they are listed and refused below, with the rest
+            ignore_mismatched_sizes=True,  # they are reported and rejected below, with the rest
             output_loading_info=True,
         )
-    _account(model, info, folder, new_head=new_head)
+    _check_loaded_weights(model, info, folder, new_head=new_head)
     if model.loss_type is None:
-        model.loss_type = "ForCausalLM"  # as transformers would choose itself, with a warning
+        model.loss_type = "ForCausalLM"  # transformers' own default, without its warning
     return model
 
 
 def fresh_head(
     config: Mapping[str, Any], family: Family, *, labels: tuple[str, ...] | None = None, masked: bool = False
 ) -> str | None:
-    """What of a model with this config.json would be random if it were loaded so; None where nothing would."""
+    """Which part of a model with this config.json would be newly initialised by `load`; None if nothing would."""
     return _new_head(config.get("architectures"), family, labels, masked)
 
 
@@ -102,8 +102,8 @@ def save(model: PreTrainedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES
         model.save_pretrained(folder, max_shard_size=shard_bytes)
 
 
-def _checked(folder: Path) -> PreTrainedConfig:
-    """The folder's config, after making sure that opening the folder reads it alone and runs nothing of it."""
+def _checked_config(folder: Path) -> PreTrainedConfig:
+    """Load the config after checking that opening the folder reads nothing outside it and runs no code."""
     if not (folder / "config.json").is_file():
         raise UsageError(f"no model in {folder}: it has no config.json", where=str(folder))
     check_folder(folder)
@@ -118,21 +118,21 @@ def _names_labels(config: PreTrainedConfig) -> bool:
 
 
 def _set_labels(config: PreTrainedConfig, labels: tuple[str, ...], folder: Path) -> None:
-    """Write the labels into the config, unless the model's classifier names others already."""
+    """Write the labels into the config. Raises `UsageError` if the model's classifier already has other labels."""
     own = [str(label) for _, label in sorted(config.id2label.items())]
     unnamed = own == [f"LABEL_{number}" for number in range(len(labels))]
     if _names_labels(config) and not unnamed and own != list(labels):
         raise UsageError(
-            f"the model names {len(own)} labels ({_first(own)}), not the {len(labels)} wanted ({_first(labels)})",
+            f"the model has {len(own)} labels ({_first(own)}), not the {len(labels)} requested ({_first(labels)})",
             where=str(folder / "config.json"),
-            hint="start from a model that names no labels yet, or use data with the model's labels",
+            hint="use a model without a classifier, or data with the model's labels",
         )
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
 
 
-def _account(model: PreTrainedModel, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
-    """Raise unless every weight came from the files and every one in the files was used."""
+def _check_loaded_weights(model: PreTrainedModel, info: dict[str, Any], folder: Path, *, new_head: bool) -> None:
+    """Raise `IntegrityError` unless every weight came from the files and every weight in the files was used."""
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     mismatched = sorted(each[0] for each in info["mismatched_keys"])
     base = f"{model.base_model_prefix}."
@@ -140,11 +140,11 @@ def _account(model: PreTrainedModel, info: dict[str, Any], folder: Path, *, new_
         missing = [key for key in missing if key.startswith(base) and not key.startswith(f"{base}pooler.")]
         unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(_HEADS)]
     elif "ForMaskedLM" in type(model).__name__:
-        # BERT was published with a second head (which sentence follows) and the pooler before it.
+        # BERT was published with a second head (next-sentence prediction) and its pooler.
         unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(("cls.seq_", "pooler."))]
     faults = [
         f"{len(keys)} {kind}: {_first(keys)}"
-        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("with a different shape", mismatched))
         if keys
     ]
     broken = [name for name, weight in model.state_dict().items() if not bool(torch.isfinite(weight).all())]
@@ -154,7 +154,7 @@ def _account(model: PreTrainedModel, info: dict[str, Any], folder: Path, *, new_
         raise IntegrityError(
             f"the weights do not fit the model {type(model).__name__}: {'; '.join([*faults, *info['error_msgs'][:1]])}",
             where=str(folder),
-            hint="copy the folder again, or open a model of the kind that these weights were saved from",
+            hint="copy the folder again, or use a config.json that matches the weights",
         )
 
 
@@ -164,11 +164,11 @@ def _first(names: Sequence[str], most: int = 5) -> str:
 
 @contextmanager
 def _translated_errors(folder: Path) -> Iterator[None]:
-    """What transformers and safetensors raise at a folder that is not what it says, as our error."""
+    """Translate what transformers and safetensors raise for an unreadable or corrupt folder."""
     try:
         yield
     except PermissionError as error:
-        raise EnvironmentFault(f"not allowed to read the model: {error.strerror}", where=str(error.filename)) from error
+        raise EnvironmentFault(f"cannot read the model: {error.strerror}", where=str(error.filename)) from error
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise IntegrityError(f"the model cannot be opened: {first}", where=str(folder)) from error
@@ -176,7 +176,7 @@ def _translated_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without its bars and notes: what they tell is checked here and raised."""
+    """Silence transformers' progress bars and warnings; what they report is checked here and raised."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,14 +1,14 @@
-"""What `rnn.py` and `lstm.py` share: a decoder whose memory of the past is one state of fixed size.
+"""Shared parts of `rnn.py` and `lstm.py`: a decoder that keeps the past in a state of fixed size.
 
     x = √E W_token[ids]
     s_t = step(x_t, s_{t-1})
     log p(next token) = log softmax(W_token (W_narrow s_t + b) + b')
 
-Token vectors are shared by both ends, as long as the head wants them (about 1), so the recurrence gets them times √E
+Input and head share the token vectors. Their norm suits the head (about 1), so the recurrence reads them times √E
 (Press and Wolf 2017, arXiv:1608.05859; Vaswani et al. 2017, arXiv:1706.03762, section 3.4).
 
-The step itself, the only place where the two differ, stands in their own files. Here stand the vectors before it, the
-head after it, and what transformers' `generate` asks of a model that carries a state instead of a key/value cache.
+The step, in which the two architectures differ, is in their own files. This file has the embedding, the head, and what
+transformers' `generate` requires of a model with a state instead of a key/value cache.
 
 Letters: B rows of a batch, T tokens of a row, E width of token vectors, H width of the state, L layers, V vocabulary.
 """
@@ -47,26 +47,26 @@ class RecurrentConfig(PreTrainedConfig):  # type: ignore[misc]
 
 @dataclass
 class RecurrentState:
-    """All that is remembered of the tokens read so far: tensors (L, B, H), the LSTM's h and c or the RNN's h."""
+    """The state after the tokens read so far: tensors (L, B, H), the LSTM's h and c or the RNN's h."""
 
     tensors: tuple[Tensor, ...]
 
     is_compileable = False
 
     def reorder_cache(self, rows: Tensor) -> None:
-        """Row i goes on from what row `rows[i]` remembers: beam search chose among the beams."""
+        """Row i continues from the state of row `rows[i]`, as selected by beam search."""
         self.tensors = tuple(each.index_select(1, rows) for each in self.tensors)
 
 
 @dataclass
 class RecurrentOutput(CausalLMOutput):  # type: ignore[misc]
-    """`loss`, `logits`, and the state under the name by which `generate` hands it from step to step."""
+    """`loss`, `logits`, and the state under the name that `generate` passes from step to step."""
 
     cache_params: RecurrentState | None = None
 
 
 class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """Reads token ids, says how likely each token of the vocabulary is next. Subclasses write `read`."""
+    """Maps token ids to logits for the next token. Subclasses implement `read`."""
 
     _input_embed_layer = "tokens"
     _tied_weights_keys = {"lm_head.weight": "tokens.weight"}
@@ -80,20 +80,20 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         self.lm_head = nn.Linear(config.embedding_size, config.vocab_size)
 
     def read(self, x: Tensor, mask: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
-        """(B, T, E) -> the top layer's states (B, T, H) and the last state, that of each row's last token.
+        """(B, T, E) -> the states of the top layer (B, T, H), and the state after the last token of each row.
 
         `mask` (B, T) is 1 on tokens, 0 on padding before or after them; None: no padding that matters.
         """
         raise NotImplementedError
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """What the head reads: (B, T) -> (B, T, E)."""
+        """The input of the head: (B, T) -> (B, T, E)."""
         return self._read(input_ids, attention_mask, None, keep_state=False)[0]
 
     def _read(
         self, input_ids: Tensor, mask: Tensor | None, state: RecurrentState | None, *, keep_state: bool
     ) -> tuple[Tensor, RecurrentState]:
-        # Padding after the tokens can be read on: it changes nothing before it, only the last state.
+        # Padding after the tokens affects only the last state.
         if mask is not None and not padding_matters(mask, last_state=keep_state):
             mask = None
         x = F.dropout(self.scale * self.tokens(input_ids), self.config.dropout, self.training)  # (B, T, E)
@@ -110,10 +110,10 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> RecurrentOutput:
-        """Logits (B, T, V), and the mean cross-entropy where `labels` (B, T) are not -100.
+        """Logits (B, T, V) and, with `labels` (B, T), the mean cross-entropy where they are not -100.
 
-        `labels` equal `input_ids` where they are learned: token t is scored by the logits at t-1.
-        `logits_to_keep`: logits of the last so many tokens only; 0 is all.
+        `labels` equal `input_ids` where a token is in the loss: token t is scored by the logits at t-1.
+        `logits_to_keep`: compute logits only for this many last tokens; 0: for all.
         """
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         x, state = self._read(input_ids, attention_mask, cache_params, keep_state=use_cache)  # (B, T, E)
@@ -131,7 +131,7 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> Mapping[str, Any]:
-        """The forward pass's arguments at one step of `generate`: with a state, only the newest token is read."""
+        """The arguments of `forward` at one step of `generate`; with a state, only the newest token is read."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,
             attention_mask=attention_mask,
@@ -140,12 +140,12 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             **kwargs,
         )
         if use_cache and not is_first_iteration:
-            inputs["attention_mask"] = None  # it tells of tokens that the state has read already
+            inputs["attention_mask"] = None  # it covers tokens that the state already includes
         return inputs
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # else `generate` makes a key/value cache
+        return False  # otherwise `generate` creates a key/value cache
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
@@ -158,13 +158,13 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def padding_matters(mask: Tensor, *, last_state: bool) -> bool:
-    """Whether a recurrence that ignores the mask (B, T) would go wrong: padding before a token always, after it only
-    where the last state is wanted."""
+    """Whether a recurrence must respect the mask (B, T): always for padding before a token, and for padding after the
+    tokens if the last state is needed."""
     return bool((mask == 0).any()) if last_state else bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
 def config_fields(shape: Shape, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The fields of `RecurrentConfig` that a shape and a vocabulary fill."""
+    """The fields of `RecurrentConfig` from a shape and a vocabulary."""
     return {
         "vocab_size": vocabulary.size,
         "embedding_size": shape.embedding,

@@ -1,12 +1,12 @@
-"""A decoder of stacked Elman recurrences.
+"""A decoder with stacked Elman recurrences.
 
     h_t = σ(W x_t + U h_{t-1} + b),    h_0 = 0,    σ = tanh or the logistic sigmoid
 
-Everything the network knows of the tokens before t stands in the H numbers of h_{t-1}. The token vectors before the
-recurrence and the softmax after it are in `recurrent.py`.
+All the network knows about the tokens before t is in the H numbers of h_{t-1}. The token vectors before the recurrence
+and the softmax after it are in `recurrent.py`.
 
 Papers: Elman 1990, Finding Structure in Time, Cognitive Science 14; Le, Jaitly and Hinton 2015 (arXiv:1504.00941) for
-why U begins as a matrix that keeps lengths: the gradient through t steps holds U t times.
+initialising U as a matrix that preserves norms: the gradient through t steps contains U t times.
 
 Letters: B rows of a batch, T tokens of a row, E width of token vectors, H width of the state, L layers.
 """
@@ -40,10 +40,10 @@ class Recurrence(nn.Module):
         self.activation = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation]
 
     def forward(self, x: Tensor, mask: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, E), h_0 (B, H) -> every h_t (B, T, H), the last one (B, H). Padding, 0 in `mask` (B, T), is not read."""
-        # The loop over t is written out: torch's own nn.RNN, which knows tanh alone, was no faster (both 21 ms for
-        # 16×128 tokens, H = 256, forward and backward), and float32 faster than bfloat16 autocast (33 ms).
-        wx = self.W(x).to(h.dtype)  # (B, T, H): what does not depend on h, for all t in one product
+        """(B, T, E), h_0 (B, H) -> all h_t (B, T, H), and the last one (B, H). Skips padding, 0 in `mask` (B, T)."""
+        # The loop over t is explicit: torch's nn.RNN, which has no sigmoid, was not faster (both 21 ms for 16×128
+        # tokens, H = 256, forward and backward). float32 was faster than bfloat16 autocast (33 ms).
+        wx = self.W(x).to(h.dtype)  # (B, T, H): the part that does not depend on h, for all t in one product
         u = self.U.weight.t()
         states = []
         with torch.autocast(x.device.type, enabled=False):
@@ -55,7 +55,7 @@ class Recurrence(nn.Module):
 
 
 class RNNForCausalLM(RecurrentForCausalLM):
-    """Token vectors, L recurrences one upon the other, softmax over the vocabulary."""
+    """Token vectors, L stacked recurrences, softmax over the vocabulary."""
 
     config_class = RNNConfig
     config: RNNConfig
@@ -87,5 +87,5 @@ class RNNForCausalLM(RecurrentForCausalLM):
 
 
 def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> RNNForCausalLM:
-    """A model of that shape with random weights, from torch's current seed."""
+    """A model of this shape with random weights from torch's current seed."""
     return RNNForCausalLM(RNNConfig(activation=shape.activation, **config_fields(shape, vocabulary)))

@@ -1,8 +1,7 @@
-"""Attention of transformers' own architectures in float32 while the rest computes in bfloat16, on a processor.
+"""float32 attention for transformers' architectures under bfloat16 autocast on a CPU.
 
-torch's kernel is the faster in float32 up to a few hundred tokens (see `attention.py`, which does the same). Only the
-arithmetic of one function is changed, through transformers' interface for that; the weights and the model stay as
-they are.
+torch's kernel is faster in float32 up to a few hundred tokens (see `attention.py`, which does the same). This replaces
+only the attention function, through transformers' interface for it; the weights and the model do not change.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ def forward(
         same: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
         return same
     if more.get("position_bias") is not None:
-        more["position_bias"] = more["position_bias"].float()  # what T5 adds to the scores for the distance
+        more["position_bias"] = more["position_bias"].float()  # T5's relative position bias
     with torch.autocast("cpu", enabled=False):
         wide, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **more)
     return wide.to(query.dtype), None
 
 
 def use(model: Any) -> None:
-    """Let a model of transformers attend this way where it uses torch's own attention; others are left alone."""
+    """Use this attention in a transformers model that uses torch's SDPA; leave other models unchanged."""
     if getattr(model.config, "_attn_implementation", None) != "sdpa" or model.config.model_type.startswith("llmctl-"):
         return
     AttentionInterface.register(NAME, forward)
@@ -44,6 +43,6 @@ def use(model: Any) -> None:
 
 
 def restore(model: Any) -> None:
-    """torch's own attention again, for scoring in full precision and before the model is saved."""
+    """Switch back to torch's SDPA, for scoring in full precision and before saving the model."""
     if getattr(model.config, "_attn_implementation", None) == NAME:
         model.set_attn_implementation("sdpa")

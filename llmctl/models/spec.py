@@ -1,8 +1,8 @@
-"""Every built-in architecture described: its family, its sizes, which settings it has, how many weights that makes.
+"""The built-in architectures: family, sizes, settings and number of weights of each.
 
-A setting means the same in every architecture: `layers`, `hidden` (width of the state or residual stream), `heads`,
-`context` (longest sequence in tokens), `embedding` (width of token vectors where it differs from `hidden`), `inner`
-(width inside the MLP), `dropout`.
+A setting has the same meaning in every architecture: `layers`, `hidden` (width of the state or residual stream),
+`heads`, `context` (longest sequence in tokens), `embedding` (width of the token vectors, if it differs from `hidden`),
+`inner` (width inside the MLP), `dropout`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from llmctl.models import counts
 from llmctl.types import Family
 
 HUB: Final = "hf:"
-"""The prefix of a model on the Hugging Face hub."""
+"""The prefix of references to models on the Hugging Face hub."""
 
 
 class Vocabulary(NamedTuple):
-    """What an architecture needs to know of a tokenizer: its size and the ids of its control tokens."""
+    """What an architecture needs to know about a tokenizer: its size and the ids of its control tokens."""
 
     size: int
     pad: int
@@ -33,22 +33,24 @@ class Vocabulary(NamedTuple):
 
 
 class Shape(Spec):
-    """The settings of an architecture. None: the architecture has no such setting, or derives it."""
+    """The settings of an architecture. None: the architecture does not have the setting, or derives it."""
 
-    layers: StrictInt | None = key(None, "layers (of the encoder and of the decoder each)", ge=1)
+    layers: StrictInt | None = key(None, "number of layers (in encoder and decoder each)", ge=1)
     hidden: StrictInt | None = key(None, "width of the hidden state", ge=1)
-    heads: StrictInt | None = key(None, "attention heads", ge=1)
+    heads: StrictInt | None = key(None, "number of attention heads", ge=1)
     context: StrictInt | None = key(None, "longest sequence in tokens", ge=2)
-    embedding: StrictInt | None = key(None, "width of the token vectors, hidden if not given", ge=1)
+    embedding: StrictInt | None = key(None, "width of the token vectors; default: hidden", ge=1)
     inner: StrictInt | None = key(None, "width inside the MLP", ge=1)
-    dropout: StrictFloat | None = key(None, "share of activations dropped while training", ge=0, lt=1)
-    activation: Literal["tanh", "sigmoid"] | None = key(None, "σ of the recurrence")
-    score: Literal["additive", "dot"] | None = key(None, "how attention scores a source position: Bahdanau or dot")
+    dropout: StrictFloat | None = key(None, "fraction of activations dropped in training", ge=0, lt=1)
+    activation: Literal["tanh", "sigmoid"] | None = key(None, "activation function of the recurrence")
+    score: Literal["additive", "dot"] | None = key(None, "attention score: additive (Bahdanau) or dot product")
     bidirectional: StrictBool | None = key(None, "read the text in both directions")
     pooling: Literal["max", "last"] | None = key(
-        None, "what a classifier reads: each feature's maximum, or the last state"
+        None, "input of the classifier: the maximum of each feature, or the last state"
     )
-    head: Literal["softmax", "sigmoid"] | None = key(None, "one output for each label, or one for two labels")
+    head: Literal["softmax", "sigmoid"] | None = key(
+        None, "softmax: one output per label; sigmoid: one output for two labels"
+    )
 
     def explicit(self) -> dict[str, Any]:
         """The settings that are set."""
@@ -56,23 +58,23 @@ class Shape(Spec):
 
 
 class Adapter(Spec):
-    """What is learned beside given weights in the place of them."""
+    """A low-rank adapter, trained instead of the pretrained weights, which stay frozen."""
 
     shorthand: ClassVar[str | None] = "name"
-    name: Literal["lora"] = key("lora", "low-rank matrices beside linear layers (Hu et al. 2021)")
-    rank: StrictInt = key(16, "width of the matrices", ge=1)
+    name: Literal["lora"] = key("lora", "low-rank adaptation of linear layers (Hu et al. 2021)")
+    rank: StrictInt = key(16, "rank of the matrices", ge=1)
     alpha: StrictFloat | None = key(
-        None, "their product counts alpha / rank times; twice the rank when not given", gt=0
+        None, "scaling: the product of the matrices is multiplied by alpha / rank; default: twice the rank", gt=0
     )
-    dropout: StrictFloat = key(0.0, "share of what they read dropped while training", ge=0, lt=1)
+    dropout: StrictFloat = key(0.0, "fraction of adapter inputs dropped in training", ge=0, lt=1)
     targets: tuple[str, ...] | None = key(
-        None, "endings of the linear layers' names: [q_proj, v_proj]; all of the stack when not given", min_length=1
+        None, "name endings of the adapted linear layers: [q_proj, v_proj]; default: all in the stack", min_length=1
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One architecture. `sizes["nano"]` is complete: it names every setting the architecture has.
+    """One architecture. `sizes["nano"]` sets every setting that the architecture has.
 
     `implementation` is `module:function`, called as `build(shape, vocabulary, labels)`; it returns a
     `PreTrainedModel` with fresh random weights (from torch's current seed).
@@ -86,43 +88,41 @@ class ModelSpec:
     implementation: str
     weights: counts.Count
     learning_rate: float = 1e-3
-    """Peak learning rate at the size nano."""
+    """Default peak learning rate at the size nano."""
     head_multiple: int = 1
-    """What the width of a head must be a multiple of: rotary positions turn pairs."""
+    """The width of a head must be a multiple of this: rotary positions rotate pairs."""
     ungated: bool = False
-    """Whether its state has no gates, so that what it is taught about the past fades within some ten tokens (Bengio,
-    Simard and Frasconi 1994, Learning Long-Term Dependencies with Gradient Descent is Difficult)."""
+    """Whether its state has no gates, so that gradients vanish within about ten tokens (Bengio, Simard and Frasconi
+    1994, Learning Long-Term Dependencies with Gradient Descent is Difficult)."""
     labels_only: bool = False
-    """Whether it only names labels: it has no head over the vocabulary that plain text could teach."""
+    """Whether it is only a classifier: it has no head over the vocabulary to pre-train on plain text."""
 
     default_size: ClassVar[str] = "nano"
 
     def settings(self) -> tuple[str, ...]:
-        """The settings this architecture has."""
+        """The names of the settings that this architecture has."""
         return tuple(self.sizes[self.default_size].explicit())
 
     def shape(self, size: str, overrides: Shape) -> Shape:
-        """The shape of a size with settings changed. Raises `ConfigError` where the heads do not share the width."""
+        """The shape of a size with overrides. Raises `ConfigError` if `hidden` cannot be split evenly into heads."""
         shape = Shape.model_validate(self.sizes[size].explicit() | overrides.explicit())
         if shape.heads and shape.hidden and shape.hidden % (shape.heads * self.head_multiple):
-            whole = (
-                "heads" if self.head_multiple == 1 else f"heads of a width that is a multiple of {self.head_multiple}"
-            )
+            widths = "" if self.head_multiple == 1 else f" whose width is a multiple of {self.head_multiple}"
             raise ConfigError(
-                [Fault("model.heads", f"hidden, {shape.hidden}, cannot be cut into {shape.heads} {whole}")]
+                [Fault("model.heads", f"hidden ({shape.hidden}) cannot be split into {shape.heads} heads{widths}")]
             )
         return shape
 
     def learning_rate_for(self, shape: Shape) -> float:
-        """Peak learning rate: that of nano, falling with the root of the width."""
+        """Default peak learning rate: that of nano, scaled by the inverse square root of the width."""
         return float(self.learning_rate * ((self.sizes[self.default_size].hidden or 1) / (shape.hidden or 1)) ** 0.5)
 
     def parameters(self, shape: Shape, vocabulary_size: int, labels: int = 2) -> int:
-        """Number of weights, by arithmetic alone."""
+        """Number of weights, computed without building the model."""
         return self.weights(shape, vocabulary_size, labels)
 
     def build(self, shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> Any:
-        """A model of that shape with random weights."""
+        """Build a model of this shape with random weights."""
         module, _, attribute = self.implementation.partition(":")
         return getattr(importlib.import_module(module), attribute)(shape, vocabulary, labels)
 
@@ -132,12 +132,12 @@ def _transformer(layers: int, hidden: int, heads: int, context: int, **more: Any
 
 
 def _relative(layers: int, hidden: int, heads: int, **more: Any) -> Shape:
-    """Positions are relative: there is no longest sequence."""
+    """A shape with relative positions and therefore no length limit."""
     return Shape(layers=layers, hidden=hidden, heads=heads, dropout=0.0, **more)
 
 
 def _decoder_sizes(inner: Mapping[str, int]) -> dict[str, Shape]:
-    """The same layers, width, heads and context under the same size in every decoder, so that they compare."""
+    """The same layers, width, heads and context for each size in every decoder, so that they are comparable."""
     return {
         "nano": _transformer(3, 128, 4, 256, inner=inner["nano"]),
         "tiny": _transformer(4, 256, 4, 512, inner=inner["tiny"]),

@@ -1,12 +1,12 @@
-"""Checkpoints: all state of a run at a step, whole or absent, every file with its hash.
+"""Checkpoints: the full state of a run at a step, written atomically, with a hash of every file.
 
     checkpoints/step-00000200/
-      model.safetensors       weights; where some are frozen, those that move
-      optimizer.safetensors   the optimizer's memory, `parameter|slot`
+      model.safetensors       weights; only the trainable ones if some are frozen
+      optimizer.safetensors   the optimizer's state, `parameter|slot`
       state.json              position, best, patience
-      MANIFEST.json           sha256 of the others, written last
+      MANIFEST.json           sha256 of the other files, written last
 
-Batches and dropout are functions of (seed, step), so nothing else is needed to go on bit for bit.
+Batches and dropout are functions of (seed, step), so nothing else is needed to resume bit for bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +43,7 @@ class BestCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What a checkpoint knows beside tensors."""
+    """The state in a checkpoint other than tensors."""
 
     position: Position
     best: BestCheckpoint | None = None
@@ -51,7 +51,7 @@ class TrainingState:
     """Evaluations since the best one."""
     evaluated_step: int = -1
     validation: Mapping[str, float] = field(default_factory=dict)
-    """What the newest evaluation measured, at `evaluated_step`."""
+    """Scores of the latest evaluation, at `evaluated_step`."""
     train_loss: float = float("nan")
 
 
@@ -60,7 +60,7 @@ def folder_of(run: Path, step: int) -> Path:
 
 
 def save(run: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the checkpoint of a step."""
+    """Write a checkpoint for the current step and return its folder."""
     path = folder_of(run, state.position.step)
     with atomic.atomic_folder(path, force=True) as folder:
         if trainable := _trainable_weights(model):
@@ -87,7 +87,7 @@ def step_of(path: Path) -> int:
 
 
 def fault(path: Path) -> str | None:
-    """Why a checkpoint is not whole, or None. Every file is hashed."""
+    """Why a checkpoint is not intact, or None if it is. Hashes every file."""
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -97,12 +97,15 @@ def fault(path: Path) -> str | None:
         if name not in hashes or not file.is_file():
             return f"{name} is missing"
         if atomic.sha256(file) != hashes[name]:
-            return f"{name} is not what was written (its hash differs)"
+            return f"{name} has changed since it was written (its hash differs)"
     return None
 
 
 def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint and what was wrong with newer ones. Raises `IntegrityError` if none is whole."""
+    """The newest intact checkpoint (None if there are no checkpoints), and what is wrong with each newer one.
+
+    Raises `IntegrityError` if none of them is intact.
+    """
     refused: list[str] = []
     for path in all_of(run):
         problem = fault(path)
@@ -111,7 +114,8 @@ def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
         refused.append(f"{path.name}: {problem}")
     if refused:
         raise IntegrityError(
-            f"no checkpoint of {run} is whole: {'; '.join(refused[:5])}", hint="start anew: --force, or another --out"
+            f"no checkpoint in {run} is intact: {'; '.join(refused[:5])}",
+            hint="start again with --force, or use another --out",
         )
     return None, refused
 
@@ -124,7 +128,7 @@ def read_state(path: Path) -> TrainingState:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Weights of a checkpoint into a model. Raises `IntegrityError` where they do not fit."""
+    """Load the weights of a checkpoint into a model. Raises `IntegrityError` if they do not fit."""
     trainable = _trainable_weights(model)
     try:
         if trainable:
@@ -136,15 +140,15 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def _trainable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that move, where others are frozen; empty where all move."""
+    """The trainable weights if some are frozen; empty if all are trainable."""
     weights = dict(model.named_parameters())
-    moving = {name: weight.data for name, weight in weights.items() if weight.requires_grad}
-    return moving if len(moving) < len(weights) else {}
+    trainable = {name: weight.data for name, weight in weights.items() if weight.requires_grad}
+    return trainable if len(trainable) < len(weights) else {}
 
 
 def _restore(weights: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
     if {name: each.shape for name, each in kept.items()} != {name: each.shape for name, each in weights.items()}:
-        raise RuntimeError("other names or shapes than those that are trained")
+        raise RuntimeError("their names or shapes differ from those of the trainable weights")
     for name, weight in weights.items():
         weight.copy_(kept[name])
 
@@ -155,12 +159,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
 
 def prune(run: Path, *, keep: int, best: BestCheckpoint | None) -> None:
     """Remove all but the `keep` newest checkpoints and the best one."""
-    for path in _spare(run, keep, best):
-        shutil.rmtree(path)
-
-
-def _spare(run: Path, keep: int, best: BestCheckpoint | None) -> Iterator[Path]:
-    kept = folder_of(run, best.step).name if best else None
+    best_name = folder_of(run, best.step).name if best else None
     for path in all_of(run)[keep:]:
-        if path.name != kept:
-            yield path
+        if path.name != best_name:
+            shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, number of processes, through accelerate."""
+"""Compute resources of a run, through accelerate: device, precision and number of processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 THREADS: Final = "OMP_NUM_THREADS"
-"""Threads of one process, by the name that torch and accelerate know."""
+"""The environment variable for the threads of one process, read by torch and accelerate."""
 
 
 def has_accelerator() -> bool:
@@ -24,16 +24,16 @@ def has_accelerator() -> bool:
 
 
 def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
-    """`auto` is bf16 where the device multiplies it in hardware, else fp32.
+    """`auto` is bf16 if the hardware supports it, otherwise fp32.
 
-    Raises `UsageError` for fp16: on a processor it is some forty times slower than fp32, and elsewhere small
-    gradients vanish in it unless the loss is scaled, which is not done here.
+    Raises `UsageError` for fp16: on a CPU it is about 40 times slower than fp32, and on other devices small gradients
+    underflow without loss scaling, which is not implemented.
     """
     if requested == "fp16":
         why = (
             "loses small gradients without loss scaling"
             if has_accelerator()
-            else "is some 40 times slower than fp32 on a processor"
+            else "is about 40 times slower than fp32 on a CPU"
         )
         raise UsageError(f"fp16 {why}", hint="--precision bf16 or fp32")
     if requested != "auto":
@@ -44,14 +44,14 @@ def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Pre
 
 
 def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator:
-    """The accelerator of this process, checked to know of all the others."""
+    """The accelerator of this process. Raises `EnvironmentFault` if it does not see all processes."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = not has_accelerator()
     if world > 1 and on_cpu and not os.environ.get(THREADS):
-        # The processes here share the cores. accelerate, where nobody said how many, says so with a warning.
+        # Local processes share the cores. accelerate warns if the number of threads is not set.
         threads = max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) // max(1, processes_here))
         os.environ[THREADS] = str(threads)
         torch.set_num_threads(threads)
@@ -59,7 +59,7 @@ def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator
     made = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
     if made.num_processes != world:
         raise EnvironmentFault(
-            f"{world} processes were started but accelerate sees {made.num_processes}: each would train alone",
-            hint="unset ACCELERATE_* in the environment",
+            f"{world} processes were started, but accelerate sees {made.num_processes}: each would train alone",
+            hint="unset the environment variables ACCELERATE_*",
         )
     return made

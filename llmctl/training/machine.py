@@ -1,4 +1,4 @@
-"""The processor as training finds it: precision, allocator, peak memory. Nothing here imports torch."""
+"""CPU features, memory allocator and memory limits of this machine. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _M_MMAP_MAX: Final = -4
 
 @functools.cache
 def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm BF16)."""
+    """Whether the CPU has bfloat16 instructions (AVX-512 BF16, AMX or Arm BF16)."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -33,9 +33,10 @@ def cpp_compiler() -> str | None:
 
 
 def keep_memory() -> bool:
-    """Ask glibc to keep freed memory between steps instead of handing it back and faulting it in again.
+    """Make glibc keep freed memory between steps instead of returning it to the system and faulting it in again.
 
-    Changes no number; 1.2 to 1.4 times the speed of small models. Call before torch allocates. Returns whether it took.
+    Does not change results; trains small models 1.2 to 1.4 times as fast. Call before torch allocates. Returns whether
+    the setting was applied.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
@@ -44,10 +45,9 @@ def keep_memory() -> bool:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far.
+    """Peak resident memory of this process, in bytes.
 
-    Read from /proc where there is one: what getrusage tells begins, after exec, with the peak of the process that
-    started this one.
+    Read from /proc if available: after exec, getrusage also counts the peak of the parent process.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -61,25 +61,25 @@ def peak_memory_bytes() -> int:
 
 
 def free_memory_bytes() -> int:
-    """What a new process may take: of the machine's memory, or of the container's where that is less."""
+    """Memory available to a new process, in bytes: the machine's, or the container's if that is less."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    within = left_in(Path("/sys/fs/cgroup"))
+    within = cgroup_free_bytes(Path("/sys/fs/cgroup"))
     return free if within is None else min(free, within)
 
 
-def left_in(group: Path) -> int | None:
-    """What a control group (version 2) may still take; None where it has no limit.
+def cgroup_free_bytes(group: Path) -> int | None:
+    """Memory that a control group (version 2) can still use, in bytes; None if it has no limit.
 
-    What it is told to hold counts the files that were read, too. The kernel gives those that nobody looks at any more
-    away before it kills, so they are as good as free.
+    The group's usage includes the page cache. The kernel reclaims inactive pages before it kills a process, so they
+    count as free.
     """
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))
-        counted = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        stat = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    idle = next((int(line.split()[1]) for line in counted if line.startswith("inactive_file ")), 0)
-    return None if limit == "max" else max(0, int(limit) - max(0, used - idle))
+    reclaimable = next((int(line.split()[1]) for line in stat if line.startswith("inactive_file ")), 0)
+    return None if limit == "max" else max(0, int(limit) - max(0, used - reclaimable))

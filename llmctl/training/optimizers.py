@@ -1,4 +1,4 @@
-"""Optimizers from their spec, and their state as plain tensors by parameter name."""
+"""Optimizers built from their spec, and their state as plain tensors by parameter name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from llmctl.training.spec import Optimizer
 
 DECAY: Final = {"adamw": 0.1, "adam": 0.0, "sgd": 0.0}
-"""Default weight decay of each rule."""
+"""Default weight decay of each optimizer."""
 
 
 def build(model: nn.Module, spec: Optimizer, *, lr: float) -> torch.optim.Optimizer:
-    """The optimizer over a model's trainable weights. Only matrices decay: not biases, norms or gains."""
+    """Build the optimizer for a model's trainable weights. Weight decay applies to matrices only, not to biases or norms."""
     decay = spec.weight_decay if spec.weight_decay is not None else DECAY[spec.name]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
@@ -34,7 +34,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's memory as `parameter|slot` -> tensor."""
+    """The optimizer's state as `parameter|slot` -> tensor."""
     names: dict[Any, str] = {weight: name for name, weight in model.named_parameters()}
     return {
         f"{names[weight]}|{slot}": value.detach().contiguous()
@@ -45,7 +45,7 @@ def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[st
 
 
 def load_state(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give an optimizer back its memory."""
+    """Restore the state of an optimizer from `state_tensors`."""
     weights: dict[str, Any] = dict(model.named_parameters())
     for name, value in tensors.items():
         parameter, _, slot = name.rpartition("|")

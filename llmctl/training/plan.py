@@ -1,4 +1,4 @@
-"""Everything about a run that follows from its configuration and its data by arithmetic."""
+"""The numbers of a run that follow from its configuration and its data by arithmetic: budget, batch sizes, schedule."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from llmctl.training.spec import Schedule
 
 WARMUP_SHARE = 0.05
-"""Share of the budget in which the learning rate reaches its peak where `warmup_steps` is not given."""
+"""Fraction of the budget used for warm-up when `warmup_steps` is not given."""
 TENTHS = 10
-"""Where `eval_every` is not given, a run is evaluated at every tenth of its budget."""
+"""A run is evaluated this many times, at equal fractions of its budget, when `eval_every` is not given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When a run is finished: as soon as any one of them is used up."""
+    """The limits of a run; it ends when the first of them is reached."""
 
     max_steps: int | None
     max_tokens: int | None = None
     max_seconds: float | None = None
 
     def progress(self, steps: int, tokens: int, seconds: float) -> float:
-        """Share of the budget used, 0 to 1."""
-        shares = [0.0]
+        """Fraction of the budget used, 0 to 1."""
+        fractions = [0.0]
         if self.max_steps is not None:
-            shares.append(steps / self.max_steps)
+            fractions.append(steps / self.max_steps)
         if self.max_tokens is not None:
-            shares.append(tokens / self.max_tokens)
+            fractions.append(tokens / self.max_tokens)
         if self.max_seconds is not None:
-            shares.append(seconds / self.max_seconds)
-        return min(1.0, max(shares))
+            fractions.append(seconds / self.max_seconds)
+        return min(1.0, max(fractions))
 
 
 def budget(
@@ -50,7 +50,7 @@ def budget(
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """Derived numbers of a run."""
+    """The derived settings of a run."""
 
     budget: Budget
     micro_batch_size: int
@@ -58,12 +58,12 @@ class StepPlan:
     learning_rate: float
     schedule: Schedule
     warmup_steps: int | None
-    """None: a share of the budget, where how many steps it holds is not known before."""
+    """None: a fraction of the budget, because the number of steps is not known in advance."""
     eval_every: int | None
     save_every: int | None
 
     def lr(self, step: int, progress: float) -> float:
-        """Learning rate of step `step` (from 0), `progress` of the budget being used up before it."""
+        """The learning rate at step `step` (from 0); `progress` is the fraction of the budget used before it."""
         peak, low = self.learning_rate, self.schedule.min_lr
         if self.warmup_steps is None:
             warm = min(1.0, max(progress, WARMUP_SHARE / 20) / WARMUP_SHARE)
@@ -75,7 +75,10 @@ class StepPlan:
         return min(peak * warm, low + (peak - low) * left)
 
     def is_due(self, every: int | None, step: int, before: float, after: float) -> bool:
-        """Whether something done every so many steps (or every tenth of the budget) is due after step `step`."""
+        """Whether an action is due after step `step`: every `every` steps or, if None, at every tenth of the budget.
+
+        `before` and `after`: progress before and after the step.
+        """
         if every is not None:
             return step % every == 0
         return math.floor(after * TENTHS) > math.floor(before * TENTHS)
@@ -93,7 +96,7 @@ def plan(
     eval_every: int | None,
     save_every: int | None,
 ) -> StepPlan:
-    """The plan of a run over `world` processes."""
+    """The plan of a run on `world` processes."""
     share = -(-batch_size // world)
     warmup = schedule.warmup_steps
     if warmup is None and run_budget.max_steps is not None:

@@ -1,4 +1,4 @@
-"""The picture of a run: loss over steps, learning rate beneath, other scores of the validation split beside."""
+"""The loss plot of a run, with the learning rate below and optionally a validation score on a second axis."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _INK: Final = "#444444"
 def loss_plot(
     rows: Sequence[Mapping[str, Any]], folder: Path, *, title: str, best_step: int | None, score: str | None = None
 ) -> None:
-    """Write `loss.svg` and `loss.png` from the lines of `metrics.jsonl`. The same rows give the same bytes.
+    """Write `loss.svg` and `loss.png` from the rows of `metrics.jsonl`. The same rows give the same bytes.
 
-    `score`: what the best checkpoint is chosen by where it is not the loss, on an axis of its own.
+    `score`: the metric that selects the best checkpoint, if it is not the loss; plotted on a second axis.
     """
     with drawing(7.2, 4.2, font_size=9) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
@@ -35,7 +35,7 @@ def loss_plot(
             axes.scatter(
                 *columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
             )
-        axes.set_ylabel("loss, nats a token")
+        axes.set_ylabel("loss (nats per token)")
         axes.set_title(title, loc="left", fontsize=10)
         if score is not None:
             _score(axes, rows, score)
@@ -50,8 +50,10 @@ def loss_plot(
 
 @contextlib.contextmanager
 def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> Iterator[Any]:
-    """An empty figure of so many inches, to be drawn and saved inside the block. The figures of a notebook are not
-    affected: nothing of matplotlib's state is changed for good."""
+    """Yield an empty figure of the given size in inches; draw and save it inside the block.
+
+    Restores matplotlib's settings afterwards, so that figures in a notebook are not affected.
+    """
     with without_missing_backend():
         import matplotlib
     from matplotlib.figure import Figure
@@ -63,8 +65,10 @@ def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> 
 
 @contextlib.contextmanager
 def without_missing_backend() -> Iterator[None]:
-    """Jupyter names its own backend in MPLBACKEND, for every process that it starts; matplotlib cannot be imported where
-    that package is not installed. Files need no backend."""
+    """Unset MPLBACKEND temporarily if it names a module that is not installed, because matplotlib could not be imported.
+
+    Jupyter sets the variable for every process it starts. Writing files needs no backend.
+    """
     name = os.environ.get("MPLBACKEND", "")
     package = name.removeprefix("module://").partition(".")[0]
     missing = name.startswith("module://") and importlib.util.find_spec(package) is None
@@ -78,14 +82,14 @@ def without_missing_backend() -> Iterator[None]:
 
 
 def tidy(axes: Any) -> None:
-    """A light grid behind the lines, no frame above and to the right."""
+    """Draw a light grid behind the lines and hide the top and right spines."""
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
 
 
 def save(figure: Any, folder: Path, name: str) -> None:
-    """`name.svg` and `name.png`, each whole; the same figure gives the same bytes."""
+    """Write `name.svg` and `name.png` atomically. The same figure gives the same bytes."""
     for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         with atomic.atomic_file(folder / f"{name}.{ending}") as file:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
@@ -93,12 +97,12 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 def _score(axes: Any, rows: Sequence[Mapping[str, Any]], name: str) -> None:
     points = [(row["step"], value) for row in rows if (value := row.get(f"validation_{name}")) is not None]
-    beside = axes.twinx()
-    beside.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
-    beside.set_ylabel(name, color=SCORE)
-    beside.spines[["top"]].set_visible(False)
+    right = axes.twinx()
+    right.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
+    right.set_ylabel(name, color=SCORE)
+    right.spines[["top"]].set_visible(False)
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Points as the two sequences that matplotlib draws."""
+    """Split points into the x and y sequences that matplotlib expects."""
     return [x for x, _ in points], [y for _, y in points]

@@ -1,4 +1,4 @@
-"""What a training run can be asked for: optimizer, schedule. Light descriptions; defaults live here."""
+"""Settings of optimizer and learning-rate schedule, with their defaults. Light: imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
 
 
 class Optimizer(Spec):
-    """How weights move."""
+    """The optimizer."""
 
-    name: Literal["adamw", "adam", "sgd"] = key("adamw", "the rule: adamw, adam or sgd (with momentum betas[0])")
-    lr: StrictFloat | None = key(None, "peak learning rate; the model's own default when not given", gt=0)
+    name: Literal["adamw", "adam", "sgd"] = key("adamw", "optimizer: adamw, adam or sgd (with momentum betas[0])")
+    lr: StrictFloat | None = key(None, "peak learning rate; default: derived from the model", gt=0)
     weight_decay: StrictFloat | None = key(
-        None, "decay of matrices; 0.1 for adamw, 0 for adam and sgd when not given", ge=0
+        None, "weight decay of matrices; default: 0.1 for adamw, 0 for adam and sgd", ge=0
     )
-    betas: tuple[Fraction, Fraction] = key((0.9, 0.95), "decay of the running means")
-    eps: StrictFloat = key(1e-8, "added to the root of the second moment", gt=0)
+    betas: tuple[Fraction, Fraction] = key((0.9, 0.95), "decay rates of the first and second moment estimates")
+    eps: StrictFloat = key(1e-8, "added to the denominator for numerical stability", gt=0)
 
 
 class Schedule(Spec):
-    """How the learning rate moves over a run's budget."""
+    """The learning-rate schedule over the budget of a run."""
 
-    name: Literal["constant", "linear", "cosine"] = key("cosine", "shape after the warm-up")
-    warmup_steps: StrictInt | None = key(
-        None, "steps to reach the peak; a twentieth of the run, at most 200, when not given", ge=0
-    )
-    min_lr: StrictFloat = key(0.0, "learning rate at the end", ge=0)
+    name: Literal["constant", "linear", "cosine"] = key("cosine", "decay after the warm-up: constant, linear or cosine")
+    warmup_steps: StrictInt | None = key(None, "warm-up steps; default: 5 % of the run, at most 200", ge=0)
+    min_lr: StrictFloat = key(0.0, "final learning rate", ge=0)

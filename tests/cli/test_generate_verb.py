@@ -328,7 +328,7 @@ def test_an_output_is_not_overwritten_and_never_an_input(capsys: Any, folders: A
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--model", "gpt2", "--prompt", "a"], 2, "nothing to ask"),
+        (["--model", "gpt2", "--prompt", "a"], 2, "untrained architecture"),
         (["--model", "lm", "--prompt", "a", "--input", "b"], 2, "not both"),
         (["--model", "lm", "--input", "missing.txt"], 2, "missing.txt"),
         (["--model", "lm", "--prompt", "a", "--task", "classification"], 2, "has no labels of its own"),

@@ -260,7 +260,7 @@ def test_a_base_that_is_gone_can_be_named(inside: Inside, moved: tuple[Path, Pat
     before = inside("generate", "--model", run, *ASK)["completions"][0]["text"]
     base.rename(base.parent / "elsewhere")
     error = inside("generate", "--model", run, *ASK, code=2)["error"]
-    assert "is gone" in error["message"]
+    assert "is missing" in error["message"]
     assert "--set base=DIR" in error["hint"]
     named = ("--set", f"base={base.parent / 'elsewhere'}")
     assert inside("generate", "--model", run, *ASK, *named)["completions"][0]["text"] == before

@@ -171,7 +171,7 @@ def test_a_file_that_is_cut_off_is_refused(end: int, inside: Inside, file: Path,
 
 def test_what_is_no_gguf_file_is_refused(inside: Inside, file: Path, tmp_path: Path) -> None:
     (tmp_path / "no.gguf").write_bytes(b"\x80\x04" + bytes(100))
-    assert "no GGUF file" in inside("generate", "--model", tmp_path / "no.gguf", *ASK, code=5)["error"]["message"]
+    assert "not a GGUF file" in inside("generate", "--model", tmp_path / "no.gguf", *ASK, code=5)["error"]["message"]
     two = tmp_path / "two"
     two.mkdir()
     for name in ("one.gguf", "other.gguf"):

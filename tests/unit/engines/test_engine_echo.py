@@ -24,7 +24,7 @@ def test_it_answers_with_the_prompt(tokenizer: Any) -> None:
     assert stopped.text == "The "
 
 
-def test_every_token_is_as_likely(tokenizer: Any) -> None:
+def test_all_tokens_are_equally_likely(tokenizer: Any) -> None:
     engine = EchoEngine(None, tokenizer, "decoder")
     [found] = engine.score([Request("a", (1,), (5, 6))])
     assert found.logprob == -2 * math.log(len(tokenizer))

@@ -1,4 +1,4 @@
-"""The torch engine: an answer depends on its request alone, and is what transformers itself would say."""
+"""The torch engine: an answer depends only on its request and equals that of transformers."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def requests(tokenizer: Any, prompts: tuple[str, ...] = PROMPTS) -> list[Request
     ]
 
 
-def alone(engine: TorchEngine, asked: list[Request], sampling: Sampling) -> list[Completion]:
-    return [next(engine.generate([request], sampling)) for request in asked]
+def alone(engine: TorchEngine, batch: list[Request], sampling: Sampling) -> list[Completion]:
+    return [next(engine.generate([request], sampling)) for request in batch]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -51,20 +51,20 @@ def test_an_answer_does_not_depend_on_its_batch(
     models: Any, tokenizer: Any, name: str, batch_size: int, beams: int
 ) -> None:
     chosen = engine(models, tokenizer, name)
-    asked = requests(tokenizer)
+    batch = requests(tokenizer)
     sampling = Sampling(max_new_tokens=9, num_beams=beams, batch_size=batch_size, repetition_penalty=1.3)
-    together = list(chosen.generate(asked, sampling))
-    assert [each.id for each in together] == [request.id for request in asked]
-    assert together == alone(chosen, asked, sampling)
+    together = list(chosen.generate(batch, sampling))
+    assert [each.id for each in together] == [request.id for request in batch]
+    assert together == alone(chosen, batch, sampling)
     assert len({each.text for each in together}) > 3, "answers that are all alike would prove nothing"
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("beams", [1, 4])
 def test_answers_are_those_of_transformers(models: Any, tokenizer: Any, name: str, beams: int) -> None:
-    model, asked = models[name], requests(tokenizer)
-    found = engine(models, tokenizer, name).generate(asked, Sampling(max_new_tokens=12, num_beams=beams))
-    for request, completion in zip(asked, found, strict=True):
+    model, batch = models[name], requests(tokenizer)
+    found = engine(models, tokenizer, name).generate(batch, Sampling(max_new_tokens=12, num_beams=beams))
+    for request, completion in zip(batch, found, strict=True):
         reference = model.generate(
             torch.tensor([request.input_ids]),
             generation_config=GenerationConfig(max_new_tokens=12, num_beams=beams, do_sample=False, use_cache=False),
@@ -74,16 +74,16 @@ def test_answers_are_those_of_transformers(models: Any, tokenizer: Any, name: st
 
 
 def test_a_models_own_sampling_defaults_are_not_used(models: Any, tokenizer: Any) -> None:
-    model, asked = models["llama"], requests(tokenizer)
+    model, batch = models["llama"], requests(tokenizer)
     chosen, sampling = engine(models, tokenizer, "llama"), Sampling(max_new_tokens=12)
-    greedy = list(chosen.generate(asked, sampling))
+    greedy = list(chosen.generate(batch, sampling))
     own = model.generation_config
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=5.0, top_p=0.9, repetition_penalty=3.0, max_length=5, eos_token_id=2, pad_token_id=0
     )
     given = model.generation_config
     try:
-        assert list(chosen.generate(asked, sampling)) == greedy
+        assert list(chosen.generate(batch, sampling)) == greedy
         assert model.generation_config is given, "the model is left as it was found"
     finally:
         model.generation_config = own
@@ -109,19 +109,19 @@ def test_every_end_token_of_the_model_ends_an_answer(models: Any, tokenizer: Any
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_stop_text_ends_the_answer_before_it(models: Any, tokenizer: Any, name: str) -> None:
-    chosen, asked = engine(models, tokenizer, name), requests(tokenizer)
-    whole = list(chosen.generate(asked, Sampling(max_new_tokens=20)))
+    chosen, batch = engine(models, tokenizer, name), requests(tokenizer)
+    whole = list(chosen.generate(batch, Sampling(max_new_tokens=20)))
     long = max(whole, key=lambda each: len(each.text))
     stop = long.text[len(long.text) // 2 :][:2]
     sampling = Sampling(max_new_tokens=20, stop=("never to be found", stop))
-    for before, after in zip(whole, chosen.generate(asked, sampling), strict=True):
+    for before, after in zip(whole, chosen.generate(batch, sampling), strict=True):
         assert after.text == before.text.split(stop)[0]
         if stop in before.text:
             assert after.finish_reason == "stop"
             assert after.tokens <= before.tokens
         else:
             assert after == before
-    assert list(chosen.generate(asked, sampling)) == alone(chosen, asked, sampling)
+    assert list(chosen.generate(batch, sampling)) == alone(chosen, batch, sampling)
 
 
 def test_finish_reason_and_tokens(models: Any, tokenizer: Any) -> None:
@@ -133,21 +133,21 @@ DRAWN = Sampling(max_new_tokens=9, temperature=1.0, num_samples=3, batch_size=4,
 
 
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
-def test_what_is_drawn_depends_on_the_seed_and_not_on_the_batch(models: Any, tokenizer: Any, name: str) -> None:
+def test_samples_depend_on_the_seed_and_not_on_the_batch(models: Any, tokenizer: Any, name: str) -> None:
     from dataclasses import replace
 
-    chosen, asked = engine(models, tokenizer, name), requests(tokenizer)
-    first = list(chosen.generate(asked, DRAWN))
+    chosen, batch = engine(models, tokenizer, name), requests(tokenizer)
+    first = list(chosen.generate(batch, DRAWN))
     torch.manual_seed(99)  # the process' own chance has no part in it
-    assert list(chosen.generate(asked, DRAWN)) == first
+    assert list(chosen.generate(batch, DRAWN)) == first
     for batch_size in (1, 32):
-        assert list(chosen.generate(asked, replace(DRAWN, batch_size=batch_size))) == first
-    assert list(chosen.generate(asked, replace(DRAWN, seed=2))) != first
+        assert list(chosen.generate(batch, replace(DRAWN, batch_size=batch_size))) == first
+    assert list(chosen.generate(batch, replace(DRAWN, seed=2))) != first
     assert [(each.id, each.sample) for each in first[:4]] == [("r0", 0), ("r0", 1), ("r0", 2), ("r1", 0)]
     assert len({each.text for each in first[:3]}) > 1
 
 
-def test_what_is_drawn_follows_the_models_probabilities(models: Any, tokenizer: Any) -> None:
+def test_samples_follow_the_models_probabilities(models: Any, tokenizer: Any) -> None:
     [request] = requests(tokenizer, ("The quick",))
     model = models["gpt2"]
     with torch.no_grad():
@@ -179,15 +179,13 @@ def test_beams_give_several_answers_best_first(models: Any, tokenizer: Any) -> N
 @pytest.mark.parametrize(
     ("sampling", "words"),
     [
-        (Sampling(num_beams=2, temperature=1.0), "beam search"),
-        (Sampling(num_beams=2, num_samples=3), "2 beams"),
+        (Sampling(num_beams=2, temperature=1.0), "cannot be combined with num_beams > 1"),
+        (Sampling(num_beams=2, num_samples=3), r"num_samples \(3\) exceeds num_beams \(2\)"),
         (Sampling(temperature=0.0, num_samples=3), "temperature 0"),
         (Sampling(stop=("",)), "empty stop"),
     ],
 )
-def test_settings_that_exclude_each_other_are_refused(
-    models: Any, tokenizer: Any, sampling: Sampling, words: str
-) -> None:
+def test_conflicting_settings_are_refused(models: Any, tokenizer: Any, sampling: Sampling, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         engine(models, tokenizer, "gpt2").generate(requests(tokenizer), sampling)
 
@@ -198,14 +196,14 @@ def test_settings_that_exclude_each_other_are_refused(
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_an_answer_ends_where_the_context_does(models: Any, tokenizer: Any, name: str) -> None:
     chosen = engine(models, tokenizer, name)
-    asked = [Request(str(length), (1, *[50] * (length - 1))) for length in (3, 60, 40, 63, 61)]
+    batch = [Request(str(length), (1, *[50] * (length - 1))) for length in (3, 60, 40, 63, 61)]
     sampling = Sampling(max_new_tokens=20)
-    answers = list(chosen.generate(asked, sampling))
-    for request, completion in zip(asked, answers, strict=True):
+    answers = list(chosen.generate(batch, sampling))
+    for request, completion in zip(batch, answers, strict=True):
         assert len(request.input_ids) + completion.tokens <= CONTEXT
         if completion.finish_reason == "length":
             assert completion.tokens == min(20, CONTEXT - len(request.input_ids))
-    assert answers == alone(chosen, asked, sampling)
+    assert answers == alone(chosen, batch, sampling)
 
 
 @pytest.mark.parametrize(("name", "length"), [("gpt2", 64), ("bart", 65)])
@@ -242,19 +240,19 @@ def test_streamed_pieces_are_the_answer(models: Any, tokenizer: Any, name: str, 
 
 
 def test_only_one_answer_is_streamed(models: Any, tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="one answer"):
+    with pytest.raises(ValueError, match="exactly one request and one sample"):
         engine(models, tokenizer, "gpt2").generate(requests(tokenizer), Sampling(), stream=print)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_names_the_likeliest_label_whatever_the_batch(models: Any, tokenizer: Any) -> None:
-    asked = requests(tokenizer)
+def test_an_encoder_answers_with_the_most_likely_label_in_any_batch(models: Any, tokenizer: Any) -> None:
+    batch = requests(tokenizer)
     chosen = TorchEngine(models["bert"], tokenizer, "encoder", layout_context=CONTEXT, labels=LABELS)
-    answers = list(chosen.generate(asked, Sampling(batch_size=3)))
+    answers = list(chosen.generate(batch, Sampling(batch_size=3)))
     with torch.no_grad():
-        expected = [LABELS[int(models["bert"](torch.tensor([request.input_ids])).logits.argmax())] for request in asked]
+        expected = [LABELS[int(models["bert"](torch.tensor([request.input_ids])).logits.argmax())] for request in batch]
     assert [each.text for each in answers] == expected
     assert {each.finish_reason for each in answers} == {"label"}
     assert {each.tokens for each in answers} == {0}
@@ -277,10 +275,10 @@ def scored(tokenizer: Any) -> list[Request]:
 def test_likelihoods_are_those_of_the_models_own_logits(
     models: Any, tokenizer: Any, name: str, batch_size: int
 ) -> None:
-    model, asked = models[name], scored(tokenizer)
-    found = list(engine(models, tokenizer, name).score(asked, batch_size=batch_size))
-    assert [each.id for each in found] == [request.id for request in asked]
-    for request, likelihood in zip(asked, found, strict=True):
+    model, batch = models[name], scored(tokenizer)
+    found = list(engine(models, tokenizer, name).score(batch, batch_size=batch_size))
+    assert [each.id for each in found] == [request.id for request in batch]
+    for request, likelihood in zip(batch, found, strict=True):
         answer = torch.tensor(request.answer_ids)
         with torch.no_grad():
             if FAMILIES[name] == "decoder":
@@ -294,8 +292,8 @@ def test_likelihoods_are_those_of_the_models_own_logits(
 
 
 def test_a_request_without_an_answer_has_likelihood_one(models: Any, tokenizer: Any) -> None:
-    asked = [Request("none", (1, 5, 6)), Request("some", (1, 5), (6,))]
-    none, some = engine(models, tokenizer, "llama").score(asked)
+    batch = [Request("none", (1, 5, 6)), Request("some", (1, 5), (6,))]
+    none, some = engine(models, tokenizer, "llama").score(batch)
     assert (none.logprob, none.tokens) == (0.0, 0)
     assert some.logprob < 0
 
@@ -310,7 +308,7 @@ def test_scoring_a_text_longer_than_the_context_is_refused(models: Any, tokenize
 # -- the model is only borrowed -----------------------------------------------------------------------------------
 
 
-def test_a_model_in_training_stays_in_training_and_can_learn_on(models: Any, tokenizer: Any) -> None:
+def test_a_model_in_training_mode_stays_in_it_and_can_train_further(models: Any, tokenizer: Any) -> None:
     model = models["gpt2"]
     model.train()
     try:
@@ -328,9 +326,9 @@ def test_a_model_in_training_stays_in_training_and_can_learn_on(models: Any, tok
 
 
 def test_bf16_computes_in_bf16_and_stays_close(models: Any, tokenizer: Any) -> None:
-    asked = scored(tokenizer)
-    exact = list(engine(models, tokenizer, "llama").score(asked))
-    rough = list(engine(models, tokenizer, "llama", precision="bf16").score(asked))
+    batch = scored(tokenizer)
+    exact = list(engine(models, tokenizer, "llama").score(batch))
+    rough = list(engine(models, tokenizer, "llama", precision="bf16").score(batch))
     assert [each.logprob for each in exact] != [each.logprob for each in rough]
     for one, other in zip(exact, rough, strict=True):
         assert other.logprob == pytest.approx(one.logprob, rel=0.05)

@@ -1,4 +1,4 @@
-"""Reading generated ids: characters of several tokens, blanks, stop texts, and what may be shown already."""
+"""Decoding generated ids: multi-token characters, spaces, stop texts, and which text is safe to show."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_stop_text_across_tokens_is_never_shown(tokenizer: Any) -> None:
     assert not any("E" in piece for piece in pieces)
 
 
-def test_what_only_looked_like_a_stop_text_is_shown_later(tokenizer: Any) -> None:
+def test_text_that_only_looked_like_a_stop_text_is_shown_later(tokenizer: Any) -> None:
     ids = tokenizer("The quick EN brown", add_special_tokens=False).input_ids
     assert "".join(stream(tokenizer, ids, (" END",))) == "The quick EN brown"
 
@@ -66,7 +66,7 @@ def test_settled(text: str, stops: tuple[str, ...], shown: str) -> None:
     assert settled(text, stops) == shown
 
 
-def test_the_end_token_and_what_follows_it_is_no_text(tokenizer: Any) -> None:
+def test_the_end_token_and_everything_after_it_are_not_text(tokenizer: Any) -> None:
     [*ids] = tokenizer("fox", add_special_tokens=False).input_ids
     found = read(tokenizer, 1, [*ids, 2, 0, 0, *ids], ends={2}, stops=())
     assert found == ("fox", "stop", len(ids))
@@ -78,7 +78,7 @@ def test_tokens_are_counted_up_to_the_one_that_completes_the_stop_text(tokenizer
     assert read(tokenizer, 1, [*ids, 0, 0], ends={2}, stops=("d-",)) == ("ab-c", "stop", 6)
 
 
-def test_the_blank_before_the_first_word_belongs_to_the_answer() -> None:
+def test_the_space_before_the_first_word_belongs_to_the_answer() -> None:
     """A SentencePiece-like decoder drops the blank of the first token it sees."""
     backend = Tokenizer(WordLevel({"<pad>": 0, "▁the": 1, "▁cat": 2, "s": 3}, unk_token="<pad>"))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()

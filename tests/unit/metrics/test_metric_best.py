@@ -32,7 +32,7 @@ def best(*systems: System, metric: str = "accuracy") -> BestSystem:
     return found
 
 
-def test_holm_is_as_he_defined_it() -> None:
+def test_holm_correction_matches_its_definition() -> None:
     """By hand: 4 · 0.005, 3 · 0.01, 2 · 0.03, and 1 · 0.04, which must not fall below the one before."""
     corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert corrected == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
@@ -41,7 +41,7 @@ def test_holm_is_as_he_defined_it() -> None:
     assert all(map(math.isnan, holm({"a": math.nan, "b": 0.001}).values()))
 
 
-def test_one_that_is_far_ahead_is_marked() -> None:
+def test_a_clear_winner_is_marked_as_best() -> None:
     found = best(system("weak", 10), system("strong", 55), system("middle", 30))
     assert (found.model, found.leader, found.why) == ("strong", "strong", None)
     assert found.value == pytest.approx(55 / 60)
@@ -49,7 +49,7 @@ def test_one_that_is_far_ahead_is_marked() -> None:
     assert all(p < 0.05 for p in found.p.values())
 
 
-def test_one_that_is_not_sure_to_be_better_than_every_other_is_not() -> None:
+def test_a_leader_without_significance_is_not_marked() -> None:
     found = best(system("weak", 10), system("strong", 55), system("near", 53))
     assert (found.model, found.leader) == (None, "strong")
     assert found.p["near"] >= 0.05 > found.p["weak"]
@@ -58,7 +58,7 @@ def test_one_that_is_not_sure_to_be_better_than_every_other_is_not() -> None:
     assert "weak" not in found.why
 
 
-def test_the_correction_decides() -> None:
+def test_holm_correction_decides_whether_the_leader_is_marked() -> None:
     """6 right answers more: p is about 0.03 against one other, and twice that against two that are as near."""
     alone = best(system("one", 46), system("other", 40))
     assert alone.model == "one"
@@ -68,13 +68,13 @@ def test_the_correction_decides() -> None:
     assert third.p["other"] == pytest.approx(2 * alone.p["other"])
 
 
-def test_equals_and_a_lone_system_are_not_marked() -> None:
+def test_ties_and_single_systems_are_not_marked() -> None:
     assert best(system("one", 30), system("same", 30)).p == {"same": 1.0}
     lone = best(system("one", 30))
     assert (lone.model, lone.leader, lone.p) == (None, "one", {})
 
 
-def test_less_perplexity_is_better() -> None:
+def test_lower_perplexity_is_better() -> None:
     def likely(name: str, nats: float) -> System:
         answers = [Answer(str(n), logprob=-nats * (n % 7 + 5), tokens=n % 7 + 5, bytes=20) for n in range(QUESTIONS)]
         return scored(name, answers, ("perplexity",))

@@ -25,7 +25,7 @@ def rows_of(values: np.ndarray) -> Rows:
     return np.stack([values, np.ones_like(values)], axis=1)
 
 
-def test_the_interval_of_a_mean_is_the_one_of_the_normal_law() -> None:
+def test_the_interval_of_a_mean_matches_the_normal_approximation() -> None:
     values = np.random.default_rng(3).normal(5, 2, 400)
     found = interval(rows_of(values), mean, level=0.95, resamples=2000, seed=0)["mean"]
     half = 1.96 * values.std() / math.sqrt(len(values))
@@ -34,7 +34,7 @@ def test_the_interval_of_a_mean_is_the_one_of_the_normal_law() -> None:
     assert (found.method, found.level, found.resamples, found.seed) == ("percentile bootstrap", 0.95, 2000, 0)
 
 
-def test_a_higher_level_is_wider_and_a_seed_is_repeated() -> None:
+def test_a_higher_level_is_wider_and_a_seed_reproduces_the_interval() -> None:
     rows = rows_of(np.arange(50.0))
 
     def at(level: float, seed: int) -> Interval:
@@ -45,7 +45,7 @@ def test_a_higher_level_is_wider_and_a_seed_is_repeated() -> None:
     assert at(0.99, 1).low < at(0.8, 1).low < at(0.8, 1).high < at(0.99, 1).high
 
 
-def test_cutting_the_work_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splitting_the_resamples_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(np.arange(60.0))
     whole = interval(rows, mean, level=0.9, resamples=100, seed=4), paired(rows, rows**2, mean, resamples=100, seed=4)
     monkeypatch.setattr(intervals, "_BLOCK", 60 * 7)
@@ -69,7 +69,7 @@ def test_scores_that_are_not_finite_have_bounds_that_are_not() -> None:
     assert not math.isfinite(score.ci.high)
 
 
-def test_every_metric_has_its_own_rows_under_the_name_it_was_asked_by() -> None:
+def test_every_metric_has_its_own_rows_under_its_requested_name() -> None:
     answers = [Answer(str(n), "All are equal", ("all are equal",)) for n in range(3)]
     asked = [parse_metric(text) for text in ("bleu", "bleu:lowercase=true", "rouge")]
     scored = score_answers(asked, answers, IntervalSpec(), 0)
@@ -100,8 +100,8 @@ def test_a_clear_difference_is_found_and_chance_is_not() -> None:
     assert rng.p_randomization > 0.05
 
 
-def test_rows_that_do_not_pair_are_refused() -> None:
-    with pytest.raises(DataError, match="do not pair"):
+def test_rows_that_do_not_match_are_refused() -> None:
+    with pytest.raises(DataError, match="do not match"):
         paired(rows_of(np.arange(3.0)), rows_of(np.arange(4.0)), mean, resamples=10, seed=0)
 
 

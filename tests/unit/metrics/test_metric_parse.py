@@ -31,13 +31,13 @@ def test_none_is_a_tokenizer_and_13a_is_text() -> None:
     ("text", "said", "hint"),
     [
         ("blue", "no metric named 'blue'", "did you mean 'bleu'?"),
-        ("rougeL", "'rougeL' is a score, not a metric", "ask for the metric that gives it: rouge"),
+        ("rougeL", "'rougeL' is a score, not a metric", "request the metric that computes it: rouge"),
         ("", "no metric named ''", "see: llmctl list metrics"),
         ("bleu:", "is not KEY=VALUE", "write bleu"),
         ("bleu:zh", "'zh' in 'bleu:zh' is not KEY=VALUE", "write bleu"),
     ],
 )
-def test_metrics_that_are_not_understood(text: str, said: str, hint: str) -> None:
+def test_invalid_metric_requests_are_refused(text: str, said: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_metric(text)
     assert said in str(caught.value)
@@ -50,14 +50,14 @@ def test_metrics_that_are_not_understood(text: str, said: str, hint: str) -> Non
         ("bleu:tokenise=zh", "metric.bleu.tokenise: unknown key; did you mean 'tokenize'?"),
         ("bleu:tokenize=zz", "metric.bleu.tokenize: must be '13a'"),
         ("bleu:lowercase=1", "metric.bleu.lowercase: must be true or false, not 1"),
-        ("bleu:lowercase=true,lowercase=false", "metric.bleu.lowercase: stands twice"),
+        ("bleu:lowercase=true,lowercase=false", "metric.bleu.lowercase: is set twice"),
         ("chrf:beta=0", "metric.chrf.beta: must be at least 1, not 0"),
         ("chrf:beta=[", "not valid YAML"),
         ("accuracy:x=1", "metric.accuracy.x: unknown key"),
-        ("ter:normalized=false,asian_support=true", "metric.ter.asian_support: does nothing without normalisation"),
+        ("ter:normalized=false,asian_support=true", "metric.ter.asian_support: has no effect without normalisation"),
     ],
 )
-def test_options_that_are_wrong(text: str, said: str) -> None:
+def test_invalid_options_are_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_metric(text)
     assert said in str(caught.value)
@@ -66,11 +66,11 @@ def test_options_that_are_wrong(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
-        ("comet>=20", "needs the score 'comet', which none of the metrics gives", "scores: bleu, rouge1"),
+        ("comet>=20", "needs the score 'comet', which none of the metrics computes", "scores: bleu, rouge1"),
         ("rouge>=0.2", "needs the score 'rouge'", "did you mean"),
-        ("rougeL>=20", "can never be met: rougeL goes from 0 to 1", "between 0 and 1"),
+        ("rougeL>=20", "can never be met: rougeL ranges from 0 to 1", "between 0 and 1"),
         ("bleu>100", "can never be met", "between 0 and 100"),
-        ("bleu>=baseline", "compares with a baseline, and none is given", ""),
+        ("bleu>=baseline", "needs a baseline, and there is none", ""),
     ],
 )
 def test_gates_that_no_score_can_meet_are_refused_before_any_work(text: str, said: str, hint: str) -> None:

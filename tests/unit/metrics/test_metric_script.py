@@ -1,4 +1,4 @@
-"""The script of a text, and what hangs on it."""
+"""Script detection, and the tokenizers chosen by it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from llmctl.errors import MissingPackage
 from llmctl.metrics.parse import parse_metric
-from llmctl.metrics.script import part_characters, script_of
+from llmctl.metrics.script import script_of, split_characters
 from llmctl.metrics.translation import tokenizer_for
 
 
@@ -38,8 +38,8 @@ def test_a_set_of_texts_has_one_script() -> None:
     assert script_of(["人人生而自由", "OK", "在尊严和权利上一律平等"]) == "chinese"
 
 
-def test_characters_are_parted_and_words_are_not() -> None:
-    assert part_characters("用Python3写程序").split() == ["用", "Python3", "写", "程", "序"]
+def test_east_asian_text_is_split_into_characters_and_other_words_are_not() -> None:
+    assert split_characters("用Python3写程序").split() == ["用", "Python3", "写", "程", "序"]
 
 
 @pytest.mark.parametrize(

@@ -46,28 +46,28 @@ def test_answers(prediction: str, references: tuple[str, ...], exact: float, f1:
     assert scored("f1", (prediction, references)).value == pytest.approx(f1)
 
 
-def test_answers_compared_as_they_are() -> None:
+def test_answers_compared_without_normalisation() -> None:
     assert scored("exact_match:normalize=false", ("Paris", "paris")).value == 0
     assert scored("f1:normalize=false", ("the cat", "the dog")).value == 0.5
 
 
-def test_answer_signatures_tell_characters_from_words() -> None:
+def test_answer_signatures_distinguish_characters_from_words() -> None:
     english, chinese = (scored("f1", (text, text)).signature for text in ("a cat", "一只猫"))
     assert "tok:blank" in english
     assert "tok:char" in chinese
     assert scored("f1:normalize=false", ("x", "x")).signature != scored("f1", ("x", "x")).signature
 
 
-def test_blanks_around_a_label_do_not_matter_and_case_does() -> None:
+def test_labels_ignore_surrounding_whitespace_but_not_case() -> None:
     assert scored("accuracy", (" positive\r", "positive"), ("Positive", "positive")).value == 0.5
     assert scored("macro_f1", (" positive\r", "positive"), ("Positive", "positive")).value == pytest.approx(1 / 3)
 
 
-def test_macro_f1_refuses_what_is_no_single_label() -> None:
-    with pytest.raises(DataError, match="one label a row") as caught:
+def test_macro_f1_refuses_anything_but_one_label() -> None:
+    with pytest.raises(DataError, match="one label per row") as caught:
         scored("macro_f1", ("a", "a"), ("a", ("a", "b")))
     assert caught.value.where == "row 2 (id 1)"
-    with pytest.raises(DataError, match="no reference's label"):
+    with pytest.raises(DataError, match="not a reference label"):
         scored("macro_f1", *((f"free text {n}", "label") for n in range(1001)))
 
 
@@ -110,7 +110,7 @@ def test_rouge_of_a_text_with_itself_is_1_in_every_script(text: str, tokenizer: 
     assert scored("rouge:tokenize=default", (text, text)).value == (1 if tokenizer == "default" else 0)
 
 
-def test_rouge_keeps_the_words_of_other_scripts_whole() -> None:
+def test_rouge_does_not_split_the_words_of_other_scripts() -> None:
     # 用 Python 写 程 序 against 用 Java 写 程 序: four of five
     assert scored("rouge", ("用Python写程序", "用Java写程序")).value == pytest.approx(0.8)
 

@@ -20,7 +20,7 @@ def spec_of(name: str) -> ModelSpec:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", ["nano", "tiny"])
 @pytest.mark.parametrize("vocabulary", [96, 1003])
-def test_the_count_is_that_of_the_model_built(name: str, size: str, vocabulary: int) -> None:
+def test_the_count_equals_that_of_the_built_model(name: str, size: str, vocabulary: int) -> None:
     spec = spec_of(name)
     shape = spec.shape(size, Shape())
     model = spec.build(shape, Vocabulary(vocabulary, 0, 1, 2), LABELS)
@@ -54,7 +54,7 @@ def test_one_sigmoid_output_is_counted_as_one_and_refused_for_three_labels() -> 
     shape = spec.shape("nano", Shape(head="sigmoid", bidirectional=False))
     model = spec.build(shape, Vocabulary(50, 0, 1, 2), LABELS[:2])
     assert spec.parameters(shape, 50, 2) == sum(weight.numel() for weight in model.parameters())
-    with pytest.raises(UsageError, match="two labels apart, there are 3"):
+    with pytest.raises(UsageError, match="sigmoid requires two labels, not 3"):
         spec.build(shape, Vocabulary(50, 0, 1, 2), LABELS)
 
 
@@ -69,11 +69,11 @@ def test_bert_base_is_the_published_110m() -> None:
     assert spec.parameters(spec.shape("base", Shape()), 30522) == 109_482_240 + 768 * 2 + 2
 
 
-def test_heads_that_do_not_share_the_width_are_refused_before_anything_is_built() -> None:
-    with pytest.raises(ConfigError, match=r"model.heads: hidden, 128, cannot be cut into 5 heads"):
+def test_heads_that_do_not_divide_the_width_are_refused_before_anything_is_built() -> None:
+    with pytest.raises(ConfigError, match=r"model.heads: hidden \(128\) cannot be split into 5 heads"):
         spec_of("attention").shape("nano", Shape(heads=5))
     assert spec_of("gpt2").shape("nano", Shape(hidden=15, heads=5)).hidden == 15
-    with pytest.raises(ConfigError, match="a width that is a multiple of 2"):  # rotary positions turn pairs
+    with pytest.raises(ConfigError, match="whose width is a multiple of 2"):  # rotary positions rotate pairs
         spec_of("llama").shape("nano", Shape(hidden=15, heads=5))
 
 
@@ -93,7 +93,7 @@ def test_published_sizes_keep_their_published_shape(name: str, size: str, vocabu
     assert spec.parameters(spec.shape(size, Shape()), vocabulary) == weights
 
 
-def test_bert_without_labels_has_the_head_that_fills_masked_places() -> None:
+def test_bert_without_labels_has_a_masked_language_modelling_head() -> None:
     spec = spec_of("bert")
     shape = spec.shape("nano", Shape())
     model = spec.build(shape, Vocabulary(50, 0, 1, 2))
@@ -105,5 +105,5 @@ def test_a_classifier_without_labels_is_refused() -> None:
     from llmctl.errors import UsageError
 
     spec = spec_of("lstm-classifier")
-    with pytest.raises(UsageError, match="there are none"):
+    with pytest.raises(UsageError, match="the data has none"):
         spec.build(spec.shape("nano", Shape()), Vocabulary(50, 0, 1, 2))

@@ -1,4 +1,4 @@
-"""What a config.json says a model can express."""
+"""The family of a model from its config.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmctl.models.spec import ModelSpec, Shape, Vocabulary
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in registry.entries("models")])
-def test_every_architecture_of_ours_is_told_from_its_own_config(name: str) -> None:
+def test_the_family_of_every_built_in_architecture_follows_from_its_config(name: str) -> None:
     spec: ModelSpec = registry.load("models", name)
     shape = spec.shape("nano", Shape(layers=1, hidden=16))
     model = spec.build(shape, Vocabulary(40, 0, 1, 2), ("a", "b"))
@@ -44,12 +44,12 @@ def test_known_architectures(config: dict[str, object], family: str) -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "vit", "architectures": ["ViTForImageClassification"]}])
-def test_a_model_that_is_not_of_text_is_refused(config: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="no decoder, encoder-decoder or encoder of text"):
+def test_models_of_other_modalities_are_refused(config: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="not a known text decoder, encoder-decoder or encoder"):
         family_of(config)
 
 
-def test_describing_models_brings_in_no_torch() -> None:
+def test_describing_models_does_not_import_torch() -> None:
     code = (
         "import sys, llmctl.models.spec as s, llmctl.models.families;"
         "s.LSTM.parameters(s.LSTM.sizes['nano'], 4096); assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"

@@ -47,7 +47,7 @@ def prompts(rows: int = 3, tokens: int = 7) -> Tensor:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OURS)
-def test_a_memory_changes_nothing(name: str, way: str) -> None:
+def test_caching_does_not_change_answers(name: str, way: str) -> None:
     model, ids = made(name), prompts()
     with_memory = model.generate(ids, use_cache=True, **WAYS[way])
     without = model.generate(ids, use_cache=False, **WAYS[way])
@@ -102,7 +102,7 @@ def test_the_state_kept_is_that_of_each_row_s_last_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_sampling_obeys_its_seed_and_gives_as_many_answers_as_asked(name: str) -> None:
+def test_sampling_follows_its_seed_and_gives_the_requested_number_of_answers(name: str) -> None:
     model, ids = made(name), prompts(2)
     ways = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 10, "top_k": 20}
     runs = []
@@ -124,11 +124,11 @@ def test_n_tokens_cost_n_steps(name: str) -> None:
     assert read == [1 if name == "lstm-seq2seq" else 7] + [1] * 7
 
 
-def test_beyond_the_context_attention_says_so() -> None:
+def test_attention_refuses_input_beyond_its_context() -> None:
     model = made("attention", context=16)
-    with pytest.raises(DataError, match="17 tokens are more than the model's context of 16") as told:
+    with pytest.raises(DataError, match="17 tokens exceed the model's context of 16") as raised:
         model(input_ids=prompts(1, 17))
-    assert told.value.hint
+    assert raised.value.hint
     assert model.generate(prompts(1, 10), max_new_tokens=7, min_new_tokens=7, do_sample=False).shape == (1, 17)
     with pytest.raises(DataError, match="context of 16"):
         model.generate(prompts(1, 10), max_new_tokens=8, min_new_tokens=8, do_sample=False)
@@ -136,7 +136,7 @@ def test_beyond_the_context_attention_says_so() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_translating_with_memory_and_padding(score: str, way: str) -> None:
+def test_translation_with_cache_and_padding(score: str, way: str) -> None:
     model, ids = made("lstm-seq2seq", score=score), prompts()
     mask = torch.ones_like(ids)
     ids[1, 4:], mask[1, 4:] = 0, 0
@@ -151,7 +151,7 @@ def test_translating_with_memory_and_padding(score: str, way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", STARTS)
-def test_the_library_s_encoder_decoders_with_memory_and_padding(name: str, way: str) -> None:
+def test_transformers_encoder_decoders_with_cache_and_padding(name: str, way: str) -> None:
     model, ids = made(name), prompts()
     mask = torch.ones_like(ids)
     ids[1, 4:], mask[1, 4:] = 0, 0
@@ -165,7 +165,7 @@ def test_the_library_s_encoder_decoders_with_memory_and_padding(name: str, way: 
     assert with_memory[:, 0].tolist() == [STARTS[name]] * len(with_memory)
 
 
-def test_attention_over_the_source_comes_out_of_generate() -> None:
+def test_generate_returns_the_attention_over_the_source() -> None:
     model, ids = made("lstm-seq2seq"), prompts(2)
     mask = torch.ones_like(ids)
     ids[1, 5:], mask[1, 5:] = 0, 0

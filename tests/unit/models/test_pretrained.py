@@ -1,4 +1,4 @@
-"""Opening model folders: what is whole opens, everything else is refused by name."""
+"""Loading model folders: intact ones load, all others are refused with a specific message."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def encoder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_saved_opens_again_and_says_nothing(
+def test_saved_models_load_again_without_warnings(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     model, family = built(name), spec_of(name).family
@@ -73,7 +73,7 @@ def test_what_is_saved_opens_again_and_says_nothing(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_weights_answer_too(name: str, tmp_path: Path) -> None:
+def test_bfloat16_weights_generate_too(name: str, tmp_path: Path) -> None:
     family = spec_of(name).family
     pretrained.save(built(name), tmp_path / "m")
     model = pretrained.load(tmp_path / "m", family, dtype=torch.bfloat16)
@@ -107,12 +107,12 @@ def test_a_masked_language_model_becomes_a_classifier(encoder: Path, tmp_path: P
     assert pretrained.load(tmp_path / "mlm", "encoder", labels=LABELS).config.num_labels == 3
 
 
-def test_without_labels_a_missing_classifier_is_missing(encoder: Path) -> None:
+def test_without_labels_a_missing_classifier_is_refused(encoder: Path) -> None:
     with pytest.raises(IntegrityError, match=r"2 missing: classifier.bias, classifier.weight"):
         pretrained.load(encoder, "encoder")
 
 
-def test_a_body_with_a_hole_is_refused_even_where_a_new_head_is_wanted(encoder: Path) -> None:
+def test_a_missing_encoder_weight_is_refused_even_with_a_new_head(encoder: Path) -> None:
     weights = load_file(encoder / "model.safetensors")
     del weights["encoder.layer.0.output.dense.weight"]
     save_file(weights, encoder / "model.safetensors", metadata={"format": "pt"})
@@ -120,9 +120,9 @@ def test_a_body_with_a_hole_is_refused_even_where_a_new_head_is_wanted(encoder: 
         pretrained.load(encoder, "encoder", labels=LABELS)
 
 
-def test_other_labels_than_the_model_s_are_refused(tmp_path: Path) -> None:
+def test_labels_that_differ_from_those_of_the_model_are_refused(tmp_path: Path) -> None:
     pretrained.save(built("lstm-classifier"), tmp_path / "m")
-    with pytest.raises(UsageError, match=r"names 3 labels \(no, perhaps, yes\), not the 2 wanted \(bad, good\)"):
+    with pytest.raises(UsageError, match=r"has 3 labels \(no, perhaps, yes\), not the 2 requested \(bad, good\)"):
         pretrained.load(tmp_path / "m", "encoder", labels=("bad", "good"))
 
 
@@ -143,19 +143,19 @@ def not_a_number(weights: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (without_two, r"2 missing: lstm.weight_hh_l0, narrow.bias"),
         (with_many, r"7 unexpected: more.0, more.1, more.2, more.3, more.4, …"),
-        (misshapen, r"1 of another shape: narrow.weight"),
+        (misshapen, r"1 with a different shape: narrow.weight"),
         (not_a_number, r"1 not finite: narrow.weight"),
     ],
 )
-def test_weights_that_do_not_fit_are_counted_and_named(folder: Path, change: Any, told: str) -> None:
+def test_weights_that_do_not_fit_are_counted_and_named(folder: Path, change: Any, message: str) -> None:
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(IntegrityError, match=told) as error:
+    with pytest.raises(IntegrityError, match=message) as error:
         pretrained.load(folder, "decoder")
     assert error.value.hint
 
@@ -223,7 +223,7 @@ def broken_json(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (cut, "cannot be opened"),
         (lying_header, "cannot be opened"),
@@ -240,9 +240,9 @@ def broken_json(folder: Path) -> None:
         (broken_json, "cannot be read as JSON"),
     ],
 )
-def test_a_folder_that_is_not_what_it_says_is_refused(folder: Path, harm: Any, told: str) -> None:
+def test_a_corrupt_folder_is_refused(folder: Path, harm: Any, message: str) -> None:
     harm(folder)
-    with pytest.raises(IntegrityError, match=told) as error:
+    with pytest.raises(IntegrityError, match=message) as error:
         pretrained.load(folder, "decoder")
     assert error.value.exit_code == 5
     assert error.value.where
@@ -264,7 +264,7 @@ def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:
     assert error.value.exit_code == 2
 
 
-def test_a_model_beyond_the_limit_is_cut_into_shards_and_read_back(folder: Path, tmp_path: Path) -> None:
+def test_a_model_above_the_limit_is_split_into_shards_and_loaded_again(folder: Path, tmp_path: Path) -> None:
     model = pretrained.load(folder, "decoder")
     pretrained.save(model, tmp_path / "cut", shard_bytes=10_000)
     assert len(list((tmp_path / "cut").glob("model-*.safetensors"))) > 1

@@ -1,4 +1,4 @@
-"""A function in a process of its own: what it tells, returns and raises arrives; how it ends is told."""
+"""Running a function in a subprocess: its events, result and errors arrive, and crashes are reported."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ import os, signal, time
 from llmctl.errors import DataError
 from llmctl.types import Event
 
-def add(one, other, tell):
-    tell(Event("progress", {"done": one}))
+def add(one, other, emit):
+    emit(Event("progress", {"done": one}))
     return {"sum": one + other, "pid": os.getpid()}
 
-def refuse(tell):
+def refuse(emit):
     raise DataError("no label", where="rows.jsonl:7", hint="give it one")
 
-def exhaust(tell):
+def exhaust(emit):
     raise MemoryError
 
-def stumble(tell):
+def stumble(emit):
     return {}["nothing"]
 
-def die(tell):
+def die(emit):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def leave(tell):
+def leave(emit):
     os._exit(3)
 
-def measure(tell):
+def measure(emit):
     from llmctl.training import machine
     before = machine.peak_memory_bytes()
     held = b"x" * 50_000_000
     return {"before": before, "after": machine.peak_memory_bytes(), "held": len(held)}
 
-def wait(tell):
-    tell(Event("note", {"text": str(os.getpid())}))
+def wait(emit):
+    emit(Event("note", {"text": str(os.getpid())}))
     time.sleep(60)
 
-def save(tell):
-    asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    tell(Event("note", {"text": "ready"}))
-    while not asked:
+def save(emit):
+    requests = []
+    signal.signal(signal.SIGTERM, lambda *_: requests.append(1))
+    emit(Event("note", {"text": "ready"}))
+    while not requests:
         time.sleep(0.01)
-    tell(Event("note", {"text": "saved"}))
+    emit(Event("note", {"text": "saved"}))
     return {"saved": True}
 """
 
@@ -72,11 +72,11 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], W
     return lambda name: getattr(module, name)  # type: ignore[no-any-return]
 
 
-def ask_to_stop(event: Event) -> None:
+def request_stop(event: Event) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_what_it_tells_and_returns_arrives(worker: Callable[[str], Worker]) -> None:
+def test_events_and_result_of_the_worker_arrive(worker: Callable[[str], Worker]) -> None:
     events: list[Event] = []
     found = launch.run_in_subprocess(worker("add"), (2, 3), events.append)
     assert found["sum"] == 5
@@ -84,14 +84,14 @@ def test_what_it_tells_and_returns_arrives(worker: Callable[[str], Worker]) -> N
     assert events == [Event("progress", {"done": 2})]
 
 
-def test_its_peak_memory_is_its_own(worker: Callable[[str], Worker]) -> None:
+def test_the_worker_measures_its_own_peak_memory(worker: Callable[[str], Worker]) -> None:
     held = b"x" * 300_000_000
     found = launch.run_in_subprocess(worker("measure"), (), null_sink)
     assert found["before"] < len(held)
     assert found["after"] >= found["before"] + 0.9 * found["held"]
 
 
-def test_its_error_is_raised_as_it_was(worker: Callable[[str], Worker]) -> None:
+def test_the_error_of_the_worker_is_raised_unchanged(worker: Callable[[str], Worker]) -> None:
     with pytest.raises(DataError, match="no label") as raised:
         launch.run_in_subprocess(worker("refuse"), (), null_sink)
     assert (raised.value.where, raised.value.hint) == ("rows.jsonl:7", "give it one")
@@ -103,10 +103,10 @@ def test_its_error_is_raised_as_it_was(worker: Callable[[str], Worker]) -> None:
         ("exhaust", EnvironmentFault, "not enough memory"),
         ("stumble", LlmctlError, "KeyError: 'nothing'"),
         ("die", EnvironmentFault, "was killed by SIGKILL"),
-        ("leave", EnvironmentFault, "ended with 3 and said nothing"),
+        ("leave", EnvironmentFault, "exited with code 3 and sent no result"),
     ],
 )
-def test_an_end_without_a_result_is_told(
+def test_a_worker_that_ends_without_a_result_raises_an_error(
     name: str, kind: type[LlmctlError], words: str, worker: Callable[[str], Worker]
 ) -> None:
     with pytest.raises(kind, match=words) as raised:
@@ -114,27 +114,27 @@ def test_an_end_without_a_result_is_told(
     assert type(raised.value) is kind
 
 
-def test_asked_to_stop_it_is_asked_in_turn(worker: Callable[[str], Worker]) -> None:
+def test_a_stop_request_is_forwarded_to_the_worker(worker: Callable[[str], Worker]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped):
-        launch.run_in_subprocess(worker("wait"), (), ask_to_stop)
+        launch.run_in_subprocess(worker("wait"), (), request_stop)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_asked_at_its_end_it_ends_as_it_would_and_nothing_begins_after_it(worker: Callable[[str], Worker]) -> None:
+def test_a_worker_stopped_while_saving_finishes_and_the_caller_is_stopped(worker: Callable[[str], Worker]) -> None:
     events: list[str] = []
 
-    def ask_once(event: Event) -> None:
+    def request_stop_once(event: Event) -> None:
         events.append(event.fields["text"])
         if len(events) == 1:
-            ask_to_stop(event)
+            request_stop(event)
 
     with pytest.raises(Stopped):
-        launch.run_in_subprocess(worker("save"), (), ask_once)
+        launch.run_in_subprocess(worker("save"), (), request_stop_once)
     assert events == ["ready", "saved"]
 
 
-def test_it_does_not_outlive_one_who_cannot_go_on_waiting(worker: Callable[[str], Worker]) -> None:
+def test_the_worker_does_not_outlive_a_parent_that_fails(worker: Callable[[str], Worker]) -> None:
     pids: list[int] = []
 
     def fail(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What is left of a container's memory, from the files by which the kernel tells it."""
+"""Free memory of a container, read from the files of its control group."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def control_group(folder: Path, limit: str, used: int) -> Path:
     [("1000", 800, 650), ("1000", 1600, 0), ("1000", 100, 1000), ("max", 800, None)],
     ids=["files that nobody looks at are free", "over its limit", "nothing but files", "no limit"],
 )
-def test_what_a_container_may_still_take(limit: str, used: int, left: int | None, tmp_path: Path) -> None:
-    assert machine.left_in(control_group(tmp_path, limit, used)) == left
+def test_free_memory_of_a_container(limit: str, used: int, left: int | None, tmp_path: Path) -> None:
+    assert machine.cgroup_free_bytes(control_group(tmp_path, limit, used)) == left
 
 
-def test_no_control_group_has_no_limit(tmp_path: Path) -> None:
-    assert machine.left_in(tmp_path) is None
+def test_a_missing_control_group_means_no_limit(tmp_path: Path) -> None:
+    assert machine.cgroup_free_bytes(tmp_path) is None

@@ -1,4 +1,4 @@
-"""Derived numbers of a run: budgets, learning rates, what is due when."""
+"""Derived settings of a run: budgets, learning rates, evaluation intervals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def planned(schedule: Schedule, run_budget: Budget) -> StepPlan:
     )
 
 
-def test_the_first_budget_used_up_ends_the_run() -> None:
+def test_a_run_ends_with_the_first_limit_it_reaches() -> None:
     run = Budget(max_steps=100, max_tokens=1000, max_seconds=60.0)
     assert run.progress(50, 100, 6.0) == 0.5
     assert run.progress(50, 900, 6.0) == 0.9
     assert run.progress(50, 900, 61.0) == 1.0
 
 
-def test_without_a_budget_a_run_has_three_epochs() -> None:
+def test_a_run_without_a_budget_takes_three_epochs() -> None:
     assert budget(steps_per_epoch=7, epochs=None, max_steps=None, max_tokens=None, max_seconds=None).max_steps == 21
     assert budget(steps_per_epoch=7, epochs=0.5, max_steps=None, max_tokens=None, max_seconds=None).max_steps == 4
     assert budget(steps_per_epoch=7, epochs=None, max_steps=None, max_tokens=5, max_seconds=None).max_steps is None
@@ -46,7 +46,7 @@ def test_schedules_warm_up_and_end_at_min_lr(name: str, middle: float, end: floa
     assert run.lr(100, 1.0) == pytest.approx(end)
 
 
-def test_tenths_of_the_budget_are_due_where_nothing_is_given() -> None:
+def test_evaluation_is_due_at_every_tenth_of_the_budget_by_default() -> None:
     run = planned(Schedule(), Budget(25))
     due = [step for step in range(1, 26) if run.is_due(None, step, (step - 1) / 25, step / 25)]
     assert len(due) == 10
@@ -54,11 +54,11 @@ def test_tenths_of_the_budget_are_due_where_nothing_is_given() -> None:
     assert [step for step in range(1, 26) if run.is_due(10, step, 0, 0)] == [10, 20]
 
 
-def test_a_micro_batch_is_the_share_of_a_process() -> None:
+def test_the_micro_batch_is_at_most_the_batch_of_one_process() -> None:
     assert planned(Schedule(), Budget(1)).micro_batch_size == 4
 
 
-def test_a_budget_of_time_warms_up_over_a_twentieth_of_it() -> None:
+def test_a_time_budget_warms_up_over_five_percent_of_it() -> None:
     run = planned(Schedule(name="constant"), Budget(None, max_seconds=100.0))
     assert run.lr(0, 0.0) == pytest.approx(0.05)
     assert run.lr(7, 0.025) == pytest.approx(0.5)
