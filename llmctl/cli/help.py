@@ -104,8 +104,10 @@ def _settings(formatter: Any, spec: type[Spec]) -> None:
 
     rows = []
     for each in settings(spec):
-        default = "required" if each["required"] else f"default {_written(each['default'])}"
-        rows.append((f"{each['name']}={each['type']}", f"{each['description']} [{default}]"))
+        # The description of a setting that is derived where it is not set says how.
+        derived = each["default"] is None and "default" in each["description"]
+        default = "required" if each["required"] else f"default: {_written(each['default'])}"
+        rows.append((f"{each['name']}={each['type']}", each["description"] + ("" if derived else f" [{default}]")))
     with formatter.section(_heading("Every setting, for --set KEY=VALUE and recipes")):
         formatter.write_dl(rows)
 

@@ -136,7 +136,9 @@ class EncoderDecoderLikelihood(Likelihood):
 
 
 class EncoderLikelihood(Likelihood):
-    """Negative log-likelihood in nats of one label a text, or of the masked tokens of a text."""
+    """Negative log-likelihood in nats of one label per text, or of the masked tokens of a text."""
+
+    masked_heads: Mapping[str, str] = MASKED_HEADS
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """`input_ids` and `attention_mask` (B, T); `labels` (B,) for classification, (B, T) with the original tokens at
@@ -151,7 +153,7 @@ class EncoderLikelihood(Likelihood):
     def _masked(self, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """The head reads the masked places alone where the architecture is known to map each place by itself."""
         masked = labels != IGNORED  # (B, T)
-        head = getattr(self.model, MASKED_HEADS.get(self.model.config.model_type, ""), None)
+        head = getattr(self.model, self.masked_heads.get(self.model.config.model_type, ""), None)
         if head is not None:
             logits = head(self.model.base_model(**inputs)[0][masked])  # (M, V)
         else:
