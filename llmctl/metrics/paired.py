@@ -29,7 +29,7 @@ class Paired:
     value: float
     difference: float
     p_bootstrap: float
-    """Paired bootstrap: Koehn 2004. One-tailed, as in sacrebleu: about half of `p_randomization` when both are small."""
+    """Paired bootstrap: Koehn 2004. One-tailed, as in sacrebleu: about half of `p_randomization` if both are small."""
     p_randomization: float
     """Approximate randomization: Riezler and Maxwell 2005; two-sided."""
     resamples: int
@@ -47,7 +47,7 @@ def paired(
 ) -> dict[str, Paired]:
     """Compare a system with its baseline, each given as rows (n, k) of one metric on the same n questions.
 
-    The metric must be prepared once, on the answers of both systems (the columns of macro F1 depend on the labels seen).
+    The metric must be prepared once, on the answers of both systems (the columns of macro F1 depend on the labels).
 
     Raises `DataError` if the shapes differ.
     """

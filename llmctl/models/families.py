@@ -1,4 +1,4 @@
-"""The family and pre-training objective of a model, from its config.json. Reads no weights and does not import torch."""
+"""The family and pre-training objective of a model, from its config.json. Reads no weights, imports no torch."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ class EncoderOutput(BaseModelOutput):  # type: ignore[misc]
 
 @dataclass
 class Seq2SeqOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """`cross_attentions` is a 1-tuple with a_ts of the only attention head, (B, 1, T, S); `cache_params` is the decoder's
-    state, under the name that `generate` passes from step to step."""
+    """`cross_attentions` is a 1-tuple with a_ts of the only attention head, (B, 1, T, S); `cache_params` is the
+    decoder's state, under the name that `generate` passes from step to step."""
 
     cache_params: RecurrentState | None = None
 
@@ -146,11 +146,11 @@ class CrossAttention(nn.Module):
 
 
 class _ChunkedEnergies(torch.autograd.Function):
-    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), computed for `size` target positions at a time.
-    The backward pass recomputes the chunks.
+    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), for `size` target positions at a time. The
+    backward pass recomputes the chunks.
 
-    The result is allocated before the first chunk. Allocated chunk by chunk, it would fragment memory, and the peak would
-    be as high as without chunks.
+    The result is allocated before the first chunk. Allocated chunk by chunk, it would fragment memory, and the peak
+    would be as high as without chunks.
     """
 
     @staticmethod

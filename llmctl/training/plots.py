@@ -65,7 +65,7 @@ def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> 
 
 @contextlib.contextmanager
 def without_missing_backend() -> Iterator[None]:
-    """Unset MPLBACKEND temporarily if it names a module that is not installed, because matplotlib could not be imported.
+    """Unset MPLBACKEND temporarily if it names a missing module, with which matplotlib could not be imported.
 
     Jupyter sets the variable for every process it starts. Writing files needs no backend.
     """
