@@ -43,7 +43,7 @@ class Entry:
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "owner": self.owner}
 
 
-class Table(NamedTuple):
+class KindTable(NamedTuple):
     """The entries of one kind: by name, and by name or alias."""
 
     entries: Mapping[str, Entry]
@@ -112,7 +112,7 @@ def load_verb(row: VerbRow) -> Any:
 
 
 @functools.cache
-def table(kind: str) -> Table:
+def table(kind: str) -> KindTable:
     """Every entry of `kind`, built in or added. Raises `UsageError` for an unknown kind, `EnvironmentFault` if two packages
     claim the same name.
     """
@@ -127,7 +127,7 @@ def table(kind: str) -> Table:
                 raise _clash(kind, name, lookup[name].owner, entry.owner)
             lookup[name] = entry
         entries[entry.name] = entry
-    return Table(entries, lookup)
+    return KindTable(entries, lookup)
 
 
 def entries(kind: str | None = None) -> list[Entry]:

@@ -28,7 +28,7 @@ def commands() -> list[Command]:
 
 
 def _command(row: VerbRow, page: options.Page) -> Command:
-    given = (*page.options, *((options.HELP_ALL,) if page.spec else ()))
+    given = (*page.options, options.HELP_ALL)
     flags = tuple(Flag(each.name, each.help, _values(page, each), each.repeatable) for each in given)
     return Command(row.name, row.summary, flags, _words(page))
 

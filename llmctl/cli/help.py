@@ -23,7 +23,7 @@ EVERY_SETTING: Final = "llmctl.every_setting"
 WIDEST: Final = 110
 
 
-class Command(TyperCommand):
+class HelpCommand(TyperCommand):
     """Format the help of a verb."""
 
     examples: Sequence[str] = ()
@@ -72,7 +72,7 @@ class Group(TyperGroup):
             formatter.write(f"{line}\n")
 
 
-def every_setting(spec: type[Spec]) -> Any:
+def every_setting(spec: type[Spec] | None) -> Any:
     """Make the callback of `--help-all`."""
 
     def callback(context: typer.Context, wanted: bool) -> None:
@@ -115,7 +115,7 @@ def _settings(formatter: Any, spec: type[Spec]) -> None:
 def _written(value: Any) -> str:
     """Format a value as in YAML."""
     if value is None:
-        return "none"
+        return "not set"
     if isinstance(value, bool):
         return str(value).lower()
     return "[]" if value in ((), []) else str(value)

@@ -64,6 +64,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
     )
 
 
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """Longest sequence in tokens that the model of a config.json reads; None if it has no limit: a recurrent model, or one
+    with relative positions such as T5, whatever its `n_positions` says."""
+    if "relative_attention_num_buckets" in config:
+        return None
+    found = (config.get(name) for name in ("max_position_embeddings", "n_positions"))
+    return next((each for each in found if isinstance(each, int) and not isinstance(each, bool)), None)
+
+
 def denoising_of(family: Family, model_type: str, noise_density: float | None = None) -> Denoising | None:
     """The denoising objective of a model on plain text; None for a decoder, which predicts the next token.
 

@@ -58,7 +58,7 @@ class Objective(nn.Module):
         return arrays["input_ids"].size if mask is None else int(mask.sum())
 
 
-class Likelihood(Objective):
+class LikelihoodObjective(Objective):
     """Negative log-likelihood in nats of what one model is trained to predict."""
 
     def __init__(self, model: Any) -> None:
@@ -66,7 +66,7 @@ class Likelihood(Objective):
         self.model = model
 
 
-class DecoderLikelihood(Likelihood):
+class DecoderLikelihood(LikelihoodObjective):
     """Negative log-likelihood in nats of the next tokens, by a causal language model."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -91,7 +91,7 @@ class DecoderLikelihood(Likelihood):
         return hidden
 
 
-class EncoderDecoderLikelihood(Likelihood):
+class EncoderDecoderLikelihood(LikelihoodObjective):
     """Negative log-likelihood in nats of the target text given the source text."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -135,7 +135,7 @@ class EncoderDecoderLikelihood(Likelihood):
         return hidden
 
 
-class EncoderLikelihood(Likelihood):
+class EncoderLikelihood(LikelihoodObjective):
     """Negative log-likelihood in nats of one label per text, or of the masked tokens of a text."""
 
     masked_heads: Mapping[str, str] = MASKED_HEADS
@@ -161,7 +161,7 @@ class EncoderLikelihood(Likelihood):
         return F.cross_entropy(logits.float(), labels[masked], reduction="sum")
 
 
-LIKELIHOODS: Final[Mapping[Family, type[Likelihood]]] = {
+LIKELIHOODS: Final[Mapping[Family, type[LikelihoodObjective]]] = {
     "decoder": DecoderLikelihood,
     "encoder-decoder": EncoderDecoderLikelihood,
     "encoder": EncoderLikelihood,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grimp
@@ -41,6 +43,21 @@ def test_no_circle_of_files() -> None:
     while free := {module for module, needs in unseen.items() if not needs & unseen.keys()}:
         unseen = {module: needs for module, needs in unseen.items() if module not in free}
     assert sorted(unseen) == []
+
+
+def test_the_layers_of_architecture_are_those_that_are_checked() -> None:
+    """The drawing of ARCHITECTURE.md names every layer of the contracts, in their order."""
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    whole, inside = ([re.findall(r"\w+", layer) for layer in contract["layers"]] for contract in contracts)
+    drawing = (REPOSITORY / "ARCHITECTURE.md").read_text().partition("## Layers")[2].split("```")[1]
+    for layers in (whole, inside):
+        places = [min(drawing.index(f"{name}") for name in layer) for layer in layers]
+        assert places == sorted(places), layers
+
+
+def test_a_class_name_means_one_thing() -> None:
+    names = [name for path in FILES for name in re.findall(r"^class ([A-Z]\w*)", path.read_text(), re.MULTILINE)]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
 @pytest.mark.parametrize("entry", registry.entries(), ids=lambda entry: f"{entry.kind}-{entry.name}")
