@@ -93,7 +93,9 @@ def _write(command: Any, ctx: Any, formatter: Any) -> None:
 
 
 def _section(formatter: Any, title: str, ctx: Any, parameters: Iterable[Any]) -> None:
-    rows = [row for each in parameters if (row := each.get_help_record(ctx)) is not None]
+    records = [row for each in parameters if (row := each.get_help_record(ctx)) is not None]
+    # Typer adds the Python type to the name of an argument: `OUT <str>`.
+    rows = [(name.partition(" <")[0], text) for name, text in records]
     if rows:
         with formatter.section(_heading(title)):
             formatter.write_dl(rows)

@@ -131,7 +131,7 @@ def _engine(spec: EngineSpec) -> dict[str, Any]:
 
 _TYPES: Final[Mapping[Any, str]] = {
     str: "text",
-    int: "whole number",
+    int: "integer",
     float: "number",
     bool: "true|false",
     list: "list",
