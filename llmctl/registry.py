@@ -73,13 +73,11 @@ def verbs() -> Mapping[str, VerbRow]:
     from importlib.metadata import entry_points
 
     rows = {row.name: row for row in catalog.VERBS}
-    owners = dict.fromkeys(rows, OWNER)
     for point in entry_points(group="llmctl.verbs"):
         owner, summary = _owner_of(point)
         if point.name in rows:
-            raise _clash("verb", point.name, owners[point.name], owner)
-        rows[point.name] = VerbRow(point.name, point.value, summary, catalog.ADDED, "stage")
-        owners[point.name] = owner
+            raise _clash("verb", point.name, rows[point.name].owner, owner)
+        rows[point.name] = VerbRow(point.name, point.value, summary, catalog.ADDED, "stage", owner)
     return rows
 
 
@@ -106,8 +104,7 @@ def load_target(target: str, what: str, owner: str = OWNER) -> Any:
 
 def load_verb(row: VerbRow) -> Any:
     """Import the row's target: a `Verb` instance or a command-line `Page`."""
-    owner = OWNER if row.panel != catalog.ADDED else row.target.partition(".")[0]
-    found = load_target(row.target, f"verb {row.name!r}", owner)
+    found = load_target(row.target, f"verb {row.name!r}", row.owner)
     return found() if isinstance(found, type) else found
 
 

@@ -178,7 +178,7 @@ def _scale_residual_outputs(model: PreTrainedModel) -> None:
 def _init_sinusoidal(positions: Tensor, rms: float) -> None:
     """Initialise position vectors (T, H) as sinusoids (Vaswani et al. 2017, section 3.5) of root mean square `rms`.
 
-    They remain trainable. A relative offset is then the same rotation at every position instead of having to be learned
+    They remain trainable. A relative offset is then the same rotation at every position instead of having to be trained
     for each, so bert:tiny sooner leaves the plateau where it predicts a masked word from an unordered context
     (speeches in blocks of 32, 40 % masked: validation loss 4.55 after 741 steps; from random positions 5.42 after 665).
     Classifiers train equally well from either.

@@ -183,7 +183,7 @@ def _through_head(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
         rows, wanted = rows[kept], wanted[kept]
     bias = getattr(head, "bias", None)
     if bias is None and hasattr(model, "final_logits_bias"):
-        bias = model.final_logits_bias[0]  # (V,), zeros that are not learned in BART and Marian
+        bias = model.final_logits_bias[0]  # (V,), zeros that are not trained in BART and Marian
     return linear_cross_entropy(rows, head.weight, bias, wanted)
 
 
@@ -204,7 +204,7 @@ def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, want
 
 
 def _filled(rows: Tensor) -> Tensor:
-    """(C, …) with zeros behind up to a multiple of `ROWS`: oneDNN compiles its kernels anew for every number of rows and
+    """(C, …) with zeros behind up to a multiple of `ROWS`: oneDNN compiles its kernels again for every number of rows and
     keeps them, hundreds of megabytes where each batch has another."""
     missing = -len(rows) % ROWS
     return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
