@@ -81,7 +81,8 @@ class RecordFilter:
             return DroppedRecord("empty")
         if any(len(part.text) < self._min_chars for part in segments if part.role not in ("system", "label")):
             return DroppedRecord("too_short")
-        if not any(part.in_loss for part in segments):
+        answers = [part.in_loss for part in segments if part.role == self._task.answer_role]
+        if answers and not any(answers):
             return DroppedRecord("not_in_loss")
         digest = content_hash(fields, self._columns)
         repeated = self._deduplicator.content(digest)

@@ -88,7 +88,7 @@ def table(
 
 def _rows(text: Text, lines: _Lines, delimiter: str, *, quoted: bool, strict: bool) -> Iterator[RawRecord | Bad]:
     """`strict`: a cell of several lines, each of which would be a whole row, is a stray quote."""
-    style = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    style: Final = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     header: list[str] | None = None
     last_cells: set[str] = set()
     reader = csv.reader(lines, delimiter=delimiter, quoting=style, strict=True)

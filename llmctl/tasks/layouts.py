@@ -203,10 +203,10 @@ def question(fields: Mapping[str, Any], adapting: Adapting) -> Fields:
         several = isinstance(parsed, list)
         adapting.layouts["answers as JSON in a text" if several else "one answer as text"] += 1
         answers = parsed if several else [answers]
-    squad = isinstance(answers, Mapping) and isinstance(answers.get("text"), list)
-    if squad:
+    squad = False
+    if isinstance(answers, Mapping) and isinstance(answers.get("text"), list):
         adapting.layouts["SQuAD (answers.text)"] += 1
-        answers = list(answers["text"])
+        answers, squad = list(answers["text"]), True
     elif isinstance(answers, list) and any(isinstance(each, Mapping) for each in answers):
         answers = [each.get("text") if isinstance(each, Mapping) else each for each in answers]
         squad = True

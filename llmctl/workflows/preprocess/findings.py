@@ -60,10 +60,10 @@ def findings(
         (CONTRADICTORY, "records repeat the input of an earlier one with another label"),
         (IN_SEVERAL_SPLITS, "records repeat an input that is in another split too, so scores on it say little"),
     ):
-        if count := repeated.get(key):
-            yield "warning", f"{count:,} {text}"
-    if count := repeated.get(SEVERAL_ANSWERS):
-        yield "note", f"{count:,} records repeat the input of an earlier one with another answer"
+        if key in repeated:
+            yield "warning", f"{repeated[key]:,} {text}"
+    if several := repeated.get(SEVERAL_ANSWERS):
+        yield "note", f"{several:,} records repeat the input of an earlier one with another answer"
     if len(labels) == 1:
         yield (
             "warning",

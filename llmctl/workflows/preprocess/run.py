@@ -165,8 +165,9 @@ def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, f
     if record_filter.distinct_inputs == 1 and not result.splits["train"] and config.splits.rule != "files":
         place = next(split for split in SPLITS if result.splits[split])
         _swap_train(folder / "text", place)
-        for counts in (result.splits, result.characters, labels):
+        for counts in (result.splits, result.characters):
             counts["train"], counts[place] = counts[place], counts["train"]
+        labels["train"], labels[place] = labels[place], labels["train"]
         warning = "all records ask the same, so none can be held out: they are in the train split"
         emit(Event("warning", {"text": warning}))
     result.labels = labels["train"]
