@@ -13,7 +13,7 @@ from llmctl.config import DocumentUnit
 from llmctl.data import columnar, formats, tables
 from llmctl.data.decode import LIMITS, Limits, Text, blocks
 from llmctl.data.formats import Bad, RawRecord
-from llmctl.data.sources import Format, InputSource, find_sources
+from llmctl.data.sources import Format, InputSource, find_sources, shown
 from llmctl.errors import DataError, UsageError
 from llmctl.registry import near
 from llmctl.types import Adapting, Record
@@ -167,7 +167,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
     if source.format == "pair":
         assert source.path is not None
         assert source.target is not None
-        pair = [_text(blocks(path, str(path), context.limits), str(path), context) for path in source.paths]
+        pair = [_text(blocks(path, shown(path), context.limits), shown(path), context) for path in source.paths]
         yield from formats.aligned(pair[0], pair[1])
         context.boms += sum(text.had_bom for text in pair)
         return

@@ -96,7 +96,7 @@ def find_sources(
         for path in (source_file, target_file):
             if not path.is_file():
                 raise _missing(str(path))
-        found.append(InputSource(str(source_file), source_file, "pair", target=target_file))
+        found.append(InputSource(shown(source_file), source_file, "pair", target=target_file))
     if not found:
         raise UsageError(
             "no input",
@@ -152,7 +152,7 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
             files.append((path, format_of(path)))
     if not files:
         raise UsageError(problem, hint=f"known endings: {_endings()}")
-    return [InputSource(str(path), path, kind, named=False) for path, kind in files]
+    return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -168,12 +168,17 @@ def _file(path: Path, unknown: Format | None) -> InputSource:
     found = format_of(path)
     if found == "unknown":
         if unknown is not None:
-            return InputSource(str(path), path, unknown)
+            return InputSource(shown(path), path, unknown)
         kind = FOREIGN.get(path.suffix.lower())
         what = f": it seems to be {kind}" if kind else ""
         hint = f"{'convert it; ' if kind else ''}known endings: {_endings()}"
         raise UsageError(f"the ending of {path} is not that of a known format{what}", hint=hint)
-    return InputSource(str(path), path, found)
+    return InputSource(shown(path), path, found)
+
+
+def shown(path: Path) -> str:
+    """The path as text that can be written anywhere: bytes of a file name that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def format_of(path: Path) -> Format:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from llmctl import __version__
 from llmctl.data.filter import DroppedRecord, RecordFilter
 from llmctl.data.read import ReadContext, scan
-from llmctl.data.sources import STDIN, InputSource
+from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
 from llmctl.store import atomic
@@ -220,7 +220,7 @@ def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputF
         if source.path is None:
             found.append(InputFile(path=STDIN, bytes=context.stdin_bytes, sha256=context.stdin_hash.hexdigest()))
         for path in source.paths:
-            name = source.name if source.task else str(path)
+            name = source.name if source.task else shown(path)
             found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=atomic.sha256(path)))
     return found
 
