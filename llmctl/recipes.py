@@ -59,18 +59,26 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError([Fault(where, f"not valid YAML: {error or 'nested too deeply'}")], where=where) from error
 
 
+LARGEST_RECIPE: Final = 4 << 20
+"""Bytes; a device such as /dev/zero never ends."""
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read a recipe file: a mapping from verb to block. Raises `ConfigError` if the file is not a recipe.
 
     Raises `UsageError` if the file cannot be read, `IntegrityError` if its version is unknown.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_RECIPE + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"no such recipe: {path}", hint=near_path(path, pattern="*.y*ml")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
-    value = parse_yaml(text, str(path))
+    if len(content) > LARGEST_RECIPE:
+        raise UsageError(f"{path} is not a recipe: it is larger than {LARGEST_RECIPE >> 20} MiB")
+    value = parse_yaml(text.replace("\r\n", "\n").replace("\r", "\n"), str(path))
     if value is None:
         raise ConfigError([Fault(str(path), "the recipe is empty", _top_level_keys())])
     if not isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
@@ -38,6 +39,20 @@ class Record:
     id: str
     fields: Mapping[str, Any]
     origin: str = ""
+
+
+@dataclass(slots=True)
+class Adapting:
+    """How records in other layouts than a task's own are read, and counts of what that did."""
+
+    tool_calls: Literal["fail", "drop"] = "fail"
+    """Turns of tools and calls of them, which no task has: refuse the record, or leave them out."""
+    layouts: Counter[str] = field(default_factory=Counter)
+    """Records by layout, where it is not the task's own."""
+    changed: Counter[str] = field(default_factory=Counter)
+    """Records of which something was changed or left out, by what."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Records with a field that is not read, by field."""
 
 
 @dataclass(frozen=True, slots=True)

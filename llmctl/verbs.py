@@ -124,6 +124,10 @@ class Verb(Generic[C]):
     def check_early(self, config: C) -> None:
         """Raise the errors that can be found before the inputs exist."""
 
+    def recorded(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The recorded settings of work to be resumed, completed where an older version had no key for what it did."""
+        return settings
+
     def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Raise `ConfigError` if `wanted` changes a `recorded` setting that must stay the same on resume."""
 
@@ -166,4 +170,4 @@ def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Mapping[str,
         return None
     settings: Mapping[str, Any] = read_recipe(recorded).get(verb.name) or {}
     verb.check_same(settings, block)
-    return settings
+    return verb.recorded(settings)

@@ -71,6 +71,12 @@ def _show(document: Mapping[str, Any]) -> None:
     facts = {name: document[name] for name in FACTS if document.get(name) is not None}
     facts["example"] = f"{document['index']:,} of {document['examples']:,} in {document['split']}"
     facts["in loss"] = "the label" if "label" in document else f"{document['learned']:,} of {len(rows):,} tokens"
+    if "truncated_from" in document:
+        facts["truncated"] = f"from {document['truncated_from']:,} tokens to the context"
+    if "turns_left_out" in document:
+        facts["left out"] = f"{document['turns_left_out']:,} turns at the end"
+    if "left_out" in document:
+        facts["left out"] = document["left_out"]
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {plain(str(value))}")

@@ -6,6 +6,7 @@ state, and the order of examples does not depend on the number of processes.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,16 +69,44 @@ class Records:
     layout: Layout
     pad: int
 
+    @functools.cached_property
+    def near_limit(self) -> NDArray[np.int64]:
+        """Indices in the store of the records that may exceed the context."""
+        if not len(self.store):
+            return np.zeros(0, np.int64)
+        return self.layout.near_limit(self._lengths(), np.diff(self.store.records), self.store.record(0))
+
+    @functools.cached_property
+    def left_out(self) -> frozenset[int]:
+        """Indices in the store of the records that are no examples, because their answer does not fit the context."""
+        near = map(int, self.near_limit)
+        return frozenset(index for index in near if not self.layout.usable(self.store.record(index)))
+
+    @functools.cached_property
+    def kept(self) -> NDArray[np.int64] | None:
+        """(examples,) the index in the store of each example; None if every record is one."""
+        if not self.left_out:
+            return None
+        return np.setdiff1d(np.arange(len(self.store)), np.array(sorted(self.left_out)))
+
+    def places(self, indices: Sequence[int]) -> Sequence[int]:
+        """The index in the store of each of these examples."""
+        return indices if self.kept is None else [int(self.kept[index]) for index in indices]
+
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.store) - len(self.left_out)
 
     def lengths(self) -> NDArray[np.int64]:
-        tokens = self.store.segments[self.store.records]
-        return np.diff(tokens).astype(np.int64)
+        return self._lengths() if self.kept is None else self._lengths()[self.kept]
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
-        samples = [self.layout.sample(self.store.record(index), self.store.label(index)) for index in indices]
+        places = self.places(indices)
+        samples = [self.layout.sample(self.store.record(index), self.store.label(index)) for index in places]
         return collate(samples, self.layout.family, self.pad, context=self.layout.context)
+
+    def _lengths(self) -> NDArray[np.int64]:
+        tokens = self.store.segments[self.store.records]
+        return np.diff(tokens).astype(np.int64)
 
 
 def collate(samples: Sequence[Sample], family: Family, pad: int, *, context: int | None = None) -> Arrays:

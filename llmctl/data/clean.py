@@ -23,16 +23,22 @@ _RUN: Final = re.compile(f"([{BLANKS}])\\1+")
 _MIXED: Final = re.compile(f"[{BLANKS}]{{2,}}")
 _LINE_END: Final = re.compile(f"[{BLANKS}]\n")
 _BLANK_LINES: Final = re.compile("\n{3,}")
+_RUN_INSIDE: Final = re.compile(f"(?<=[^{BLANKS}\n])([{BLANKS}])\\1+(?![{BLANKS}])")
+"""A run of one blank after the first visible character of a line. The lookbehind lets each run be tried once only."""
+_MIXED_INSIDE: Final = re.compile(f"(?<=[^{BLANKS}\n])[{BLANKS}]{{2,}}")
+_BLANKS_AT_END: Final = re.compile(f"(?<![{BLANKS}])[{BLANKS}]+\n")
 _OUTSIDE: Final = "\n" + "".join(chr(code) for code in range(0x3001) if unicodedata.category(chr(code)) == "Zs") + "\t"
 _ASCII_DIRT: Final = bytes(code for code in range(128) if chr(code) != "\n" and not chr(code).isprintable())
 
 
 class Cleaner:
-    """Applies a `Clean` spec to text and counts the NUL characters removed."""
+    """Applies a `Clean` spec to text, counts the NUL characters removed and names the rules that changed a text."""
 
     def __init__(self, spec: Clean) -> None:
         self.nul = 0
         """NUL characters removed."""
+        self.applied: set[str] = set()
+        """Rules that changed a text since the caller last cleared this set: keys of `Clean`, and `newlines`."""
         self._spec = spec
         self._form: Any = None if spec.unicode == "none" else spec.unicode.upper()
 
@@ -40,17 +46,35 @@ class Cleaner:
         """Clean a text."""
         spec = self._spec
         if _already_clean(text):
-            text = text.lower() if spec.lowercase else text
-            return text.strip(_OUTSIDE) if spec.whitespace else text
+            text = self._changed("lowercase", text, text.lower()) if spec.lowercase else text
+            return self._changed("whitespace", text, self._fold(text, ends_only=True)) if spec.whitespace else text
         if spec.whitespace and _NEWLINES.search(text):
-            text = _NEWLINES.sub("\n", text)
+            text = self._changed("newlines", text, _NEWLINES.sub("\n", text))
         if spec.control and _CONTROLS.search(text):
             self.nul += text.count("\0")
-            text = _CONTROLS.sub("", text)
-        text = self._normalized(text)
+            text = self._changed("control", text, _CONTROLS.sub("", text))
+        text = self._changed("unicode", text, self._normalized(text))
         if spec.lowercase:
-            text = self._normalized(text.lower())
-        return _fold_whitespace(text) if spec.whitespace else text
+            text = self._changed("lowercase", text, self._normalized(text.lower()))
+        return self._changed("whitespace", text, self._fold(text)) if spec.whitespace else text
+
+    def _changed(self, rule: str, before: str, after: str) -> str:
+        if before != after:
+            self.applied.add(rule)
+        return after
+
+    def _fold(self, text: str, *, ends_only: bool = False) -> str:
+        """Fold blanks; with `ends_only`, the text needs it only at its start and end."""
+        if not self._spec.indentation:
+            return text.strip(_OUTSIDE) if ends_only else _fold_whitespace(text)
+        if not ends_only:
+            if _MIXED.search(text):
+                text = _MIXED_INSIDE.sub(" ", _RUN_INSIDE.sub(r"\1", text))
+            if "\n" in text:
+                text = _BLANK_LINES.sub("\n\n", _BLANKS_AT_END.sub("\n", text))
+        text = text.rstrip(_OUTSIDE).lstrip("\n")
+        # A text of one line has no structure that its indentation could be a part of.
+        return text if "\n" in text else text.lstrip(_OUTSIDE)
 
     def value(self, value: Any) -> Any:
         """Clean a text, the items of a list, or the content of a message; other values stay unchanged."""
@@ -102,7 +126,10 @@ def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def _fold_whitespace(text: str) -> str:
-    """Fold a run of blanks to one (the same one if all are equal, else a space), strip line ends, keep one blank line."""
+    """Fold a run of blanks to one (the same one if all are equal, else a space), strip line ends, keep one blank line.
+
+    The rule of version 0.1, without indentation.
+    """
     if _MIXED.search(text):
         text = _MIXED.sub(" ", _RUN.sub(r"\1", text))
     if "\n" in text:

@@ -47,6 +47,47 @@ def compression_of(name: str) -> str:
     return ending if ending in ("gz", "zst") else ""
 
 
+COMPRESSED: Final = {b"\x1f\x8b": "gz", b"\x28\xb5": "zst"}
+"""The first bytes of compressed files, whatever their names end in."""
+KINDS: Final = (
+    (b"%PDF-", "a PDF document"),
+    (b"%!PS", "a PostScript document"),
+    (b"{\\rtf", "an RTF document"),
+    (b"PK\x03\x04", "a zip archive (or a Word, Excel, OpenDocument or EPUB file)"),
+    (b"\xd0\xcf\x11\xe0", "an old Word or Excel file"),
+    (b"PAR1", "a Parquet file; give it the ending .parquet"),
+    (b"ARROW1", "an Arrow file"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\0", "an xz archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"RIFF", "a WAV, AVI or WebP file"),
+    (b"ID3", "an MP3 file"),
+    (b"OggS", "an Ogg file"),
+    (b"\x7fELF", "a program"),
+    (b"GGUF", "a GGUF model"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89HDF", "an HDF5 file"),
+)
+"""First bytes of files that are no text, and what such a file is."""
+TEXTUAL: Final = (b"%PDF-", b"%!PS", b"{\\rtf", b"PK\x03\x04")
+"""Those of `KINDS` that need no more evidence."""
+
+
+def refuse_foreign(block: bytes, name: str) -> None:
+    """Raise `DataError` if these first bytes are those of a file that is no text."""
+    kind = next((what for mark, what in KINDS if block.startswith(mark)), None)
+    # A text may begin with the letters of some marks, but it has no NUL so early.
+    if kind is not None and (block.startswith(TEXTUAL) or 0 in block[:1024]):
+        raise DataError(f"not text: it is {kind}", where=name, hint="convert it to text, JSONL, CSV or Parquet")
+
+
 def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[bytes]:
     """The decompressed bytes of a file, or of standard input for None, in blocks of `limits.block_bytes`.
 
@@ -55,7 +96,10 @@ def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[by
     if path is None:
         if sys.stdin is None:
             raise EnvironmentFault("standard input is closed", hint="name a file, or pipe data in")
-        yield from iter(lambda: sys.stdin.buffer.read(limits.block_bytes), b"")
+        for number, block in enumerate(iter(lambda: sys.stdin.buffer.read(limits.block_bytes), b"")):
+            if number == 0:
+                refuse_foreign(block, name)
+            yield block
         return
     try:
         with path.open("rb") as file:
@@ -65,7 +109,7 @@ def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[by
 
 
 def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) -> Iterator[bytes]:
-    compression = compression_of(path.name)
+    compression = compression_of(path.name) or COMPRESSED.get(file.peek(2)[:2], "")
     read: Callable[[int], bytes] = file.read
     failures: tuple[type[Exception], ...] = ()
     if compression == "gz":
@@ -88,6 +132,8 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) ->
             raise DataError(problem, where=name, hint="copy or download the file again") from error
         if not block:
             return
+        if unpacked == 0 and path.suffix != ".parquet" and not path.name.endswith((".parquet.gz", ".parquet.zst")):
+            refuse_foreign(block, name)
         unpacked += len(block)
         if compression and unpacked > limits.bomb_floor and unpacked > BOMB_RATIO * packed:
             raise EnvironmentFault(
@@ -118,8 +164,9 @@ class Text:
         decoder: Any = codecs.getincrementaldecoder(self.encoding)("strict")
         first = True
         for block in self._source:
-            if first:
-                self._refuse_utf16(block)
+            if first and self._is_utf16(block):
+                self.encoding, decoder = "utf-16", codecs.getincrementaldecoder("utf-16")("strict")
+                self.had_bom, first = True, False
             text = self._decode(decoder, block, final=False)
             if first and text:
                 first = False
@@ -203,20 +250,22 @@ class Text:
         decoder.setstate(lenient.getstate())
         return text
 
-    def _refuse_utf16(self, block: bytes) -> None:
-        """Raise `DataError` if the first block of a UTF-8 input looks like UTF-16, which would make every line bad."""
+    def _is_utf16(self, block: bytes) -> bool:
+        """Whether the first block of a UTF-8 input has the byte-order mark of UTF-16. Raises `DataError` if it looks like
+        UTF-16 without one, which would make every line bad."""
         if codecs.lookup(self.encoding).name != "utf-8":
-            return
-        marked = block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        if marked or block[:4096].count(0) * 3 > len(block[:4096]) > 8:
-            column = 1 if marked else block.index(0) + 1
-            byte = block[column - 1]
-            found = "utf-16" if marked else "utf-16be" if column % 2 else "utf-16le"
+            return False
+        if block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return True
+        if block[:4096].count(0) * 3 > len(block[:4096]) > 8:
+            column = block.index(0) + 1
+            found = "utf-16be" if column % 2 else "utf-16le"
             raise DataError(
-                f"the byte \\x{byte:02x} is not utf-8 text; the file looks like UTF-16",
+                f"the byte \\x{block[column - 1]:02x} is not utf-8 text; the file looks like UTF-16",
                 where=f"{self.name}:1:{column}",
                 hint=self._encoding_hint(found),
             )
+        return False
 
     def _encoding_hint(self, found: str | None = None) -> str:
         """How to read or convert a file in another encoding; `found` is its name if detected."""

@@ -1,25 +1,27 @@
-"""Streams the rows of each file format. Yields `Bad` for a bad row, so that the caller can continue; raises for a bad
-file."""
+"""Streams the records of JSON and plain text; `tables.py` and `columnar.py` read the other formats.
+
+Yields `Bad` for a bad row, so that the caller can continue; raises for a bad file.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import itertools
 import json
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from llmctl.config import DocumentUnit
-from llmctl.data.decode import Text, blocks, compression_of
+from llmctl.data.decode import Text
 from llmctl.errors import DataError
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 TRUNCATED: Final = "looks truncated: "
+_FIRST_LIST: Final = re.compile(
+    r'\{\s*(?:"[^"\\]*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"([^"\\]*)"\s*:\s*\[\s*\{'
+)
+"""An object whose first member that is not a scalar is a list of objects."""
 LONGEST_TOKEN: Final = 12
 """Characters of the longest JSON token that can be cut in the middle: an escaped surrogate pair."""
 
@@ -45,8 +47,9 @@ class Bad(NamedTuple):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {twice!r}")
     return value
 
 
@@ -129,22 +132,79 @@ def _with_last(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, boo
         yield *held, True
 
 
-def json_file(text: Text) -> Iterator[RawRecord | Bad]:
-    """An array of objects, or concatenated objects; reads one element at a time."""
+def json_file(
+    text: Text, records: str | None = None, fields: Collection[str] = (), say: Callable[[str], None] = lambda note: None
+) -> Iterator[RawRecord | Bad]:
+    """An array of objects, concatenated objects, or one object that holds a list of records; reads one at a time.
+
+    `records`: the key of that list; None: the first list of objects, unless its key is one of the `fields` of a record.
+    An article in the layout of SQuAD gives a record for each of its questions.
+    """
     values = _JsonValues(text)
+    if values.at("{") and (key := records or values.first_list(fields)):
+        if records is None:
+            say(f"{text.name}: the records are the list {key!r}")
+        yield from _held(values, key, text.name, say)
+        return
+    if records is not None:
+        raise DataError(f"not an object with the key {records!r}", where=text.name, hint="remove the setting records")
     listed = values.skip("[")
+    yield from _items(values, listed, text.name, say)
+    if listed and not values.at_end():
+        raise DataError("not valid JSON: text after the end of the array", where=values.where)
+
+
+def _held(values: _JsonValues, key: str, name: str, say: Callable[[str], None]) -> Iterator[RawRecord | Bad]:
+    """The records in the list `key` of an object; its other members are read and ignored."""
+    values.skip("{")
+    names: list[str] = []
+    while not values.skip("}"):
+        where, member = values.value()
+        if not isinstance(member, str) or not values.skip(":"):
+            raise DataError("not valid JSON: expected a key and :", where=where)
+        names.append(member)
+        if member == key and values.skip("["):
+            yield from _items(values, True, name, say)
+        else:
+            values.value()
+        if not values.skip(",") and not values.at("}"):
+            problem = TRUNCATED + "the object has no end" if values.at_end() else "not valid JSON: expected , or }"
+            raise DataError(problem, where=values.where)
+    if key not in names:
+        hint = f"its keys: {', '.join(names)}"
+        raise DataError(f"the object has no list {key!r}", where=name, hint=hint)
+    if not values.at_end():
+        raise DataError("not valid JSON: text after the end of the object", where=values.where)
+
+
+def _items(values: _JsonValues, listed: bool, name: str, say: Callable[[str], None]) -> Iterator[RawRecord | Bad]:
+    """Values up to the end of the array, or of the file."""
     while not values.at_end():
         if listed and values.skip("]"):
-            if not values.at_end():
-                raise DataError("not valid JSON: text after the end of the array", where=values.where)
             return
         where, value = values.value()
-        yield _row(value, where)
+        if isinstance(value, dict) and isinstance(value.get("paragraphs"), list):
+            say(f"{name}: read as SQuAD, one record for each question")
+            yield from _questions(value["paragraphs"], where)
+        else:
+            yield _row(value, where)
         if listed and not values.skip(",") and not values.at("]"):
             problem = TRUNCATED + "the array has no end" if values.at_end() else "not valid JSON: expected , or ]"
             raise DataError(problem, where=values.where)
     if listed:
         raise DataError(TRUNCATED + "the array has no end", where=values.where, hint="copy or download the file again")
+
+
+def _questions(paragraphs: list[Any], where: str) -> Iterator[RawRecord | Bad]:
+    for paragraph in paragraphs:
+        asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
+        if not isinstance(asked, list):
+            yield Bad(DataError("the paragraph has no list 'qas'", where=where), paragraph)
+            continue
+        for each in asked:
+            row = _row(each, where)
+            context = {"context": paragraph["context"]} if "context" in paragraph else {}
+            yield row if isinstance(row, Bad) else RawRecord(where, {**row.fields, **context})
 
 
 class _JsonValues:
@@ -197,7 +257,14 @@ class _JsonValues:
         self._position += found
         return found
 
+    def first_list(self, fields: Collection[str]) -> str | None:
+        """The key of the first list of objects after scalar members of the object here; None if it has none, or if the
+        key is one of `fields`."""
+        found = _FIRST_LIST.match(self._buffer, self._position)
+        return None if found is None or found[1] in fields else found[1]
+
     def value(self) -> tuple[str, Any]:
+        self.at_end()  # skips whitespace
         while True:
             where = self.where
             try:
@@ -216,90 +283,6 @@ class _JsonValues:
             _refuse_surrogates(value, self._buffer[self._position : end], where)
             self._position = end
             return where, value
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Tables
-
-
-def table(text: Text, delimiter: str) -> Iterator[RawRecord | Bad]:
-    """CSV or TSV with a header. Cells are kept as verbatim text: `NA`, `null` and `001` have no special meaning."""
-    csv.field_size_limit(text.limits.record_characters)
-    faults: list[DataError] = []
-    read: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for number, line in text.lines(keep_ends=True):
-            if fault := text.fault(number, line):
-                faults.append(fault)
-            read.append(line)
-            yield line
-
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    while True:
-        where = f"{text.name}:{reader.line_num + 1}"
-        read.clear()
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            if "unexpected end of data" in str(error):
-                raise DataError(f"{TRUNCATED}a quote is never closed", where=where) from error
-            yield Bad(DataError(f"not valid CSV: {error}", where=where), "".join(read))
-            continue
-        if cells is None:
-            return
-        if faults:
-            yield Bad(faults[0], "".join(read))
-            faults.clear()
-        elif header is None:
-            header = cells
-            if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise DataError(f"duplicate column {twice[0]!r} in the header", where=where)
-        elif len(cells) == len(header):
-            yield RawRecord(where, dict(zip(header, cells, strict=True)))
-        elif cells:
-            problem = f"the row has {len(cells)} cells, the header has {len(header)}"
-            yield Bad(DataError(problem, where=where), "".join(read))
-
-
-def parquet(path: Path, name: str, wanted: frozenset[str]) -> Iterator[RawRecord | Bad]:
-    """Rows of a Parquet file; only the `wanted` columns if it has all of them. Raises `DataError` for a damaged file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with _placed(path, name) as place, pq.ParquetFile(place) as file:
-            names = file.schema_arrow.names
-            columns = (
-                [each for each in names if each in wanted or each == "id"]
-                if wanted and wanted.issubset(names)
-                else None
-            )
-            number = 0
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield RawRecord(f"{name}:{number}", fields)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"not a valid Parquet file: {str(error).splitlines()[0]}",
-            where=name,
-            hint="copy or download the file again; it may be truncated",
-        ) from error
-
-
-@contextlib.contextmanager
-def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
-    """The file, or a decompressed temporary copy, because Parquet is read from its end."""
-    if not compression_of(path.name):
-        yield path
-        return
-    with tempfile.TemporaryFile() as unpacked:
-        for block in blocks(path, name):
-            unpacked.write(block)
-        unpacked.seek(0)
-        yield unpacked
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ that inference and evaluation use the format of training:
     single     encoder           [cls] text [sep]
 
 Sequences longer than the context are truncated by one rule. First, a conversation loses complete exchanges: the last ones
-in training, the oldest ones in a prompt. Then the longest source texts lose their ends. An answer is truncated only if it
-fills the context by itself; the eos token is then cut off too, so that no model learns to stop in the middle.
+in training, the oldest ones in a prompt. Then the longest source texts lose their ends, down to 1/`ROOM` of the context.
+If the answer does not fit beside that, `long_answers` decides: `drop` leaves the record out (see `Records`); `cut` keeps
+the whole question and cuts the end of the answer; `question`, the rule of version 0.1, cuts the question down to nothing.
+Where an answer is cut, the eos token is cut off too, so that no model learns to stop in the middle.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from llmctl.types import Family, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]
 
+LongAnswers = Literal["drop", "cut", "question"]
 Loss = Literal["nothing", "text", "answer"]
 """What the context truncates: nothing, prompt text, or an answer."""
 
@@ -77,10 +80,11 @@ def layout_for(
     prompt_format: str | None = None,
     context: int | None = None,
     instruction: str = "",
+    long_answers: LongAnswers = "drop",
 ) -> Layout:
     """The layout of a model. `prompt_format`: as stored with the model; None: chosen by `prompt_format_for`."""
     known = cast(PromptFormat, prompt_format) if prompt_format else prompt_format_for(family, tokenizer, packed=packed)
-    return Layout(tokenizer, family, known, context=context, instruction=instruction)
+    return Layout(tokenizer, family, known, context=context, instruction=instruction, long_answers=long_answers)
 
 
 class Layout:
@@ -94,12 +98,14 @@ class Layout:
         *,
         context: int | None = None,
         instruction: str = "",
+        long_answers: LongAnswers = "drop",
     ) -> None:
         """`tokenizer`: a fast transformers tokenizer. `context`: longest sequence in tokens, None for no limit.
 
         `instruction`: the instruction in the prompt; only the formats `template` and `plain` use one.
         """
         self.tokenizer, self.family, self.prompt_format, self.context = tokenizer, family, prompt_format, context
+        self.long_answers = long_answers
         self.instruction = instruction if prompt_format in INSTRUCTION_FORMATS else ""
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
@@ -125,7 +131,8 @@ class Layout:
             return Sample(ids, np.zeros(len(ids), bool), NO_IDS, label)
         if self.family == "encoder-decoder":
             return Sample(self._source(_prompt_parts(parts)), NO_IDS.astype(bool), self._target(parts))
-        ids, loss_mask = self._sequence(self._within(parts, self.context))
+        cut = self.long_answers == "cut" and not self.answer_fits(parts)
+        ids, loss_mask = self._sequence(_first_exchange(parts) if cut else self._within(parts, self.context))
         if self.context is not None and len(ids) > self.context:
             # The answer alone is too long. Keep the start; if no token of it is in the loss, keep the end.
             start_in_loss = bool(loss_mask[: self.context].any())
@@ -144,6 +151,37 @@ class Layout:
             return "text" if len(self._full_target(parts)) <= self.context else "answer"
         _, loss_mask = self._sequence(parts)
         return "text" if self.sample(parts).loss_mask.sum() == loss_mask.sum() else "answer"
+
+    def answer_fits(self, parts: Sequence[Tokens]) -> bool:
+        """Whether the context holds the (first) answer and the question before it, or at least 1/`ROOM` of the context of
+        the question."""
+        if self.context is None or self.family == "encoder" or self.fits(parts):
+            return True
+        if self.family == "encoder-decoder":
+            return len(self._full_target(parts)) <= self.context
+        parts = _first_exchange(parts)
+        question = sum(len(part.ids) for part in _prompt_parts(parts))
+        return self.context - (self._length(parts) - question) >= min(question, max(1, self.context // ROOM))
+
+    def usable(self, parts: Sequence[Tokens]) -> bool:
+        """Whether the record is an example: its answer fits, or may be cut and something of it is left."""
+        if self.long_answers == "question" or self.answer_fits(parts):
+            return True
+        return self.long_answers == "cut" and (self.family != "decoder" or bool(self.sample(parts).loss_mask.any()))
+
+    def turns_left_out(self, parts: Sequence[Tokens]) -> int:
+        """The number of turns at the end of a conversation that `sample` leaves out."""
+        return len(parts) - len(self._within(parts, self.context)) if self.family == "decoder" else 0
+
+    def near_limit(
+        self, lengths: NDArray[np.int64], texts: NDArray[np.int64], first: Sequence[Tokens]
+    ) -> NDArray[np.int64]:
+        """Indices of the records that may not fit, by their (R,) tokens and (R,) number of texts; `first`: any record."""
+        if self.context is None:
+            return np.zeros(0, np.int64)
+        # No text has more control tokens around it than one record has in all.
+        around = self.length(first) - sum(len(part.ids) for part in first)
+        return np.flatnonzero(lengths + max(4, around) * texts > self.context)
 
     def fits(self, parts: Sequence[Tokens]) -> bool:
         """Whether `sample` keeps every token."""
@@ -269,6 +307,12 @@ def _beginnings(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:
     """The conversation up to its last answer, up to the second to last, …"""
     ends = [number + 1 for number, part in enumerate(parts) if part.in_loss]
     return [parts[:end] for end in reversed(ends)]
+
+
+def _first_exchange(parts: Sequence[Tokens]) -> Sequence[Tokens]:
+    """A conversation up to its first answer; any other record as it is."""
+    shorter = _beginnings(parts) if is_chat(part.role for part in parts) else []
+    return shorter[-1] if shorter else parts
 
 
 def _recent(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:

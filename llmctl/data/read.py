@@ -7,19 +7,23 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from llmctl.config import DocumentUnit
-from llmctl.data import formats
+from llmctl.data import columnar, formats, tables
 from llmctl.data.decode import LIMITS, Limits, Text, blocks
 from llmctl.data.formats import Bad, RawRecord
-from llmctl.data.sources import Format, InputSource, find_sources
+from llmctl.data.sources import Format, InputSource, find_sources, shown
 from llmctl.errors import DataError, UsageError
 from llmctl.registry import near
-from llmctl.types import Record
+from llmctl.types import Adapting, Record
 
 Check = Callable[[Record], None]
 """Raises `DataError` for a record without the required fields, as `Task.check` does."""
+Adapt = Callable[[Record, Adapting], Record]
+"""Turns a record in another layout into one of the task's own, as `Task.adapt` does."""
+RECORD_LISTS: Final = ("messages", "conversations", "conversation", "history", "prompt", "completion", "answers")
+"""Keys of lists inside a record, which are not lists of records."""
 FieldsOf = Callable[[str], Mapping[str, Any]]
 """Makes the fields of a record from plain text, as `Task.record_of` does."""
 
@@ -33,8 +37,18 @@ class ReadContext:
     """Field of the task -> the user's column."""
     wanted: Collection[str] = ()
     """Required columns, if known; other columns of a Parquet file are not read."""
+    also: Collection[str] = ()
+    """Further columns that `adapt` reads."""
+    adapt: Adapt | None = None
+    adapting: Adapting = field(default_factory=Adapting)
     fields_of: FieldsOf | None = None
     document: DocumentUnit = "line"
+    delimiter: tables.Delimiter = "auto"
+    quoting: tables.Quoting = "auto"
+    records: str | None = None
+    """Key of the list of records in a JSON object; None: found."""
+    notes: dict[str, None] = field(default_factory=dict)
+    """What was found about the files, each once and in order."""
     encoding: str | None = None
     """None means UTF-8, for verbs without an `--encoding` option."""
     limits: Limits = LIMITS
@@ -45,12 +59,16 @@ class ReadContext:
     stdin_bytes: int = 0
     stdin_hash: Any = field(default_factory=hashlib.sha256)
 
+    def say(self, note: str) -> None:
+        self.notes[note] = None
+
 
 def read_records(
     inputs: Sequence[str],
     *,
     check: Check | None = None,
     columns: str | None = None,
+    adapt: Adapt | None = None,
     fields_of: FieldsOf | None = None,
     document: DocumentUnit = "line",
     encoding: str | None = None,
@@ -65,6 +83,7 @@ def read_records(
     context = ReadContext(
         check=check,
         rename=parse_columns(columns),
+        adapt=adapt,
         fields_of=fields_of,
         document=document,
         encoding=encoding,
@@ -107,33 +126,61 @@ def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
     if context.rename:
         # If a named column is missing, do not fall back to a column with the field's own name.
         kept = {name: value for name, value in fields.items() if name not in context.rename}
-        fields = kept | {name: fields[column] for name, column in context.rename.items() if column in fields}
+        moved = {name: _column(fields, column) for name, column in context.rename.items()}
+        used = {column.partition(".")[0] if column not in fields else column for column in context.rename.values()}
+        kept = {name: value for name, value in kept.items() if name not in used}
+        fields = kept | {name: value for name, value in moved.items() if value is not _ABSENT}
     name = fields.get("id")
     record = Record("" if name is None else str(name), fields, row.origin)
     try:
+        if context.adapt is not None:
+            record = context.adapt(record, context.adapting)
         if context.check is not None:
             context.check(record)
     except DataError as error:
-        absent = [column for column in context.rename.values() if column not in row.fields]
+        absent = [column for column in context.rename.values() if _column(row.fields, column) is _ABSENT]
         if absent:
             problem = f"the column {absent[0]!r} of --columns is missing; fields found: {', '.join(row.fields)}"
             error = DataError(problem, where=error.where, hint=near(absent[0], row.fields) or "name an existing column")
         return Bad(error, row.fields)
+    if context.wanted and (unused := record.fields.keys() - context.wanted - {"id"}):
+        context.adapting.unused.update(unused)
     return record
+
+
+_ABSENT: Final = object()
+
+
+def _column(fields: Mapping[str, Any], column: str) -> Any:
+    """The value of a column, or with dots of a nested one (`translation.en`); `_ABSENT` if there is none."""
+    if column in fields:
+        return fields[column]
+    value: Any = fields
+    for part in column.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return _ABSENT
+        value = value[part]
+    return value
 
 
 def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad]:
     if source.format == "pair":
         assert source.path is not None
         assert source.target is not None
-        pair = [_text(blocks(path, str(path), context.limits), str(path), context) for path in source.paths]
+        pair = [_text(blocks(path, shown(path), context.limits), shown(path), context) for path in source.paths]
         yield from formats.aligned(pair[0], pair[1])
         context.boms += sum(text.had_bom for text in pair)
         return
     if source.format == "parquet":
         assert source.path is not None
-        wanted = frozenset([*(context.rename.get(name, name) for name in context.wanted), *context.rename.values()])
-        yield from formats.parquet(source.path, source.name, wanted)
+        named = [context.rename.get(name, name) for name in context.wanted]
+        wanted = frozenset(name.partition(".")[0] for name in (*named, *context.rename.values()))
+        also = frozenset(("id", *context.also))
+        yield from columnar.parquet(source.path, source.name, wanted, also, context.adapting.unused)
+        return
+    if source.format == "arrow":
+        assert source.path is not None
+        yield from columnar.arrow(source.path, source.name)
         return
     stream = blocks(source.path, source.name, context.limits)
     kind: Format = source.format
@@ -143,13 +190,24 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
     if kind == "jsonl":
         yield from formats.jsonl(text)
     elif kind == "json":
-        yield from formats.json_file(text)
+        yield from formats.json_file(
+            text, context.records, {*context.wanted, *context.also, *RECORD_LISTS}, context.say
+        )
     elif kind in ("csv", "tsv"):
-        yield from formats.table(text, "," if kind == "csv" else "\t")
+        yield from tables.table(
+            text,
+            "," if kind == "csv" else "\t",
+            delimiter=context.delimiter,
+            quoting=context.quoting,
+            wanted=[context.rename.get(name, name) for name in context.wanted],
+            say=context.say,
+        )
     else:
         context.whole_files += context.document == "file"
         yield from formats.plain(text, context.document, plain_fields(source, context.fields_of))
     context.boms += text.had_bom
+    if text.encoding != (context.encoding or "utf-8"):
+        context.say(f"{source.name}: read as {text.encoding.upper()}, as its byte-order mark says")
 
 
 def _text(stream: Iterator[bytes], name: str, context: ReadContext) -> Text:

@@ -15,7 +15,7 @@ from llmctl import registry
 from llmctl.data.decode import compression_of
 from llmctl.errors import EnvironmentFault, UsageError
 
-Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "pair", "unknown"]
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "pair", "unknown"]
 
 ENDINGS: Final[dict[str, Format]] = {
     ".txt": "text",
@@ -26,6 +26,28 @@ ENDINGS: Final[dict[str, Format]] = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
+SAVED_STATE: Final = "state.json"
+SAVED_SPLITS: Final = "dataset_dict.json"
+"""Files by which folders of `datasets.save_to_disk` are known."""
+FOREIGN: Final = {
+    ".conll": "CoNLL columns",
+    ".conllu": "CoNLL-U columns",
+    ".pdf": "a PDF document",
+    ".doc": "a Word document",
+    ".docx": "a Word document",
+    ".odt": "an OpenDocument text",
+    ".epub": "an EPUB book",
+    ".rtf": "an RTF document",
+    ".xls": "an Excel workbook",
+    ".xlsx": "an Excel workbook",
+    ".html": "an HTML page",
+    ".xml": "XML",
+    ".tmx": "a TMX translation memory",
+    ".zip": "a zip archive",
+    ".tar": "a tar archive",
+    ".arrow": "an Arrow file; name the folder that datasets.save_to_disk wrote",
+}
+"""Kinds of files that are not read, by ending."""
 STDIN: Final = "-"
 STDIN_NAME: Final = "standard input"
 
@@ -74,7 +96,7 @@ def find_sources(
         for path in (source_file, target_file):
             if not path.is_file():
                 raise _missing(str(path))
-        found.append(InputSource(str(source_file), source_file, "pair", target=target_file))
+        found.append(InputSource(shown(source_file), source_file, "pair", target=target_file))
     if not found:
         raise UsageError(
             "no input",
@@ -118,10 +140,19 @@ def _missing(word: str) -> UsageError:
 
 
 def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
-    files = [path for path in paths if path.is_file() and format_of(path) != "unknown"]
+    listed = list(paths)
+    saved = {path.parent for path in listed if path.name == SAVED_STATE}
+    """Folders that `datasets.save_to_disk` wrote: their records are in Arrow files, and their JSON files hold none."""
+    files: list[tuple[Path, Format]] = []
+    for path in listed:
+        if path.parent in saved or path.name == SAVED_SPLITS:
+            if path.suffix == ".arrow":
+                files.append((path, "arrow"))
+        elif path.is_file() and format_of(path) != "unknown":
+            files.append((path, format_of(path)))
     if not files:
         raise UsageError(problem, hint=f"known endings: {_endings()}")
-    return [InputSource(str(path), path, format_of(path), named=False) for path in files]
+    return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -137,9 +168,17 @@ def _file(path: Path, unknown: Format | None) -> InputSource:
     found = format_of(path)
     if found == "unknown":
         if unknown is not None:
-            return InputSource(str(path), path, unknown)
-        raise UsageError(f"the ending of {path} is not that of a known format", hint=f"known endings: {_endings()}")
-    return InputSource(str(path), path, found)
+            return InputSource(shown(path), path, unknown)
+        kind = FOREIGN.get(path.suffix.lower())
+        what = f": it seems to be {kind}" if kind else ""
+        hint = f"{'convert it; ' if kind else ''}known endings: {_endings()}"
+        raise UsageError(f"the ending of {path} is not that of a known format{what}", hint=hint)
+    return InputSource(shown(path), path, found)
+
+
+def shown(path: Path) -> str:
+    """The path as text that can be written anywhere: bytes of a file name that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def format_of(path: Path) -> Format:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import StrictBool, StrictFloat, StrictInt
+from pydantic import StrictBool, StrictFloat, StrictInt, create_model
 
 from llmctl.config import Spec, key
 
@@ -34,8 +35,14 @@ class Clean(Spec):
     unicode: Literal["nfc", "nfkc", "none"] = key("nfc", "Unicode normalisation form")
     control: StrictBool = key(True, "remove control characters except tab and newline")
     whitespace: StrictBool = key(True, "unify newlines, fold runs of blanks, strip blanks at line ends")
+    indentation: StrictBool = key(True, "keep blanks at the start of lines, as code, YAML and lists need them")
     lowercase: StrictBool = key(False, "convert to lower case")
     min_chars: StrictInt = key(1, "drop records with a text of fewer characters", ge=1)
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> Self:
+        """The rules recorded in a manifest or with a model: version 0.1 had no `indentation` and folded it."""
+        return cls.model_validate({"indentation": False, **values})
 
 
 class Dedup(Spec):
@@ -44,8 +51,38 @@ class Dedup(Spec):
     exact: StrictBool = key(True, "drop records with the same cleaned content as an earlier one")
 
 
-class Splits(Spec):
-    """Fractions of records held out; a hash of its content assigns each record to a split."""
+SplitRule = Literal["auto", "files", "content"]
+
+if TYPE_CHECKING:
+    _From = Spec
+else:  # `from` is a keyword of Python, so that it cannot be written as a field of a class
+    _From = create_model(
+        "_From",
+        __base__=Spec,
+        **{
+            "from": (
+                SplitRule,
+                key(
+                    "auto",
+                    "what assigns a record to a split: files named train, validation (valid, dev, val) and test; the hash "
+                    "of the content; auto: the files if they name train and a held-out split",
+                ),
+            )
+        },
+    )
+
+
+class Splits(_From):
+    """What assigns records to splits, and the fractions of records held out by a hash."""
 
     validation: StrictFloat = key(0.1, "fraction held out for validation during training", ge=0, lt=1)
     test: StrictFloat = key(0.1, "fraction held out for final evaluation", ge=0, lt=1)
+    hash: Literal["input", "record"] = key(
+        "input", "what is hashed: what is asked, so that one input is in one split; record: the answer too, as in 0.1"
+    )
+
+    @property
+    def rule(self) -> SplitRule:
+        """The value of `splits.from`."""
+        rule: SplitRule = getattr(self, "from")
+        return rule

@@ -1,13 +1,60 @@
-"""Assigns records to splits and detects duplicates, by the hash of the cleaned content alone."""
+"""Assigns records to splits by the names of their files or by a hash, and detects duplicates by a hash of the content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Final
 
 from llmctl.data.spec import Splits
+
+CONTRADICTORY: Final = "contradictory"
+SEVERAL_ANSWERS: Final = "several_answers"
+IN_SEVERAL_SPLITS: Final = "in_several_splits"
+"""Counts of records whose input was seen before: with another label, another answer, in another split too."""
+
+_NAMES: Final = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Words in the names of files and folders, and the splits that they name."""
+_WORDS: Final = re.compile("[^a-z]+")
+
+
+def split_named(name: str) -> str | None:
+    """The split that a file name such as `train-00000-of-00002.parquet` or `my_dev.jsonl` contains; None for none or
+    several."""
+    found = {_NAMES[word] for word in _WORDS.split(name.lower()) if word in _NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
+def splits_of_files(files: Sequence[PurePath | None]) -> list[str | None]:
+    """The split that each file's name indicates, else its nearest folder of that very name. A folder that holds all
+    the files says nothing, because every one of them is in it. Pass paths as the user sees them, and None for no file."""
+    known = [path for path in files if path is not None]
+    shared = _shared(known) if len(known) > 1 else len(known[0].parts) if known else 0
+    return [None if path is None else split_named(path.name) or _folder_split(path, shared) for path in files]
+
+
+def _folder_split(path: PurePath, shared: int) -> str | None:
+    folders = reversed(path.parts[shared:-1])
+    return next((_NAMES[name.lower()] for name in folders if name.lower() in _NAMES), None)
+
+
+def _shared(paths: Iterable[PurePath]) -> int:
+    """The number of leading folders that all paths have in common."""
+    return next(
+        (at for at, parts in enumerate(zip(*(path.parts for path in paths), strict=False)) if len(set(parts)) > 1), 0
+    )
 
 
 def content_hash(fields: Mapping[str, Any], columns: Sequence[str]) -> bytes:

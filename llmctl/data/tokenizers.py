@@ -41,6 +41,8 @@ CHARACTERS_PER_ENTRY: Final = 384
 the text, and the resulting tokenizer needs 0.5 % more tokens than one trained on all of it."""
 LEAST_SAMPLE: Final = 2 << 20
 PIECE_CHARACTERS: Final = 1 << 16
+LONGEST_WORD: Final = 2_000
+"""Characters; no language has such words."""
 
 # A word with the blank before it, as in GPT-2, so that blanks need no separate tokens; runs are limited to 32 characters
 # because WordPiece's search is quadratic in the length of a word.
@@ -99,6 +101,19 @@ def sample(texts: Iterable[str], total: int, limit: int) -> Iterator[str]:
             yield part
 
 
+def cut_words(text: str) -> Iterator[str]:
+    """The text cut inside words of more than `LONGEST_WORD` characters, because training takes quadratic time in the
+    length of a word. A word of twice that length fills a whole window; all other text stays in one piece."""
+    start = 0
+    for end in range(LONGEST_WORD, len(text), LONGEST_WORD):
+        window = text[end - LONGEST_WORD : end]
+        other = not window[0].isalnum() and not any(each.isalnum() or each.isspace() for each in window)
+        if other or window.isalpha() or window.isnumeric():
+            yield text[start:end]
+            start = end
+    yield text[start:]
+
+
 def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_size: int) -> Any:
     """Train a `tokenizers.Tokenizer` of a kind on texts with `characters` characters in total.
 
@@ -113,7 +128,8 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     tokenizer, trainer = _untrained(kind, vocab_size)
     with _one_thread() if kind == "unigram" else contextlib.nullcontext():
         try:
-            tokenizer.train_from_iterator((part for text in chosen for part in pieces(text, PIECE_CHARACTERS)), trainer)
+            parts = (word for text in chosen for part in pieces(text, PIECE_CHARACTERS) for word in cut_words(part))
+            tokenizer.train_from_iterator(parts, trainer)
         except Exception as error:
             # tokenizers raises a bare `Exception`; here its meaning is known.
             if type(error) is not Exception:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from llmctl.errors import DataError
+from llmctl.tasks import layouts
 from llmctl.tasks.spec import Column, Task
-from llmctl.types import Record, Role, Segment
+from llmctl.types import Adapting, Record, Role, Segment
 
 ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
 
 
 class Chat(Task):
-    """`{messages: [{role, content}]}`: each assistant turn is a target, conditioned on all turns before it."""
+    """`{messages: [{role, content, weight?}]}`: each assistant turn is a target, conditioned on all turns before it,
+    unless its weight is 0."""
 
     name = "chat"
     columns = (Column("messages", list),)
     families = ("decoder",)
     metrics = ("perplexity",)
     answer_role = "assistant"
+    also = ("system", "tools")
+
+    def adapt(self, record: Record, adapting: Adapting) -> Record:
+        """Reads ShareGPT, Alpaca, `prompt, completion` and OpenAI's content parts too."""
+        where = f"{record.origin}:" if record.origin else ""
+        return replace(record, fields=layouts.conversation(record.fields, adapting, where))
 
     def segments(self, record: Record) -> list[Segment]:
         found: list[Segment] = []
@@ -31,7 +40,7 @@ class Chat(Task):
                 raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
             if not isinstance(content, str):
                 raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
-            found.append(Segment(role, content, in_loss=role == "assistant"))
+            found.append(Segment(role, content, in_loss=role == "assistant" and message.get("weight") != 0))
         if not found:
             raise DataError("the conversation has no messages", where=f"{record.origin}:messages")
         return found
@@ -49,7 +58,7 @@ class Chat(Task):
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         super().check(record, columns)
-        if columns is None and not any(turn.in_loss for turn in self.segments(record)):
+        if columns is None and not any(turn.role == "assistant" for turn in self.segments(record)):
             raise DataError("no assistant turn: nothing to train on", where=f"{record.origin}:messages")
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:

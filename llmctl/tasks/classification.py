@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from llmctl.tasks import layouts
 from llmctl.tasks.spec import Column, Task
-from llmctl.types import Record, Segment
+from llmctl.types import Adapting, Record, Segment
 
 
 class Classification(Task):
@@ -19,6 +21,11 @@ class Classification(Task):
     labelled = True
     answer_role = "label"
     instruction = "Name the label that fits the text."
+
+    def adapt(self, record: Record, adapting: Adapting) -> Record:
+        """Whole numbers and truth values are labels too."""
+        fields = layouts.label(record.fields, "label", adapting)
+        return record if fields is record.fields else replace(record, fields=fields)
 
     def segments(self, record: Record) -> list[Segment]:
         return [Segment("source", record.fields["text"]), Segment("label", record.fields["label"], in_loss=True)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmctl.errors import DataError
+from llmctl.tasks import layouts
 from llmctl.tasks.spec import Column, Task
-from llmctl.types import Record, Segment
+from llmctl.types import Adapting, Record, Segment
 
 
 class QuestionAnswering(Task):
@@ -17,7 +19,12 @@ class QuestionAnswering(Task):
     columns = (Column("question"), Column("answers", list), Column("context", required=False))
     families = ("encoder-decoder", "decoder")
     metrics = ("exact_match", "f1")
+    also = ("answer", "is_impossible")
     instruction = "Answer the question in a few words."
+
+    def adapt(self, record: Record, adapting: Adapting) -> Record:
+        """Reads SQuAD, Alpaca, `prompt, completion` and a single answer as text too."""
+        return replace(record, fields=layouts.question(record.fields, adapting))
 
     def segments(self, record: Record) -> list[Segment]:
         return [*self.prompt(record), Segment("target", record.fields["answers"][0], in_loss=True)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from llmctl.errors import DataError, MissingField
-from llmctl.types import Family, Record, Role, Segment
+from llmctl.types import Adapting, Family, Record, Role, Segment
 
 MAX_LISTED_LABELS: Final = 20
 
@@ -35,6 +35,8 @@ class Task(ABC):
     """Families that can be trained on it, the best suited first."""
     pretrain_only: ClassVar[tuple[Family, ...]] = ()
     """Of `families`, those that can only be pre-trained on it, to be fine-tuned on another task; they take no prompt."""
+    also: ClassVar[tuple[str, ...]] = ()
+    """Columns besides `columns` that `adapt` reads."""
     metrics: ClassVar[tuple[str, ...]]
     """Default metrics, by registry name."""
     packed: ClassVar[bool] = False
@@ -66,6 +68,10 @@ class Task(ABC):
     @abstractmethod
     def segments(self, record: Record) -> list[Segment]:
         """The training segments of a record, in order; `in_loss` marks the targets."""
+
+    def adapt(self, record: Record, adapting: Adapting) -> Record:
+        """The record in the task's own layout, from any common one. Raises `DataError` for what it cannot express."""
+        return record
 
     @abstractmethod
     def record_of(self, prompt: str) -> Mapping[str, Any]:
@@ -103,10 +109,12 @@ class Task(ABC):
             value = record.fields.get(column.name)
             where = f"{record.origin}:{column.name}" if record.origin else column.name
             if value is None:
+                if column.required and column.name in record.fields:
+                    raise DataError(f"the field {column.name!r} is null", where=where)
                 if column.required:
                     raise MissingField(
                         column.name,
-                        f"the field {column.name!r} is missing; fields found: {', '.join(record.fields) or 'none'}",
+                        f"the field {column.name!r} is missing; fields found: {found_fields(record.fields)}",
                         where=where,
                         hint=self._fields_text(columns),
                     )
@@ -114,3 +122,16 @@ class Task(ABC):
                 raise DataError(
                     f"the field {column.name!r} is {type(value).__name__}, expected {column.kind.__name__}", where=where
                 )
+
+
+MOST_FOUND: Final = 20
+
+
+def found_fields(fields: Mapping[str, Any]) -> str:
+    """The names of fields for a message, quoted where they could be misread; those of nested ones with dots."""
+    names: list[str] = []
+    for name, value in fields.items():
+        nested = [f"{name}.{key}" for key in value] if isinstance(value, Mapping) else []
+        names += nested or [name]
+    shown = [name if name.isprintable() and name == name.strip() and " " not in name else repr(name) for name in names]
+    return ", ".join(shown[:MOST_FOUND]) + (", …" if len(shown) > MOST_FOUND else "") or "none"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, GetPydanticSchema
+from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema
 from pydantic_core import core_schema
 
 from llmctl import registry
@@ -83,6 +83,15 @@ def _tokenizer_reference(name: str) -> str:
     raise UsageValueError(f"no tokenizer named {name!r}", hint)
 
 
+def _column_text(value: Any) -> Any:
+    """`{text: body}` of a recipe as `text=body`."""
+    if not isinstance(value, Mapping):
+        return value
+    if not all(isinstance(each, str) for pair in value.items() for each in pair):
+        raise UsageValueError("the mapping has a value that is not text", "write text: body")
+    return ",".join(f"{name}={column}" for name, column in value.items())
+
+
 def _column_map(value: str) -> str:
     for part in value.split(","):
         name, equals, column = part.partition("=")
@@ -103,7 +112,7 @@ ModelReference = Annotated[str, AfterValidator(_model_reference)]
 TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference)]
 
 
-ColumnMap = Annotated[str, AfterValidator(_column_map)]
+ColumnMap = Annotated[str, BeforeValidator(_column_text), AfterValidator(_column_map)]
 
 
 RequestedMetric = Annotated[MetricRequest, parsed(MetricRequest, request_metric)]

@@ -288,6 +288,7 @@ def test_marks_and_nul_are_counted(ask: Ask) -> None:
     assert json.loads(Path("out/manifest.json").read_text())["cleaned"] == {
         "byte_order_marks": 1,
         "nul_characters": 40,
+        "control": 40,
     }
 
 

@@ -17,7 +17,7 @@ from llmctl.gates import GateResult, of_scores
 from llmctl.store import atomic, runs
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Answer, EventSink, Record, Score
+from llmctl.types import Answer, Event, EventSink, Record, Score
 from llmctl.workflows.evaluate.checks import EvalPlan, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["EvalResult", "evaluate", "preflight"]
 
 INSTRUCTION_FACT: Final = "instruction"
+UNSEEN_SHOWN: Final = 5
+"""Most labels that a warning names."""
 """In a signature: the hash of an instruction that the user chose."""
 
 
@@ -123,6 +125,8 @@ def _answers_of_model(
     if handle.task.labelled and not handle.labels:
         # A model without a classification head chooses from the labels of the records.
         handle = handle.choosing(sorted({label for record in records for label in handle.task.references(record)}))
+    if handle.task.labelled:
+        _warn_unseen(records, handle, emit)
     request_builder = open_request_builder(handle, calibrate=config.calibrate, emit=emit)
     predictor = open_predictor(
         handle, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
@@ -159,6 +163,17 @@ def _answers_of_model(
     return answers, facts
 
 
+def _warn_unseen(records: Sequence[Record], handle: ModelHandle, emit: EventSink) -> None:
+    """Warn of labels among which the model cannot choose: its answers to such records are always wrong."""
+    labels = [label for record in records for label in handle.task.references(record)]
+    unseen = sorted(set(labels) - set(handle.labels))
+    if unseen:
+        count, names = sum(label in unseen for label in labels), ", ".join(map(repr, unseen[:UNSEEN_SHOWN]))
+        more = ", …" if len(unseen) > UNSEEN_SHOWN else ""
+        text = f"{count:,} of {len(records):,} records have labels that the model never had: {names}{more}"
+        emit(Event("warning", {"text": f"{text}; its labels: {', '.join(map(repr, handle.labels[:UNSEEN_SHOWN]))}"}))
+
+
 def _tokenizer_hash(handle: ModelHandle, tokenizer: Any) -> str:
     """Hash of tokenizer.json; for older formats without it, of the tokenizer as transformers converts it."""
     path = handle.folder.path / "tokenizer.json"
@@ -180,7 +195,8 @@ def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
         return read_text(open_prepared(config.data).text(config.split))
     from llmctl.data.read import read_records
 
-    return read_records([str(config.data)], check=task.check, fields_of=task.record_of if task.packed else None)
+    fields_of = task.record_of if task.packed else None
+    return read_records([str(config.data)], check=task.check, adapt=task.adapt, fields_of=fields_of)
 
 
 def _compare(

@@ -45,7 +45,7 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     for source in find_sources([input], unknown="text"):
         plain = source.format in ("text", "unknown")
         rows: Iterator[Record | formats.Bad] = (
-            _plain(source, task) if plain else scan([replace(source, named=False)], ReadContext())
+            _plain(source, task) if plain else scan([replace(source, named=False)], ReadContext(adapt=task.adapt))
         )
         empty = True
         for row in rows:

@@ -210,7 +210,7 @@ def open_request_builder(
     # Recurrent models and relative positions have no such setting: they take sequences of any length.
     context = getattr(config, "max_position_embeddings", None)
     card = handle.folder.card
-    clean = Clean.model_validate(card.clean) if card and card.clean else None
+    clean = Clean.recorded(card.clean) if card and card.clean else None
     block = card.block_size if card else None
     layout = layout_for(
         tokenizer,

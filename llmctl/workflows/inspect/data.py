@@ -63,6 +63,8 @@ def show_data(
 
     `tokens` has one row per token: `id`, `text`, `learned` (whether it is in the loss); for encoder-decoders `part`
     (source or target); for corrupted tokens `target`, the token to predict. `label` is the label for a classifier.
+    Of a record that exceeds the context: `truncated_from` tokens, `turns_left_out`, or why training leaves it out,
+    `left_out`.
 
     `model`: a run, a model folder, `hf:ID` or an architecture; without one, the preferred family of the task is used.
     `instruction`: replaces the instruction stored with the model, or else that of the task.
@@ -99,12 +101,15 @@ def show_data(
     )
     with _store(prepared, task, split, tokenizer, model_format.tokenizer) as store:
         source = examples(store, layout, block_size=prepared.manifest.block_size, denoising=denoising)
-        _check_index(index, len(source), split)
+        found = len(source.store) if isinstance(source, Records) else len(source)
+        _check_index(index, found, split)
+        fitting = _fitting(source, index)
+        if "left_out" in fitting:
+            layout.long_answers = "cut"  # shows the question
         rows = _rows(source, index, model_format.family, tokenizer)
         label = (
             prepared.manifest.labels[store.label(index)] if task.labelled and model_format.family == "encoder" else None
         )
-        found = len(source)
     return {
         "data": str(data),
         "split": split,
@@ -116,6 +121,7 @@ def show_data(
         "family": model_format.family,
         "style": layout.prompt_format,
         **({} if label is None else {"label": label}),
+        **fitting,
         "learned": sum(row["learned"] for row in rows),
         "tokens": rows,
     }
@@ -208,6 +214,19 @@ def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[
         if label != IGNORED:
             row["target"] = text_of(tokenizer, label)
     return rows
+
+
+def _fitting(source: Examples, index: int) -> dict[str, Any]:
+    """What training does with a record that does not fit the context: nothing to say of others."""
+    if not isinstance(source, Records) or source.layout.context is None:
+        return {}
+    parts, context = source.store.record(index), source.layout.context
+    if not source.layout.usable(parts):
+        text = f"training leaves this record out: its answer does not fit {context:,} tokens beside the question"
+        return {"left_out": f"{text}; train --set long_answers=cut keeps its beginning"}
+    turns = source.layout.turns_left_out(parts)
+    found = {"turns_left_out": turns} if turns else {}
+    return found if source.layout.fits(parts) else {**found, "truncated_from": source.layout.length(parts)}
 
 
 def _of_sample(sample: Sample, family: Family, tokenizer: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from llmctl.data.formats import Bad
 from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
 from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.data.spec import TOKENIZERS
+from llmctl.data.split import splits_of_files
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub
 from llmctl.models.spec import HUB
@@ -21,10 +23,13 @@ from llmctl.registry import near
 from llmctl.store import atomic
 from llmctl.store.prepared import MANIFEST
 from llmctl.tasks.spec import Task
+from llmctl.types import Adapting
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 PEEKED_SOURCES: Final = 64
 """Inputs whose first record is checked before anything slow starts."""
+PEEKED_RECORDS: Final = 9
+"""Records that are looked at after a bad first one."""
 UNPACKED: Final = 4
 """Estimated size of a compressed input, unpacked, relative to its file."""
 
@@ -72,6 +77,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
         collector.check("inputs", _check_kinds, task, sources)
     if task is not None and config.on_bad_record == "fail" and collector.ok:
         collector.check("inputs", _check_first_records, config, task, sources)
+        collector.check("splits.from", split_files, config, sources)
     collector.check("out", _check_out, config, sources, force=force)
     look = collector.ok or not config.tokenizer.startswith(HUB)
     tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
@@ -112,6 +118,25 @@ def _check_fractions(config: PreprocessConfig) -> None:
     held_out = config.splits.validation + config.splits.test
     if held_out >= 1:
         raise ConfigError([Fault("splits", f"validation + test is {held_out:g}, which leaves nothing to train on")])
+
+
+def split_files(config: PreprocessConfig, sources: Sequence[InputSource]) -> list[str | None]:
+    """The split of each input by its name; all None where a hash of the content assigns the records.
+
+    Raises `UsageError` if names are to decide and one says nothing.
+    """
+    nothing: list[str | None] = [None] * len(sources)
+    if config.splits.rule == "content":
+        return nothing
+    named = splits_of_files([None if source.task or source.path is None else Path(source.name) for source in sources])
+    if config.splits.rule == "files":
+        if None in named:
+            raise UsageError(
+                f"the name of {sources[named.index(None)].name} is not that of one split",
+                hint="name files or folders train, validation (valid, dev, val) and test, or use --set splits.from=auto",
+            )
+        return named
+    return named if "train" in named and len(set(named) - {None}) > 1 else nothing
 
 
 def _check_columns(config: PreprocessConfig, task: Task) -> None:
@@ -168,8 +193,22 @@ def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[In
             context.document = "line"
             with contextlib.closing(scan([source], context)) as items:
                 first = next(items, None)
-            if isinstance(first, Bad):
-                raise with_hint(first.error, first=True)
+                if isinstance(first, Bad):
+                    more = list(itertools.islice(items, PEEKED_RECORDS))
+                    every = bool(more) and all(isinstance(item, Bad) for item in more)
+                    raise _first_error(first.error, source, every=every)
+
+
+def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataError:
+    """The error of the first record of an input; `every`: the next ones are bad too, so that skipping helps nobody."""
+    table = source.format in ("csv", "tsv")
+    if isinstance(error, MissingField):
+        with_hint(error, first=True)
+        if table:
+            error.hint = f"the first line is taken as the header; {error.hint}"
+    elif every and error.hint is None:
+        error.hint = f"every record looked at is bad: is this a {source.format} file with records of the task?"
+    return with_hint(error, first=True)
 
 
 def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
@@ -177,6 +216,12 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
         check=task.check,
         rename=parse_columns(config.columns),
         wanted=[column.name for column in task.columns],
+        also=task.also,
+        adapt=task.adapt,
+        adapting=Adapting(tool_calls=config.tool_calls),
+        delimiter=config.delimiter,
+        quoting=config.quoting,
+        records=config.records,
         fields_of=task.record_of if task.packed else None,
         document=config.document,
         encoding=config.encoding,
@@ -188,6 +233,8 @@ def with_hint(error: DataError, *, first: bool = False) -> DataError:
     input."""
     skip = "or continue without such records: --on-bad-record skip|reject"
     if isinstance(error, MissingField):
+        if error.hint is not None and error.hint.startswith("the first line"):
+            return error
         error.hint = f"name the columns: --columns {error.field}=YOUR_COLUMN" + ("" if first else f"; {skip}")
     elif error.hint is None:
         error.hint = f"fix it; {skip}"

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llmctl import __version__
 from llmctl.data.filter import DroppedRecord, RecordFilter
 from llmctl.data.read import ReadContext, scan
-from llmctl.data.sources import STDIN, InputSource
+from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
 from llmctl.store import atomic
@@ -20,7 +20,8 @@ from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
 from llmctl.types import Event, EventSink
 from llmctl.workflows.preprocess.bad_records import REJECTS, BadRecords
-from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, read_context_of
+from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, read_context_of, split_files
+from llmctl.workflows.preprocess.findings import FACTS, facts_of, findings
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class PreprocessResult:
     def document(self) -> dict[str, Any]:
         """The fields of the verb's JSON document."""
         facts = self.manifest.model_dump(mode="json")
-        names = ("records", "splits", "tokens", "tokenizer", "inputs", "labels", "seconds")
-        return {**{name: facts[name] for name in names}, "task": facts["task"], "out": str(self.out)}
+        names = ("records", "splits", "split_by", "tokens", "tokenizer", "inputs", "labels", *FACTS, "seconds")
+        return {**{name: facts[name] for name in names if name in facts}, "task": facts["task"], "out": str(self.out)}
 
 
 def refusal(document: Mapping[str, Any]) -> GateError | None:
@@ -67,12 +68,15 @@ def preprocess(
     workers = Workers(worker_count(config.workers, plan.input_bytes))
     with workers, atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
         result = _read_all(config, plan, emit, folder)
+        for name, text in findings(result.context.notes, result.split_by, result.facts, result.labels):
+            emit(Event(name, {"text": text}))
         inputs = _inputs(plan.sources, result.context)
         kind = _make_tokenizer(config, plan, emit, folder, result)
         tokens = _encode(config, plan, emit, folder, result, workers)
         kept = sum(result.splits.values())
         for split in _check_splits(config, result):
-            text = f"the {split} split is empty: {kept:,} records are too few for its fraction"
+            why = f"{kept:,} records are too few for its fraction"
+            text = f"the {split} split is empty: {'no file is named so' if result.split_by == 'files' else why}"
             emit(Event("warning", {"text": text}))
         manifest = Manifest(
             llmctl=__version__,
@@ -84,12 +88,13 @@ def preprocess(
             lengths=_lengths(folder, result),
             tokenizer=kind,
             inputs=tuple(inputs),
-            labels=result.labels,
+            labels=tuple(sorted(result.labels)) if plan.task.labelled else (),
             block_size=config.block_size if plan.task.packed else None,
             text_sha256={split: atomic.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
             config=config.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
-            cleaned=result.cleaned,
+            split_by=result.split_by,
+            **result.facts,
         )
         atomic.write_text(folder / "README.md", data_card(manifest))
         atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
@@ -117,26 +122,34 @@ class _ReadResult:
     dropped: Counter[str] = field(default_factory=Counter)
     splits: dict[str, int] = field(default_factory=dict)
     characters: dict[str, int] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    cleaned: dict[str, int] = field(default_factory=dict)
+    labels: Counter[str] = field(default_factory=Counter)
+    """Label -> records of the train split."""
+    split_by: Literal["files", "input", "record"] = "input"
+    facts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Further counts of the manifest: what was changed, unused or found, by kind."""
 
 
 def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _ReadResult:
     """Read, clean, filter and write every record."""
     from llmctl.data.text import TextWriter
 
-    columns = {column.name: column.kind for column in plan.task.columns}
-    result = _ReadResult(read_context_of(config, plan.task))
-    record_filter = RecordFilter(plan.task, list(columns), config.clean, config.dedup, config.splits)
+    task = plan.task
+    columns = {column.name: column.kind for column in task.columns}
+    by_file = split_files(config, plan.sources)
+    result = _ReadResult(read_context_of(config, task), split_by="files" if any(by_file) else config.splits.hash)
+    asked = None if task.packed else [column.name for column in task.prompt_columns()]
+    record_filter = RecordFilter(task, list(columns), config.clean, config.dedup, config.splits, asked=asked)
     progress = _Progress(emit, "read")
-    labels: set[str] = set()
+    labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     bad = BadRecords(config.on_bad_record, folder, result.dropped)
+    pairs = zip(plan.sources, by_file, strict=True)
+    items = ((item, split) for source, split in pairs for item in scan([source], result.context))
     with TextWriter(folder / "text", columns) as text, bad:
-        for item in scan(plan.sources, result.context):
+        for item, split in items:
             result.read += 1
             progress.add(1)
             try:
-                found = record_filter.apply(item)
+                found = record_filter.apply(item, split)
             except DataError as error:
                 bad.add(error, item)
                 continue
@@ -144,21 +157,34 @@ def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, f
                 result.dropped[found.reason] += 1
                 continue
             text.add(found.split, found.record, found.characters)
-            if found.label is not None and found.split == "train":
-                labels.add(found.label)
+            if found.label is not None:
+                labels[found.split][found.label] += 1
         bad.end()
         progress.end()
     result.splits, result.characters = dict(text.records), dict(text.characters)
+    if record_filter.distinct_inputs == 1 and not result.splits["train"] and config.splits.rule != "files":
+        place = next(split for split in SPLITS if result.splits[split])
+        _swap_train(folder / "text", place)
+        for counts in (result.splits, result.characters):
+            counts["train"], counts[place] = counts[place], counts["train"]
+        labels["train"], labels[place] = labels[place], labels["train"]
+        warning = "all records ask the same, so none can be held out: they are in the train split"
+        emit(Event("warning", {"text": warning}))
+    result.labels = labels["train"]
     result.rejected = bad.rejected
-    result.labels = tuple(sorted(labels)) if plan.task.labelled else ()
-    result.cleaned = {"byte_order_marks": result.context.boms, "nul_characters": record_filter.cleaner.nul}
-    if any(result.cleaned.values()):
-        message = f"removed {result.context.boms:,} byte-order marks and {record_filter.cleaner.nul:,} NUL characters"
-        emit(Event("note", {"text": message}))
     if not result.read:
         raise DataError("no records", where=", ".join(source.name for source in plan.sources))
+    result.facts = facts_of(result.context, record_filter, result.labels)
     _check_splits(config, result)
     return result
+
+
+def _swap_train(folder: Path, split: str) -> None:
+    """Swap the text of the train split with that of another one."""
+    one, other, between = (folder / f"{name}-00000.parquet" for name in ("train", split, "swap"))
+    one.replace(between)
+    other.replace(one)
+    between.replace(other)
 
 
 def _check_splits(config: PreprocessConfig, result: _ReadResult) -> list[str]:
@@ -174,8 +200,9 @@ def _check_splits(config: PreprocessConfig, result: _ReadResult) -> list[str]:
     requested = {"validation": config.splits.validation, "test": config.splits.test}
     wanted = [split for split, fraction in requested.items() if fraction > 0]
     empty = [split for split in wanted if not result.splits[split]]
+    whole = wanted and empty == wanted and result.context.whole_files == result.read
     # Whole files as documents are few and can be split further; other small data may be intended.
-    if not result.splits["train"] or (wanted and empty == wanted and result.context.whole_files == result.read):
+    if not result.splits["train"] or (whole and result.split_by != "files"):
         count = "the only record" if kept == 1 else f"all {kept:,} records"
         place = next(split for split in SPLITS if result.splits[split])
         raise DataError(
@@ -193,7 +220,7 @@ def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputF
         if source.path is None:
             found.append(InputFile(path=STDIN, bytes=context.stdin_bytes, sha256=context.stdin_hash.hexdigest()))
         for path in source.paths:
-            name = source.name if source.task else str(path)
+            name = source.name if source.task else shown(path)
             found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=atomic.sha256(path)))
     return found
 
@@ -252,7 +279,7 @@ def _encode(
             encoder,
             folder / "tokens",
             split,
-            labels=result.labels,
+            labels=sorted(result.labels) if plan.task.labelled else (),
             max_length=config.max_length,
             workers=workers,
             done=progress.add,

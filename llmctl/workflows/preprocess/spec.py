@@ -18,11 +18,23 @@ class PreprocessConfig(Spec):
     inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets; - for standard input")
     task: TaskName | None = flag(None, "task of the records; default: that of a built-in data set", panel="Main")
     out: Path = flag(..., "folder to create", panel="Main")
-    columns: ColumnMap | None = flag(None, "your column for each field: text=body,label=stars", panel="Input")
+    columns: ColumnMap | None = flag(
+        None, "your column for each field: text=body,label=stars; with dots for nested ones", panel="Input"
+    )
     document: DocumentUnit = flag("file", "what counts as one document of a plain text file", panel="Input")
     source_file: Path | None = flag(None, "source text, one per line, aligned with --target-file", panel="Input")
     target_file: Path | None = flag(None, "target text, one per line, aligned with --source-file", panel="Input")
     encoding: str = flag("utf-8", "encoding of the input files", panel="Input")
+    delimiter: Literal["auto", "comma", "semicolon", "tab", "pipe"] = key(
+        "auto", "delimiter of CSV and TSV files; auto: found from the header"
+    )
+    quoting: Literal["auto", "quoted", "none"] = key(
+        "auto", "whether double quotes enclose cells; auto: in CSV yes, in TSV if they do so consistently"
+    )
+    records: str | None = key(None, "key of the list of records in a JSON object; default: found")
+    tool_calls: Literal["fail", "drop"] = key(
+        "fail", "turns and calls of tools in conversations: a bad record; or left out and counted"
+    )
     on_bad_record: Literal["fail", "skip", "reject"] = flag(
         "fail", "at a bad record: stop; drop it; or write it to rejects.jsonl and exit with code 10", panel="Input"
     )
@@ -34,7 +46,7 @@ class PreprocessConfig(Spec):
         None, "drop records with a segment of more than this many tokens", panel="Tokens", ge=1
     )
     block_size: Size = key(256, "tokens per block in language modelling", ge=2)
-    splits: Splits = key(Splits(), "fractions of records held out")
+    splits: Splits = key(Splits(), "what assigns records to splits, and fractions held out")
     clean: Clean = key(Clean(), "how to clean text")
     dedup: Dedup = key(Dedup(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)

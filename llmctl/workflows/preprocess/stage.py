@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llmctl import registry
 from llmctl.errors import LlmctlError
@@ -14,6 +14,9 @@ from llmctl.readable import number
 from llmctl.verbs import Context, Output, Verb
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 from llmctl.workflows.settings import places
+
+CLEANING: Final = ("newlines", "control", "unicode", "lowercase", "whitespace", "label")
+"""The rules of cleaning that `cleaned` counts records by."""
 
 
 class Preprocess(Verb[PreprocessConfig]):
@@ -70,6 +73,18 @@ def _matches(word: str) -> bool:
     return os.path.exists(word) or (glob.has_magic(word) and any(glob.iglob(word, recursive=True)))
 
 
+def _details(document: Mapping[str, Any]) -> list[str]:
+    """What was changed by cleaning, and the labels of the train split."""
+    from llmctl.workflows.preprocess.findings import listed
+
+    cleaned = {name: count for name, count in document["cleaned"].items() if name in CLEANING}
+    labels = document.get("label_counts", {})
+    return [
+        *([f"  records changed by cleaning: {listed(cleaned)}"] if cleaned else []),
+        *([f"  labels of the train split: {listed(labels)}"] if labels else []),
+    ]
+
+
 def _lines(document: Mapping[str, Any]) -> list[str]:
     records, tokens = document["records"], document["tokens"]
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in records["dropped"].items() if count)
@@ -80,5 +95,6 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
     return [
         f"{records['read']:,} records read, {records['kept']:,} kept" + (f", dropped: {dropped}" if dropped else ""),
         *splits,
+        *_details(document),
         f"{document['out']}  ({number(document['seconds'])} s)",
     ]

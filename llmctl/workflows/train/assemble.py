@@ -64,6 +64,7 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
         packed=plan.task.packed,
         context=_context(plan, model),
         instruction=compatibility.resolve_instruction(plan.task, labels, config.instruction, trained_with),
+        long_answers=config.long_answers,
     )
 
     def source(split: str, denoising: Denoising | None, seed: int) -> Examples:
@@ -71,6 +72,12 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
         return examples(TokenStore.open(tokens, split), layout, block_size=block, denoising=denoising, seed=seed)
 
     train = source("train", plan.denoising, config.seed)
+    if isinstance(train, Records) and train.left_out and not len(train):
+        raise DataError(
+            f"no answer of the train split fits the context of {layout.context} tokens",
+            where=str(config.data),
+            hint="--set long_answers=cut keeps their beginnings; or use a model with a longer context",
+        )
     if not len(train):
         raise DataError(
             "the train split has fewer than two tokens", where=str(config.data), hint="preprocess more text"
@@ -164,17 +171,21 @@ def _warn_untrained_positions(plan: TrainPlan, emit: EventSink) -> None:
 
 
 def _warn_truncated(source: Records, emit: EventSink) -> None:
-    context = source.layout.context
-    if context is None:
-        return
-    first = source.store.record(0)
-    around = source.layout.length(first) - sum(len(part.ids) for part in first)
-    # No text has more control tokens around it than the first record has in all.
-    near = np.flatnonzero(source.lengths() + max(4, around) * np.diff(source.store.records) > context)
-    lost = Counter(source.layout.loss(source.store.record(int(index))) for index in near)
+    layout, context = source.layout, source.layout.context
+    lost: Counter[str] = Counter()
+    turns = 0
+    for index in map(int, source.near_limit):
+        if index not in source.left_out:
+            parts = source.store.record(index)
+            lost[layout.loss(parts)] += 1
+            turns += layout.turns_left_out(parts)
+    if count := len(source.left_out):
+        text = f"{count:,} of {len(source.store):,} training records are left out: their answers do not fit {context} tokens"
+        emit(Event("warning", {"text": f"{text}; --set long_answers=cut keeps their beginnings"}))
     if cut := lost["text"] + lost["answer"]:
         answers = f", {lost['answer']:,} of them inside the loss" if lost["answer"] else ""
-        message = f"{cut:,} of {len(source):,} training records are truncated to {context} tokens{answers}"
+        without = f"; {turns:,} turns at the end of conversations are left out" if turns else ""
+        message = f"{cut:,} of {len(source):,} training records are truncated to {context} tokens{answers}{without}"
         emit(Event("warning", {"text": message}))
 
 
@@ -185,21 +196,23 @@ def _loss_bytes(plan: TrainPlan, validation: Examples) -> int:
     """
     assert plan.best_by is not None
     if isinstance(validation, Records) and plan.best_by.spec.counts_bytes:
-        parts = map(validation.store.record, range(len(validation)))
-        if cut := sum(validation.layout.loss(each) == "answer" for each in parts):
+        used = (index for index in range(len(validation.store)) if index not in validation.left_out)
+        if cut := sum(validation.layout.loss(validation.store.record(index)) == "answer" for index in used):
             raise UsageError(
                 f"--best-by {plan.best_score}: {cut:,} of {len(validation):,} validation records are truncated "
                 "inside the loss, so it does not cover all of their bytes",
                 hint="--best-by loss or perplexity",
             )
     records = read_text(plan.prepared.text("validation"))
-    segments = (segment for record in records for segment in plan.task.segments(record))
+    left_out = validation.left_out if isinstance(validation, Records) else ()
+    counted = (record for number, record in enumerate(records) if number not in left_out)
+    segments = (segment for record in counted for segment in plan.task.segments(record))
     return sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
 
 
 def record_ids(source: Examples, plan: TrainPlan, indices: Sequence[int]) -> list[str]:
     """Ids of the records behind these training examples: the records themselves, or those that a block overlaps."""
-    rows = set(indices) if isinstance(source, Records) else set[int]()
+    rows = set(source.places(indices)) if isinstance(source, Records) else set[int]()
     if isinstance(source, Blocks | DenoisingBlocks):
         starts = source.store.segments[source.store.records[:-1]]
         for index in indices:

@@ -150,6 +150,8 @@ def preflight(
     if resuming and plan is not None:
         collector.check("out", check_same_parents, config, plan.parents)
     begins = not resuming and not in_worker and config.machine_rank == 0
+    if begins and plan is not None and plan.task.labelled:
+        collector.check("data", _check_labels, config, plan.prepared)
     collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()
     assert plan is not None
@@ -179,6 +181,15 @@ def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, for
 def _check_train_split(config: TrainConfig, prepared: Prepared) -> None:
     if not prepared.manifest.splits.get("train"):
         raise DataError("the train split is empty", where=str(config.data), hint="preprocess more records")
+
+
+def _check_labels(config: TrainConfig, prepared: Prepared) -> None:
+    if len(prepared.manifest.labels) == 1:
+        raise DataError(
+            f"every record of the train split has the label {prepared.manifest.labels[0]!r}: there is nothing to learn",
+            where=str(config.data),
+            hint="preprocess records of two or more labels",
+        )
 
 
 def _model(

@@ -119,7 +119,7 @@ def _by_hand(model: Any, parts: Parts, plan: TrainPlan) -> str:
     if [segment.text for segment in _prompt_segments(plan.task)] != [PROBE]:
         return ""
     recorded = plan.prepared.manifest.config.get("clean")
-    clean = Clean.model_validate(recorded) if recorded else None
+    clean = Clean.recorded(recorded) if recorded else None
     lowered = ".lower()" if clean is not None and clean.lowercase else ""
     lines = [
         "import torch",

@@ -65,6 +65,11 @@ class TrainConfig(Spec):
     keep_checkpoints: StrictInt = key(2, "latest checkpoints to keep, in addition to the best", ge=1)
     log_every: StrictInt = key(10, "steps between rows of metrics.jsonl", ge=1)
     max_length: Size | None = key(None, "truncate records to this many tokens; default: the model's context", ge=2)
+    long_answers: Literal["drop", "cut", "question"] = key(
+        "drop",
+        "records whose answer does not fit the context beside the question: leave out; cut the answer's end; or cut the "
+        "question down to nothing, as version 0.1 did",
+    )
     noise_density: StrictFloat | None = key(
         None,
         "share of the tokens of plain text to corrupt for denoising, all families but decoders; default: 0.15, or 0.3 "

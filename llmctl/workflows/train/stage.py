@@ -56,6 +56,9 @@ class Train(Verb[TrainConfig]):
         checks.refuse_inside_run(config.out)
         atomic.refuse_same(config.out, self.reads(config))
 
+    def recorded(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"long_answers": "question", **settings}
+
     def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         from llmctl.workflows.train import resume
 
