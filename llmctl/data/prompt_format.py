@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.plain import control_tokens
+from llmctl.data.plain import control_tokens, encoded
 from llmctl.data.spec import CHAT_ROLES
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store import limited
@@ -217,7 +217,7 @@ class PromptFormatter:
             return NO_IDS
         self._backend.encode_special_tokens = False
         try:
-            return _ids(*self._backend.encode(text, add_special_tokens=False).ids)
+            return _ids(*encoded(self._backend, text).ids)
         finally:
             self._backend.encode_special_tokens = True
 

@@ -54,6 +54,14 @@ def border(action: str, where: Path | str, *, hint: str | None = None, silent: b
         raise translated(error, action, where, hint=hint) from error
 
 
+def running(model: Any) -> contextlib.AbstractContextManager[None]:
+    """The border around a call of a `PreTrainedModel`; none around one that was built here instead of opened."""
+    folder = getattr(model, "name_or_path", "")
+    if not folder:
+        return contextlib.nullcontext()
+    return border(f"the model {type(model).__name__} fails", folder, hint="--debug shows where; check its config.json")
+
+
 def translated(error: BaseException, action: str, where: Path | str, *, hint: str | None = None) -> LlmctlError:
     """The error of ours for what a library raised; see `border`."""
     if isinstance(error, ImportError):

@@ -63,7 +63,8 @@ def call(function: Callable[[], str], *, seconds: float, megabytes: int) -> str:
 
 def _read(pipe: int, child: int) -> bytes:
     """What the child writes until it ends; nothing if it was ended by a limit."""
-    pieces, end = [], time.monotonic() + WALL_SECONDS
+    pieces: list[bytes] = []
+    end = time.monotonic() + WALL_SECONDS
     while select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
         piece = os.read(pipe, _PIPE)
         if not piece:
