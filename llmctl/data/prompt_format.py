@@ -236,17 +236,17 @@ def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_promp
 
     import jinja2  # noqa: F401 - imported here so that the time limit does not include the import
 
-    hint = "fix chat_template.jinja"
+    where, hint = tokenizer.name_or_path or None, "fix chat_template.jinja"
     try:
         text = limited.call(render, seconds=TEMPLATE_SECONDS, megabytes=TEMPLATE_MEGABYTES)
     except limited.LimitExceeded as error:
-        raise IntegrityError(f"the model's chat template {error}", hint=hint) from error
+        raise IntegrityError(f"the model's chat template {error}", where=where, hint=hint) from error
     except RuntimeError as error:
-        raise IntegrityError(f"the model's chat template fails: {error}", hint=hint) from error
+        raise IntegrityError(f"the model's chat template fails: {error}", where=where, hint=hint) from error
     for number in range(len(roles)):
         if text.count(_MARK.format(number)) != 1:
             raise IntegrityError(
-                f"the model's chat template does not render message {number + 1} exactly once", hint=hint
+                f"the model's chat template does not render message {number + 1} exactly once", where=where, hint=hint
             )
     return text
 

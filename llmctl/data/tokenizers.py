@@ -297,7 +297,9 @@ def load_tokenizer(folder: Path) -> Any:
     Raises `UsageError` if there is no tokenizer, `IntegrityError` if opening it would run code, or fails.
     """
     check_tokenizer(folder)
-    with border("the tokenizer cannot be opened", folder, silent=True):
+    own = folder / "tokenizer.json"
+    place = own if own.is_file() else folder
+    with border("the tokenizer cannot be opened", place, silent=True):
         from transformers import AutoTokenizer
 
         with quiet():
@@ -308,7 +310,7 @@ def load_tokenizer(folder: Path) -> Any:
             f"the tokenizer of {folder} is not a fast tokenizer",
             hint="convert it: save_pretrained of transformers writes a tokenizer.json",
         )
-    with border("the tokenizer cannot be used", folder, silent=True):
+    with border("the tokenizer cannot be used", place, silent=True):
         settle(backend)
     return tokenizer
 

@@ -62,18 +62,20 @@ def load(
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
     opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
-    with quiet(), border("the model cannot be opened", folder):
-        _check_size(opener, config, folder)
-        model, info = opener.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are reported and rejected below, with the rest
-            output_loading_info=True,
-        )
+    with quiet():
+        with border("the model cannot be opened", folder / "config.json"):
+            _check_size(opener, config, folder)
+        with border("the model cannot be opened", folder):
+            model, info = opener.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are reported and rejected below, with the rest
+                output_loading_info=True,
+            )
         _check_loaded_weights(model, info, folder, new_head=new_head)
         if model.loss_type is None:
             model.loss_type = "ForCausalLM"  # transformers' own default, without its warning
@@ -125,7 +127,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
             where=f"{folder / 'config.json'}:model_type",
             hint="pip install --upgrade transformers, if the model is newer",
         )
-    with quiet(), border("the model cannot be opened", folder):
+    with quiet(), border("the model cannot be opened", folder / "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
 

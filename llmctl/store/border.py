@@ -92,7 +92,7 @@ def summary(error: BaseException) -> str:
 
 def _place(message: str, where: Path | str) -> str:
     """`where`, or the file and key of its settings that the message names."""
-    folder = Path(where)
+    folder = Path(where) if Path(where).is_dir() else Path(where).parent
     for name in _SETTINGS:
         path = folder / name
         if not path.is_file():

@@ -21,6 +21,18 @@ _LAYERS: Final = re.compile(r"(n|num|encoder|decoder)_(\w+_)?(layers?|blocks?)|\
 _COUNTS: Final = re.compile(r"(n|num)_(\w+_)?(experts?|heads?|groups?|labels|codebooks|buckets|languages)|n_head\w*")
 """Settings that say how many modules or entries are built, one by one."""
 _TOKEN: Final = re.compile(r"\w+_token_ids?")
+_POSITIVE: Final = frozenset(
+    [
+        "hidden_size",
+        "d_model",
+        "n_embd",
+        "vocab_size",
+        "num_attention_heads",
+        "num_heads",
+        "n_head",
+        "num_key_value_heads",
+    ]
+)
 LEAST_LAYERS: Final = 128
 LEAST_COUNT: Final = 4096
 """Counts up to these are not compared with the weights: layers and experts may share one tensor."""
@@ -36,6 +48,8 @@ def check_config(folder: Path) -> None:
     _check_attention(config, path)
     if config.get("return_dict") is False:
         raise IntegrityError("is false; llmctl reads the outputs of a model by name", where=f"{path}:return_dict")
+    if not isinstance(config.get("id2label", {}), dict | None):
+        raise IntegrityError("must be an object of number and label", where=f"{path}:id2label")
     _check_sizes(config, path, weights)
     _check_tokens(config, path)
     if (folder / GENERATION).is_file():
@@ -78,6 +92,8 @@ def _check_sizes(config: Mapping[str, Any], path: Path, weights: Mapping[str, We
     most = max(LEAST_COUNT, layers, *(size for each in weights.values() for size in each.shape), 0)
     for key, value in _numbers(config):
         name = key.rpartition(".")[2]
+        if (value < 0 and (_LAYERS.fullmatch(name) or _COUNTS.fullmatch(name))) or (value <= 0 and name in _POSITIVE):
+            raise IntegrityError(f"is {value:,}, but must be positive", where=f"{path}:{key}")
         limit = layers if _LAYERS.fullmatch(name) else most if _COUNTS.fullmatch(name) else None
         if limit is not None and value > limit:
             raise IntegrityError(

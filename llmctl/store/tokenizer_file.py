@@ -25,7 +25,10 @@ def check_tokenizer_file(path: Path) -> None:
     """Raise `IntegrityError`, with file and key, for a tokenizer.json that the library must not open."""
     if not path.is_file():
         return
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except IntegrityError as error:
+        raise IntegrityError(f"the tokenizer cannot be opened: {error.message}", where=error.where) from error
     for step in _STEPS:
         growth = 1.0
         for key, part in _parts(document.get(step), step):

@@ -39,7 +39,7 @@ def headers(folder: Path) -> dict[str, Weight]:
             size = int.from_bytes(file.read(8), "little")
             if size > min(LONGEST_HEADER, path.stat().st_size - 8):
                 raise IntegrityError(
-                    "invalid header: its length exceeds the file or the format's limit", where=str(path)
+                    "cannot be opened: the length of its header exceeds the file or the format's limit", where=str(path)
                 )
             header = parse_object(file.read(size), path)
         found |= {
