@@ -121,7 +121,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
     """The config of a model folder. Raises `IntegrityError`, with file and key, for one that does not describe a model."""
     check_config(folder)
     model_type = read_json(folder / "config.json").get("model_type")
-    if model_type is not None and model_type not in CONFIG_MAPPING:
+    if model_type is not None and not (isinstance(model_type, str) and model_type in CONFIG_MAPPING):
         raise IntegrityError(
             f"the model cannot be opened: transformers {transformers.__version__} does not know the model type {str(model_type)[:100]!r}",
             where=f"{folder / 'config.json'}:model_type",

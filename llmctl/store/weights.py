@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from llmctl.errors import IntegrityError
+from llmctl.store.border import border
 from llmctl.store.safety import parse_object
 
 LONGEST_HEADER: Final = 100_000_000
@@ -35,7 +36,7 @@ def headers(folder: Path) -> dict[str, Weight]:
     """The weights in a folder by name. Raises `IntegrityError` for an invalid header."""
     found: dict[str, Weight] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
+        with border("cannot be opened", path), path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if size > min(LONGEST_HEADER, path.stat().st_size - 8):
                 raise IntegrityError(

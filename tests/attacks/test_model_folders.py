@@ -103,7 +103,7 @@ def test_the_same_folder_whole_answers(strike: Strike, copy: Copy) -> None:
         ("num_labels", 10**9, "config.json:num_labels"),
         ("hidden_size", "32", "config.json:hidden_size"),
         ("hidden_size", 10**7, "the files hold"),
-        ("vocab_size", 10**10, "the files hold"),
+        ("intermediate_size", 10**10, "the files hold"),
         ("num_attention_heads", 0, "config.json:num_attention_heads"),
         ("num_key_value_heads", 3, "config.json"),
         ("dtype", "float128", "config.json:dtype"),
