@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from llmctl.data.plain import control_tokens
+from llmctl.data.plain import control_tokens, settle
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.store.border import border
+from llmctl.store.tokenizer_file import check_tokenizer_file
 from llmctl.store.tokenizers import settings_of
 
 
@@ -54,11 +56,9 @@ def open_codes(folder: Path) -> Codes:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
-    try:
+    check_tokenizer_file(path)
+    with border("the tokenizer cannot be opened", path, silent=True):
         backend = Tokenizer.from_file(str(path))
-    except Exception as error:
-        # tokenizers raises a bare `Exception` for anything wrong with the file.
-        raise IntegrityError(f"the tokenizer cannot be opened: {error}", where=str(path)) from error
     settings, _ = settings_of(folder)
 
     def number(name: str) -> int | None:
@@ -76,8 +76,6 @@ def open_codes(folder: Path) -> Codes:
 
 
 def _codes(backend: Any, bos: int | None, eos: int, template: str) -> Codes:
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
+    settle(backend)
     size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
     return Codes(backend, bos, eos, size, frozenset(control_tokens(backend, template)))

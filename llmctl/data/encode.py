@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.codes import Codes, open_codes
-from llmctl.data.plain import plain_ids
+from llmctl.data.plain import encoded_batch, plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.spec import IN_LOSS
 from llmctl.data.text import read_group, row_groups
@@ -122,7 +122,7 @@ class TokenEncoder:
         return np.concatenate(rows), np.array([len(row) for row in rows], np.int64)
 
     def _at_once(self, texts: list[str]) -> tuple[Ids, Lengths]:
-        encoded = [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = encoded_batch(self._tokenizer, texts)
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         return np.fromiter(chain.from_iterable(encoded), np.uint32, int(lengths.sum())), lengths
 

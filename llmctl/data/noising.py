@@ -34,6 +34,7 @@ from llmctl.data.layout import Layout, Sample
 from llmctl.data.spec import SPAN_TOKENS
 from llmctl.data.tokens import TokenStore
 from llmctl.errors import UsageError
+from llmctl.store.border import border
 from llmctl.types import IGNORED, Denoising, Tokens
 
 Ids = NDArray[np.int64]
@@ -83,7 +84,8 @@ def noise_tokens(tokenizer: Any) -> NoiseTokens:
     # An unknown token is part of a sentence like any other word.
     boundary = ~is_ordinary
     boundary[[each for each in (tokenizer.unk_token_id, *masks, *numbered) if each is not None]] = False
-    texts = backend.decode_batch([[number] for number in range(len(tokenizer))], skip_special_tokens=True)
+    with border("the tokenizer cannot decode its vocabulary", tokenizer.name_or_path, silent=True):
+        texts = backend.decode_batch([[number] for number in range(len(tokenizer))], skip_special_tokens=True)
     bare = [text.rstrip(CLOSING) for text in texts]
     sentence_end = np.array([each.endswith(SENTENCE_ENDS) for each in bare]) & is_ordinary
     closing = np.array([bool(text) and not left for text, left in zip(texts, bare, strict=True)]) & is_ordinary

@@ -9,7 +9,34 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from llmctl.store.border import border
+
+
+def settle(backend: Any) -> None:
+    """Make a `tokenizers.Tokenizer` give the same ids for the same text, all of it, as plain text.
+
+    Some published tokenizers keep the truncation, padding or BPE dropout of their training.
+    """
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+
+
+def encoded(backend: Any, text: str) -> Any:
+    """The `tokenizers.Encoding` of a text without added tokens. Raises `IntegrityError` if the tokenizer fails."""
+    with border("the tokenizer fails on this text", "tokenizer.json", silent=True):
+        return backend.encode(text, add_special_tokens=False)
+
+
+def encoded_batch(backend: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text without added tokens. Raises `IntegrityError` if the tokenizer fails."""
+    with border("the tokenizer fails on a text", "tokenizer.json", silent=True):
+        return [each.ids for each in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def control_tokens(backend: Any, template: str = "") -> dict[int, str]:
@@ -45,7 +72,7 @@ def plain_ids(backend: Any, text: str, control: frozenset[int]) -> list[int]:
 
     Control tokens of a single character cannot be split and are left out.
     """
-    encoding = backend.encode(text, add_special_tokens=False)
+    encoding = encoded(backend, text)
     ids: list[int] = encoding.ids
     if control.isdisjoint(ids):
         return ids

@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.plain import encoded_batch
+
 CHUNK_CHARACTERS: Final = 1 << 20
 """Text whose pre-tokens are in memory at once; as strings they take about ten times the memory of the text."""
 LARGEST_TABLE: Final = 1 << 18
@@ -150,7 +152,7 @@ class Words:
         return self._ids[places], np.diff(offsets[ends])
 
     def _encode_new(self, words: list[str]) -> None:
-        encoded = [each.ids for each in self._tokenizer.encode_batch_fast(words, add_special_tokens=False)]
+        encoded = encoded_batch(self._tokenizer, words)
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         starts = len(self._ids) + np.cumsum(lengths) - lengths
         flat = np.fromiter((id for ids in encoded for id in ids), np.uint32, int(lengths.sum()))

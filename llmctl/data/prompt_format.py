@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.plain import control_tokens
+from llmctl.data.plain import control_tokens, encoded
 from llmctl.data.spec import CHAT_ROLES
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.store import limited
 from llmctl.types import Role
 
 PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
@@ -42,7 +40,9 @@ CHAT_TEMPLATES: Final[Mapping[str, str]] = {
 """llmctl's own conversation formats as chat templates that other tools can render."""
 
 TEMPLATE_SECONDS: Final = 0.5
-"""CPU time limit for rendering a chat template, which is third-party code."""
+TEMPLATE_MEGABYTES: Final = 64
+TEMPLATE_CHARACTERS: Final = 1_000_000
+"""Limits of CPU time, memory and text for rendering a chat template, which is third-party code."""
 
 _MARK: Final = "\ue000{}\ue001"
 """A private-use placeholder for a message's content while the chat template is rendered."""
@@ -217,35 +217,9 @@ class PromptFormatter:
             return NO_IDS
         self._backend.encode_special_tokens = False
         try:
-            return _ids(*self._backend.encode(text, add_special_tokens=False).ids)
+            return _ids(*encoded(self._backend, text).ids)
         finally:
             self._backend.encode_special_tokens = True
-
-
-class _TooLong(BaseException):
-    """Not an `Exception`, so that nothing inside the template engine catches it."""
-
-
-@contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raise `_TooLong` in the block after `seconds` of CPU time, which other load on the machine does not affect.
-
-    Only the main thread can receive the signal; in other threads there is no limit.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def expired(number: int, frame: Any) -> None:
-        raise _TooLong
-
-    previous = signal.signal(signal.SIGVTALRM, expired)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
 
 
 def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
@@ -253,24 +227,26 @@ def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_promp
     messages: list[Mapping[str, str]] = [
         {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
     ]
+
+    def render() -> str:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        if len(text) > TEMPLATE_CHARACTERS:
+            raise ValueError(f"it renders {len(text):,} characters around {len(roles)} messages")
+        return text
+
     import jinja2  # noqa: F401 - imported here so that the time limit does not include the import
 
+    where, hint = tokenizer.name_or_path or None, "fix chat_template.jinja"
     try:
-        with _limited(TEMPLATE_SECONDS):
-            text: str = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-    except _TooLong as error:
-        raise IntegrityError(
-            f"the model's chat template took more than {TEMPLATE_SECONDS} s", hint="fix chat_template.jinja"
-        ) from error
-    except Exception as error:  # a template is third-party code and may raise anything
-        raise IntegrityError(f"the model's chat template fails: {error}", hint="fix chat_template.jinja") from error
+        text = limited.call(render, seconds=TEMPLATE_SECONDS, megabytes=TEMPLATE_MEGABYTES)
+    except limited.LimitExceeded as error:
+        raise IntegrityError(f"the model's chat template {error}", where=where, hint=hint) from error
+    except RuntimeError as error:
+        raise IntegrityError(f"the model's chat template fails: {error}", where=where, hint=hint) from error
     for number in range(len(roles)):
         if text.count(_MARK.format(number)) != 1:
             raise IntegrityError(
-                f"the model's chat template does not render message {number + 1} exactly once",
-                hint="fix chat_template.jinja",
+                f"the model's chat template does not render message {number + 1} exactly once", where=where, hint=hint
             )
     return text
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
+from llmctl.data.plain import settle
 from llmctl.data.pretokens import pieces
 from llmctl.data.spec import TOKENIZERS
-from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, UsageError
 from llmctl.store import atomic
+from llmctl.store.border import border, quiet
 from llmctl.store.tokenizers import check_tokenizer, copy_tokenizer, settings_of
 
 CONTROL: Final = (
@@ -311,23 +313,21 @@ def load_tokenizer(folder: Path) -> Any:
     Raises `UsageError` if there is no tokenizer, `IntegrityError` if opening it would run code, or fails.
     """
     check_tokenizer(folder)
-    from transformers import AutoTokenizer
+    own = folder / "tokenizer.json"
+    place = own if own.is_file() else folder
+    with border("the tokenizer cannot be opened", place, silent=True):
+        from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise IntegrityError(
-            f"the tokenizer cannot be opened: {str(error).splitlines()[0]}", where=str(folder)
-        ) from error
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UsageError(
             f"the tokenizer of {folder} is not a fast tokenizer",
             hint="convert it: save_pretrained of transformers writes a tokenizer.json",
         )
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
+    with border("the tokenizer cannot be used", place, silent=True):
+        settle(backend)
     return tokenizer
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llmctl.engines.spec import Sampling
+from llmctl.store.border import border
 from llmctl.types import Completion, Family, Likelihood, Request
 
 
@@ -46,7 +47,8 @@ class EchoEngine:
         special = set(self.tokenizer.all_special_ids)
         prompt_ids = [token for token in request.input_ids if token not in special]
         kept = prompt_ids[: sampling.max_new_tokens]
-        text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+        with border("the tokenizer cannot decode an answer", self.tokenizer.name_or_path, silent=True):
+            text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
         position = min((position for position in map(text.find, sampling.stop) if position >= 0), default=None)
         ended = position is not None or len(kept) == len(prompt_ids)
         return Completion(request.id, text[:position], "stop" if ended else "length", len(kept), sample)

@@ -19,6 +19,7 @@ from llmctl.engines import choosing, text
 from llmctl.engines.batching import sorted_batches
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, PromptTooLong, UsageError
+from llmctl.store.border import running
 from llmctl.types import Completion, Family, Likelihood, Precision, Request
 
 LOGITS_AT_ONCE: Final = 64_000_000
@@ -346,13 +347,21 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        """Disable gradients and dropout and set the requested precision; restore the model's mode afterwards."""
+        """Disable gradients and dropout and set the requested precision; restore the model's mode afterwards.
+
+        What the library raises in between is a fault of the model's folder. A model that was built here has none: what it
+        raises is a bug.
+        """
         was_training = self.model.training
         self.model.eval()
         # bf16 weights need no autocast.
         cast = self.bf16 and self.model.dtype == torch.float32
         try:
-            with torch.inference_mode(), torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=cast):
+            with (
+                running(self.model),
+                torch.inference_mode(),
+                torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=cast),
+            ):
                 yield
         finally:
             self.model.train(was_training)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from llmctl.store.border import border
 from llmctl.types import Completion
 
 _BROKEN = "\ufffd"
@@ -28,7 +29,8 @@ def continuation(tokenizer: Any, before: int, ids: Sequence[int]) -> str:
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    with border("the tokenizer cannot decode an answer", tokenizer.name_or_path, silent=True):
+        text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -25,6 +24,7 @@ from llmctl.models import families, pretrained
 from llmctl.models.spec import Adapter
 from llmctl.store import adapters as store
 from llmctl.store.adapters import IN_STACK, LoraFile, is_target
+from llmctl.store.border import border
 from llmctl.store.models import ModelFolder
 from llmctl.types import Family
 
@@ -71,10 +71,8 @@ def attach(model: PreTrainedModel, adapter: LoraFile) -> Any:
         target_modules=list(adapter.targets),
         fan_in_fan_out=adapter.transposed,
     )
-    try:
+    with border("the adapter does not fit the model", model.name_or_path or type(model).__name__):
         tuner = LoraModel(model, config, _NAME)
-    except ValueError as error:
-        raise IntegrityError(f"the adapter does not fit the model: {str(error).splitlines()[0]}") from error
     for name, weight in model.named_parameters():
         if _is_whole(name, adapter):
             weight.requires_grad_(True)
@@ -121,10 +119,8 @@ def merged(model: PreTrainedModel, adapter: LoraFile, folder: Path) -> PreTraine
 
 def _load_weights(model: PreTrainedModel, path: Path) -> None:
     """Load the adapter's weights from a file, which must hold exactly the trainable weights."""
-    try:
+    with border("cannot be opened", path):
         found = load_file(str(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise IntegrityError(f"cannot be opened: {error}", where=str(path)) from error
     expected = dict(_tensors(model))
     faults = [
         f"{len(names)} {kind}: {', '.join(names[:5])}"

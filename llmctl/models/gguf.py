@@ -5,28 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.models import pretrained
-
-_READ_ERRORS: Final = (
-    AttributeError,
-    IndexError,
-    KeyError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What readers raise for a corrupt file, including UTF-8 and numpy errors."""
+from llmctl.models.gguf_header import check_header
+from llmctl.store.border import border, quiet
 
 
 def convert(file: Path, folder: Path) -> None:
@@ -36,12 +24,13 @@ def convert(file: Path, folder: Path) -> None:
     corrupt file.
     """
     options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    check_header(file)
     architecture = _architecture(file)
-    with pretrained.quiet():
+    with quiet():
         try:
             config = AutoConfig.from_pretrained(file.parent, **options)
             AutoModelForCausalLM._model_mapping[type(config)]
-        except (ValueError, KeyError) as error:
+        except Exception as error:
             raise UsageError(
                 f"transformers cannot read the architecture {architecture!r} from GGUF as a decoder",
                 where=str(file),
@@ -79,10 +68,5 @@ def _architecture(file: Path) -> str:
         return str(bytes(field.parts[field.data[0]]), encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _read(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (*_READ_ERRORS, struct.error) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise IntegrityError(f"the GGUF file cannot be read: {first}", where=str(file)) from error
+def _read(file: Path) -> contextlib.AbstractContextManager[None]:
+    return border("the GGUF file cannot be read", file)

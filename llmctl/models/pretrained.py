@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+import transformers
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -18,22 +18,25 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
+from transformers.initialization import no_init_weights
 
 import llmctl.models.auto  # noqa: F401 - registers our architectures with the Auto classes
-from llmctl.errors import EnvironmentFault, IntegrityError, UsageError
-from llmctl.store.safety import check_folder, check_weights
+from llmctl.errors import IntegrityError, UsageError
+from llmctl.store.border import border, quiet
+from llmctl.store.model_config import check_config
+from llmctl.store.safety import check_folder, check_weights, read_json
+from llmctl.store.weights import headers, shapes
 from llmctl.types import Family
 
 SHARD_BYTES: Final = 2 * 10**9
 """Maximum size of a weight file; smaller models are a single file."""
+SIZE_FACTOR, SIZE_SPARE = 4, 100_000_000
+"""A model may have so many times the weights in its files, and so many more."""
 _AUTO: Final[dict[Family, Any]] = {
     "decoder": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
     "encoder": AutoModelForSequenceClassification,
 }
-_HEADS: Final = ("cls.", "lm_head.", "pooler.", "classifier.", "score.", "qa_outputs.", "vocab_", "predictions.")
-"""Prefixes of head weights in an encoder's checkpoint, which may belong to another task."""
 
 
 def load(
@@ -59,20 +62,23 @@ def load(
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)
     opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
-    with quiet(), _translated_errors(folder):
-        model, info = opener.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are reported and rejected below, with the rest
-            output_loading_info=True,
-        )
-    _check_loaded_weights(model, info, folder, new_head=new_head)
-    if model.loss_type is None:
-        model.loss_type = "ForCausalLM"  # transformers' own default, without its warning
+    with quiet():
+        with border("the model cannot be opened", folder / "config.json"):
+            _check_size(opener, config, folder)
+        with border("the model cannot be opened", folder):
+            model, info = opener.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are reported and rejected below, with the rest
+                output_loading_info=True,
+            )
+        _check_loaded_weights(model, info, folder, new_head=new_head)
+        if model.loss_type is None:
+            model.loss_type = "ForCausalLM"  # transformers' own default, without its warning
     return model
 
 
@@ -108,9 +114,40 @@ def _checked_config(folder: Path) -> PreTrainedConfig:
         raise UsageError(f"no model in {folder}: it has no config.json", where=str(folder))
     check_folder(folder)
     check_weights(folder)
-    with quiet(), _translated_errors(folder):
+    return config_of(folder)
+
+
+def config_of(folder: Path) -> PreTrainedConfig:
+    """The config of a model folder. Raises `IntegrityError`, with file and key, for one that does not describe a model."""
+    check_config(folder)
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type is not None and not (isinstance(model_type, str) and model_type in CONFIG_MAPPING):
+        raise IntegrityError(
+            f"the model cannot be opened: transformers {transformers.__version__} does not know the model type {str(model_type)[:100]!r}",
+            where=f"{folder / 'config.json'}:model_type",
+            hint="pip install --upgrade transformers, if the model is newer",
+        )
+    with quiet(), border("the model cannot be opened", folder / "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
+
+
+def _check_size(opener: Any, config: PreTrainedConfig, folder: Path) -> None:
+    """Raise `IntegrityError` if the config describes a much larger model than the weights, which would fill the memory.
+
+    The model is built on the device `meta`, which has shapes and no data. Weights may be missing (a new head, tied
+    embeddings) and constants are not saved, so only a multiple is refused; `_check_loaded_weights` is exact.
+    """
+    held = sum(weight.elements for weight in headers(folder).values())
+    with torch.device("meta"), no_init_weights():
+        model = opener.from_config(config)
+    wanted = sum(each.numel() for each in (*model.parameters(), *model.buffers()))
+    if wanted > SIZE_FACTOR * held + SIZE_SPARE:
+        raise IntegrityError(
+            f"config.json describes a model of {wanted:,} weights, but the files hold {held:,}",
+            where=str(folder),
+            hint="copy the folder again, or use a config.json that matches the weights",
+        )
 
 
 def _names_labels(config: PreTrainedConfig) -> bool:
@@ -138,7 +175,7 @@ def _check_loaded_weights(model: PreTrainedModel, info: dict[str, Any], folder: 
     base = f"{model.base_model_prefix}."
     if new_head:
         missing = [key for key in missing if key.startswith(base) and not key.startswith(f"{base}pooler.")]
-        unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(_HEADS)]
+        unexpected = [key for key in unexpected if _is_of_body(key, model, folder)]
     elif "ForMaskedLM" in type(model).__name__:
         # BERT was published with a second head (next-sentence prediction) and its pooler.
         unexpected = [key for key in unexpected if not key.removeprefix(base).startswith(("cls.seq_", "pooler."))]
@@ -158,31 +195,19 @@ def _check_loaded_weights(model: PreTrainedModel, info: dict[str, Any], folder: 
         )
 
 
+def _is_of_body(key: str, model: PreTrainedModel, folder: Path) -> bool:
+    """Whether a weight of a checkpoint belongs to the body that all models of this architecture share.
+
+    All else is a head of the checkpoint's former purpose. A checkpoint with a head has the body under a prefix; one of
+    the body alone has no prefix, and then the modules of the body tell.
+    """
+    base = f"{model.base_model_prefix}."
+    prefixed = any(name.startswith(base) for name in shapes(folder))
+    if prefixed and not key.startswith(base):
+        return False
+    body = {name for name, _ in model.base_model.named_children()}
+    return key.removeprefix(base).partition(".")[0] in body
+
+
 def _first(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
-
-
-@contextmanager
-def _translated_errors(folder: Path) -> Iterator[None]:
-    """Translate what transformers and safetensors raise for an unreadable or corrupt folder."""
-    try:
-        yield
-    except PermissionError as error:
-        raise EnvironmentFault(f"cannot read the model: {error.strerror}", where=str(error.filename)) from error
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise IntegrityError(f"the model cannot be opened: {first}", where=str(folder)) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and warnings; what they report is checked here and raised."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -15,7 +15,8 @@ from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.registry import near_path
 from llmctl.store import adapters, atomic
-from llmctl.store.safety import check_folder, check_weights, parse_object, read_json
+from llmctl.store.model_config import check_config
+from llmctl.store.safety import check_folder, check_weights, read_json
 
 CARD: Final = "llmctl.json"
 CARD_VERSION: Final = 1
@@ -23,9 +24,6 @@ CARD_VERSION: Final = 1
 
 _WRITER: Final = frozenset(["transformers_version", "_name_or_path", "_model_name_or_path"])
 """Config keys that describe the program and path that wrote it, not the model."""
-
-LONGEST_HEADER: Final = 100_000_000
-"""Largest header of a safetensors file, in bytes; the limit is part of the format."""
 
 
 class Card(Spec):
@@ -98,6 +96,8 @@ def open_model(path: Path) -> ModelFolder:
     config = folder / adapters.CONFIG
     adapter = adapters.parse(read_json(config), config) if is_adapter(folder) else None
     check_weights(folder, adapters.WEIGHTS if adapter else "*.safetensors")
+    if adapter is None:
+        check_config(folder)
     tokenizer = folder / "tokenizer_config.json"
     settings = read_json(tokenizer) if tokenizer.is_file() else {}
     return ModelFolder(
@@ -132,29 +132,6 @@ def content_hash(folder: Path) -> str:
     lines = [json.dumps(config, sort_keys=True)]
     lines += [f"{atomic.sha256(each)}  {each.name}" for each in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights in a model folder; reads only the headers of its safetensors files.
-
-    Raises `IntegrityError` for an invalid header.
-    """
-    found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > min(LONGEST_HEADER, path.stat().st_size - 8):
-                raise IntegrityError(
-                    "invalid header: its length exceeds the file or the format's limit", where=str(path)
-                )
-            header = parse_object(file.read(size), path)
-        found |= {name: tuple(each["shape"]) for name, each in header.items() if _has_shape(each)}
-    return found
-
-
-def _has_shape(entry: Any) -> bool:
-    shape = entry.get("shape") if isinstance(entry, dict) else None
-    return isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
 
 
 def write_card(folder: Path, card: Card) -> None:

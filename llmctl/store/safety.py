@@ -17,7 +17,11 @@ def check_folder(folder: Path) -> None:
     root = folder.resolve()
     home = _home(root)
     for each in sorted(folder.iterdir()):
-        if not each.resolve().is_relative_to(home):
+        try:
+            inside = each.resolve(strict=each.is_symlink()).is_relative_to(home)
+        except (OSError, RuntimeError) as error:  # Python 3.13 raises OSError for a loop
+            raise IntegrityError("a link that leads nowhere", where=str(each), hint="remove it") from error
+        if not inside:
             raise IntegrityError("a link that leaves the folder", where=str(each), hint="copy the file into the folder")
         if each.suffix == ".py":
             raise IntegrityError(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.errors import UsageError
+from llmctl.store.model_config import check_config
 from llmctl.store.safety import check_folder, read_json
+from llmctl.store.tokenizer_file import check_tokenizer_file
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -37,16 +39,19 @@ def find_tokenizer(path: Path) -> Path:
         raise UsageError(f"the tokenizer {path} {problem}", hint="name a tokenizer, model, run or prepared folder")
     for folder in (path / "tokenizer", path / "model", path):
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
-            check_folder(folder)
+            check_tokenizer(folder)
             return folder
     raise UsageError(f"no tokenizer in {path}", hint="a tokenizer folder has a tokenizer.json")
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Run `check_folder`; also raise `UsageError` if the folder has no tokenizer."""
+    """Check everything that opening the tokenizer reads. Raises `UsageError` if the folder has none, `IntegrityError` for
+    what `check_folder`, `check_config` and `check_tokenizer_file` refuse."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UsageError(f"no tokenizer in {folder}", hint="a tokenizer folder has a tokenizer.json")
     check_folder(folder)
+    check_config(folder)
+    check_tokenizer_file(folder / "tokenizer.json")
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

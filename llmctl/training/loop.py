@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llmctl.errors import DivergedError
+from llmctl.store.border import running
 from llmctl.training import optimizers
 from llmctl.training.objectives import Objective
 from llmctl.training.plan import StepPlan
@@ -131,9 +132,11 @@ def _accumulate(
 ) -> float:
     """Gradients of all micro-batches; returns the loss of the step in nats per target token, over all processes."""
     losses = []
+    # With several processes an error may be of another process instead of the model.
+    alone = accelerator.num_processes == 1
     for each in arrays:
         batch = to_tensors(each, accelerator.device)
-        with accelerator.autocast():
+        with accelerator.autocast(), running(getattr(objective, "model", None) if alone else None):
             loss = objective(batch) / loss_tokens
         loss.backward()
         losses.append(loss.detach())

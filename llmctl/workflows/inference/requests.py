@@ -7,15 +7,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoConfig
 
-import llmctl.models.auto  # noqa: F401 - registers our architectures with the Auto classes
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import Layout, layout_for
 from llmctl.data.plain import unknown_id
 from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
+from llmctl.models.pretrained import config_of
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Record, Request, Segment, Tokens, null_sink
 from llmctl.workflows.inference.model import ModelHandle
@@ -204,9 +203,9 @@ def open_request_builder(
 
     Raises `UsageError` with both sizes where tokenizer and model do not match.
     """
+    config = config_of(handle.folder.architecture)
     tokenizer = load_tokenizer(handle.folder.path)
     handle.check_vocabulary(len(tokenizer))
-    config = AutoConfig.from_pretrained(str(handle.folder.architecture), local_files_only=True, trust_remote_code=False)
     # Recurrent models and relative positions have no such setting: they take sequences of any length.
     context = getattr(config, "max_position_embeddings", None)
     card = handle.folder.card

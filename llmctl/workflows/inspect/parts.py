@@ -48,7 +48,7 @@ def _pretrained(place: str) -> dict[str, Any]:
     """Describe a model folder from its files."""
     from llmctl.models import families
     from llmctl.models.resolve import open_weights
-    from llmctl.store.models import shapes
+    from llmctl.store.weights import shapes
 
     folder = open_weights(place, offline=True)
     weights = sum(math.prod(shape) for shape in shapes(folder.path).values())

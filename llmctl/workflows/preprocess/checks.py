@@ -17,7 +17,7 @@ from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.split import splits_of_files
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
-from llmctl.models import hub
+from llmctl.models import hub, resolve
 from llmctl.models.spec import HUB
 from llmctl.registry import near
 from llmctl.store import atomic
@@ -79,7 +79,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
         collector.check("inputs", _check_first_records, config, task, sources)
         collector.check("splits.from", split_files, config, sources)
     collector.check("out", _check_out, config, sources, force=force)
-    look = collector.ok or not config.tokenizer.startswith(HUB)
+    look = collector.ok or not resolve.is_costly(config.tokenizer)
     tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
     collector.raise_all()
     assert task is not None
@@ -179,7 +179,7 @@ def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None,
     if config.tokenizer.startswith(HUB):
         place = hub.folder(config.tokenizer, offline=offline, patterns=hub.TOKENIZER_PATTERNS)
     else:
-        place = Path(config.tokenizer).expanduser()
+        place = resolve.converted(Path(config.tokenizer).expanduser())
     folder = find_tokenizer(place)
     return folder, settings_of(folder)[1]
 

@@ -16,8 +16,9 @@ from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
 from llmctl.models.spec import HUB, ModelSpec, Shape
 from llmctl.store import atomic, runs
 from llmctl.store.adapters import check_installed, check_targets, stack_layers
-from llmctl.store.models import ModelFolder, content_hash, shapes
+from llmctl.store.models import ModelFolder, content_hash
 from llmctl.store.prepared import Prepared, open_prepared
+from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
 from llmctl.training import machine
 from llmctl.types import Denoising, EventSink, Family, null_sink

@@ -16,8 +16,8 @@ from llmctl.models import costs, families
 from llmctl.models.costs import BatchShape
 from llmctl.models.spec import Shape
 from llmctl.store.adapters import is_target, stack_layers
-from llmctl.store.models import shapes
 from llmctl.store.prepared import LengthStats
+from llmctl.store.weights import shapes
 from llmctl.training import machine
 from llmctl.types import Family, Precision
 from llmctl.workflows.train.checks import TrainPlan

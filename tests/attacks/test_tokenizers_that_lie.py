@@ -1,0 +1,195 @@
+"""Tokenizers and chat templates that kill, never end, or give another answer each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.attacks.conftest import Strike, edit
+from tests.attacks.mutations import VALUES
+
+Copy = Callable[[str], Path]
+ASK = ("--max-new-tokens", "2", "--prompt")
+QUICK = {"text", "huge", "null", "nested list", "object"}
+
+KEYS = (
+    "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model model.type model.vocab "
+    "model.merges model.dropout model.unk_token model.continuing_subword_prefix model.fuse_unk model.byte_fallback"
+).split()
+SETTINGS = (
+    "tokenizer_class pad_token bos_token eos_token unk_token extra_special_tokens model_max_length chat_template "
+    "added_tokens_decoder padding_side split_special_tokens"
+).split()
+
+
+def table(keys: list[str]) -> list[Any]:
+    return [
+        pytest.param(key, value, id=f"{key} {kind}", marks=[] if kind in QUICK else [pytest.mark.slow])
+        for key in keys
+        for kind, value in VALUES.items()
+    ]
+
+
+@pytest.mark.parametrize(("key", "value"), table(KEYS))
+def test_a_tokenizer_with_a_wrong_part(strike: Strike, copy: Copy, key: str, value: Any) -> None:
+    folder = copy("llama")
+    edit(folder / "tokenizer.json", key, value)
+    strike("generate", "--model", folder, *ASK, "hello")
+
+
+@pytest.mark.parametrize(("key", "value"), table(SETTINGS))
+def test_wrong_settings_of_a_tokenizer(strike: Strike, copy: Copy, key: str, value: Any) -> None:
+    folder = copy("llama")
+    edit(folder / "tokenizer_config.json", key, value)
+    strike("generate", "--model", folder, *ASK, "hello")
+
+
+def replacing(pattern: Any, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def sequence(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(parts)}
+
+
+BAD_NORMALIZERS: dict[str, Any] = {
+    "grows": sequence(*[replacing({"String": "a"}, "a" * 10)] * 9),
+    "grows by prepending": sequence(*[{"type": "Prepend", "prepend": "a" * 50}] * 9),
+    "one long replacement": replacing({"String": "a"}, "a" * 1_000_000),
+    "grows in a sequence of sequences": sequence(sequence(*[replacing({"Regex": "a"}, "aa")] * 4), *[replacing({"String": "a"}, "aaaa")] * 2),
+    "an empty text": replacing({"String": ""}, "x"),
+    "charsmap too large": {"type": "Precompiled", "precompiled_charsmap": "////" * 100},
+    "charsmap too short": {"type": "Precompiled", "precompiled_charsmap": "AA=="},
+    "charsmap not base64": {"type": "Precompiled", "precompiled_charsmap": "?"},
+    "charsmap of zeros": {"type": "Precompiled", "precompiled_charsmap": "AAQAAA==" + "AAAA" * 400},
+    "unknown type": {"type": "Evil"},
+    "a broken pattern": replacing({"Regex": "("}, "x"),
+    "no pattern": {"type": "Replace", "content": "x"},
+    "deep": json.loads('{"type": "Sequence", "normalizers": [' * 200 + '{"type": "NFC"}' + "]}" * 200),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NORMALIZERS)
+def test_a_normalizer_that_must_not_run(strike: Strike, copy: Copy, name: str) -> None:
+    folder = copy("llama")
+    edit(folder / "tokenizer.json", "normalizer", BAD_NORMALIZERS[name])
+    said = strike("generate", "--model", folder, *ASK, "aaa", codes={5})
+    assert "tokenizer.json" in said
+
+
+GOOD_NORMALIZERS: dict[str, Any] = {
+    "llama": sequence({"type": "Prepend", "prepend": "▁"}, replacing({"String": " "}, "▁")),
+    "quotes": sequence(replacing({"String": "``"}, '"'), replacing({"String": "''"}, '"')),
+    "blanks": replacing({"Regex": " {2,}"}, " "),
+    "bert": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True},
+    "albert": sequence({"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}),
+    "ellipsis": replacing({"String": "…"}, "..."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD_NORMALIZERS)
+def test_a_published_normalizer_runs(strike: Strike, copy: Copy, name: str) -> None:
+    folder = copy("llama")
+    edit(folder / "tokenizer.json", "normalizer", GOOD_NORMALIZERS[name])
+    strike("generate", "--model", folder, *ASK, "hello", codes={0})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("(a+)+$", "a" * 3000 + "!"),
+        ("(a|a)*$", "a" * 3000 + "!"),
+        ("(a*)*b", "a" * 3000),
+        (r"(\w+\s?)+$", "word " * 600 + "!"),
+        ("(?:a?){25}a{25}", "a" * 24 + "b" + "a" * 24),
+        ("(x+x+)+y", "x" * 2000),
+        ("(", "hello"),
+        ("[", "hello"),
+        ("(?<name", "hello"),
+        ("", "hello"),
+        ("^", "hello"),
+        ("a{100000}{100000}", "hello"),
+        ("\\", "hello"),
+        (r"\p{Nothing}", "hello"),
+        ("(?=a)*", "aaa"),
+    ],
+)
+def test_a_pattern_that_backtracks_or_is_broken(strike: Strike, copy: Copy, pattern: str, text: str) -> None:
+    folder = copy("llama")
+    own = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["pre_tokenizer"]
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    edit(folder / "tokenizer.json", "pre_tokenizer", {"type": "Sequence", "pretokenizers": [split, own]})
+    strike("generate", "--model", folder, *ASK, text)
+
+
+def test_bpe_dropout_of_a_published_tokenizer_is_off(strike: Strike, copy: Copy, tmp_path: Path) -> None:
+    from llmctl.data.codes import open_codes
+    from llmctl.data.tokenizers import load_tokenizer
+
+    folder = copy("llama")
+    text = "Shall I compare thee to a summer's day?"
+    whole = load_tokenizer(folder).backend_tokenizer.encode(text).ids
+    edit(folder / "tokenizer.json", "model.dropout", 0.9)
+    for backend in (load_tokenizer(folder).backend_tokenizer, open_codes(folder).tokenizer):
+        assert [backend.encode(text).ids for _ in range(5)] == [whole] * 5
+
+
+@pytest.mark.parametrize("verb", ["generate", "preprocess"])
+def test_a_tokenizer_fails_alike_in_every_verb(strike: Strike, copy: Copy, tmp_path: Path, verb: str) -> None:
+    folder = copy("llama")
+    edit(folder / "tokenizer.json", "normalizer", BAD_NORMALIZERS["grows"])
+    (tmp_path / "a.txt").write_text("hello\n" * 50)
+    words = {
+        "generate": ("--model", folder, "--prompt", "aaa"),
+        "preprocess": (tmp_path / "a.txt", "--task", "lm", "--tokenizer", folder, "--out", tmp_path / "out"),
+    }
+    assert "tokenizer.json:normalizer" in strike(verb, *words[verb], codes={5})
+    assert not (tmp_path / "out").exists()
+
+
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+BAD_TEMPLATES: dict[str, tuple[str, str]] = {
+    "doubles": ("{% set n=namespace(x='aa') %}{% for i in range(40) %}{% set n.x=n.x~n.x %}{% endfor %}{{ n.x|length }}", "MB of memory"),
+    "adds": ("{% set n=namespace(x='aa') %}{% for i in range(40) %}{% set n.x=n.x+n.x %}{% endfor %}{{ n.x|length }}", "MB of memory"),
+    "lists": ("{% set n=namespace(x=[1]) %}{% for i in range(40) %}{% set n.x=n.x+n.x %}{% endfor %}", ""),
+    "multiplies": ("{{ 'a'*10**10 }}", "MB of memory"),
+    "centres": ("{{ 'a'|center(10**10) }}", "MB of memory"),
+    "indents": ("{{ 'a\\nb'|indent(10**10) }}", ""),
+    "fills": ("{{ 'a'.zfill(10**10) }}", "MB of memory"),
+    "formats": ("{{ '%10000000000d'|format(1) }}", ""),
+    "loops": (LOOP, "more than 0.5 s"),
+    "powers": ("{% set n=namespace(x=3) %}{% for i in range(60) %}{% set n.x=n.x*n.x %}{% endfor %}", ""),
+    "a tower": ("{% if 10**(10**8) > 1 %}{% endif %}", ""),
+    "recursion": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ""),
+    "raises": ("{{ raise_exception('no') }}", "no"),
+    "raises a long text": ("{{ raise_exception('x'*100000) }}", ""),
+    "raises nothing": ("{{ raise_exception('') }}", "TemplateError"),
+    "raises escapes": ("{{ raise_exception('\x1b[2J') }}", ""),
+    "unknown filter": ("{{ 1|evil }}", "evil"),
+    "syntax": ("{% for %}", ""),
+    "unclosed": ("{% if 1 %}", ""),
+    "python": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", ""),
+    "imports": ("{% import 'os' as os %}", ""),
+    "includes": ("{% include '/etc/passwd' %}", ""),
+    "no messages": ("hello", "does not render message 1"),
+    "twice": ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "does not render message 1"),
+    "long": ("{{ 'a'*10**7 }}{% for m in messages %}{{ m.content }}{% endfor %}", "characters"),
+    "divides": ("{{ 1/0 }}", "ZeroDivisionError"),
+    "attribute": ("{{ messages.x.y }}", ""),
+    "changes": ("{% set _ = messages.append(1) %}", ""),
+    "empty": ("", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_TEMPLATES)
+def test_a_template_that_loops_grows_or_fails(strike: Strike, copy: Copy, name: str) -> None:
+    folder = copy("llama")
+    template, said = BAD_TEMPLATES[name]
+    (folder / "chat_template.jinja").write_text(template)
+    shown = strike("generate", "--model", folder, *ASK, "hello", codes={0, 5} if name == "empty" else {5})
+    assert said in shown
+    assert len(shown) < 3000
