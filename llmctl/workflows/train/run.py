@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmctl import processes
 from llmctl.errors import LlmctlError, Stopped, untranslated
 from llmctl.store import atomic, locks, runs
 from llmctl.types import Event, EventSink, null_sink
@@ -117,8 +118,8 @@ def _multi_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
     config = plan.config
     from llmctl.training import launch
 
-    processes = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
-    return launch.run(_worker, (config.model_dump_json(), plan.resume), processes, emit)
+    asked = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
+    return launch.run(_worker, (config.model_dump_json(), plan.resume), asked, emit)
 
 
 def _worker(config_json: str, resume: bool) -> dict[str, Any]:
@@ -126,13 +127,14 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
     from llmctl.training import launch
 
     config = TrainConfig.model_validate_json(config_json)
+    processes.kill_with_parent()  # torch has replaced the signal
     channel = launch.WorkerChannel()
     main = int(os.environ["RANK"]) == 0
     try:
         plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
         return _single_process(plan, channel if main else null_sink)
-    except LlmctlError as error:
-        channel.error(error)
+    except Exception as error:
+        channel.error(error if isinstance(error, LlmctlError) else untranslated(error))
         raise
 
 
