@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmctl import processes
+from llmctl import environment, processes
 from llmctl.errors import LlmctlError, Stopped, untranslated
 from llmctl.store import atomic, locks, runs
 from llmctl.types import Event, EventSink, null_sink
@@ -39,6 +39,8 @@ class TrainResult:
 def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
     """Train in this process, or in as many as requested. Raises `Stopped` (75) on SIGTERM or Ctrl-C."""
     config = plan.config
+    if text := environment.forget_launchers():
+        emit(Event("note", {"text": text}))
     if config.precision == "fp16":
         from llmctl.training import devices
 
