@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from llmctl import catalog
+from llmctl import catalog, other_tools
 from llmctl.catalog import VerbRow
 from llmctl.errors import EnvironmentFault, UsageError
 
@@ -186,10 +186,26 @@ def near(word: str, known: Iterable[str]) -> str | None:
     return _meant(_close(word, known))
 
 
+def near_verb(word: str, known: Iterable[str]) -> str | None:
+    """A hint for a word that is no verb: the verb for what other tools call so, or a close spelling of a known one.
+
+    Verbs are short, so half the letters of a word are not enough: `serve` is not `merge`.
+    """
+    close = difflib.get_close_matches(word.lower(), list(known), n=2, cutoff=0.7)
+    return other_tools.verb_for(word) or _meant(close)
+
+
 def near_path(path: Path, *names: str, pattern: str = "*") -> str | None:
     """`near` among the files next to `path` that match `pattern`, and `names` as further candidates in that folder."""
     beside = sorted(each.name for each in path.parent.glob(pattern)) if path.parent.is_dir() else []
     return _meant(str(path.parent / each) for each in _close(path.name, [*names, *beside]))
+
+
+def near_hub(path: Path) -> str | None:
+    """A hint for a missing folder that is spelled as a name on the Hugging Face hub, `OWNER/NAME`."""
+    if path.is_absolute() or len(path.parts) != 2 or path.parts[0].startswith((".", "~")) or path.parent.exists():
+        return None
+    return f"if it is a model of the Hugging Face hub: hf:{path}"
 
 
 def _close(word: str, known: Iterable[str]) -> list[str]:

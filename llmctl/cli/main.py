@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -20,7 +21,8 @@ import typer
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
 from llmctl.errors import LlmctlError, untranslated
-from llmctl.registry import find_verb, near, verbs
+from llmctl.other_tools import advice_on
+from llmctl.registry import find_verb, near, near_verb, verbs
 
 EXIT_CODES: Final = (
     (0, "done"),
@@ -176,6 +178,7 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
         message = str(getattr(error, "message", error))
         hint = (
             (_deeper(row, mistyped, words) if row and unknown else None)
+            or (_named_elsewhere(row, mistyped) if unknown else None)
             or near(mistyped, [undashed[each] for each in close])
             or hint
         )
@@ -183,7 +186,10 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
         formatted = getattr(error, "format_message", None)
         message = str(formatted() if formatted else error).strip()
         message, _, meant = message.partition(" Did you mean ")
-        hint = f"did you mean {meant}" if meant else hint
+        if unknown_verb := re.match("No such command '(.*)'", message):
+            hint = near_verb(unknown_verb[1], verbs()) or hint
+        else:
+            hint = f"did you mean {meant}" if meant else hint
     message = message.rstrip(".")
     return message[:1].lower() + message[1:], hint
 
@@ -202,6 +208,27 @@ def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
     after = words[given + 1] if given + 1 < len(words) else "-"
     value = value or (after if not after.startswith("-") else "VALUE")
     return " or ".join(shlex.join(["--set", f"{each}={value}"]) for each in found[:2])
+
+
+def _named_elsewhere(row: VerbRow | None, mistyped: str) -> str | None:
+    """Our flag or setting for an option of another tool: `--learning_rate` -> `--lr`."""
+    from llmctl.cli.pages import page_of
+    from llmctl.config import named_elsewhere
+
+    page = page_of(row) if row else None
+    found = named_elsewhere(page.spec, mistyped) if page and page.spec else []
+    if page is None or not found:
+        return advice_on(mistyped)
+    flags = {option.key: option for option in page.flags}
+    shown = []
+    for each in found[:2]:
+        if each == page.positional:
+            shown.append(f"{each.upper()} without a flag")
+        elif each in flags:
+            shown.append(flags[each].name)
+        else:
+            shown.append(f"--set {each}=VALUE")
+    return f"did you mean {' or '.join(shown)}?"
 
 
 def _print_error(
