@@ -7,10 +7,12 @@ claim the same name, an error names both.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llmctl import catalog, other_tools
 from llmctl.catalog import VerbRow
-from llmctl.errors import EnvironmentFault, UsageError
+from llmctl.errors import EnvironmentFault, Terminated, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -90,16 +92,22 @@ def find_verb(name: str | None) -> VerbRow | None:
 
 
 def load_target(target: str, what: str, owner: str = OWNER) -> Any:
-    """Import `module:attribute`. Raises `EnvironmentFault` if another package's module fails to import."""
+    """Import `module:attribute`. Raises `EnvironmentFault` if another package's module fails to import, or ends."""
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+        if owner == OWNER:
+            return getattr(importlib.import_module(module), attribute)
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not our result
+            return getattr(importlib.import_module(module), attribute)
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:
         # Another package's module may raise anything on import; an error in our own module is a bug.
         if owner == OWNER:
             raise
+        problem = f"it calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{error}"
         raise EnvironmentFault(
-            f"cannot load {what} of package {owner} from {target}: {error}",
+            f"cannot load {what} of package {owner} from {target}: {problem or type(error).__name__}",
             hint=f"pip install --upgrade {owner}",
         ) from error
 
@@ -159,9 +167,20 @@ def find(kind: str, name: str) -> Entry:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return the part called `name`."""
+    """Import and return the part called `name`. Raises `EnvironmentFault` if a package's part is of another type."""
     entry = find(kind, name)
-    return load_target(entry.target, f"{singular(kind)} {name!r}", entry.owner)
+    what = f"{singular(kind)} {name!r}"
+    part = load_target(entry.target, what, entry.owner)
+    if entry.owner == OWNER:
+        return part
+    target, wanted = catalog.TYPES[kind]
+    kind_of = load_target(target, what)
+    if not (isinstance(part, type) and issubclass(part, kind_of) if kind == "tasks" else isinstance(part, kind_of)):
+        raise EnvironmentFault(
+            f"{what} of package {entry.owner} is not {wanted}: {entry.target} is {type(part).__name__}",
+            hint=f"pip install --upgrade {entry.owner}",
+        )
+    return part
 
 
 def _clash(kind: str, name: str, one: str, other: str) -> EnvironmentFault:

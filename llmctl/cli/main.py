@@ -20,7 +20,7 @@ import typer
 
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
-from llmctl.errors import LlmctlError, untranslated
+from llmctl.errors import LlmctlError, Terminated, untranslated
 from llmctl.other_tools import advice_on
 from llmctl.registry import find_verb, near, near_verb, verbs
 
@@ -38,10 +38,6 @@ EXIT_CODES: Final = (
     (130, "interrupted where there was nothing to resume (143 by SIGTERM)"),
     (141, "the reader of our output went away: silent (or 0)"),
 )
-
-
-class Terminated(BaseException):
-    """Raised on SIGTERM, so that partial output is cleaned up."""
 
 
 def build(words: Sequence[str]) -> typer.Typer:
