@@ -97,7 +97,12 @@ def run(words: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    code = _guarded(words)
+    try:
+        code = _guarded(words)
+    except KeyboardInterrupt:  # a second signal, while the first was reported
+        code = 130
+    except Terminated:
+        code = 143
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -115,8 +120,12 @@ def run(words: Sequence[str]) -> int:
 def _guarded(words: Sequence[str]) -> int:
     """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
-    previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    previous: dict[int, Any] = {}
     try:
+        if _in_main_thread():
+            previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
             raise KeyboardInterrupt
@@ -147,8 +156,8 @@ def _guarded(words: Sequence[str]) -> int:
     except Exception as error:
         return _foreign(words, error, debug=debug)
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
@@ -218,10 +227,10 @@ def _named_elsewhere(row: VerbRow | None, mistyped: str) -> str | None:
     flags = {option.key: option for option in page.flags}
     shown = []
     for each in found[:2]:
-        if each == page.positional:
-            shown.append(f"{each.upper()} without a flag")
-        elif each in flags:
+        if each in flags:
             shown.append(flags[each].name)
+        elif each == page.positional:
+            shown.append(f"{each.upper()} without a flag")
         else:
             shown.append(f"--set {each}=VALUE")
     return f"did you mean {' or '.join(shown)}?"

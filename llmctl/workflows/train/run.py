@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import environment, processes
-from llmctl.errors import LlmctlError, Stopped, untranslated
+from llmctl.errors import LlmctlError, Stopped, Terminated, untranslated
 from llmctl.store import atomic, locks, runs
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train.checks import TrainPlan, preflight
@@ -57,8 +57,8 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
             try:
                 alone = config.processes * config.machines == 1
                 fields = _single_process(plan, log) if alone else _multi_process(plan, log)
-            except KeyboardInterrupt:
-                runs.end(out, record, "stopped", exit_code=130)
+            except (KeyboardInterrupt, Terminated) as ended:
+                runs.end(out, record, "stopped", exit_code=143 if isinstance(ended, Terminated) else 130)
                 raise
             except Exception as error:
                 known = error if isinstance(error, LlmctlError) else untranslated(error)
