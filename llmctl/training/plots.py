@@ -80,7 +80,9 @@ def import_matplotlib() -> None:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     if backend:
-        with contextlib.suppress(ValueError):  # as matplotlib does when it is imported, for a notebook that shows figures
+        with contextlib.suppress(
+            ValueError
+        ):  # as matplotlib does when it is imported, for a notebook that shows figures
             matplotlib.rcParams["backend"] = backend
 
 

@@ -30,7 +30,15 @@ TIMES: Final = frozenset({"seconds", "tokens_per_second", "peak_memory_bytes", "
 ENDS: Final = {0, 75, 130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}
 """Exit codes of a command that was killed, stopped, or done before that. By a signal: before Python had started."""
 SMALL: Final = ("--set=model.hidden=16", "--set=model.layers=1", "--precision", "fp32")
-STEPS: Final = ("--max-steps", "12", "--set=save_every=2", "--set=eval_every=5", "--set=log_every=3", "--batch-size", "8")
+STEPS: Final = (
+    "--max-steps",
+    "12",
+    "--set=save_every=2",
+    "--set=eval_every=5",
+    "--set=log_every=3",
+    "--batch-size",
+    "8",
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,9 @@ def recipe(out: Path) -> Any:
 
 TRAIN: Final = ("train", "--data", "pd", "--model", "rnn", *SMALL, *STEPS, "--out", "run")
 COMMANDS: Final = {
-    "preprocess": Command(("preprocess", "dates-en-zh", "--vocab-size", "300", "--workers", "1", "--out", "new"), "new", prepared),
+    "preprocess": Command(
+        ("preprocess", "dates-en-zh", "--vocab-size", "300", "--workers", "1", "--out", "new"), "new", prepared
+    ),
     "preprocess, 2 processes": Command(
         ("preprocess", "dates-en-zh", "--vocab-size", "300", "--workers", "2", "--out", "new"), "new", prepared
     ),
@@ -94,7 +104,18 @@ COMMANDS: Final = {
         ("generate", "--model", "model", "--input", "in.jsonl", "--output", "answers.jsonl", "--batch-size", "4"),
         "answers.jsonl",
         rows,
-        ("generate", "--model", "model", "--input", "in.jsonl", "--output", "answers.jsonl", "--batch-size", "4", "--force"),
+        (
+            "generate",
+            "--model",
+            "model",
+            "--input",
+            "in.jsonl",
+            "--output",
+            "answers.jsonl",
+            "--batch-size",
+            "4",
+            "--force",
+        ),
     ),
     "eval": Command(
         ("eval", "--model", "model", "--data", "pd", "--limit", "64", "--out", "scores"),
@@ -114,6 +135,11 @@ COMMANDS: Final = {
     ),
     "run": Command(("run", "recipe.yaml"), ".", recipe, ("run", "recipe.yaml")),
 }
+
+
+def _hear_interrupts() -> None:
+    """A process in the background is started with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Place:
@@ -138,7 +164,13 @@ class Place:
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         with log:
             return subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_hear_interrupts,
             )
 
     @property
@@ -180,7 +212,7 @@ SIGNALS: Final = {
 
 def sources(folder: Path) -> Path:
     """What the commands read, made once."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
 
     def llmctl(*words: str) -> None:
         command = [sys.executable, "-m", "llmctl", *words]
@@ -188,7 +220,19 @@ def sources(folder: Path) -> Path:
         assert done.returncode == 0, done.stderr.decode()
 
     llmctl("preprocess", "dates-en-zh", "--vocab-size", "300", "--out", "pd")
-    llmctl("train", "--data", "pd", "--model", "gpt2:nano", *SMALL, "--set=model.heads=2", "--max-steps", "2", "--out", "model")
+    llmctl(
+        "train",
+        "--data",
+        "pd",
+        "--model",
+        "gpt2:nano",
+        *SMALL,
+        "--set=model.heads=2",
+        "--max-steps",
+        "2",
+        "--out",
+        "model",
+    )
     llmctl("train", "--data", "pd", "--model", "./model", "--adapter", "lora", "--max-steps", "2", "--out", "adapter")
     texts = [json.dumps({"id": str(number), "source": f"the {number} of May"}) for number in range(40)]
     (folder / "in.jsonl").write_text("\n".join(texts) + "\n")
@@ -244,7 +288,8 @@ def kill_and_go_on(
     return lines
 
 
-def main(kills: int, seed: int) -> None:
+def main(kills: int, seed: int) -> int:
+    """Kill that often over all commands; returns the number of faults."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="kills-") as root:
         source = sources(Path(root) / "source")
@@ -252,7 +297,7 @@ def main(kills: int, seed: int) -> None:
         done, faults = 0, 0
         while done < kills:
             for name in COMMANDS:
-                kinds = chance.choices(list(SIGNALS), k=min(2, kills - done))
+                kinds = chance.choices(list(SIGNALS), k=min(3, kills - done))
                 if not kinds:
                     break
                 if name not in known:
@@ -265,7 +310,8 @@ def main(kills: int, seed: int) -> None:
                     faults += 1
                     print(f"FAULT {name} {kinds}: {str(error)[-3000:]}", flush=True)
         print(f"{done} kills, {faults} faults")
+        return faults
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    sys.exit(bool(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)))
