@@ -1,6 +1,34 @@
-"""Run `llmctl` as `python -m llmctl`."""
+"""The entry point of `llmctl` and `python -m llmctl`: a signal ends it quietly even while the command line is imported."""
 
-from llmctl.cli.main import main
+import os
+import signal
+import sys
+from typing import Any
+
+CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+
+
+def main() -> None:
+    """Run the command line and exit with its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and background jobs ignore it
+        signal.signal(signal.SIGINT, _end)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
+    from llmctl.cli.main import main
+
+    main()
+
+
+def _end(number: int, frame: Any) -> None:
+    """End before and after the work, when nothing has to be cleaned up. Imports nothing: an import may be under way."""
+    code, kind = CODES[signal.Signals(number)]
+    if "--json" in sys.argv:
+        verb = next((word for word in sys.argv[1:] if word.isalpha()), "llmctl")
+        error = f'{{"kind": "{kind}", "message": "{kind}", "hint": null, "exit_code": {code}}}'
+        os.write(1, f'{{"schema": "llmctl.{verb}/1", "status": "error", "error": {error}}}\n'.encode())
+    os.write(2, f"error: {kind}\n".encode())
+    os._exit(code)
+
 
 if __name__ == "__main__":
     main()

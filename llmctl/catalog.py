@@ -100,6 +100,15 @@ _MODELS: Final = "llmctl.models.spec"
 _METRICS: Final = "llmctl.metrics.spec"
 _SETS: Final = "llmctl.data.sets.spec"
 
+TYPES: Final[Mapping[str, tuple[str, str]]] = {
+    "models": (f"{_MODELS}:ModelSpec", "a ModelSpec"),
+    "tasks": ("llmctl.tasks.spec:Task", "a subclass of Task"),
+    "metrics": (f"{_METRICS}:MetricSpec", "a MetricSpec"),
+    "datasets": (f"{_SETS}:DataSetSpec", "a DataSetSpec"),
+    "engines": ("llmctl.engines.spec:EngineSpec", "an EngineSpec"),
+}
+"""What an entry point of each kind must name; of tasks the class, of the others an object."""
+
 ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
     "models": (
         CatalogRow(

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
+from llmctl import other_tools
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.recipes import parse_yaml, read_recipe
 from llmctl.registry import near
@@ -295,9 +296,10 @@ def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
         last = str(location[-1])
         if holder and (new := holder.renamed.get(last)):
             return Fault(path, f"is the old name of {new!r}, which is given too", f"keep {new!r} alone")
-        deep = [repr(each) for each in elsewhere(spec, last)[:2]]
-        meant = f"did you mean {' or '.join(deep)}?" if deep else near(last, fields)
-        return Fault(path, "unknown key", meant or known)
+        deep = elsewhere(spec, last) or named_elsewhere(spec, last)
+        meant = [f"{each!r}{f' (--{flag})' if (flag := _short(spec, each)) else ''}" for each in deep[:2]]
+        hint = f"did you mean {' or '.join(meant)}?" if meant else near(last, fields) or other_tools.advice_on(last)
+        return Fault(path, "unknown key", hint or known)
     if kind == "value_error":
         cause = context.get("error")
         if isinstance(cause, UsageValueError):
@@ -336,6 +338,24 @@ def elsewhere(spec: type[Spec], name: str) -> list[str]:
         inner = spec_of(field.annotation)
         found += [f"{outer}.{each}" for each in elsewhere(inner, name)] if inner else []
     return found
+
+
+def named_elsewhere(spec: type[Spec], name: str) -> list[str]:
+    """Full paths of the settings that other tools call `name`, as far as this spec has them."""
+    return [path for path in other_tools.settings_called(name) if has(spec, path)]
+
+
+def has(spec: type[Spec], path: str) -> bool:
+    """Whether there is a setting with that full path."""
+    head, _, rest = path.partition(".")
+    field = spec.model_fields.get(head)
+    inner = spec_of(field.annotation) if field and rest else None
+    return has(inner, rest) if inner else field is not None and not rest
+
+
+def _short(spec: type[Spec], path: str) -> str | None:
+    """The flag of a nested setting that has one."""
+    return next((short.replace("_", "-") for short, moved in spec.moved.items() if moved == path), None)
 
 
 def _holder(spec: type[Spec], location: Sequence[Any]) -> type[Spec] | None:

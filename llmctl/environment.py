@@ -1,9 +1,14 @@
-"""Environment variables that libraries read once, set before they are imported. Values set by the user stay."""
+"""Environment variables that libraries read: set before they are imported, or removed where they would mislead them.
+
+Values that the user sets for a library stay; those that a launcher left behind do not.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import Final
+
+from llmctl.errors import UsageError
 
 SPINS: Final = "3000"
 """Spin iterations of an idle thread before it sleeps, about ten microseconds. Compared with sleeping at once, training is
@@ -21,3 +26,63 @@ def prepare() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # llmctl reports errors itself; torch would also log a stack trace, even while it waits for another machine.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+
+
+_WORLD: Final = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS: Final = (
+    *("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE"),
+    *(
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "PMI_RANK",
+        "MPI_LOCALRANKID",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+    ),
+    *("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
+)
+_PREFIXES: Final = ("ACCELERATE_", "TORCHELASTIC_", "PARALLELISM_CONFIG_", "FSDP_", "MEGATRON_LM_")
+_LAUNCHERS: Final = (
+    "torchrun",
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate",
+    "deepspeed",
+    "mpirun",
+)
+
+
+def forget_launchers() -> str | None:
+    """Remove the variables by which launchers tell torch and accelerate of other processes and of settings.
+
+    llmctl starts its processes itself. With variables left over in a shell, torch would wait for processes that nobody
+    started. Returns what to tell the user, or None if there were none. Raises `UsageError` if a launcher that is running
+    did start several processes of llmctl: each would train alone.
+    """
+    found = sorted(name for name in os.environ if name in (*_WORLD, *_RANKS) or name.startswith(_PREFIXES))
+    size = next((value for name in _WORLD if (value := os.environ.get(name, "")).isdigit()), "1")
+    if int(size) > 1 and (launcher := _launcher()):
+        raise UsageError(
+            f"{launcher} started {size} processes of llmctl, each of which would train the whole model",
+            hint=f"start it without {launcher}: llmctl train --processes {size}",
+        )
+    for name in found:
+        del os.environ[name]
+    if not found:
+        return None
+    named = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return f"ignored from the environment: {named}; --processes and --machines start several processes"
+
+
+def _launcher() -> str | None:
+    """The running launcher that started this process, directly or through a script."""
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1") and "SLURM_PROCID" in os.environ:
+        return "srun"
+    import psutil
+
+    try:
+        lines = [parent.cmdline() for parent in psutil.Process().parents()]
+    except psutil.Error:
+        return None
+    words = {os.path.basename(word) for line in lines for word in line[:4]}
+    return next((name for name in _LAUNCHERS if name in words), None)

@@ -208,6 +208,10 @@ class Stopped(LlmctlError):
     exit_code = 75
 
 
+class Terminated(BaseException):
+    """Raised on SIGTERM, so that partial output is cleaned up."""
+
+
 _ENVIRONMENT_HINTS: Final = {
     errno.ENOSPC: "free some disk space; a rerun continues",
     errno.EDQUOT: "free some disk space; a rerun continues",

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from llmctl.catalog import VerbRow
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
-from llmctl.registry import find_verb, near, near_path, verbs
+from llmctl.registry import find_verb, near_path, near_verb, verbs
 
 RECIPE_VERSION: Final = 1
 
@@ -93,7 +93,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         )
     unknown = [str(name) for name in recipe if not _reads_recipes(find_verb(str(name)))]
     faults = [
-        Fault(name, f"unknown key in {path}", near(name, _recipe_verbs()) or _top_level_keys()) for name in unknown
+        Fault(name, f"unknown key in {path}", near_verb(name, _recipe_verbs()) or _top_level_keys()) for name in unknown
     ]
     if faults:
         raise ConfigError(faults, where=str(path))

@@ -7,18 +7,20 @@ claim the same name, an error names both.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from llmctl import catalog
+from llmctl import catalog, other_tools
 from llmctl.catalog import VerbRow
-from llmctl.errors import EnvironmentFault, UsageError
+from llmctl.errors import EnvironmentFault, Terminated, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -88,16 +90,22 @@ def find_verb(name: str | None) -> VerbRow | None:
 
 
 def load_target(target: str, what: str, owner: str = OWNER) -> Any:
-    """Import `module:attribute`. Raises `EnvironmentFault` if another package's module fails to import."""
+    """Import `module:attribute`. Raises `EnvironmentFault` if another package's module fails to import, or ends."""
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+        if owner == OWNER:
+            return getattr(importlib.import_module(module), attribute)
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not our result
+            return getattr(importlib.import_module(module), attribute)
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:
         # Another package's module may raise anything on import; an error in our own module is a bug.
         if owner == OWNER:
             raise
+        problem = f"it calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{error}"
         raise EnvironmentFault(
-            f"cannot load {what} of package {owner} from {target}: {error}",
+            f"cannot load {what} of package {owner} from {target}: {problem or type(error).__name__}",
             hint=f"pip install --upgrade {owner}",
         ) from error
 
@@ -156,9 +164,20 @@ def find(kind: str, name: str) -> Entry:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return the part called `name`."""
+    """Import and return the part called `name`. Raises `EnvironmentFault` if a package's part is of another type."""
     entry = find(kind, name)
-    return load_target(entry.target, f"{singular(kind)} {name!r}", entry.owner)
+    what = f"{singular(kind)} {name!r}"
+    part = load_target(entry.target, what, entry.owner)
+    if entry.owner == OWNER:
+        return part
+    target, wanted = catalog.TYPES[kind]
+    kind_of = load_target(target, what)
+    if not (isinstance(part, type) and issubclass(part, kind_of) if kind == "tasks" else isinstance(part, kind_of)):
+        raise EnvironmentFault(
+            f"{what} of package {entry.owner} is not {wanted}: {entry.target} is {type(part).__name__}",
+            hint=f"pip install --upgrade {entry.owner}",
+        )
+    return part
 
 
 def _clash(kind: str, name: str, one: str, other: str) -> EnvironmentFault:
@@ -183,10 +202,26 @@ def near(word: str, known: Iterable[str]) -> str | None:
     return _meant(_close(word, known))
 
 
+def near_verb(word: str, known: Iterable[str]) -> str | None:
+    """A hint for a word that is no verb: the verb for what other tools call so, or a close spelling of a known one.
+
+    Verbs are short, so half the letters of a word are not enough: `serve` is not `merge`.
+    """
+    close = difflib.get_close_matches(word.lower(), list(known), n=2, cutoff=0.7)
+    return other_tools.verb_for(word) or _meant(close)
+
+
 def near_path(path: Path, *names: str, pattern: str = "*") -> str | None:
     """`near` among the files next to `path` that match `pattern`, and `names` as further candidates in that folder."""
     beside = sorted(each.name for each in path.parent.glob(pattern)) if path.parent.is_dir() else []
     return _meant(str(path.parent / each) for each in _close(path.name, [*names, *beside]))
+
+
+def near_hub(path: Path) -> str | None:
+    """A hint for a missing folder that is spelled as a name on the Hugging Face hub, `OWNER/NAME`."""
+    if path.is_absolute() or len(path.parts) != 2 or path.parts[0].startswith((".", "~")) or path.parent.exists():
+        return None
+    return f"if it is a model of the Hugging Face hub: hf:{path}"
 
 
 def _close(word: str, known: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from llmctl.config import Spec
 from llmctl.errors import LlmctlError, UsageError
@@ -18,6 +18,10 @@ from llmctl.recipes import read_recipe
 from llmctl.types import EventSink, null_sink
 
 C = TypeVar("C", bound=Spec)
+
+
+LOADING: Final = "loading PyTorch"
+"""The start of most verbs, which takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,10 @@ class Verb(Generic[C]):
     """Whether its output is a run, which later stages of a recipe can use as their model."""
     examples: ClassVar[Sequence[str]] = ()
     """Command lines shown at the end of the help."""
+
+    def starts(self, config: C) -> str | None:
+        """What a terminal shows until the first event, `LOADING` for a verb that imports torch; None shows nothing."""
+        return None
 
     # -- a stage of a recipe ----------------------------------------------------------------------------------
 

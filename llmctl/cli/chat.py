@@ -20,6 +20,7 @@ from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.readable import number
 from llmctl.registry import near
 from llmctl.types import Event
+from llmctl.verbs import LOADING
 from llmctl.workflows.chat.spec import ChatConfig
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ def run(session: Session) -> None:
             "interactive chat needs a terminal for both input and output",
             hint="pipe messages in, one per line, or drop --json and the redirection",
         )
-    return Prompter(session, workflow.open_conversation(config, plan, session.emit), plan.model.folder.path).run()
+    session.reporter.starting(LOADING)
+    conversation = workflow.open_conversation(config, plan, session.emit)
+    session.reporter.clear()
+    return Prompter(session, conversation, plan.model.folder.path).run()
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,8 +20,9 @@ import typer
 
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
-from llmctl.errors import LlmctlError, untranslated
-from llmctl.registry import find_verb, near, verbs
+from llmctl.errors import LlmctlError, Terminated, untranslated
+from llmctl.other_tools import advice_on
+from llmctl.registry import find_verb, near, near_verb, verbs
 
 EXIT_CODES: Final = (
     (0, "done"),
@@ -36,10 +38,6 @@ EXIT_CODES: Final = (
     (130, "interrupted where there was nothing to resume (143 by SIGTERM)"),
     (141, "the reader of our output went away: silent (or 0)"),
 )
-
-
-class Terminated(BaseException):
-    """Raised on SIGTERM, so that partial output is cleaned up."""
 
 
 def build(words: Sequence[str]) -> typer.Typer:
@@ -99,7 +97,12 @@ def run(words: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    code = _guarded(words)
+    try:
+        code = _guarded(words)
+    except KeyboardInterrupt:  # a second signal, while the first was reported
+        code = 130
+    except Terminated:
+        code = 143
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -117,8 +120,12 @@ def run(words: Sequence[str]) -> int:
 def _guarded(words: Sequence[str]) -> int:
     """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
-    previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    previous: dict[int, Any] = {}
     try:
+        if _in_main_thread():
+            previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
             raise KeyboardInterrupt
@@ -149,8 +156,8 @@ def _guarded(words: Sequence[str]) -> int:
     except Exception as error:
         return _foreign(words, error, debug=debug)
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
@@ -176,6 +183,7 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
         message = str(getattr(error, "message", error))
         hint = (
             (_deeper(row, mistyped, words) if row and unknown else None)
+            or (_named_elsewhere(row, mistyped) if unknown else None)
             or near(mistyped, [undashed[each] for each in close])
             or hint
         )
@@ -183,7 +191,10 @@ def _usage(words: Sequence[str], error: typer.TyperException) -> tuple[str, str 
         formatted = getattr(error, "format_message", None)
         message = str(formatted() if formatted else error).strip()
         message, _, meant = message.partition(" Did you mean ")
-        hint = f"did you mean {meant}" if meant else hint
+        if unknown_verb := re.match("No such command '(.*)'", message):
+            hint = near_verb(unknown_verb[1], verbs()) or hint
+        else:
+            hint = f"did you mean {meant}" if meant else hint
     message = message.rstrip(".")
     return message[:1].lower() + message[1:], hint
 
@@ -202,6 +213,27 @@ def _deeper(row: VerbRow, mistyped: str, words: Sequence[str]) -> str | None:
     after = words[given + 1] if given + 1 < len(words) else "-"
     value = value or (after if not after.startswith("-") else "VALUE")
     return " or ".join(shlex.join(["--set", f"{each}={value}"]) for each in found[:2])
+
+
+def _named_elsewhere(row: VerbRow | None, mistyped: str) -> str | None:
+    """Our flag or setting for an option of another tool: `--learning_rate` -> `--lr`."""
+    from llmctl.cli.pages import page_of
+    from llmctl.config import named_elsewhere
+
+    page = page_of(row) if row else None
+    found = named_elsewhere(page.spec, mistyped) if page and page.spec else []
+    if page is None or not found:
+        return advice_on(mistyped)
+    flags = {option.key: option for option in page.flags}
+    shown = []
+    for each in found[:2]:
+        if each in flags:
+            shown.append(flags[each].name)
+        elif each == page.positional:
+            shown.append(f"{each.upper()} without a flag")
+        else:
+            shown.append(f"--set {each}=VALUE")
+    return f"did you mean {' or '.join(shown)}?"
 
 
 def _print_error(

@@ -157,6 +157,7 @@ class ProgressReporter:
         self._fancy = fancy(sys.stderr) and not quiet and events != "-"
         self._bar: Any = None
         self._task: Any = None
+        self._is_starting = False
         self._last_line = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -176,16 +177,35 @@ class ProgressReporter:
         elif event.name in ("note", "detail", "evaluation"):
             self._line(event.fields["text"])
 
-    def close(self) -> None:
-        """Remove the progress bar and close the events file."""
+    def starting(self, text: str) -> None:
+        """On a terminal, show what is done before the first event, such as importing PyTorch, which takes seconds."""
+        if self._fancy:
+            self._draw(f"{text}…", None, None)
+            self._is_starting = True
+
+    def clear(self) -> None:
+        """Remove the progress bar, so that other text can be written; the next progress shows it again."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        self._is_starting = False
+
+    def finish(self) -> None:
+        """Fill the progress bar, because the work is done, then `close`."""
+        if self._bar is not None and self._bar.tasks[0].total:
+            self._bar.update(self._task, completed=self._bar.tasks[0].total, refresh=True)
+        self.close()
+
+    def close(self) -> None:
+        """Remove the progress bar and close the events file."""
+        self.clear()
         if self._events is not None and self._events is not sys.stderr:
             self._events.close()
             self._events = None
 
     def _line(self, text: str) -> None:
+        if self._is_starting:
+            self.clear()
         if self._bar is not None:
             self._bar.console.print(plain(text), markup=False, highlight=False)
         else:
@@ -195,6 +215,7 @@ class ProgressReporter:
         text = progress_text(event.fields)
         done, total = event.fields.get("done"), event.fields.get("total")
         if self._fancy:
+            self._is_starting = False
             self._draw(text, done, total)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()

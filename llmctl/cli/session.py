@@ -88,7 +88,7 @@ class Session:
 
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
         """Print the result: the JSON document, or what `show` prints."""
-        self.reporter.close()
+        self.reporter.finish()
         with _to_stdout():
             if self.json:
                 write_document(self.verb, "ok", document)
@@ -98,7 +98,7 @@ class Session:
 
     def fail(self, error: LlmctlError, document: Mapping[str, Any], show: Callable[[], None]) -> NoReturn:
         """Print the result, then raise the error."""
-        self.reporter.close()
+        self.reporter.finish()
         error.document = document
         if not self.json:
             with _to_stdout():

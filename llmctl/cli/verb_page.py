@@ -10,7 +10,7 @@ from typing import Any
 
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
-from llmctl.cli.render import draw
+from llmctl.cli.render import ProgressReporter, draw
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
 from llmctl.verbs import Context, Table, Verb, recorded_settings
@@ -35,7 +35,7 @@ def _run(verb: Verb[Any], session: Session) -> None:
     if RESUME in on:
         session = _with_recorded_settings(verb, session)
     config = session.config(verb.spec)
-    live = _Live() if sys.stdout.isatty() and not session.json else None
+    live = _Live(session.reporter) if sys.stdout.isatty() and not session.json else None
     context = Context(
         session.emit,
         force=session.force,
@@ -45,6 +45,8 @@ def _run(verb: Verb[Any], session: Session) -> None:
         stream=live,
     )
     plan = verb.check(config, context)
+    if (not session.dry_run or on) and (text := verb.starts(config)):
+        session.reporter.starting(text)
     if session.dry_run:
         found = verb.dry_run(config, plan, context)
         return session.plan(found.settings, found.facts, found.shown, found.refusal)
@@ -58,7 +60,11 @@ def _run(verb: Verb[Any], session: Session) -> None:
 class _Live:
     """Print text to the terminal as it arrives."""
 
+    def __init__(self, reporter: ProgressReporter) -> None:
+        self._reporter = reporter
+
     def __call__(self, text: str) -> None:
+        self._reporter.clear()
         sys.stdout.write(plain(text))
         sys.stdout.flush()
 

@@ -25,6 +25,7 @@ from llmctl.data.spec import IN_LOSS
 from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import ROLES, Piece, write_store
 from llmctl.errors import DataError, EnvironmentFault
+from llmctl.processes import end_children_with_this_process
 from llmctl.types import Record, Role, Segment
 
 BATCH_CHARACTERS: Final = 4 << 20
@@ -289,6 +290,7 @@ class Workers:
         if count > 1:
             import multiprocessing
 
+            end_children_with_this_process()
             # Not `fork`: pyarrow and tokenizers use threads.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(count - 1, mp_context=context, initializer=_start)

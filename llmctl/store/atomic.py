@@ -7,8 +7,10 @@ Everything is written under a temporary name in the same folder, synced, then re
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +20,8 @@ from typing import IO, Any, Final
 from llmctl.errors import EnvironmentFault, UsageError
 
 TEMPORARY: Final = ".llmctl-"
+OLD: Final = "old-"
+"""Follows `TEMPORARY` in the name of an output that is being replaced."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -37,12 +41,14 @@ def sync(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary file that takes its name only if the block succeeds. Creates missing parent folders."""
+    remove_leftovers(path)
     if not force and path.exists():
         raise UsageError(f"{path} exists", hint="--force overwrites it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         with temporary.open("xb") as file:
+            _hold(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -77,25 +83,60 @@ def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None)
     With `force`, an existing folder that holds `marker` is replaced; it stays until the new one is complete.
     """
     path = Path(os.path.abspath(path))
+    remove_leftovers(path)
     refuse_existing(path, force=force, marker=marker)
     _make_parents(path)
     temporary = temporary_beside(path)
     temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        _hold(descriptor)
         yield temporary
         for each in sorted(temporary.rglob("*")):
             sync(each)
         sync(temporary)
         put_in_place(temporary, path)
     finally:
+        os.close(descriptor)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside `path` while they wrote it.
+
+    Who writes holds a lock on the temporary file or folder, which the kernel releases when that process ends. An output
+    that was to be replaced, and was not, gets its name back.
+    """
+    pattern = re.compile(f"{re.escape(TEMPORARY)}({OLD})?{re.escape(path.name)}-[0-9a-f]{{8}}")
+    with contextlib.suppress(OSError):
+        for each in [Path(entry) for entry in os.scandir(path.parent) if pattern.fullmatch(entry.name)]:
+            if each.name.startswith(TEMPORARY + OLD) and not path.exists():
+                each.rename(path)
+            else:
+                _remove_unless_held(each)
+
+
+def _remove_unless_held(path: Path) -> None:
+    with contextlib.suppress(OSError):  # in use, or removed by another process meanwhile
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _hold(descriptor: int) -> None:
+    """Lock a temporary file or folder of ours while it is written; not every file system can."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
     """Rename a folder to its final name; whatever has that name is removed only once the new folder is in place."""
     old = None
     if path.exists() or path.is_symlink():
-        old = temporary_beside(path)
+        old = temporary_beside(path.with_name(OLD + path.name))
         path.rename(old)
     try:
         temporary.rename(path)

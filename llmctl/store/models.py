@@ -13,7 +13,7 @@ from pydantic import Field
 
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
-from llmctl.registry import near_path
+from llmctl.registry import near_hub, near_path
 from llmctl.store import adapters, atomic
 from llmctl.store.model_config import check_config
 from llmctl.store.safety import check_folder, check_weights, read_json
@@ -73,7 +73,7 @@ class ModelFolder:
 def model_path(path: Path) -> Path:
     """The model folder of a run, or the folder itself. Raises `UsageError` if there is no model."""
     if not path.exists():
-        hint = near_path(path) or "name a run (llmctl runs list), a model folder or hf:ID"
+        hint = near_hub(path) or near_path(path) or "name a run (llmctl runs list), a model folder or hf:ID"
         raise UsageError(f"no such model folder: {path}", hint=hint)
     for candidate in (path, path / "model"):
         if (candidate / "config.json").is_file() or (candidate / adapters.CONFIG).is_file():

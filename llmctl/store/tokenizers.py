@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.errors import UsageError
+from llmctl.registry import near_hub
 from llmctl.store.model_config import check_config
 from llmctl.store.safety import check_folder, read_json
 from llmctl.store.tokenizer_file import check_tokenizer_file
@@ -36,7 +37,8 @@ def find_tokenizer(path: Path) -> Path:
     """
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
-        raise UsageError(f"the tokenizer {path} {problem}", hint="name a tokenizer, model, run or prepared folder")
+        hint = near_hub(path) or "name a tokenizer, model, run or prepared folder"
+        raise UsageError(f"the tokenizer {path} {problem}", hint=hint)
     for folder in (path / "tokenizer", path / "model", path):
         if any((folder / name).is_file() for name in TOKENIZER_FILES):
             check_tokenizer(folder)

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -21,20 +20,21 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any, Final
 
 from llmctl import errors
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, untranslated
+from llmctl.processes import end_children_with_this_process
 from llmctl.types import Event, EventSink
 
 DEFAULT_PORT: Final = 29500
 RENDEZVOUS_SECONDS: Final = 900
 """How long machines wait for each other."""
 SOCKET: Final = "LLMCTL_EVENTS_SOCKET"
-"""Environment variable that holds the address of the parent's socket."""
+"""Environment variable that holds the port of the parent's socket on this machine."""
+_HERE: Final = "127.0.0.1"
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Worker = Callable[..., dict[str, Any]]
@@ -69,6 +69,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
     # Failures of workers are reported below; silence torch's own report.
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    end_children_with_this_process()
     with _event_listener(emit) as received, _forwarded_signals() as stop_requests:
         try:
             start = elastic_launch(_launch_config(processes), worker)
@@ -94,7 +95,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
                 return None  # stopped before the workers handled signals
             rank, failure = error.get_first_failure()
             raise EnvironmentFault(
-                f"process {rank} exited with code {failure.exitcode}: {failure.message}".strip(),
+                f"process {rank} {_ending(failure.exitcode)}",
                 hint="it may have run out of memory; --processes 1 shows more details",
             ) from error
 
@@ -129,18 +130,22 @@ def run_in_subprocess(worker: Worker, arguments: tuple[Any, ...], emit: EventSin
         raise outcome
     if outcome is not None:
         return outcome
-    code = process.exitcode or 0
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} and sent no result"
     raise EnvironmentFault(
-        f"the process {how}",
+        f"the process {_ending(process.exitcode or 0)}",
         hint="it may have run out of memory: use a smaller batch_size, model or block_size",
     )
+
+
+def _ending(code: int) -> str:
+    """How a process ended that sent neither a result nor an error."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code} and sent no result"
 
 
 # -- torch's launcher ---------------------------------------------------------------------------------------------
 
 
 def _launch_config(processes: Processes) -> Any:
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
     several = processes.machines > 1
@@ -156,6 +161,7 @@ def _launch_config(processes: Processes) -> Any:
         max_restarts=0,
         monitor_interval=0.1,
         start_method="spawn",
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # by default torch leaves a temporary folder behind
         signals_to_handle="SIGHUP,SIGQUIT",
     )
 
@@ -191,6 +197,7 @@ def _interruptible(call: Callable[[], Any]) -> Any:
 
 def _start(process: SpawnProcess) -> None:
     """Start a process with stop signals blocked; they stay pending until `_subprocess_main` is ready to handle them."""
+    end_children_with_this_process()
     resource_tracker.ensure_running()  # before blocking: starting the tracker unblocks the signals
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
@@ -202,7 +209,6 @@ def _start(process: SpawnProcess) -> None:
 def _subprocess_main(worker: Worker, arguments: tuple[Any, ...], sender: Connection) -> None:
     """Entry point of the process that `run_in_subprocess` starts."""
     channel = WorkerChannel(sender)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
     try:
@@ -216,14 +222,6 @@ def _subprocess_main(worker: Worker, arguments: tuple[Any, ...], sender: Connect
         if "--debug" in sys.argv:
             traceback.print_exc()
         channel.error(untranslated(error))
-
-
-def _exit_with_parent() -> None:
-    """Kill this process when its parent ends: no one reads its results, and its lock would block the next start."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # -- signals ------------------------------------------------------------------------------------------------------
@@ -266,8 +264,10 @@ class WorkerChannel:
 
     def __init__(self, connection: Connection | None = None) -> None:
         """`connection`: to the parent; default: the parent's socket, if it listens on one."""
-        listening = connection is None and SOCKET in os.environ
-        self._connection = Client(os.environ[SOCKET], family="AF_UNIX") if listening else connection
+        if connection is None and SOCKET in os.environ:
+            key = multiprocessing.current_process().authkey
+            connection = Client((_HERE, int(os.environ[SOCKET])), authkey=key)
+        self._connection = connection
 
     def __call__(self, event: Event) -> None:
         self._send({"event": event.name, **event.fields})
@@ -319,21 +319,26 @@ def _decoded_error(message: Mapping[str, Any]) -> LlmctlError:
 
 @contextlib.contextmanager
 def _event_listener(emit: EventSink) -> Iterator[list[LlmctlError]]:
-    """Listen on a socket and pass the workers' events to `emit`; yields the list that collects their errors."""
+    """Listen on a local port and pass the workers' events to `emit`; yields the list that collects their errors."""
     received: list[LlmctlError] = []
-    with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
-        address = str(Path(folder) / "events")
-        with Listener(address, family="AF_UNIX") as listener:
-            os.environ[SOCKET] = address
-            threading.Thread(target=_accept, args=(listener, emit, received), daemon=True).start()
-            try:
-                yield received
-            finally:
-                del os.environ[SOCKET]
+    with Listener((_HERE, 0)) as listener:
+        os.environ[SOCKET] = str(listener.address[1])
+        threading.Thread(target=_accept, args=(listener, emit, received), daemon=True).start()
+        try:
+            yield received
+        finally:
+            del os.environ[SOCKET]
 
 
 def _accept(listener: Listener, emit: EventSink, received: list[LlmctlError]) -> None:
+    key = multiprocessing.current_process().authkey
+
     def read_events(connection: Connection) -> None:
+        try:  # every program on this machine can connect; workers inherit the key
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+        except (multiprocessing.AuthenticationError, EOFError, OSError):
+            return
         if isinstance(outcome := _receive(connection, emit), LlmctlError):
             received.append(outcome)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -66,8 +67,8 @@ def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> 
 
     Restores matplotlib's settings afterwards, so that figures in a notebook are not affected.
     """
-    with without_missing_backend():
-        import matplotlib
+    import_matplotlib()
+    import matplotlib
     from matplotlib.figure import Figure
 
     colours = {"axes.edgecolor": _INK, "text.color": _INK}
@@ -75,22 +76,26 @@ def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> 
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-@contextlib.contextmanager
-def without_missing_backend() -> Iterator[None]:
-    """Unset MPLBACKEND temporarily if it names a missing module, with which matplotlib could not be imported.
+def import_matplotlib() -> None:
+    """Import matplotlib whatever the environment says; writing files needs no backend and no settings folder.
 
-    Jupyter sets the variable for every process it starts. Writing files needs no backend.
+    It refuses to be imported with a value of MPLBACKEND that it cannot use, and Jupyter sets the variable for every process
+    it starts. It also warns that it cannot write below HOME or MPLCONFIGDIR, where it only keeps a list of fonts.
     """
-    name = os.environ.get("MPLBACKEND", "")
-    package = name.removeprefix("module://").partition(".")[0]
-    missing = name.startswith("module://") and importlib.util.find_spec(package) is None
-    if missing:
-        del os.environ["MPLBACKEND"]
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
-        yield
+        import matplotlib
     finally:
-        if missing:
-            os.environ["MPLBACKEND"] = name
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(
+            ValueError
+        ):  # as matplotlib does when it is imported, for a notebook that shows figures
+            matplotlib.rcParams["backend"] = backend
 
 
 def tidy(axes: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.readable import from_here, number
-from llmctl.verbs import Context, DryRun, Output, Table, Verb
+from llmctl.verbs import LOADING, Context, DryRun, Output, Table, Verb
 from llmctl.workflows.compare.spec import CompareConfig
 from llmctl.workflows.settings import places
 
@@ -25,6 +25,9 @@ class Compare(Verb[CompareConfig]):
         "llmctl compare --data data/poems --models rnn,lstm,attention,gpt2,llama --max-tokens 2M --out compare/poems",
         "llmctl compare --resume compare/poems",
     )
+
+    def starts(self, config: CompareConfig) -> str | None:
+        return LOADING
 
     def reads(self, config: CompareConfig) -> list[Path]:
         return places(config.data, *config.models)

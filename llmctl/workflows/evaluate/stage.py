@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.readable import from_here, number
-from llmctl.verbs import Context, Output, Table, Verb
+from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import places
 
@@ -24,6 +24,9 @@ class Evaluate(Verb[EvalConfig]):
         "llmctl eval --predictions out.txt --references ref.txt --metric bleu:tokenize=zh --require 'bleu>=20'",
         "llmctl eval --model runs/new --data data/en-zh --baseline old.jsonl --require 'bleu>=baseline-0.5'",
     )
+
+    def starts(self, config: EvalConfig) -> str | None:
+        return LOADING if config.predictions is None else "loading the metrics"
 
     def reads(self, config: EvalConfig) -> list[Path]:
         return places(config.model, config.data, config.predictions, config.baseline, *config.references)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.readable import number
-from llmctl.verbs import Context, Output, Verb
+from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.export.spec import MergeConfig
 from llmctl.workflows.settings import places
 
@@ -19,6 +19,9 @@ class Merge(Verb[MergeConfig]):
         "llmctl merge runs/chat-lora --out models/chat",
         "llmctl merge model-q8_0.gguf --out models/model",
     )
+
+    def starts(self, config: MergeConfig) -> str | None:
+        return LOADING
 
     def reads(self, config: MergeConfig) -> list[Path]:
         return places(config.model, config.base)

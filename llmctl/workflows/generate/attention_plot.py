@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from llmctl.errors import UsageError
 from llmctl.store import atomic
-from llmctl.training.plots import drawing, without_missing_backend
+from llmctl.training.plots import drawing, import_matplotlib
 from llmctl.types import Event, EventSink, Request
 from llmctl.workflows.inference.session import Predictor
 
@@ -125,8 +125,8 @@ def _plot(
 def fonts(text: str) -> tuple[list[str], set[str]]:
     """Font names, and the characters that none of them has: matplotlib's default font, then, for characters it lacks,
     the first installed fonts by name."""
-    with without_missing_backend():
-        from matplotlib import font_manager
+    import_matplotlib()
+    from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
     known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmctl.verbs import Context, Output, Verb
+from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.settings import places
 
@@ -20,6 +20,9 @@ class Generate(Verb[GenerateConfig]):
         "llmctl generate --model runs/en-zh --input test.jsonl --output answers.jsonl",
         "cat questions.txt | llmctl generate --model runs/qa --num-beams 4",
     )
+
+    def starts(self, config: GenerateConfig) -> str | None:
+        return LOADING
 
     def reads(self, config: GenerateConfig) -> list[Path]:
         return places(config.model, config.input)

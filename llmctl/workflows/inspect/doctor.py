@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,8 +20,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from llmctl import __version__, registry
+from llmctl.catalog import ADDED
 from llmctl.errors import LlmctlError
 from llmctl.training import machine
+from llmctl.workflows.inspect import plugins
 
 GIB: Final = 1024**3
 MEMORY_WANTED: Final = 2 * GIB
@@ -35,6 +39,8 @@ OPTIONAL: Final = (
     ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),
 )
 """Optional packages: module, what needs it, how to install it."""
+SECONDS_TO_LOAD: Final = 10
+"""How long loading a part of another package may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +229,30 @@ def _registry() -> Iterator[Finding]:
         added = [entry for entry in entries if entry.owner != registry.OWNER]
         yield Finding(kind, "ok", f"{len(entries) - len(added)} built in, {len(added)} from packages")
         for entry in added:
-            yield _loads(entry)
-
-
-def _loads(entry: registry.Entry) -> Finding:
-    what = f"{registry.singular(entry.kind)} {entry.name} of {entry.owner}"
+            what = f"{registry.singular(entry.kind)} {entry.name} of {entry.owner}"
+            yield _loads(what, entry.kind, entry.name, entry.target)
     try:
-        registry.load(entry.kind, entry.name)
+        verbs = [row for row in registry.verbs().values() if row.panel == ADDED]
     except LlmctlError as error:
-        return Finding(what, "problem", error.message, error.hint)
-    return Finding(what, "ok", f"loads from {entry.target}")
+        yield Finding("verbs", "problem", str(error), error.hint)
+        return
+    for row in verbs:
+        yield _loads(f"verb {row.name}", plugins.VERBS, row.name, row.target)
+
+
+def _loads(what: str, kind: str, name: str, target: str) -> Finding:
+    """Load a part of another package in a process of its own, because its code may end the process, or never end."""
+    command = [sys.executable, "-m", plugins.__name__, kind, name, str(os.getpid())]
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=SECONDS_TO_LOAD)
+    except subprocess.TimeoutExpired:
+        cure = "a plug-in should import heavy packages only when it is used"
+        return Finding(what, "problem", f"{target} was not loaded after {SECONDS_TO_LOAD} seconds", cure)
+    last = (done.stdout.decode("utf-8", "replace").splitlines() or [""])[-1]
+    if done.returncode == 0 and last.startswith(plugins.MARK):
+        message, hint = json.loads(last.removeprefix(plugins.MARK))
+        return Finding(what, "problem", message, hint) if message else Finding(what, "ok", f"loads from {target}")
+    return Finding(what, "problem", f"{target} ends the process with code {done.returncode}", "uninstall its package")
 
 
 def _gib(size: int) -> str:

@@ -29,6 +29,9 @@ class Preprocess(Verb[PreprocessConfig]):
         "llmctl preprocess corpus/*.txt.gz --task lm --document paragraph --vocab-size 16k --out data/corpus",
     )
 
+    def starts(self, config: PreprocessConfig) -> str | None:
+        return "starting"
+
     def reads(self, config: PreprocessConfig) -> list[Path]:
         from llmctl.data.sources import STDIN, find_sources
 

@@ -16,6 +16,9 @@ class Quickstart(Verb[QuickstartConfig]):
     spec = QuickstartConfig
     examples = ("llmctl quickstart", "llmctl quickstart --out first --seed 1 --json")
 
+    def starts(self, config: QuickstartConfig) -> str | None:
+        return "starting"
+
     def check(self, config: QuickstartConfig, context: Context) -> Path:
         from llmctl.workflows.quickstart import run
 

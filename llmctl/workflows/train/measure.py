@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from llmctl import environment
 from llmctl.training import loop, machine
 from llmctl.training.loop import Position
 from llmctl.training.plan import Budget
-from llmctl.types import EventSink
+from llmctl.types import Event, EventSink
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.forecast import Forecast, gib
 from llmctl.workflows.train.trainer import TrainingRun
@@ -74,6 +75,8 @@ def _time(seconds: float) -> str:
 def measure_run(plan: TrainPlan, emit: EventSink) -> Measurement:
     """Run the steps in this process; leaves nothing on disk."""
     config = plan.config
+    if text := environment.forget_launchers():
+        emit(Event("note", {"text": text}))
     machine.keep_memory()
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
         run = TrainingRun(replace(plan, config=config.replace(out=Path(folder), processes=1, machines=1)), emit)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import LlmctlError, Stopped, untranslated
+from llmctl import environment, processes
+from llmctl.errors import LlmctlError, Stopped, Terminated, untranslated
 from llmctl.store import atomic, locks, runs
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train.checks import TrainPlan, preflight
@@ -38,6 +39,8 @@ class TrainResult:
 def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
     """Train in this process, or in as many as requested. Raises `Stopped` (75) on SIGTERM or Ctrl-C."""
     config = plan.config
+    if text := environment.forget_launchers():
+        emit(Event("note", {"text": text}))
     if config.precision == "fp16":
         from llmctl.training import devices
 
@@ -54,8 +57,8 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
             try:
                 alone = config.processes * config.machines == 1
                 fields = _single_process(plan, log) if alone else _multi_process(plan, log)
-            except KeyboardInterrupt:
-                runs.end(out, record, "stopped", exit_code=130)
+            except (KeyboardInterrupt, Terminated) as ended:
+                runs.end(out, record, "stopped", exit_code=143 if isinstance(ended, Terminated) else 130)
                 raise
             except Exception as error:
                 known = error if isinstance(error, LlmctlError) else untranslated(error)
@@ -117,8 +120,8 @@ def _multi_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
     config = plan.config
     from llmctl.training import launch
 
-    processes = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
-    return launch.run(_worker, (config.model_dump_json(), plan.resume), processes, emit)
+    asked = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
+    return launch.run(_worker, (config.model_dump_json(), plan.resume), asked, emit)
 
 
 def _worker(config_json: str, resume: bool) -> dict[str, Any]:
@@ -126,13 +129,14 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
     from llmctl.training import launch
 
     config = TrainConfig.model_validate_json(config_json)
+    processes.kill_with_parent()  # torch has replaced the signal
     channel = launch.WorkerChannel()
     main = int(os.environ["RANK"]) == 0
     try:
         plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
         return _single_process(plan, channel if main else null_sink)
-    except LlmctlError as error:
-        channel.error(error)
+    except Exception as error:
+        channel.error(error if isinstance(error, LlmctlError) else untranslated(error))
         raise
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmctl.errors import UsageError
 from llmctl.readable import number
-from llmctl.verbs import Context, DryRun, Output, Verb
+from llmctl.verbs import LOADING, Context, DryRun, Output, Verb
 from llmctl.workflows.settings import places
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -28,6 +28,9 @@ class Train(Verb[TrainConfig]):
         "llmctl train --data data/chat --model hf:Qwen/Qwen2.5-0.5B-Instruct --adapter lora --out runs/chat",
         "llmctl train --resume runs/poems",
     )
+
+    def starts(self, config: TrainConfig) -> str | None:
+        return LOADING
 
     def reads(self, config: TrainConfig) -> list[Path]:
         return places(config.data, config.model.name)
