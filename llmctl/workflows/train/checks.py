@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from llmctl.training import machine
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import check_able, check_instruction, no_text_likelihood, unreadable
 from llmctl.workflows.settings import LOSS
-from llmctl.workflows.train.resume import check_same_parents
+from llmctl.workflows.train.resume import check_resumable, check_same_parents
 from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
 
 FINE_TUNING_RATE: Final = 5e-5
@@ -63,6 +64,11 @@ class TrainPlan:
         shape = self.shape.explicit() if self.architecture and self.shape else self.config.model.explicit()
         places = {"data": os.path.abspath(self.config.data), "out": os.path.abspath(self.config.out)}
         return self.config.replace(**places, model={"name": name, **shape})
+
+    @property
+    def origin(self) -> runs.Origin:
+        """What the run is started with, as its record and its checkpoints keep it."""
+        return runs.Origin(json.loads(self.recorded.model_dump_json(exclude_none=True)), self.parents)
 
     @property
     def best_score(self) -> str:
@@ -145,9 +151,10 @@ def preflight(
     """`examine`, and check that the run can be written to `out`; raises all faults at once."""
     collector = ErrorCollector()
     plan = _examine(config, collector, offline=offline, emit=emit)
-    resuming = resume and (config.out / runs.RUN).is_file()
+    resuming = resume and runs.is_started(config.out)
     if resuming and plan is not None:
         collector.check("out", check_same_parents, config, plan.parents)
+        collector.check("out", check_resumable, config.out, null_sink if in_worker else emit)
     begins = not resuming and not in_worker and config.machine_rank == 0
     collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()

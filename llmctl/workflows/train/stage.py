@@ -61,6 +61,11 @@ class Train(Verb[TrainConfig]):
 
         resume.check_same(recorded, wanted)
 
+    def check_recorded(self, out: Path, recorded: Mapping[str, Any]) -> None:
+        from llmctl.workflows.train import resume
+
+        resume.check_recorded(out, recorded)
+
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         scores = ", ".join(f"{name} {number(value)}" for name, value in (document.get("validation") or {}).items())
         return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
