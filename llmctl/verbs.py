@@ -41,6 +41,10 @@ class Context:
     def resume(self) -> bool:
         return "resume" in self.switches
 
+    @property
+    def verify(self) -> bool:
+        return "verify" in self.switches
+
 
 class Table(NamedTuple):
     """A table for the terminal; columns are given by index.

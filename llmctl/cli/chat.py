@@ -21,6 +21,7 @@ from llmctl.readable import number
 from llmctl.registry import near
 from llmctl.types import Event
 from llmctl.workflows.chat.spec import ChatConfig
+from llmctl.workflows.settings import VERIFY, VERIFY_HELP
 
 if TYPE_CHECKING:
     from llmctl.workflows.chat.conversation import ChatPlan, Conversation, Show, Turn
@@ -49,7 +50,7 @@ def run(session: Session) -> None:
     config = session.config(ChatConfig)
     from llmctl.workflows.chat import conversation as workflow
 
-    plan = workflow.preflight(config, offline=session.offline, emit=session.emit)
+    plan = workflow.preflight(config, offline=session.offline, verify=session.extra[VERIFY], emit=session.emit)
     if session.dry_run:
         return session.plan(config, plan.to_dict())
     if sys.stdin is None or not sys.stdin.isatty():
@@ -267,6 +268,7 @@ def _stoppable() -> Iterator[Show]:
 PAGE = options.Page(
     run,
     ChatConfig,
+    extra=(options.Option(f"--{VERIFY}", VERIFY_HELP, "Main"),),
     examples=(
         "llmctl chat --model runs/chat",
         "llmctl chat --model runs/chat --system 你是一个助手 --temperature 0.7",

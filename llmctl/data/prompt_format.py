@@ -7,17 +7,16 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.plain import control_tokens
-from llmctl.data.spec import CHAT_ROLES
+from llmctl.data.spec import CHAT_ROLES, PromptFormat
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.types import Role
 
-PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
 Ids = NDArray[np.int64]
 SegmentKinds = tuple[tuple[Role, bool], ...]
 """The role of each segment, and whether it is in the loss."""

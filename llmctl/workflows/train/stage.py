@@ -9,7 +9,7 @@ from typing import Any
 from llmctl.errors import UsageError
 from llmctl.readable import number
 from llmctl.verbs import Context, DryRun, Output, Verb
-from llmctl.workflows.settings import places
+from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 from llmctl.workflows.train.spec import TrainConfig
 
 
@@ -20,6 +20,7 @@ class Train(Verb[TrainConfig]):
     switches = {
         "resume": "resume the run: llmctl train --resume RUN, or repeat the original command",
         "measure": "with --dry-run: run a few steps, then discard them, to measure speed and memory",
+        VERIFY: VERIFY_HELP,
     }
     resumes = "run"
     trains = True
@@ -78,7 +79,12 @@ class Train(Verb[TrainConfig]):
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
             forecast.check_measurable(config)
         return checks.preflight(
-            config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
+            config,
+            force=context.force,
+            offline=context.offline,
+            resume=context.resume,
+            verify=context.verify,
+            emit=context.emit,
         )
 
     def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:
