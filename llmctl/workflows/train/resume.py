@@ -37,6 +37,19 @@ CHANGEABLE: Final = frozenset(
 """Settings that may change when a run is resumed."""
 
 
+PER_MACHINE: Final = {
+    *("data", "out", "machine_rank", "main_address", "processes"),
+    *("micro_batch_size", "keep_checkpoints", "log_every"),
+}
+"""Settings that may differ between the machines of a run."""
+
+
+def same_on_all_machines(config: TrainConfig, parents: Mapping[str, str]) -> dict[str, Any]:
+    """What all machines of a run must agree on; pretrained weights by their content, wherever they are."""
+    settings = config.model_dump(mode="json", exclude=set(PER_MACHINE))
+    return settings | ({"model": parents["model"]} if "model" in parents else {})
+
+
 def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for settings that a resumed run may not change."""
     started_with = combine(TrainConfig, [recorded])

@@ -16,7 +16,7 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic, runs
-from llmctl.training import checkpoints, devices, loop, machine, objectives, optimizers, plots
+from llmctl.training import agreement, checkpoints, devices, loop, machine, objectives, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.history import History
@@ -24,7 +24,7 @@ from llmctl.training.loop import Position, Report
 from llmctl.types import Event, EventSink
 from llmctl.workflows.train import assemble as parts
 from llmctl.workflows.train import publish as model_folder
-from llmctl.workflows.train import validate
+from llmctl.workflows.train import resume, validate
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -43,7 +43,7 @@ class TrainingRun:
         self.accelerator = devices.accelerator(precision, processes_here=config.processes)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
-        self.parts = parts.assemble(plan, emit if self.main else lambda event: None, self._once)
+        self.parts = parts.assemble(plan, emit if self.main else lambda event: None, self._once_per_machine)
         self.model = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
@@ -100,12 +100,34 @@ class TrainingRun:
             make()
         self.accelerator.wait_for_everyone()
 
+    def _once_per_machine(self, make: Callable[[], None]) -> None:
+        """`_once`, then once on every other machine, where `make` finds its work done if they share the folder."""
+        self._once(make)
+        if self.accelerator.is_local_main_process and not self.main:
+            make()
+        self.accelerator.wait_for_everyone()
+
+    def _agree(self) -> None:
+        """Stop before the first step if the processes do not start from the same state."""
+        agreement.check(
+            self.accelerator,
+            self.model,
+            step=self.state.position.step,
+            settings=resume.same_on_all_machines(self.plan.recorded, self.plan.parents) | {"precision": self.precision},
+            data=self.plan.prepared.content,
+            machine=self.config.machine_rank,
+            run=str(self.out),
+        )
+
     # -- the run ----------------------------------------------------------------------------------------------
 
     def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """Train until budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
         self._resume()
-        self._warn_of_warmup()
+        if not self._alone:
+            self._agree()
+        if text := planning.long_warmup(self.steps, self.config.schedule):
+            self.emit(Event("warning", {"text": text}))
         trainable = "" if self.trainable == self.parameters else f" ({self.trainable:,} trainable)"
         self._report(
             f"{self.config.model.name}: {self.parameters:,} parameters{trainable}, {self.precision}, "
@@ -326,24 +348,9 @@ class TrainingRun:
         """Warn where a changed budget moves the learning rate: its schedule spans the whole budget."""
         if not origin.settings or self.state.lr is None:
             return
-        position = self.state.position
+        before, position = self._steps_of(TrainConfig.model_validate(origin.settings)), self.state.position
         used = (position.step, position.tokens, position.seconds)
-        before, now = self._steps_of(TrainConfig.model_validate(origin.settings)), self.steps
-        rates = [each.lr(position.step, each.budget.progress(*used)) for each in (before, now)]
-        if now.budget.progress(*used) < 1.0 and not math.isclose(*rates, rel_tol=1e-6):
-            text = (
-                f"the learning rate jumps from {self.state.lr:.3g} at step {position.step:,} to {rates[1]:.3g}: its "
-                "schedule now spans the new budget; a run that had it from the beginning would have other weights"
-            )
-            self.emit(Event("warning", {"text": text}))
-
-    def _warn_of_warmup(self) -> None:
-        warmup, steps = self.config.schedule.warmup_steps, self.steps.budget.max_steps
-        if warmup is not None and steps is not None and warmup > steps:
-            text = (
-                f"the warm-up of {warmup:,} steps is longer than the run of {steps:,}: the learning rate never reaches "
-                f"{self.steps.learning_rate:.3g}; lower schedule.warmup_steps, or leave it out"
-            )
+        if text := planning.jump(before, self.steps, used, self.state.lr):
             self.emit(Event("warning", {"text": text}))
 
     # -- the end ----------------------------------------------------------------------------------------------
