@@ -182,7 +182,10 @@ def read_recorded(verb: Verb[Any], out: Path) -> Mapping[str, Any]:
     """The settings in `out`/config.yaml. Raises `IntegrityError` where they were damaged or edited."""
     path = out / CONFIG
     try:
-        settings: Mapping[str, Any] = read_recipe(path).get(verb.name) or {}
+        recipe = read_recipe(path)
+        if recipe and verb.name not in recipe:
+            raise UsageError(f"{out} is not a {verb.resumes}: its {CONFIG} is of {', '.join(recipe)}")
+        settings: Mapping[str, Any] = recipe.get(verb.name) or {}
         if not isinstance(settings, Mapping):
             raise ConfigError([Fault(verb.name, "must be a mapping")])
     except ConfigError as error:

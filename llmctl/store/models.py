@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictInt, ValidationError
 
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
@@ -36,14 +36,14 @@ class Card(Spec):
 
     version: int = CARD_VERSION
     task: str
-    task_version: int = Field(1, ge=1)
+    task_version: StrictInt = Field(1, ge=1)
     family: str
     style: str
     """Prompt format; see `data/layout.py`."""
     instruction: str = ""
     """Instruction that it was trained with, for the prompt formats that use one."""
     labels: tuple[str, ...] = ()
-    block_size: int | None = Field(None, ge=1)
+    block_size: StrictInt | None = Field(None, ge=1)
     """Block size in tokens of the training data: the longest context that the model was trained on."""
     noise_density: float | None = Field(None, gt=0, lt=1)
     """Noise density: fraction of tokens masked or corrupted in pre-training; None: the published value, or no noise."""
@@ -178,7 +178,7 @@ def _check_files(folder: Path, card: Card, *, verify: bool) -> None:
         return
     hint = f"copy the folder again; if you changed the weights on purpose, empty `files` in {folder / CARD}"
     if added := sorted({each.name for each in folder.glob("*.safetensors")} - card.files.keys()):
-        raise IntegrityError(f"{', '.join(added[:5])}: not written by llmctl", where=str(folder), hint=hint)
+        raise IntegrityError(f"{', '.join(added[:5])}: not written by llmctl", where=f"{folder / CARD}:files", hint=hint)
     integrity.check(folder, card.files, folder / CARD, verify=verify, hint=hint)
 
 

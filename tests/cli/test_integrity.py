@@ -524,6 +524,44 @@ def test_a_message_has_no_empty_places(data: Path, inside: Inside, tmp_path: Pat
     assert name in message
 
 
+# -- quickstart and compare after a kill ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("marker", "seed", "code"),
+    [
+        ({"finished": False, "seed": 0}, 0, 0),
+        ({"finished": False, "seed": 0}, 1, 2),
+        ({"scores": []}, 0, 2),
+        ({"finished": False}, 0, 2),
+        ([], 0, 2),
+    ],
+)
+def test_a_killed_quickstart_is_continued_by_the_same_command(
+    tmp_path: Path, inside: Inside, marker: Any, seed: int, code: int
+) -> None:
+    out = tmp_path / "q"
+    out.mkdir()
+    (out / "quickstart.json").write_text(json.dumps(marker))
+    document = inside("quickstart", "--out", out, "--seed", str(seed), "--dry-run", code=code)
+    assert code == 0 or "exists" in document["error"]["message"]
+
+
+def test_compare_again_names_resume_and_an_edited_comparison_is_refused(
+    inside: Inside, sonnets: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "c"
+    words = ("--data", sonnets, "--models", "rnn", "--max-steps", "2", "--set", "search.rates=1", *TINY[4:])
+    inside("compare", *words, "--out", out)
+    error = inside("compare", *words, "--out", out, code=2)["error"]
+    assert f"llmctl compare --resume {out}" in error["hint"]
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+    error = inside("compare", "--resume", out, code=5)["error"]
+    assert "seed is 1, the comparison was started with 0" in error["message"]
+    assert "of compare" in inside("train", "--resume", out, code=2)["error"]["message"]
+
+
 # -- paths ------------------------------------------------------------------------------------------------------
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import UsageError
+from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import number
 from llmctl.verbs import Context, DryRun, Output, Verb
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
@@ -38,14 +39,18 @@ class Train(Verb[TrainConfig]):
         from llmctl.store import runs
         from llmctl.store.prepared import is_prepared, open_prepared
 
-        if not (config.out / runs.RUN).is_file():
+        if not (config.out / runs.CONFIG).is_file():
             return None
-        record = runs.read(config.out)
-        if record.status == "finished" or record.verb != "train":
+        status = "its record is lost"
+        with contextlib.suppress(UsageError, IntegrityError):  # the run can be resumed without its record
+            record = runs.read(config.out)
+            if record.status == "finished" or record.verb != "train":
+                return None
+            status = "died" if record.status == "running" else record.status
+        parents = runs.origin(config.out).parents
+        if not is_prepared(config.data) or parents.get("data") != open_prepared(config.data).content:
             return None
-        if not is_prepared(config.data) or record.parents.get("data") != open_prepared(config.data).content:
-            return None
-        return f"it was interrupted ({'died' if record.status == 'running' else record.status})"
+        return f"it was interrupted ({status})"
 
     def check_early(self, config: TrainConfig) -> None:
         from llmctl.store import atomic
