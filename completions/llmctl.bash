@@ -78,7 +78,7 @@ _llmctl_train() {
     --best-by) _llmctl_offer "bleu chrf ter rouge perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
     --set) compopt -o nospace; _llmctl_offer "data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= noise_density= instruction= compile= processes= machines= machine_rank= main_address= seed="; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --measure --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --measure --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
     _llmctl_offer "" -d
 }
 
@@ -90,7 +90,7 @@ _llmctl_generate() {
     --input | --output | --explain | --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= task= prompt= input= output= explain= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= instruction= batch_size= base= precision= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --task --prompt --input --output --explain --max-new-tokens --stop --temperature --top-k --top-p --num-beams --num-samples --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+    _llmctl_offer "--model --task --prompt --input --output --explain --max-new-tokens --stop --temperature --top-k --top-p --num-beams --num-samples --batch-size --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_chat() {
@@ -100,7 +100,7 @@ _llmctl_chat() {
     --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= system= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= base= precision= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --system --max-new-tokens --stop --temperature --top-k --top-p --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+    _llmctl_offer "--model --system --max-new-tokens --stop --temperature --top-k --top-p --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_eval() {
@@ -112,7 +112,7 @@ _llmctl_eval() {
     --require | --limit | --batch-size | --seed) return ;;
     --set) compopt -o nospace; _llmctl_offer "model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+    _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_merge() {

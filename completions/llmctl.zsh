@@ -208,6 +208,7 @@ _llmctl() {
                 '--lr=[peak learning rate; default: derived from the model]:value: ' \
                 '--resume[resume the run: llmctl train --resume RUN, or repeat the original command]' \
                 '--measure[with --dry-run: run a few steps, then discard them, to measure speed and memory]' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_train--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -238,6 +239,7 @@ _llmctl() {
                 '--num-samples=[answers per prompt \[default: 1\]]:value: ' \
                 '--batch-size=[prompts per batch \[default: 32\]]:value: ' \
                 '--seed=[random seed \[default: 0\]]:value: ' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_generate--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -260,6 +262,7 @@ _llmctl() {
                 '--top-k=[sample from the k most likely tokens]:value: ' \
                 '--top-p=[sample from the most likely tokens with this total probability]:value: ' \
                 '--seed=[random seed for sampling \[default: 0\]]:value: ' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_chat--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -288,6 +291,7 @@ _llmctl() {
                 '--out=[folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run]:value:_files -/' \
                 '--batch-size=[records per batch \[default: 32\]]:value: ' \
                 '--seed=[random seed \[default: 0\]]:value: ' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_eval--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \

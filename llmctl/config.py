@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from llmctl import other_tools
 from llmctl.errors import ConfigError, Fault, UsageError
@@ -23,6 +33,17 @@ from llmctl.recipes import parse_yaml, read_recipe
 from llmctl.registry import near
 
 S = TypeVar("S", bound="Spec")
+
+LONGEST_NAME: Final = 255
+"""Most bytes in the name of a file or folder (NAME_MAX of Linux and macOS)."""
+
+
+def _check_nameable(path: Path) -> None:
+    if "\0" in str(path):
+        raise ValueError("a path cannot contain a NUL character")
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > LONGEST_NAME:
+        raise ValueError(f"a name of {longest} bytes is too long for a file or folder: at most {LONGEST_NAME}")
 
 
 class Spec(BaseModel):
@@ -49,6 +70,15 @@ class Spec(BaseModel):
         if isinstance(value, str) and cls.shorthand:
             return {cls.shorthand: value}
         return cls.current(value) if isinstance(value, Mapping) and cls.renamed else value
+
+    @field_validator("*")
+    @classmethod
+    def _nameable(cls, value: Any) -> Any:
+        """Refuse paths that no file system can hold, before anything is opened."""
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Path):
+                _check_nameable(each)
+        return value
 
     @classmethod
     def current(cls, block: Mapping[Any, Any]) -> dict[Any, Any]:

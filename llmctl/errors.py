@@ -22,6 +22,8 @@ The message states the problem, `where` its location (`file:line:field`), `hint`
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, ParamSpec, TypeVar
@@ -218,15 +220,34 @@ _ENVIRONMENT_HINTS: Final = {
     errno.EACCES: "change the permissions, or choose another path",
     errno.EPERM: "change the permissions, or choose another path",
     errno.EROFS: "choose a writable path",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or use a file system that holds larger files",
+    errno.EIO: "the disk reports errors: check it, or choose a path on another",
     errno.EMFILE: "raise the limit on open files: ulimit -n",
+    errno.ENFILE: "close other programs: the system's limit on open files is reached",
 }
+_NATIVE_ERRNO: Final = re.compile(r"\((?:os error|Errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+"""How Rust (safetensors, tokenizers) and Arrow write the number of an operating-system error in their messages."""
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The number of the operating-system error behind an exception, also of libraries that only spell it out."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _NATIVE_ERRNO.search(str(error)) if isinstance(error, Exception) else None
+    return int(found[1] or found[2]) if found else None
 
 
 def untranslated(error: Exception) -> LlmctlError:
     """Convert any other exception at the end of a process: an operating-system error, or a bug."""
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_HINTS:
-        place = f": {error.filename}" if error.filename else ""
-        return EnvironmentFault(f"{error.strerror}{place}", hint=_ENVIRONMENT_HINTS[error.errno])
+    number = errno_of(error)
+    if number in _ENVIRONMENT_HINTS:
+        place = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return EnvironmentFault(f"{os.strerror(number)}{place}", hint=_ENVIRONMENT_HINTS[number])
+    if number == errno.ENAMETOOLONG:
+        place = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return UsageError(f"{os.strerror(number)}{place}", hint="choose a shorter name")
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return UsageError("a path contains a NUL character", hint="choose another name")
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")

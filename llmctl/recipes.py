@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from llmctl.catalog import VerbRow
-from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
+from llmctl.errors import ConfigError, EnvironmentFault, Fault, IntegrityError, UsageError
 from llmctl.registry import find_verb, near_path, near_verb, verbs
 
 RECIPE_VERSION: Final = 1
@@ -74,7 +74,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"no such recipe: {path}", hint=near_path(path, pattern="*.y*ml")) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except PermissionError as error:
+        raise EnvironmentFault(f"no permission to read {path}", hint=f"chmod u+r {path}, or ask its owner") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     if len(content) > LARGEST_RECIPE:
         raise UsageError(f"{path} is not a recipe: it is larger than {LARGEST_RECIPE >> 20} MiB")

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from llmctl.config import Spec
-from llmctl.errors import LlmctlError, UsageError
+from llmctl.errors import ConfigError, Fault, IntegrityError, LlmctlError, UsageError
 from llmctl.recipes import read_recipe
 from llmctl.types import EventSink, null_sink
 
 C = TypeVar("C", bound=Spec)
+CONFIG = "config.yaml"
+"""The file in an output folder that holds the resolved settings."""
 
 
 LOADING: Final = "loading PyTorch"
@@ -42,6 +44,10 @@ class Context:
     @property
     def resume(self) -> bool:
         return "resume" in self.switches
+
+    @property
+    def verify(self) -> bool:
+        return "verify" in self.switches
 
 
 class Table(NamedTuple):
@@ -139,6 +145,9 @@ class Verb(Generic[C]):
     def check_same(self, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Raise `ConfigError` if `wanted` changes a `recorded` setting that must stay the same on resume."""
 
+    def check_recorded(self, out: Path, recorded: Mapping[str, Any]) -> None:
+        """Raise `IntegrityError` if `recorded`, the settings in `out`/config.yaml, were edited since."""
+
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         """The result in a few lines."""
         return []
@@ -168,7 +177,7 @@ def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Mapping[str,
     """
     if not isinstance(block.get("out"), str | os.PathLike):
         raise UsageError(f"--resume needs a {verb.resumes}", hint=f"llmctl {verb.name} --resume DIR")
-    recorded = Path(block["out"]) / "config.yaml"
+    recorded = Path(block["out"]) / CONFIG
     if not recorded.is_file():
         if "data" not in block:
             raise UsageError(
@@ -176,6 +185,24 @@ def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Mapping[str,
                 hint=f"pass the folder of a {verb.resumes}",
             )
         return None
-    settings: Mapping[str, Any] = read_recipe(recorded).get(verb.name) or {}
+    settings = read_recorded(verb, Path(block["out"]))
     verb.check_same(settings, block)
     return verb.recorded(settings)
+
+
+def read_recorded(verb: Verb[Any], out: Path) -> Mapping[str, Any]:
+    """The settings in `out`/config.yaml. Raises `IntegrityError` where they were damaged or edited."""
+    path = out / CONFIG
+    try:
+        recipe = read_recipe(path)
+        if recipe and verb.name not in recipe:
+            raise UsageError(f"{out} is not a {verb.resumes}: its {CONFIG} is of {', '.join(recipe)}")
+        settings: Mapping[str, Any] = recipe.get(verb.name) or {}
+        if not isinstance(settings, Mapping):
+            raise ConfigError([Fault(verb.name, "must be a mapping")])
+    except ConfigError as error:
+        raise IntegrityError(
+            f"damaged or edited: {error.faults[0].problem}", where=str(path), hint="restore the file"
+        ) from error
+    verb.check_recorded(out, settings)
+    return settings

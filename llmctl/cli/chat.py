@@ -22,6 +22,7 @@ from llmctl.registry import near
 from llmctl.types import Event
 from llmctl.verbs import LOADING
 from llmctl.workflows.chat.spec import ChatConfig
+from llmctl.workflows.settings import VERIFY, VERIFY_HELP
 
 if TYPE_CHECKING:
     from llmctl.workflows.chat.conversation import ChatPlan, Conversation, Show, Turn
@@ -50,7 +51,7 @@ def run(session: Session) -> None:
     config = session.config(ChatConfig)
     from llmctl.workflows.chat import conversation as workflow
 
-    plan = workflow.preflight(config, offline=session.offline, emit=session.emit)
+    plan = workflow.preflight(config, offline=session.offline, verify=session.extra[VERIFY], emit=session.emit)
     if session.dry_run:
         return session.plan(config, plan.to_dict())
     if sys.stdin is None or not sys.stdin.isatty():
@@ -271,6 +272,7 @@ def _stoppable() -> Iterator[Show]:
 PAGE = options.Page(
     run,
     ChatConfig,
+    extra=(options.Option(f"--{VERIFY}", VERIFY_HELP, "Main"),),
     examples=(
         "llmctl chat --model runs/chat",
         "llmctl chat --model runs/chat --system 你是一个助手 --temperature 0.7",

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.plain import control_tokens, plain_ids
-from llmctl.data.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormat, PromptFormatter, is_chat
-from llmctl.data.spec import INSTRUCTION_FORMATS
+from llmctl.data.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
+from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
 from llmctl.types import Family, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.plain import control_tokens, encoded
-from llmctl.data.spec import CHAT_ROLES
+from llmctl.data.spec import CHAT_ROLES, PromptFormat
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store import limited
 from llmctl.types import Role
 
-PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
 Ids = NDArray[np.int64]
 SegmentKinds = tuple[tuple[Role, bool], ...]
 """The role of each segment, and whether it is in the loss."""

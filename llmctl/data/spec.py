@@ -14,6 +14,9 @@ TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
 
 SPLITS: Final = ("train", "validation", "test")
 
+PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
+"""How a model is prompted; see `layout.py`."""
+
 INSTRUCTION_FORMATS: Final = ("template", "plain")
 """Prompt formats (see `layout.py`) that contain an instruction."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llmctl.data.spec import SPLITS
+from llmctl.errors import IntegrityError
 from llmctl.types import Record
 
 GROUP_CHARACTERS: Final = 1 << 20
@@ -120,17 +123,32 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 def row_groups(path: Path) -> int:
     """Number of row groups of the file."""
-    return int(pq.read_metadata(path).num_row_groups)
+    with _translated_errors(path):
+        return int(pq.read_metadata(path).num_row_groups)
 
 
 def read_group(path: Path, group: int) -> list[Record]:
     """The records of one row group."""
-    with pq.ParquetFile(path) as file:
-        table = file.read_row_group(group, use_threads=False)
-    rows: Sequence[Mapping[str, Any]] = table.to_pylist()
-    return [
-        Record(row["id"], {n: v for n, v in row.items() if n not in ("id", "origin")}, row["origin"]) for row in rows
-    ]
+    with _translated_errors(path):
+        with pq.ParquetFile(path) as file:
+            table = file.read_row_group(group, use_threads=False)
+        rows: Sequence[Mapping[str, Any]] = table.to_pylist()
+        return [
+            Record(row["id"], {n: v for n, v in row.items() if n not in ("id", "origin")}, row["origin"])
+            for row in rows
+        ]
+
+
+@contextlib.contextmanager
+def _translated_errors(path: Path) -> Iterator[None]:
+    """Translate what pyarrow raises for a file that is missing, cut off or damaged; it gives its own errors no number."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            raise
+        what = "is missing" if isinstance(error, FileNotFoundError) else "is cut off or damaged"
+        raise IntegrityError(f"the text {what}", where=str(path), hint="preprocess again, with --force") from error
 
 
 def read_text(path: Path) -> Iterator[Record]:

@@ -98,9 +98,15 @@ def _open(path: Path, *, optional: bool) -> NDArray[Any] | None:
         return None
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except PermissionError:
+        raise
+    except FileNotFoundError as error:
+        raise IntegrityError("the file is missing", where=str(path), hint="preprocess again, with --force") from error
+    except Exception as error:  # a damaged header is parsed as Python literals, which raises many kinds
         raise IntegrityError(
-            f"not a readable array: {error}", where=str(path), hint="preprocess again, with --force"
+            "not a readable .npy array: it is cut off or damaged",
+            where=str(path),
+            hint="preprocess again, with --force",
         ) from error
     return array
 

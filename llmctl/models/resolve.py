@@ -26,15 +26,20 @@ PARENT, PARENT_PATH = "model", "model_path"
 
 
 def open_weights(
-    reference: str, *, base: Path | None = None, offline: bool = False, emit: EventSink = null_sink
+    reference: str,
+    *,
+    base: Path | None = None,
+    offline: bool = False,
+    verify: bool = False,
+    emit: EventSink = null_sink,
 ) -> ModelFolder:
     """Inspect pretrained weights. Imports nothing heavy unless a GGUF file must be converted.
 
     An adapter's base is opened at the path in its card (or at `base`) and must be identical, byte for byte; the base
-    named in the adapter's own config is never used. Raises what `open_model` and `hub.folder` raise, `UsageError` if
-    the base is missing, `IntegrityError` if it has changed.
+    named in the adapter's own config is never used. `verify`: see `open_model`. Raises what `open_model` and `hub.folder`
+    raise, `UsageError` if the base is missing, `IntegrityError` if it has changed.
     """
-    folder = open_model(local_folder(reference, offline=offline, emit=emit))
+    folder = open_model(local_folder(reference, offline=offline, emit=emit), verify=verify)
     if folder.adapter is None:
         if base is not None:
             raise UsageError(f"{reference} is not an adapter and has no base", hint="remove the setting base")
@@ -52,7 +57,7 @@ def open_weights(
             f"the base of the adapter {folder.path} is missing: {place}",
             hint="restore it, or specify its new location: --set base=DIR",
         )
-    found = open_model(converted(place.expanduser(), emit))
+    found = open_model(converted(place.expanduser(), emit), verify=verify)
     if found.adapter is not None:
         raise UsageError(
             f"the base {place} is itself an adapter", hint=f"merge it first: llmctl merge {place} --out DIR"

@@ -155,7 +155,7 @@ def refuse_existing(path: Path, *, force: bool, marker: str | None = None, go_on
     Even with `--force`, a folder is replaced only if it holds `marker`, a file that shows that llmctl made it; so a
     home folder is never replaced.
     """
-    if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
+    if not (path.exists() or path.is_symlink()) or (path.is_dir() and all(map(_is_leftover, path.iterdir()))):
         return
     if not force:
         ours = marker is not None and (path / marker).is_file()
@@ -165,6 +165,11 @@ def refuse_existing(path: Path, *, force: bool, marker: str | None = None, go_on
         raise UsageError(
             f"{path} has no {marker}: llmctl did not make it and will not overwrite it", hint="name another output"
         )
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed process left the file: its lock, or a temporary name."""
+    return path.name == ".lock" or path.name.startswith(TEMPORARY)
 
 
 def refuse_same(output: Path, inputs: Iterable[Path]) -> None:

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, StrictInt, ValidationError
 
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.registry import near_hub, near_path
-from llmctl.store import adapters, atomic
+from llmctl.store import adapters, atomic, integrity
 from llmctl.store.model_config import check_config
 from llmctl.store.safety import check_folder, check_weights, read_json
 
 CARD: Final = "llmctl.json"
 CARD_VERSION: Final = 1
+GENERATION: Final = "generation_config.json"
 
 
 _WRITER: Final = frozenset(["transformers_version", "_name_or_path", "_model_name_or_path"])
@@ -33,14 +34,14 @@ class Card(Spec):
 
     version: int = CARD_VERSION
     task: str
-    task_version: int = 1
+    task_version: StrictInt = Field(1, ge=1)
     family: str
     style: str
     """Prompt format; see `data/layout.py`."""
     instruction: str = ""
     """Instruction that it was trained with, for the prompt formats that use one."""
     labels: tuple[str, ...] = ()
-    block_size: int | None = None
+    block_size: StrictInt | None = Field(None, ge=1)
     """Block size in tokens of the training data: the longest context that the model was trained on."""
     noise_density: float | None = Field(None, gt=0, lt=1)
     """Noise density: fraction of tokens masked or corrupted in pre-training; None: the published value, or no noise."""
@@ -48,6 +49,8 @@ class Card(Spec):
     """How the training text was cleaned (`data/spec.py:Clean`), so that prompts are cleaned the same way."""
     parents: dict[str, str] = {}
     """Content hashes of what it was made from: `data` and `model`."""
+    files: dict[str, integrity.FileHash] = {}
+    """Size and hash of each file of weights, checked when the model is opened; empty if version 0.1 wrote the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,12 @@ def model_path(path: Path) -> Path:
     )
 
 
-def open_model(path: Path) -> ModelFolder:
+def open_model(path: Path, *, verify: bool = False) -> ModelFolder:
     """Open the model folder of a run, or a plain model folder; refuse one that would run code or read other folders.
 
-    Raises `UsageError` (2) if there is no model, `IntegrityError` (5) for pickled weights without safetensors, Python
-    files, `auto_map`, links that leave the folder, and weight indexes that point outside it.
+    `verify`: hash the weights even if size and time are those recorded. Raises `UsageError` (2) if there is no model,
+    `IntegrityError` (5) for pickled weights without safetensors, Python files, `auto_map`, links that leave the folder,
+    weight indexes that point outside it, weights that changed since llmctl wrote them, and damaged JSON.
     """
     folder = model_path(path)
     check_folder(folder)
@@ -98,12 +102,17 @@ def open_model(path: Path) -> ModelFolder:
     check_weights(folder, adapters.WEIGHTS if adapter else "*.safetensors")
     if adapter is None:
         check_config(folder)
+    card = _card(folder)
+    if card is not None:
+        _check_files(folder, card, verify=verify)
+    if (folder / GENERATION).is_file():
+        read_json(folder / GENERATION)  # transformers would silently ignore a damaged one
     tokenizer = folder / "tokenizer_config.json"
     settings = read_json(tokenizer) if tokenizer.is_file() else {}
     return ModelFolder(
         path=folder,
         config=read_json(folder / "config.json") if adapter is None else {},
-        card=_card(folder),
+        card=card,
         has_tokenizer=tokenizer.is_file() or (folder / "tokenizer.json").is_file(),
         has_chat_template="chat_template" in settings or (folder / "chat_template.jinja").is_file(),
         adapter=adapter,
@@ -135,7 +144,21 @@ def content_hash(folder: Path) -> str:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    atomic.write_json(folder / CARD, card.model_dump())
+    """Write the card, with the hashes of the weights in the folder; the last file that matters to a program."""
+    files = integrity.hashes(folder, folder.glob("*.safetensors"))
+    atomic.write_json(folder / CARD, card.replace(files=files).model_dump(mode="json"))
+
+
+def _check_files(folder: Path, card: Card, *, verify: bool) -> None:
+    """Raise `IntegrityError` where the weights are not those that the card was written for."""
+    if not card.files:
+        return
+    hint = f"copy the folder again; if you changed the weights on purpose, empty `files` in {folder / CARD}"
+    if added := sorted({each.name for each in folder.glob("*.safetensors")} - card.files.keys()):
+        raise IntegrityError(
+            f"{', '.join(added[:5])}: not written by llmctl", where=f"{folder / CARD}:files", hint=hint
+        )
+    integrity.check(folder, card.files, folder / CARD, verify=verify, hint=hint)
 
 
 def _card(folder: Path) -> Card | None:
@@ -151,5 +174,11 @@ def _card(folder: Path) -> Card | None:
         )
     try:
         return Card.model_validate(value)
-    except ValueError as error:
-        raise IntegrityError("not written by llmctl, or edited since", where=str(path)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise IntegrityError(
+            f"not written by llmctl, or edited since: {first['msg'].lower()}",
+            where=f"{path}:{field}" if field else str(path),
+            hint="restore the file",
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from pydantic import ConfigDict, ValidationError
 from llmctl import registry
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
-from llmctl.store import runs
+from llmctl.store import integrity, runs
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -22,6 +23,8 @@ COUNTS_OF_CONTENT: Final = ("layouts", "changed", "unused", "repeated_inputs", "
 """Optional counts of the manifest: records by layout, by what was changed or left out, by unread field, by repeated input,
 and by label in the train split. `split_by` records what assigned them to splits: `files`, a hash of the `input`, or a hash
 of the `record`, as always in version 0.1, which does not record it."""
+READ: Final = ("text", "tokens", "tokenizer")
+"""The folders that later verbs read."""
 
 
 class Counts(Spec):
@@ -89,6 +92,8 @@ class Manifest(Spec):
     text_sha256: dict[str, str]
     config: dict[str, Any]
     seconds: float
+    files: dict[str, integrity.FileHash] = {}
+    """Every file but this one, for `Prepared.check_files`; empty if version 0.1 wrote the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,40 @@ class Prepared:
     @property
     def content(self) -> str:
         """One hash of the content. Leaves out `seconds`, so that preparing the same data again gives the same hash, and
-        `lengths`, which older folders lack."""
-        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths"})
+        `lengths` and `files`, which older folders lack."""
+        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files"})
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def check_files(self, *, verify: bool = False, only: str = "") -> None:
+        """Raise `IntegrityError` where the text, tokens or tokenizer are not those that `preprocess` wrote.
+
+        `verify`: hash all of them, see `integrity.check`. `only`: just this file. Version 0.1 kept no hashes; nothing
+        is checked then. README.md and rejects.jsonl are for readers and may change.
+        """
+        files = {
+            name: each
+            for name, each in self.manifest.files.items()
+            if (name == only if only else name.partition("/")[0] in READ)
+        }
+        if not files:
+            return
+        added = [] if only else sorted({*_files_of(self.path)} - files.keys())
+        hint = f"restore it from a copy, or prepare the data again: preprocess --force --out {self.path}"
+        if added:
+            raise IntegrityError(f"{', '.join(added[:5])}: not written by preprocess", where=str(self.path), hint=hint)
+        integrity.check(self.path, files, self.path / MANIFEST, verify=verify, hint=hint)
 
     def text(self, split: str) -> Path:
         """The Parquet file of a split's records."""
         return self.path / "text" / f"{split}-00000.parquet"
+
+
+def _files_of(folder: Path) -> Iterator[str]:
+    """Names of the files that training may read, hidden ones apart."""
+    for name in READ:
+        for path in (folder / name).rglob("*"):
+            if path.is_file() and not path.name.startswith("."):
+                yield path.relative_to(folder).as_posix()
 
 
 def is_prepared(path: Path) -> bool:
@@ -162,10 +194,12 @@ def open_prepared(path: Path) -> Prepared:
                 hint="pip install --upgrade llmctl, or preprocess again",
             )
         manifest = Manifest.model_validate(value)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         field = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else ""
         raise IntegrityError(
-            "the manifest was edited, or preprocess did not write it", where=f"{where}:{field}", hint="preprocess again"
+            "the manifest was edited, or preprocess did not write it",
+            where=f"{where}:{field}" if field else where,
+            hint="preprocess again",
         ) from error
     counts = manifest.records
     if counts.read != counts.kept + sum(counts.dropped.values()) + counts.rejected:

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import ConfigDict
 
@@ -24,6 +25,8 @@ from llmctl.store import atomic
 
 RUN: Final = "run.json"
 METRICS: Final = "metrics.jsonl"
+CONFIG: Final = "config.yaml"
+CHECKPOINTS: Final = "checkpoints"
 Status = Literal["running", "finished", "stopped", "failed"]
 _SECRET: Final = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{8,})|((?:token|secret|password|api[_-]?key)[=:\s]+)\S+", re.I
@@ -47,6 +50,8 @@ class RunRecord(Spec):
     versions: dict[str, str] = {}
     hardware: dict[str, Any] = {}
     git: str | None = None
+    settings: dict[str, Any] = {}
+    """The resolved settings, as config.yaml has them, to detect that it was edited. Empty if version 0.1 wrote it."""
     result: dict[str, Any] = {}
     error: str | None = None
 
@@ -61,7 +66,15 @@ def redact(text: str) -> str:
     return _SECRET.sub(lambda found: (found[2] or "") + "***", text)
 
 
-def begin(folder: Path, verb: str, *, model: str, task: str, parents: Mapping[str, str]) -> RunRecord:
+def begin(
+    folder: Path,
+    verb: str,
+    *,
+    model: str,
+    task: str,
+    parents: Mapping[str, str],
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> RunRecord:
     """Write `run.json` with the status `running`."""
     record = RunRecord(
         verb=verb,
@@ -71,6 +84,7 @@ def begin(folder: Path, verb: str, *, model: str, task: str, parents: Mapping[st
         model=model,
         task=task,
         parents=dict(parents),
+        settings=dict(settings),
         versions=versions(),
         hardware=hardware(),
         git=_git_commit(),
@@ -94,11 +108,43 @@ def read(folder: Path) -> RunRecord:
     """Read `run.json`. Raises `UsageError` if `folder` is not a run, `IntegrityError` if the record was edited."""
     path = folder / RUN
     if not path.is_file():
-        raise UsageError(f"{folder} is not a run folder: it has no {RUN}", hint="see: llmctl runs list")
+        resumable = f"llmctl train --resume {folder} writes it again" if is_started(folder) else "see: llmctl runs list"
+        raise UsageError(f"{folder} is not a run folder: it has no {RUN}", hint=resumable)
     try:
         return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise IntegrityError("not written by llmctl, or edited since", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(
+            "damaged, or edited since llmctl wrote it",
+            where=str(path),
+            hint=f"llmctl train --resume {folder} writes it again from the checkpoints",
+        ) from error
+
+
+def is_started(folder: Path) -> bool:
+    """Whether a training run was started in the folder, even if parts of it are lost."""
+    return any((folder / name).exists() for name in (RUN, CONFIG, CHECKPOINTS))
+
+
+class Origin(NamedTuple):
+    """What a run was started with."""
+
+    settings: Mapping[str, Any] = {}
+    parents: Mapping[str, str] = {}
+
+
+def origin(folder: Path) -> Origin:
+    """What a run was started with, from `run.json` or, if that is lost, from the newest checkpoint that tells.
+
+    Version 0.1 recorded no settings.
+    """
+    with contextlib.suppress(UsageError, IntegrityError):
+        record = read(folder)
+        return Origin(record.settings, record.parents)
+    for path in sorted((folder / CHECKPOINTS).glob("step-*/state.json"), reverse=True):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            found = json.loads(path.read_text(encoding="utf-8"))["origin"]
+            return Origin(dict(found["settings"]), dict(found["parents"]))
+    return Origin()
 
 
 def under(folder: Path) -> Iterator[Path]:
@@ -112,13 +158,18 @@ def under(folder: Path) -> Iterator[Path]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl`; skips an incomplete last line left by a killed process."""
+    """The rows of `metrics.jsonl`; skips lines that are no rows: damaged ones, and a last one that a killed process cut."""
     path = folder / METRICS
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+    return [row for row in rows if isinstance(row, dict) and _is_row(row)]
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a step, and numbers everywhere."""
+    return "step" in row and all(isinstance(each, int | float) and not isinstance(each, bool) for each in row.values())
 
 
 def versions(

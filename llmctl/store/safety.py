@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.errors import IntegrityError
+from llmctl.errors import EnvironmentFault, IntegrityError
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 """File endings of weights that can run code when opened, or that llmctl does not read."""
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `IntegrityError` for Python files, `auto_map` and links that leave the folder."""
+    """Raise `IntegrityError` for Python files, `auto_map` and links that leave the folder, `EnvironmentFault` for files
+    that this user may not read."""
     root = folder.resolve()
     home = _home(root)
     for each in sorted(folder.iterdir()):
@@ -27,6 +29,8 @@ def check_folder(folder: Path) -> None:
             raise IntegrityError(
                 "a Python file in a model folder; llmctl never runs it", where=str(each), hint="remove the file"
             )
+        if each.is_file() and not os.access(each, os.R_OK):
+            raise no_permission(each)
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise IntegrityError(
@@ -68,11 +72,18 @@ def _home(root: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `IntegrityError` for anything else."""
+    """Read a JSON object. Raises `IntegrityError` for anything else, `EnvironmentFault` without the permission."""
     try:
         return parse_object(path.read_bytes(), path)
+    except PermissionError as error:
+        raise no_permission(path) from error
     except OSError as error:
         raise IntegrityError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def no_permission(path: Path) -> EnvironmentFault:
+    """The error for a file or folder that this user may not read."""
+    return EnvironmentFault("no permission to read it", where=str(path), hint=f"chmod u+r {path}, or ask its owner")
 
 
 def parse_object(text: bytes, path: Path) -> dict[str, Any]:

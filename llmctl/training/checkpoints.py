@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from llmctl.errors import IntegrityError
 from llmctl.store import atomic
+from llmctl.store.runs import CHECKPOINTS, Origin
 from llmctl.training import optimizers
 from llmctl.training.loop import Position
 
@@ -53,14 +54,26 @@ class TrainingState:
     validation: Mapping[str, float] = field(default_factory=dict)
     """Scores of the latest evaluation, at `evaluated_step`."""
     train_loss: float = float("nan")
+    window: tuple[float, ...] = ()
+    """Losses of the steps since the last row of `metrics.jsonl`, whose mean the next row holds."""
+    lr: float | None = None
+    """Learning rate of the last step."""
 
 
 def folder_of(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step-{step:08d}"
+    return run / CHECKPOINTS / f"step-{step:08d}"
 
 
-def save(run: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-    """Write a checkpoint for the current step and return its folder."""
+def save(
+    run: Path,
+    state: TrainingState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    origin: Origin,
+    history: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint for the current step and return its folder. `history`: see `History.mark`."""
     path = folder_of(run, state.position.step)
     with atomic.atomic_folder(path, force=True) as folder:
         if trainable := _trainable_weights(model):
@@ -68,7 +81,8 @@ def save(run: Path, state: TrainingState, model: nn.Module, optimizer: torch.opt
         else:
             save_model(model, str(folder / "model.safetensors"))
         save_file(optimizers.state_tensors(optimizer, model), str(folder / "optimizer.safetensors"))
-        atomic.write_text(folder / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+        full = asdict(state) | {"history": dict(history), "origin": origin._asdict()}
+        atomic.write_text(folder / "state.json", json.dumps(full, indent=2, default=str) + "\n")
         names = sorted(each.name for each in folder.iterdir())
         atomic.write_json(folder / MANIFEST, {"sha256": {name: atomic.sha256(folder / name) for name in names}})
     return path
@@ -76,7 +90,7 @@ def save(run: Path, state: TrainingState, model: nn.Module, optimizer: torch.opt
 
 def all_of(run: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first."""
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     found = [each for each in folder.iterdir() if _NAME.fullmatch(each.name)] if folder.is_dir() else []
     return sorted(found, key=step_of, reverse=True)
 
@@ -90,7 +104,11 @@ def fault(path: Path) -> str | None:
     """Why a checkpoint is not intact, or None if it is. Hashes every file."""
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return f"{MANIFEST} is missing or broken"
+    if not isinstance(hashes, dict):
         return f"{MANIFEST} is missing or broken"
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         file = path / name
@@ -98,7 +116,8 @@ def fault(path: Path) -> str | None:
             return f"{name} is missing"
         if atomic.sha256(file) != hashes[name]:
             return f"{name} has changed since it was written (its hash differs)"
-    return None
+    step = read_state(path).position.step
+    return None if step == step_of(path) else f"it holds step {step}: the folder was renamed from step-{step:08d}"
 
 
 def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
@@ -120,11 +139,26 @@ def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
-def read_state(path: Path) -> TrainingState:
+def _state(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    best = BestCheckpoint(**value.pop("best")) if value.get("best") else None
-    value.pop("best", None)
-    return TrainingState(position=Position(**value.pop("position")), best=best, **value)
+    return value
+
+
+def read_state(path: Path) -> TrainingState:
+    value = _state(path)
+    best = BestCheckpoint(**value["best"]) if value.get("best") else None
+    made = {"position": Position(**value["position"]), "best": best, "window": tuple(value.get("window", ()))}
+    return TrainingState(**{name: each for name, each in value.items() if name not in ("history", "origin")} | made)
+
+
+def read_history(path: Path) -> dict[str, Any]:
+    """The checkpoint's mark of `metrics.jsonl` (`History.mark`); empty if version 0.1 wrote it."""
+    return dict(_state(path).get("history", {}))
+
+
+def read_origin(path: Path) -> Origin:
+    """What the run was started with, as of this checkpoint; empty if version 0.1 wrote it."""
+    return Origin(**_state(path).get("origin", {}))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -84,6 +84,32 @@ class StepPlan:
         return math.floor(after * TENTHS) > math.floor(before * TENTHS)
 
 
+def jump(before: StepPlan, now: StepPlan, used: tuple[int, int, float], rate: float) -> str | None:
+    """A warning where a resumed run has another budget, which its schedule spans, so that the learning rate jumps.
+
+    `used`: steps, tokens and seconds so far. `rate`: the learning rate of the last step.
+    """
+    step = used[0]
+    rates = [each.lr(step, each.budget.progress(*used)) for each in (before, now)]
+    if now.budget.progress(*used) >= 1.0 or math.isclose(*rates, rel_tol=1e-6):
+        return None
+    return (
+        f"the learning rate jumps from {rate:.3g} at step {step:,} to {rates[1]:.3g}: its schedule now spans the new "
+        "budget; a run that had this budget from the beginning would end with other weights"
+    )
+
+
+def long_warmup(steps: StepPlan, schedule: Schedule) -> str | None:
+    """A warning where the warm-up is longer than the run."""
+    warmup, most = schedule.warmup_steps, steps.budget.max_steps
+    if warmup is None or most is None or warmup <= most:
+        return None
+    return (
+        f"the warm-up of {warmup:,} steps is longer than the run of {most:,}: the learning rate never reaches "
+        f"{steps.learning_rate:.3g}; lower schedule.warmup_steps, or leave it out"
+    )
+
+
 def plan(
     *,
     run_budget: Budget,

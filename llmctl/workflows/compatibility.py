@@ -4,15 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
 
 from llmctl import registry
-from llmctl.data.spec import INSTRUCTION_FORMATS
-from llmctl.errors import ConfigError, Fault, UsageError
+from llmctl.data.spec import INSTRUCTION_FORMATS, Clean, PromptFormat
+from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec
+from llmctl.store.models import CARD, ModelFolder
 from llmctl.store.tokenizers import uses_instruction
 from llmctl.tasks.spec import Task
 from llmctl.types import Family
+
+
+def check_card(folder: ModelFolder) -> None:
+    """Raise `IntegrityError` where a model's card asks for what this version does not know: the field is named.
+
+    A card of a newer version would be prompted in another way than it was trained.
+    """
+    card = folder.card
+    if card is None:
+        return
+    where = folder.path / CARD
+    for field, value, known in (
+        ("task", card.task, [each.name for each in registry.entries("tasks")]),
+        ("family", card.family, get_args(Family)),
+        ("style", card.style, get_args(PromptFormat)),
+    ):
+        if value not in known:
+            raise IntegrityError(
+                f"unknown {value!r}; this llmctl knows {', '.join(known)}",
+                where=f"{where}:{field}",
+                hint="pip install --upgrade llmctl, or restore the file",
+            )
+    check_task_version(registry.load("tasks", card.task)(), card.task_version, where)
+    try:
+        Clean.model_validate(card.clean or {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(["clean", *map(str, first["loc"])])
+        raise IntegrityError(first["msg"].lower(), where=f"{where}:{field}", hint="restore the file") from error
+
+
+def check_task_version(task: Task, version: int, where: Path) -> None:
+    """Raise `IntegrityError` for data or a model that a newer definition of the task made. `where`: the file that says so."""
+    if not 1 <= version <= task.version:
+        raise IntegrityError(
+            f"version {version} of {task.name}; this llmctl reads up to version {task.version}",
+            where=f"{where}:task_version",
+            hint="pip install --upgrade llmctl, or restore the file",
+        )
 
 
 def resolve_instruction(task: Task, labels: Sequence[str], requested: str | None, trained_with: str | None) -> str:

@@ -22,6 +22,11 @@ LOSS: Final = "loss"
 """The default score for choosing the best checkpoint."""
 
 
+VERIFY: Final = "verify"
+"""The switch that hashes every file, see `store/integrity.py`."""
+VERIFY_HELP: Final = "hash all weights (and prepared data) again, even where size and time are unchanged"
+
+
 INSTRUCTION: Final = (
     "instruction for a decoder prompted in words; default: the one of its training, else the task's own"
 )

@@ -399,3 +399,68 @@ def _free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
     return port
+
+
+def _on_two_machines(data: tuple[Path, Path], runs: tuple[Path, Path], *more: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Train with a process on each of two machines; returns exit code and standard error of both."""
+    port = _free_port()
+    both = []
+    for rank in (0, 1):
+        words = command("lstm-seq2seq", data[rank], runs[rank], "batch_size=15", "max_steps=6", "save_every=2")
+        if more:
+            words += more[rank]
+        machine = ("--machines", "2", "--machine-rank", str(rank), "--main-address", f"127.0.0.1:{port}")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmctl", *words, *machine],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        both.append(process)
+    errors = [each.communicate(timeout=250)[1] for each in both]
+    return [(each.returncode, error) for each, error in zip(both, errors, strict=True)]
+
+
+@pytest.mark.parametrize("what", ["step", "settings", "data", "weights"])
+def test_machines_that_differ_stop_before_the_first_step(
+    what: str, inside: Inside, dates: Path, tmp_path: Path
+) -> None:
+    """The first machine resumed at its step, the second, which shares no folder with it, began anew: they went on together."""
+    runs, data, more = (tmp_path / "machine-0", tmp_path / "machine-1"), (dates, dates), ((), ())
+    said = f"other {what}"
+    if what in ("step", "weights"):
+        inside(*command("lstm-seq2seq", dates, runs[0], "batch_size=15", "max_steps=4", "save_every=2"))
+        said = "machine 1 starts at step 0, machine 0 at step 4" if what == "step" else said
+        more = (("--resume",), ("--resume",))
+    if what == "weights":
+        shutil.copytree(runs[0], runs[1])
+        from safetensors.torch import load_file, save_file
+
+        folder = runs[1] / "checkpoints/step-00000004"
+        kept = load_file(folder / "model.safetensors")
+        name = sorted(kept)[0]
+        save_file({**kept, name: kept[name] + 1e-3}, folder / "model.safetensors")
+        manifest = json.loads((folder / "MANIFEST.json").read_text())
+        from llmctl.store.atomic import sha256
+
+        manifest["sha256"]["model.safetensors"] = sha256(folder / "model.safetensors")
+        (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    if what == "settings":
+        more = ((), ("--seed", "1"))
+    if what == "data":
+        data = (dates, tmp_path / "other")
+        inside("preprocess", "dates-en-zh", "--vocab-size", "500", "--set", "clean.min_chars=4", "--out", data[1])
+    found = _on_two_machines(data, runs, *more)
+    assert [code for code, _ in found] == [4, 4], found
+    for _, error in found:
+        assert said in error
+        assert "nothing was trained" in error
+
+
+def test_a_run_copied_to_both_machines_is_resumed_on_both(inside: Inside, dates: Path, tmp_path: Path) -> None:
+    runs = (tmp_path / "machine-0", tmp_path / "machine-1")
+    inside(*command("lstm-seq2seq", dates, runs[0], "batch_size=15", "max_steps=4", "save_every=2"))
+    shutil.copytree(runs[0], runs[1])
+    found = _on_two_machines((dates, dates), runs, ("--resume",), ("--resume",))
+    assert [code for code, _ in found] == [0, 0], found
+    assert json.loads((runs[0] / "run.json").read_text())["result"]["steps"] == 6

@@ -78,7 +78,7 @@ def chosen(sampling: Sampling) -> str:
     return "drawn" if sampling.samples else "greedy"
 
 
-def preflight(config: ChatConfig, *, offline: bool, emit: EventSink = null_sink) -> ChatPlan:
+def preflight(config: ChatConfig, *, offline: bool, verify: bool = False, emit: EventSink = null_sink) -> ChatPlan:
     """Check everything that can be checked before torch is imported. Raises `UsageError` if the model is not a chat model,
     and what `find_model` raises."""
     given = {each.name for each in fields(Sampling)} & set(type(config).model_fields)
@@ -86,7 +86,7 @@ def preflight(config: ChatConfig, *, offline: bool, emit: EventSink = null_sink)
     sampling.check()
     if config.system is not None:
         _check_text(config.system, "the system message")
-    model = find_model(config.model, base=config.base, offline=offline, emit=emit)
+    model = find_model(config.model, base=config.base, offline=offline, verify=verify, emit=emit)
     if model.task.answer_role != ASSISTANT:
         raise UsageError(
             f"{config.model} is not a chat model, its task is {model.task.name}: "

@@ -18,6 +18,7 @@ from llmctl.store import atomic, locks
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import EventSink, null_sink
+from llmctl.verbs import CONFIG
 from llmctl.workflows.compare.spec import CompareConfig, same_model
 from llmctl.workflows.compatibility import models_that_can
 from llmctl.workflows.evaluate.checks import Metrics, metrics_of
@@ -256,7 +257,7 @@ def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
         with locks.locked(out):  # raises `BusyError`, which names the owner
             pass
     if not resume and not _has_no_output(out):
-        atomic.refuse_existing(out, force=force, marker=COMPARISON)
+        atomic.refuse_existing(out, force=force, marker=COMPARISON, go_on=f"llmctl compare --resume {out}")
     train_checks.refuse_inside_run(out)
     atomic.refuse_same(out, [config.data])
 
@@ -302,6 +303,29 @@ def check_same(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> Non
     ]
     if faults:
         raise ConfigError(faults)
+
+
+def check_recorded(out: Path, recorded: Mapping[str, Any]) -> None:
+    """Raise `IntegrityError` where config.yaml has other settings than the comparison was started with."""
+    where, hint = out / CONFIG, "undo the change; for other settings start another comparison: --out"
+    try:
+        found = _comparable(validate(CompareConfig, combine(CompareConfig, [recorded])))
+        started_with = _found(out).get("settings") if (out / COMPARISON).is_file() else None
+        if not started_with:
+            return  # of version 0.1, or killed before it wrote anything
+        expected = _comparable(validate(CompareConfig, started_with))
+    except ConfigError as error:
+        raise IntegrityError(f"damaged or edited: {error.faults[0]}", where=str(where), hint=hint) from error
+    changed = [
+        f"{path} is {now}, the comparison was started with {was}"
+        for name in {**expected, **found}
+        for path, was, now in differing(name, expected.get(name), found.get(name))
+        if was != now
+    ]
+    if changed:
+        raise IntegrityError(
+            f"edited since the comparison was started: {'; '.join(changed)}", where=str(where), hint=hint
+        )
 
 
 def _comparable(config: CompareConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from llmctl.errors import DivergedError, GateError, LlmctlError, Stopped
 from llmctl.store import atomic, locks, runs
 from llmctl.training import launch
 from llmctl.types import Event, EventSink
+from llmctl.verbs import CONFIG
 from llmctl.workflows.compare import report as comparison_report
 from llmctl.workflows.compare.checks import COMPARISON, SPLIT, Candidate, ComparePlan, preflight
 from llmctl.workflows.compare.rows import ROW, answers, ended, resumable, score_of, scored, so_far, trained
@@ -82,14 +83,21 @@ def _open(checked: ComparePlan, *, force: bool) -> None:
     """Prepare the locked folder: emptied with `force`, kept on resume. `compare.json` is written first and never missing."""
     out = checked.resolved.out
     if not checked.resume:
-        atomic.write_json(out / COMPARISON, {"schema": SCHEMA, "finished": False, "rows": []})
+        started = {"schema": SCHEMA, "finished": False, "rows": [], "settings": _settings(checked)}
+        atomic.write_json(out / COMPARISON, started)
     for left in list(out.iterdir()) if force and not checked.resume else list(out.glob(f"{atomic.TEMPORARY}*")):
         if left.name not in (locks.NAME, COMPARISON):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
     import yaml
 
-    settings = json.loads(checked.resolved.model_dump_json(exclude_none=True))
-    atomic.write_text(out / "config.yaml", yaml.safe_dump({"compare": settings}, allow_unicode=True, sort_keys=False))
+    text = yaml.safe_dump({"compare": _settings(checked)}, allow_unicode=True, sort_keys=False)
+    atomic.write_text(out / CONFIG, text)
+
+
+def _settings(checked: ComparePlan) -> dict[str, Any]:
+    """The settings as config.yaml has them; `compare.json` has them too, to detect that config.yaml was edited."""
+    settings: dict[str, Any] = json.loads(checked.resolved.model_dump_json(exclude_none=True))
+    return settings
 
 
 class _Comparison:
@@ -125,7 +133,10 @@ class _Comparison:
         return cleaned
 
     def _write(self, document: Mapping[str, Any], *, finished: bool = False) -> None:
-        atomic.write_json(self.out / COMPARISON, {"schema": SCHEMA, "finished": finished, **document})
+        atomic.write_json(
+            self.out / COMPARISON,
+            {"schema": SCHEMA, "finished": finished, **document, "settings": _settings(self.checked)},
+        )
 
     # -- one model --------------------------------------------------------------------------------------------
 

@@ -37,6 +37,11 @@ class Compare(Verb[CompareConfig]):
 
         checks.check_same(recorded, wanted)
 
+    def check_recorded(self, out: Path, recorded: Mapping[str, Any]) -> None:
+        from llmctl.workflows.compare import checks
+
+        checks.check_recorded(out, recorded)
+
     def check(self, config: CompareConfig, context: Context) -> Any:
         from llmctl.workflows.compare import checks
 

@@ -42,11 +42,13 @@ class EvalPlan:
         }
 
 
-def preflight(config: EvalConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> EvalPlan:
+def preflight(
+    config: EvalConfig, *, force: bool, offline: bool, verify: bool = False, emit: EventSink = null_sink
+) -> EvalPlan:
     """Check everything that needs no torch; raises all faults at once."""
     _check_sides(config)
     collector = ErrorCollector()
-    handle = _model(config, collector, offline=offline, emit=emit)
+    handle = _model(config, collector, offline=offline, verify=verify, emit=emit)
     for key, path in (("predictions", config.predictions), ("baseline", config.baseline)):
         if path is not None:
             collector.check(key, pairs.check_file, path, "predictions")
@@ -113,21 +115,24 @@ def _check_sides(config: EvalConfig) -> None:
         raise ConfigError(faults)
 
 
-def _model(config: EvalConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> ModelHandle | None:
+def _model(
+    config: EvalConfig, collector: ErrorCollector, *, offline: bool, verify: bool, emit: EventSink
+) -> ModelHandle | None:
     """The model, checked against the data; None without a model, or where `collector` holds a fault of either."""
     if config.model is None:
         return None
-    data = collector.check("data", _data, config)
+    data = collector.check("data", _data, config, verify=verify)
+    opening: dict[str, Any] = {"offline": offline, "verify": verify, "emit": emit}
     if not collector.ok and is_costly(config.model):
         return None
     if data is None:
         # Without the data its task is not known: check the weights only.
-        collector.check("model", open_weights, config.model, base=config.base, offline=offline, emit=emit)
+        collector.check("model", open_weights, config.model, base=config.base, **opening)
         return None
-    return collector.check("model", _open_model, config, data, offline=offline, emit=emit)
+    return collector.check("model", _open_model, config, data, **opening)
 
 
-def _data(config: EvalConfig) -> Prepared | Path:
+def _data(config: EvalConfig, *, verify: bool) -> Prepared | Path:
     """A prepared folder, or a file of records."""
     assert config.data is not None
     if not is_prepared(config.data):
@@ -137,16 +142,15 @@ def _data(config: EvalConfig) -> Prepared | Path:
     prepared = open_prepared(config.data)
     if not prepared.manifest.splits.get(config.split):
         raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
+    prepared.check_files(verify=verify, only=prepared.text(config.split).relative_to(prepared.path).as_posix())
     return prepared
 
 
-def _open_model(config: EvalConfig, data: Prepared | Path, *, offline: bool, emit: EventSink) -> ModelHandle:
-    """The model, checked against the task and labels of the data."""
+def _open_model(config: EvalConfig, data: Prepared | Path, **opening: Any) -> ModelHandle:
+    """The model, checked against the task and labels of the data. `opening`: of `find_model`."""
     assert config.model is not None
     if isinstance(data, Path):
-        handle = find_model(
-            config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
-        )
+        handle = find_model(config.model, task=config.task, instruction=config.instruction, base=config.base, **opening)
         if handle.task.labelled and handle.family != "encoder" and not (config.labels or handle.labels):
             return handle  # chooses from the labels of the records, which are read later
         return handle.choosing(config.labels, calibrate=config.calibrate)
@@ -157,8 +161,7 @@ def _open_model(config: EvalConfig, data: Prepared | Path, *, offline: bool, emi
         otherwise=prepared_for,
         instruction=config.instruction,
         base=config.base,
-        offline=offline,
-        emit=emit,
+        **opening,
     )
     if handle.task.name != prepared_for:
         raise UsageError(f"the model answers {handle.task.name}, {config.data} was prepared for {prepared_for}")

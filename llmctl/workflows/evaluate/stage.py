@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmctl.readable import from_here, number
 from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.evaluate.spec import EvalConfig
-from llmctl.workflows.settings import places
+from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
 if TYPE_CHECKING:
     from llmctl.workflows.evaluate.run import EvalResult
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Evaluate(Verb[EvalConfig]):
     name = "eval"
     spec = EvalConfig
+    switches = {VERIFY: VERIFY_HELP}
     examples = (
         "llmctl eval --model runs/en-zh --data data/en-zh --metric bleu --metric chrf",
         "llmctl eval --predictions out.txt --references ref.txt --metric bleu:tokenize=zh --require 'bleu>=20'",
@@ -58,7 +59,9 @@ class Evaluate(Verb[EvalConfig]):
     def check(self, config: EvalConfig, context: Context) -> Any:
         from llmctl.workflows.evaluate import checks
 
-        return checks.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
+        return checks.preflight(
+            config, force=context.force, offline=context.offline, verify=context.verify, emit=context.emit
+        )
 
     def run(self, config: EvalConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.evaluate import run

@@ -85,7 +85,13 @@ class GenerateResult:
 
 
 def preflight(
-    config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True, emit: EventSink = null_sink
+    config: GenerateConfig,
+    *,
+    force: bool,
+    offline: bool,
+    verify: bool = False,
+    stdin_is_tty: bool = True,
+    emit: EventSink = null_sink,
 ) -> GeneratePlan:
     """Check everything that needs no torch. Raises all faults at once: `UsageError`s and what `find_model` raises."""
     collector = ErrorCollector()
@@ -95,7 +101,7 @@ def preflight(
     source = STDIN if not config.prompt and config.input is None else config.input
     sources = collector.check("input", _sources, source)
     look = collector.ok or not is_costly(config.model)
-    model = collector.check("model", _model, config, offline=offline, emit=emit) if look else None
+    model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit) if look else None
     if config.output is not None:
         inputs = [path for each in sources or () for path in each.paths]
         collector.check(
@@ -117,9 +123,15 @@ def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
         )
 
 
-def _model(config: GenerateConfig, *, offline: bool, emit: EventSink) -> ModelHandle:
+def _model(config: GenerateConfig, *, offline: bool, verify: bool, emit: EventSink) -> ModelHandle:
     model = find_model(
-        config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
+        config.model,
+        task=config.task,
+        instruction=config.instruction,
+        base=config.base,
+        offline=offline,
+        verify=verify,
+        emit=emit,
     )
     model = model.choosing(config.labels, calibrate=config.calibrate)
     if model.task.labelled and config.num_samples > 1:

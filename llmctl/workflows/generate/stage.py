@@ -9,12 +9,13 @@ from typing import Any
 
 from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.generate.spec import GenerateConfig
-from llmctl.workflows.settings import places
+from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
 
 class Generate(Verb[GenerateConfig]):
     name = "generate"
     spec = GenerateConfig
+    switches = {VERIFY: VERIFY_HELP}
     examples = (
         "llmctl generate --model runs/poems --prompt 床前明月光 --temperature 0.8",
         "llmctl generate --model runs/en-zh --input test.jsonl --output answers.jsonl",
@@ -51,6 +52,7 @@ class Generate(Verb[GenerateConfig]):
             config,
             force=context.force,
             offline=context.offline,
+            verify=context.verify,
             stdin_is_tty=context.interactive,
             emit=context.emit,
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, cast
 
 from llmctl import registry
-from llmctl.errors import IntegrityError, UsageError
+from llmctl.errors import UsageError
 from llmctl.models import families
 from llmctl.models.resolve import open_weights
 from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
 from llmctl.types import EventSink, Family, null_sink
-from llmctl.workflows.compatibility import check_instruction, resolve_instruction
+from llmctl.workflows.compatibility import check_card, check_instruction, resolve_instruction
 
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128
@@ -90,6 +90,7 @@ def find_model(
     instruction: str | None = None,
     base: Path | None = None,
     offline: bool = False,
+    verify: bool = False,
     emit: EventSink = null_sink,
 ) -> ModelHandle:
     """Find a pretrained model (see `models.resolve.open_weights`) and how to prompt it.
@@ -98,7 +99,8 @@ def find_model(
     tokenizer has a chat template, else language modelling. Raises `UsageError` where there is no model or it cannot do
     the task, `ConfigError` for an `instruction` that it would not see, and what `open_weights` raises.
     """
-    folder = open_weights(reference, base=base, offline=offline, emit=emit)
+    folder = open_weights(reference, base=base, offline=offline, verify=verify, emit=emit)
+    check_card(folder)
     if not folder.has_tokenizer:
         raise UsageError(
             f"{folder.path} has no tokenizer", hint="copy tokenizer.json and tokenizer_config.json into it"
@@ -133,13 +135,7 @@ def find_model(
 
 
 def _family(folder: ModelFolder) -> Family:
-    if folder.card is None:
-        return families.family_of(folder.config)
-    for family in get_args(Family):
-        if folder.card.family == family:
-            found: Family = family
-            return found
-    raise IntegrityError(f"no such family: {folder.card.family!r}", where=f"{folder.path}/llmctl.json:family")
+    return families.family_of(folder.config) if folder.card is None else cast(Family, folder.card.family)
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:

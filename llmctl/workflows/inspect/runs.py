@@ -33,7 +33,7 @@ def describe(run: Path) -> dict[str, Any]:
     record = runs.read(run)
     return {
         "run": str(run),
-        **record.model_dump(),
+        **record.model_dump(exclude={"settings"}),
         "status": status(run, record),
         "config": _config(run),
         "scores": list(_scores(run)),

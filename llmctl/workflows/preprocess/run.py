@@ -15,7 +15,7 @@ from llmctl.data.read import ReadContext, scan
 from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
-from llmctl.store import atomic
+from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
 from llmctl.types import Event, EventSink
@@ -78,6 +78,8 @@ def preprocess(
             why = f"{kept:,} records are too few for its fraction"
             text = f"the {split} split is empty: {'no file is named so' if result.split_by == 'files' else why}"
             emit(Event("warning", {"text": text}))
+        written = (each for each in folder.rglob("*") if each.is_file() and not each.name.startswith("."))
+        files = integrity.hashes(folder, written)
         manifest = Manifest(
             llmctl=__version__,
             task=plan.task.name,
@@ -90,13 +92,16 @@ def preprocess(
             inputs=tuple(inputs),
             labels=tuple(sorted(result.labels)) if plan.task.labelled else (),
             block_size=config.block_size if plan.task.packed else None,
-            text_sha256={split: atomic.sha256(folder / "text" / f"{split}-00000.parquet") for split in SPLITS},
+            text_sha256={split: files[f"text/{split}-00000.parquet"].sha256 for split in SPLITS},
             config=config.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
             split_by=result.split_by,
             **result.facts,
+            files=files,
         )
         atomic.write_text(folder / "README.md", data_card(manifest))
+        readme = integrity.hashes(folder, [folder / "README.md"])
+        manifest = manifest.model_copy(update={"files": dict(sorted((files | readme).items()))})
         atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return PreprocessResult(manifest, config.out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -14,8 +15,8 @@ from typing import Any, Final
 from llmctl import config as configuration
 from llmctl import registry
 from llmctl.metrics.parse import request_metric
-from llmctl.store import atomic
-from llmctl.store.prepared import open_prepared
+from llmctl.store import atomic, locks
+from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.types import Answer, Event, EventSink, Score
 from llmctl.workflows.evaluate import run as evaluate
 from llmctl.workflows.evaluate.spec import EvalConfig
@@ -60,13 +61,26 @@ class Steps:
 def preflight(config: QuickstartConfig, *, force: bool) -> Path:
     """Return the output folder: the given one, or the first of `quickstart`, `quickstart-2`, … that does not exist."""
     if config.out is not None:
-        atomic.refuse_existing(config.out, force=force, marker=MARKER)
         out = config.out
+        if locks.is_locked(out):
+            with locks.locked(out):  # raises `BusyError`, which names the owner
+                pass
+        if force or not _interrupted(config, out):
+            atomic.refuse_existing(out, force=force, marker=MARKER)
     else:
         names = ("quickstart", *(f"quickstart-{number}" for number in range(2, 10_000)))
         out = next(Path(name) for name in names if not Path(name).exists())
     atomic.check_writable(out, bytes_needed=200 * 2**20)
     return out
+
+
+def _interrupted(config: QuickstartConfig, out: Path) -> bool:
+    """Whether the folder holds a quickstart with these settings that was killed; the same command finishes it."""
+    try:
+        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        return bool(found["finished"] is False and found["seed"] == config.seed)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def steps(config: QuickstartConfig, out: Path) -> Steps:
@@ -92,8 +106,15 @@ def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: b
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    # Written first, so that --force can replace the output of an interrupted quickstart.
-    atomic.write_json(out / MARKER, {"finished": False})
+    with locks.locked(out):
+        return _quickstart(config, out, emit, started)
+
+
+def _quickstart(config: QuickstartConfig, out: Path, emit: EventSink, started: float) -> QuickstartResult:
+    if _interrupted(config, out):
+        emit(Event("note", {"text": f"continuing the quickstart in {out}, which was interrupted"}))
+    # Written first, so that an interrupted quickstart can be continued, and replaced by --force.
+    atomic.write_json(out / MARKER, {"finished": False, "seed": config.seed})
     todo = steps(config, out)
     commands = commands_of(todo)
 
@@ -128,11 +149,12 @@ def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: b
 
 
 def _prepare(config: PreprocessConfig, emit: EventSink) -> None:
-    preprocess.preprocess(config, preprocess.preflight(config, force=False, offline=True), emit)
+    if not is_prepared(config.out):
+        preprocess.preprocess(config, preprocess.preflight(config, force=False, offline=True), emit)
 
 
 def _train(config: TrainConfig, emit: EventSink) -> None:
-    train.train(train.preflight(config, force=False, offline=True), emit)
+    train.train(train.preflight(config, force=False, offline=True, resume=True), emit)
 
 
 def _score(config: TrainConfig, metric: str, emit: EventSink) -> Score:
@@ -158,7 +180,7 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     from llmctl.workflows.inference.session import Predictor, predict
     from llmctl.workflows.train import assemble
 
-    checked = train.preflight(config, force=False, offline=True)
+    checked = train.preflight(config, force=False, offline=True, resume=True)
     records = list(read_text(checked.prepared.text("test")))
     torch.manual_seed(config.seed)
     built = assemble.assemble(checked, lambda event: None, lambda make: make())

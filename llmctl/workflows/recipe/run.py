@@ -12,10 +12,9 @@ from typing import Any, Literal
 from llmctl import config as configuration
 from llmctl.config import Spec
 from llmctl.errors import LlmctlError, UsageError
-from llmctl.recipes import read_recipe
 from llmctl.store import atomic
 from llmctl.types import Event, EventSink
-from llmctl.verbs import Context
+from llmctl.verbs import Context, read_recorded
 from llmctl.workflows.recipe import record as stage
 from llmctl.workflows.recipe.decide import Decision, decide, lies_in, plan
 from llmctl.workflows.recipe.load import Stage, load, verb_of
@@ -147,7 +146,7 @@ def _config(each: Stage, decision: Decision) -> Spec:
     if decision.status != "resumes":
         config: Spec = each.config
         return config
-    recorded = read_recipe(each.config.out / "config.yaml").get(each.verb.name) or {}
+    recorded = read_recorded(each.verb, each.config.out)
     each.verb.check_same(recorded, each.block)
     spec = each.verb.spec
     return configuration.validate(spec, configuration.merge(configuration.combine(spec, [recorded]), each.block))

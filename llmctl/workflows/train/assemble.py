@@ -18,14 +18,16 @@ from llmctl.data.noising import DenoisingBlocks
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
-from llmctl.errors import DataError, UsageError
+from llmctl.errors import DataError, IntegrityError, UsageError
 from llmctl.models import families, pretrained
 from llmctl.models.spec import Vocabulary
-from llmctl.store import atomic
+from llmctl.store import atomic, integrity
+from llmctl.store.safety import read_json
 from llmctl.types import Denoising, Event, EventSink, Examples
 from llmctl.workflows import compatibility
 from llmctl.workflows.train.checks import TrainPlan
 
+HASHES: Final = "hashes.json"
 VALIDATION_SEED: Final = 0
 """Every run corrupts the validation split alike, at the published noise density, so that validation losses compare."""
 
@@ -117,13 +119,27 @@ def _tokens(plan: TrainPlan, emit: EventSink, once: Once) -> tuple[Path, Path]:
 
     def encode() -> None:
         if folder.is_dir():
+            _check_encoded(folder)
             return
         emit(Event("note", {"text": f"encoding the text again with the tokenizer of {pretrained_folder.path}"}))
         with atomic.atomic_folder(folder) as made:
             encode_prepared(prepared, plan.task, load_tokenizer(pretrained_folder.path), made)
+            files = integrity.hashes(made, made.iterdir())
+            atomic.write_json(made / HASHES, {name: each.model_dump() for name, each in files.items()})
 
     once(encode)
     return pretrained_folder.path, folder
+
+
+def _check_encoded(folder: Path) -> None:
+    """Raise `IntegrityError` where tokens that were encoded again have changed since. Version 0.1 kept no hashes."""
+    record = folder / HASHES
+    if record.is_file():
+        try:
+            files = {name: integrity.FileHash.model_validate(each) for name, each in read_json(record).items()}
+        except ValueError as error:
+            raise IntegrityError("damaged, or edited since", where=str(record)) from error
+        integrity.check(folder, files, record, verify=False, hint=f"remove {folder}: it is made again")
 
 
 def _same_tokenizer(one: Path, other: Path) -> bool:

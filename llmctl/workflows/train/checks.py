@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,22 +18,24 @@ from llmctl.models.spec import HUB, ModelSpec, Shape
 from llmctl.store import atomic, runs
 from llmctl.store.adapters import check_installed, check_targets, stack_layers
 from llmctl.store.models import ModelFolder, content_hash
-from llmctl.store.prepared import Prepared, open_prepared
+from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
 from llmctl.training import machine
 from llmctl.types import Denoising, EventSink, Family, null_sink
-from llmctl.workflows.compatibility import check_able, check_instruction, no_text_likelihood, unreadable
+from llmctl.workflows.compatibility import (
+    check_able,
+    check_card,
+    check_instruction,
+    check_task_version,
+    no_text_likelihood,
+    unreadable,
+)
 from llmctl.workflows.settings import LOSS
-from llmctl.workflows.train.resume import check_same_parents
-from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
+from llmctl.workflows.train.defaults import resolve
+from llmctl.workflows.train.resume import check_resumable, check_same_parents
+from llmctl.workflows.train.spec import TrainConfig
 
-FINE_TUNING_RATE: Final = 5e-5
-FINE_TUNING_WIDTH: Final = 768
-"""Peak learning rate for pretrained weights of that width (Devlin et al. 2019); narrower models take proportionally
-more (1e-4 at 384: 0.915 held-out accuracy on the review sentences, 0.885 at 5e-5)."""
-ADAPTER_RATE: Final = 10
-"""LoRA takes about ten times the learning rate of full fine-tuning (Schulman et al. 2025, LoRA Without Regret)."""
 ADAM_COPIES: Final = 3
 """Copies of the weights in a checkpoint: the weights and Adam's two moments."""
 
@@ -66,6 +69,11 @@ class TrainPlan:
         return self.config.replace(**places, model={"name": name, **shape})
 
     @property
+    def origin(self) -> runs.Origin:
+        """What the run is started with, as its record and its checkpoints keep it."""
+        return runs.Origin(json.loads(self.recorded.model_dump_json(exclude_none=True)), self.parents)
+
+    @property
     def best_score(self) -> str:
         """The name of the score that selects the best checkpoint: `loss`, or one of the metric's."""
         return self.best_by.score if self.best_by else LOSS
@@ -94,18 +102,21 @@ def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) 
     return plan
 
 
-def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> TrainPlan | None:
+def _examine(
+    config: TrainConfig, collector: ErrorCollector, *, offline: bool, verify: bool = False, emit: EventSink
+) -> TrainPlan | None:
     """The plan, or None where `collector` holds a fault that makes it impossible."""
     prepared = collector.check("data", open_prepared, config.data)
     if not collector.ok and is_costly(config.model.name):
         return None
-    model = collector.check("model", _model, config, offline=offline, emit=emit)
+    model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit)
     if config.compile:
         collector.check("compile", _check_compiler)
     collector.check("", _check_counts, config)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
+    collector.check("data", check_task_version, task, prepared.manifest.task_version, prepared.path / MANIFEST)
     architecture, shape, pretrained_folder = model
     family = collector.check("model", _family, config, task, architecture, pretrained_folder)
     if family is None:
@@ -121,7 +132,7 @@ def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, e
     if not collector.ok:
         return None
     return TrainPlan(
-        config=_resolve(config, architecture, shape, pretrained_folder),
+        config=resolve(config, architecture, shape, pretrained_folder),
         prepared=prepared,
         task=task,
         family=family,
@@ -141,15 +152,19 @@ def preflight(
     force: bool,
     offline: bool,
     resume: bool = False,
+    verify: bool = False,
     in_worker: bool = False,
     emit: EventSink = null_sink,
 ) -> TrainPlan:
     """`examine`, and check that the run can be written to `out`; raises all faults at once."""
     collector = ErrorCollector()
-    plan = _examine(config, collector, offline=offline, emit=emit)
-    resuming = resume and (config.out / runs.RUN).is_file()
+    plan = _examine(config, collector, offline=offline, verify=verify, emit=emit)
+    if plan is not None and not in_worker:
+        collector.check("data", plan.prepared.check_files, verify=verify)
+    resuming = resume and runs.is_started(config.out)
     if resuming and plan is not None:
         collector.check("out", check_same_parents, config, plan.parents)
+        collector.check("out", check_resumable, config.out, null_sink if in_worker else emit)
     begins = not resuming and not in_worker and config.machine_rank == 0
     if begins and plan is not None and plan.task.labelled:
         collector.check("data", _check_labels, config, plan.prepared)
@@ -194,7 +209,7 @@ def _check_labels(config: TrainConfig, prepared: Prepared) -> None:
 
 
 def _model(
-    config: TrainConfig, *, offline: bool, emit: EventSink
+    config: TrainConfig, *, offline: bool, verify: bool, emit: EventSink
 ) -> tuple[ModelSpec | None, Shape | None, ModelFolder | None]:
     name, overrides = config.model.name, Shape.model_validate(config.model.model_dump(exclude={"name"}))
     if name.startswith(HUB) or registry.looks_like_path(name):
@@ -203,7 +218,8 @@ def _model(
                 [Fault(f"model.{each}", "pretrained weights fix the shape") for each in changed],
                 hint="leave model.* out, or name an architecture for random weights",
             )
-        pretrained_folder = open_weights(name, offline=offline, emit=emit)
+        pretrained_folder = open_weights(name, offline=offline, verify=verify, emit=emit)
+        check_card(pretrained_folder)
         if pretrained_folder.adapter is not None:
             raise UsageError(
                 f"{name} is an adapter: training starts from full weights",
@@ -352,26 +368,6 @@ def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family
     if not prepared.manifest.splits.get("validation"):
         raise UsageError(f"--best-by {config.best_by} needs a validation split, {config.data} has none")
     return found
-
-
-def _resolve(
-    config: TrainConfig, architecture: ModelSpec | None, shape: Shape | None, pretrained_folder: ModelFolder | None
-) -> TrainConfig:
-    """The configuration with learning rate and budget filled in where they are not set."""
-    usual = architecture.learning_rate_for(shape) if architecture and shape else _fine_tuning_rate(pretrained_folder)
-    rate = config.optimizer.lr or usual * (ADAPTER_RATE if config.adapter else 1)
-    unlimited = all(getattr(config, name) is None for name in BUDGETS)
-    budget = {"epochs": DEFAULT_EPOCHS} if unlimited else {}
-    return config.replace(**budget, optimizer=config.optimizer.model_dump() | {"lr": rate})
-
-
-def _fine_tuning_rate(pretrained_folder: ModelFolder | None) -> float:
-    names = ("hidden_size", "d_model", "n_embd")
-    width = next(
-        (pretrained_folder.config[name] for name in names if pretrained_folder and name in pretrained_folder.config),
-        None,
-    )
-    return FINE_TUNING_RATE * FINE_TUNING_WIDTH / width if isinstance(width, int) and width > 0 else FINE_TUNING_RATE
 
 
 def _parents(config: TrainConfig, prepared: Prepared, pretrained_folder: ModelFolder | None) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -52,7 +51,14 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
         _open_run(plan, force=force)
-        record = runs.begin(out, "train", model=config.model.name, task=plan.task.name, parents=plan.parents)
+        record = runs.begin(
+            out,
+            "train",
+            model=config.model.name,
+            task=plan.task.name,
+            parents=plan.origin.parents,
+            settings=plan.origin.settings,
+        )
         with _log(out, emit) as log:
             try:
                 alone = config.processes * config.machines == 1
@@ -62,7 +68,8 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
                 raise
             except Exception as error:
                 known = error if isinstance(error, LlmctlError) else untranslated(error)
-                runs.end(out, record, "failed", exit_code=known.exit_code, error=str(known))
+                with contextlib.suppress(OSError):  # a full disk is reported, not that it was met twice
+                    runs.end(out, record, "failed", exit_code=known.exit_code, error=str(known))
                 raise
         status: runs.Status = "finished" if fields is not None and fields["finished"] else "stopped"
         shown = {name: value for name, value in (fields or {}).items() if name != "finished"}
@@ -96,10 +103,10 @@ def _open_run(plan: TrainPlan, *, force: bool) -> None:
         if left.name == locks.NAME:
             continue
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
-    recorded = {"train": json.loads(plan.recorded.model_dump_json(exclude_none=True))}
+    recorded = {"train": dict(plan.origin.settings)}
     import yaml
 
-    atomic.write_text(out / "config.yaml", yaml.safe_dump(recorded, allow_unicode=True, sort_keys=False))
+    atomic.write_text(out / runs.CONFIG, yaml.safe_dump(recorded, allow_unicode=True, sort_keys=False))
 
 
 @contextlib.contextmanager
@@ -136,7 +143,9 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
         plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
         return _single_process(plan, channel if main else null_sink)
     except Exception as error:
-        channel.error(error if isinstance(error, LlmctlError) else untranslated(error))
+        known = error if isinstance(error, LlmctlError) else untranslated(error)
+        if known.kind != LlmctlError.kind:  # a bug shows its own traceback
+            channel.error(known)
         raise
 
 

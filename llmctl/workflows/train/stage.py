@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import UsageError
+from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import number
 from llmctl.verbs import LOADING, Context, DryRun, Output, Verb
-from llmctl.workflows.settings import places
+from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 from llmctl.workflows.train.spec import TrainConfig
 
 
@@ -20,6 +21,7 @@ class Train(Verb[TrainConfig]):
     switches = {
         "resume": "resume the run: llmctl train --resume RUN, or repeat the original command",
         "measure": "with --dry-run: run a few steps, then discard them, to measure speed and memory",
+        VERIFY: VERIFY_HELP,
     }
     resumes = "run"
     trains = True
@@ -40,14 +42,18 @@ class Train(Verb[TrainConfig]):
         from llmctl.store import runs
         from llmctl.store.prepared import is_prepared, open_prepared
 
-        if not (config.out / runs.RUN).is_file():
+        if not (config.out / runs.CONFIG).is_file():
             return None
-        record = runs.read(config.out)
-        if record.status == "finished" or record.verb != "train":
+        status = "its record is lost"
+        with contextlib.suppress(UsageError, IntegrityError):  # the run can be resumed without its record
+            record = runs.read(config.out)
+            if record.status == "finished" or record.verb != "train":
+                return None
+            status = "died" if record.status == "running" else record.status
+        parents = runs.origin(config.out).parents
+        if not is_prepared(config.data) or parents.get("data") != open_prepared(config.data).content:
             return None
-        if not is_prepared(config.data) or record.parents.get("data") != open_prepared(config.data).content:
-            return None
-        return f"it was interrupted ({'died' if record.status == 'running' else record.status})"
+        return f"it was interrupted ({status})"
 
     def check_early(self, config: TrainConfig) -> None:
         from llmctl.store import atomic
@@ -67,6 +73,11 @@ class Train(Verb[TrainConfig]):
 
         resume.check_same(recorded, wanted)
 
+    def check_recorded(self, out: Path, recorded: Mapping[str, Any]) -> None:
+        from llmctl.workflows.train import resume
+
+        resume.check_recorded(out, recorded)
+
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         scores = ", ".join(f"{name} {number(value)}" for name, value in (document.get("validation") or {}).items())
         return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
@@ -79,7 +90,12 @@ class Train(Verb[TrainConfig]):
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
             forecast.check_measurable(config)
         return checks.preflight(
-            config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
+            config,
+            force=context.force,
+            offline=context.offline,
+            resume=context.resume,
+            verify=context.verify,
+            emit=context.emit,
         )
 
     def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +16,15 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic, runs
-from llmctl.training import checkpoints, devices, loop, machine, objectives, optimizers, plots
+from llmctl.training import agreement, checkpoints, devices, loop, machine, objectives, optimizers, plots
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
+from llmctl.training.history import History
 from llmctl.training.loop import Position, Report
 from llmctl.types import Event, EventSink
-from llmctl.workflows.train import assemble, publish, validate
+from llmctl.workflows.train import assemble, publish, resume, validate
 from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.spec import TrainConfig
 
 SAVE_SECONDS: Final = 600.0
 """Without `save_every`, also write a checkpoint this long after the last one."""
@@ -39,7 +41,7 @@ class TrainingRun:
         self.accelerator = devices.accelerator(precision, processes_here=config.processes)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
-        self.parts = assemble.assemble(plan, emit if self.main else lambda event: None, self._once)
+        self.parts = assemble.assemble(plan, emit if self.main else lambda event: None, self._once_per_machine)
         self.model = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
@@ -58,7 +60,21 @@ class TrainingRun:
         assert lr is not None
         self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
         self.batches = Batches(self.parts.train.lengths(), batch_size=config.batch_size, seed=config.seed)
-        self.steps = planning.plan(
+        self.steps = self._steps_of(config)
+        self.history = History(self.out) if self.main else None
+        self.precision = precision
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        self.trainable = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+        self.state = TrainingState(Position())
+        self.resumed_from: str | None = None
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+        self._was_stopped = False
+
+    def _steps_of(self, config: TrainConfig) -> planning.StepPlan:
+        """The step plan of a configuration with a resolved learning rate."""
+        assert config.optimizer.lr is not None
+        return planning.plan(
             run_budget=planning.budget(
                 steps_per_epoch=self.batches.per_epoch,
                 epochs=config.epochs,
@@ -70,19 +86,11 @@ class TrainingRun:
             micro_batch_size=config.micro_batch_size,
             world=self.accelerator.num_processes,
             steps_per_epoch=self.batches.per_epoch,
-            learning_rate=lr,
+            learning_rate=config.optimizer.lr,
             schedule=config.schedule,
             eval_every=config.eval_every,
             save_every=config.save_every,
         )
-        self.precision = precision
-        self.parameters = sum(weight.numel() for weight in self.model.parameters())
-        self.trainable = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
-        self.state = TrainingState(Position())
-        self.resumed_from: str | None = None
-        self._saved_step = -1
-        self._saved_at = time.monotonic()
-        self._was_stopped = False
 
     def _once(self, make: Callable[[], None]) -> None:
         """Call `make` in the main process while the others wait."""
@@ -90,19 +98,42 @@ class TrainingRun:
             make()
         self.accelerator.wait_for_everyone()
 
+    def _once_per_machine(self, make: Callable[[], None]) -> None:
+        """`_once`, then once on every other machine, where `make` finds its work done if they share the folder."""
+        self._once(make)
+        if self.accelerator.is_local_main_process and not self.main:
+            make()
+        self.accelerator.wait_for_everyone()
+
+    def _agree(self) -> None:
+        """Stop before the first step if the processes do not start from the same state."""
+        agreement.check(
+            self.accelerator,
+            self.model,
+            step=self.state.position.step,
+            settings=resume.same_on_all_machines(self.plan.recorded, self.plan.parents) | {"precision": self.precision},
+            data=self.plan.prepared.content,
+            machine=self.config.machine_rank,
+            run=str(self.out),
+        )
+
     # -- the run ----------------------------------------------------------------------------------------------
 
     def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """Train until budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
         self._resume()
+        if not self._alone:
+            self._agree()
+        if text := planning.long_warmup(self.steps, self.config.schedule):
+            self.emit(Event("warning", {"text": text}))
         trainable = "" if self.trainable == self.parameters else f" ({self.trainable:,} trainable)"
         self._report(
             f"{self.config.model.name}: {self.parameters:,} parameters{trainable}, {self.precision}, "
             f"{len(self.parts.train):,} examples, {self.steps.steps_per_epoch:,} steps per epoch"
         )
-        window: list[float] = []
+        window = list(self.state.window)
         first = self.state.position
-        with self._metrics_file() as metrics:
+        with self.history or contextlib.nullcontext():
             steps = loop.fit(
                 self.objective,
                 self.parts.train,
@@ -119,14 +150,14 @@ class TrainingRun:
                 for report in self._until_end(steps):
                     window.append(report.loss)
                     done = report.progress >= 1.0
-                    self._log_step(metrics, report, window, done=done)
-                    if self._after_step(metrics, report, done=done):
+                    self._log_step(report, window, done=done)
+                    if self._after_step(report, done=done):
                         break
             except loop.Diverged as error:
                 raise self._diverged(error) from error
             finished = not self._was_stopped
             if finished and self.state.evaluated_step != self.state.position.step:
-                self._evaluate(metrics, self.state.position)
+                self._evaluate(self.state.position)
         if finished and self.resumed_from and self.state.position == first:
             step = f"step {first.step:,}"
             self._report(
@@ -157,11 +188,11 @@ class TrainingRun:
             return
         self._was_stopped = yield from steps
 
-    def _after_step(self, metrics: Any, report: Report, *, done: bool) -> bool:
+    def _after_step(self, report: Report, *, done: bool) -> bool:
         """Evaluate and save where due; returns whether patience has run out."""
         due = self.steps.is_due(self.config.eval_every, report.position.step, report.progress_before, report.progress)
         if due or done:
-            self._evaluate(metrics, report.position)
+            self._evaluate(report.position)
         save_due = self.steps.is_due(
             self.steps.save_every, report.position.step, report.progress_before, report.progress
         )
@@ -179,31 +210,32 @@ class TrainingRun:
     def _alone(self) -> bool:
         return bool(self.accelerator.num_processes == 1)
 
-    def _log_step(self, metrics: Any, report: Report, window: list[float], *, done: bool) -> None:
+    def _log_step(self, report: Report, window: list[float], *, done: bool) -> None:
         position, logged = report.position, report.position.step % self.config.log_every == 0
-        self.state = replace(self.state, position=position, train_loss=sum(window) / len(window))
+        mean, pending = sum(window) / len(window), () if logged else tuple(window)
+        self.state = replace(self.state, position=position, train_loss=mean, window=pending, lr=report.lr)
         speed = position.tokens / position.seconds if position.seconds else 0.0
         fields = {"loss": self.state.train_loss, "lr": report.lr, "tokens_per_second": speed}
         self.emit(Event("train", {"stage": f"step {position.step:,}", "done": report.progress, "total": 1.0, **fields}))
-        if (logged or done) and metrics is not None:
-            row = {
-                "step": position.step,
-                "epoch": round(position.step / self.steps.steps_per_epoch, 4),
-                "tokens": position.tokens,
-                "loss": self.state.train_loss,
-                "lr": report.lr,
-                "grad_norm": report.grad_norm,
-                "tokens_per_second": round(speed, 1),
-                "seconds": round(position.seconds, 3),
-            }
-            metrics.write(json.dumps(row) + "\n")
-            metrics.flush()
+        if (logged or done) and self.history is not None:
+            self.history.add(
+                {
+                    "step": position.step,
+                    "epoch": round(position.step / self.steps.steps_per_epoch, 4),
+                    "tokens": position.tokens,
+                    "loss": self.state.train_loss,
+                    "lr": report.lr,
+                    "grad_norm": report.grad_norm,
+                    "tokens_per_second": round(speed, 1),
+                    "seconds": round(position.seconds, 3),
+                }
+            )
         if logged:
             window.clear()
 
     # -- evaluating -------------------------------------------------------------------------------------------
 
-    def _evaluate(self, metrics: Any, position: Position) -> None:
+    def _evaluate(self, position: Position) -> None:
         """Score the validation split; save a checkpoint if it is the best so far."""
         self.state = replace(self.state, evaluated_step=position.step)
         if self.parts.validation is None:
@@ -223,10 +255,9 @@ class TrainingRun:
             self.state = replace(self.state, best=BestCheckpoint(position.step, self.plan.best_score, value), waited=0)
         else:
             self.state = replace(self.state, waited=self.state.waited + 1)
-        if metrics is not None:
+        if self.history is not None:
             row = {"step": position.step, "tokens": position.tokens, "seconds": round(position.seconds, 3)}
-            metrics.write(json.dumps(row | {f"validation_{name}": each for name, each in scores.items()}) + "\n")
-            metrics.flush()
+            self.history.add(row | {f"validation_{name}": each for name, each in scores.items()})
         shown = "  ".join(f"{name} {each:.4g}" for name, each in scores.items())
         self._report(f"step {position.step:,}: validation {shown}{'  (best)' if better else ''}", name="evaluation")
         if better:
@@ -261,7 +292,15 @@ class TrainingRun:
         self._saved_state, self._saved_step, self._saved_at = self.state, self.state.position.step, time.monotonic()
 
         def write() -> None:
-            checkpoints.save(self.out, self.state, self.model, self.optimizer)
+            assert self.history is not None
+            checkpoints.save(
+                self.out,
+                self.state,
+                self.model,
+                self.optimizer,
+                origin=self.plan.origin,
+                history=self.history.mark(),
+            )
             checkpoints.prune(self.out, keep=self.config.keep_checkpoints, best=self.state.best)
 
         self._once(write)
@@ -272,13 +311,13 @@ class TrainingRun:
     def _resume(self) -> None:
         """Resume from the newest intact checkpoint, if there is one."""
         if not self.plan.resume:
-            return
+            return self._restore_history({})
         path, refused = checkpoints.newest_intact(self.out)
         for each in refused:
             self.emit(Event("warning", {"text": f"{each}; using an older checkpoint"}))
         if path is None:
             self._report("the run has no checkpoint yet: starting from the beginning")
-            return
+            return self._restore_history({})
         checkpoints.load_weights(path, self.model)
         checkpoints.load_optimizer(path, self.model, self.optimizer)
         self.state = checkpoints.read_state(path)
@@ -291,17 +330,26 @@ class TrainingRun:
         self._saved_state, self._saved_step = self.state, self.state.position.step
         self.resumed_from = str(path)
         self._report(f"resumed from {path.name}")
+        self._restore_history(checkpoints.read_history(path))
+        self._warn_of_jump(checkpoints.read_origin(path))
+        return None
 
-    def _metrics_file(self) -> Any:
-        """`metrics.jsonl`, opened to append, without rows that a killed process wrote after its last checkpoint."""
-        import contextlib
+    def _restore_history(self, mark: Mapping[str, Any]) -> None:
+        """Continue `metrics.jsonl` where the checkpoint left it; warn where it is incomplete."""
+        if self.history is None:
+            return
+        problem = self.history.restore(runs.metrics(self.out), mark, self.state.position.step)
+        if problem:
+            self.emit(Event("warning", {"text": problem}))
 
-        if not self.main:
-            return contextlib.nullcontext(None)
-        path = self.out / runs.METRICS
-        kept = [row for row in runs.metrics(self.out) if row.get("step", math.inf) <= self.state.position.step]
-        atomic.write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
-        return path.open("a", encoding="utf-8")
+    def _warn_of_jump(self, origin: runs.Origin) -> None:
+        """Warn where a changed budget moves the learning rate: its schedule spans the whole budget."""
+        if not origin.settings or self.state.lr is None:
+            return
+        before, position = self._steps_of(TrainConfig.model_validate(origin.settings)), self.state.position
+        used = (position.step, position.tokens, position.seconds)
+        if text := planning.jump(before, self.steps, used, self.state.lr):
+            self.emit(Event("warning", {"text": text}))
 
     # -- the end ----------------------------------------------------------------------------------------------
 
