@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from llmctl.config import Spec
-from llmctl.errors import LlmctlError, UsageError
+from llmctl.errors import Failure, LlmctlError, UsageError
 from llmctl.recipes import read_recipe
 from llmctl.types import EventSink, null_sink
 
@@ -146,6 +146,12 @@ class Verb(Generic[C]):
 
     def run(self, config: C, plan: Any, context: Context) -> Output:
         raise NotImplementedError
+
+    def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+        """Report an error that ended the command, for verbs that write reports for other tools.
+
+        `settings`: as far as they could be read; they may be invalid.
+        """
 
 
 def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Mapping[str, Any] | None:

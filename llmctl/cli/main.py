@@ -5,6 +5,7 @@ Only the requested verb is imported, so that `--help` takes little longer than s
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -19,7 +20,7 @@ import typer
 
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
-from llmctl.errors import LlmctlError, untranslated
+from llmctl.errors import Failure, LlmctlError, untranslated
 from llmctl.registry import find_verb, near, verbs
 
 EXIT_CODES: Final = (
@@ -225,6 +226,21 @@ def _print_error(
         except OSError:
             _drop_stdout()
     print(error_lines(kind, message, hint), file=sys.stderr)
+    with contextlib.suppress(Exception):  # must not hide the error
+        _tell_verb(words, Failure(kind, message, hint, code, document))
+
+
+def _tell_verb(words: Sequence[str], failure: Failure) -> None:
+    """Let the verb report the error for other tools, as `eval --junit` does."""
+    row = find_verb(next((word for word in words if not word.startswith("-")), None))
+    if row is None or "--dry-run" in words:
+        return
+    from llmctl.cli import options
+    from llmctl.cli.pages import page_of
+
+    page = page_of(row)
+    if page.failed is not None:
+        page.failed(options.settings_in(row.name, page, words), failure, force="--force" in words)
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -27,6 +27,7 @@ def page_for(verb: Verb[Any]) -> Page:
         extra=tuple(Option(f"--{name}", text, "Main") for name, text in verb.switches.items()),
         shared=options.SHARED if verb.writes else (options.CONFIG, options.SET, *options.OUTPUT),
         examples=verb.examples,
+        failed=verb.failed,
     )
 
 

@@ -147,6 +147,6 @@ def places(*named: str | Path | None) -> list[Path]:
     return [
         Path(each).expanduser()
         for each in named
-        if isinstance(each, Path)
+        if (isinstance(each, Path) and str(each) != STDIN)
         or (isinstance(each, str) and each != STDIN and not each.startswith(HUB) and registry.looks_like_path(each))
     ]
