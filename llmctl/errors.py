@@ -170,11 +170,18 @@ class DataError(LlmctlError):
 class PromptTooLong(DataError):
     """A prompt longer than the model's context; both lengths are in tokens."""
 
-    def __init__(self, length: int, context: int, *, where: str | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        context: int,
+        *,
+        where: str | None = None,
+        unit: str = "tokens",
+        hint: str = "shorten the prompt",
+    ) -> None:
+        holds = "" if unit == "tokens" else " tokens"
         super().__init__(
-            f"the prompt is {length:,} tokens long, the model's context {context:,}",
-            where=where,
-            hint="shorten the prompt",
+            f"the prompt is {length:,} {unit} long, the model's context {context:,}{holds}", where=where, hint=hint
         )
 
 

@@ -88,6 +88,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitted:
+    """A request that fits the context. `cut`: what of its prompt was cut off, by unit; empty for nothing."""
+
+    request: Request
+    cut: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A generated answer. `tokens` counts generated tokens; `sample` numbers the answers to one request, from 0."""
 

@@ -90,7 +90,7 @@ class Verb(Generic[C]):
     switches: ClassVar[Mapping[str, str]] = {}
     """Flags that are not settings, with their help. `resume` uses the recorded settings as defaults."""
     resumes: ClassVar[str] = ""
-    """What `--resume` continues: a run or a comparison."""
+    """What `--resume` continues by its recorded settings: a run or a comparison."""
     writes: ClassVar[bool] = True
     """Whether it writes output, so that `--dry-run`, `--force` and `--offline` apply."""
     trains: ClassVar[bool] = False

@@ -33,7 +33,7 @@ def page_for(verb: Verb[Any]) -> Page:
 
 def _run(verb: Verb[Any], session: Session) -> None:
     on = {name for name in verb.switches if session.extra[name.replace("-", "_")]}
-    if RESUME in on:
+    if RESUME in on and verb.resumes:
         session = _with_recorded_settings(verb, session)
     config = session.config(verb.spec)
     live = _Live() if sys.stdout.isatty() and not session.json else None

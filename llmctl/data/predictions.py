@@ -150,9 +150,7 @@ def _check_counts(one: Sequence[Line], other: Sequence[Line], name: str, other_n
 
 def like(baseline: Sequence[Line], predictions: Sequence[Line]) -> Sequence[Line]:
     """A baseline's predictions in the order of the predictions they are compared with."""
-    _check_counts(
-        predictions, baseline, "predictions", "in the baseline", "the baseline must answer the same rows"
-    )
+    _check_counts(predictions, baseline, "predictions", "in the baseline", "the baseline must answer the same rows")
     return _aligned(predictions, baseline, "no row of the baseline has the ids")
 
 

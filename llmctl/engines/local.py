@@ -132,7 +132,7 @@ class TorchEngine:
         jobs = [
             Job(number, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
                 else sampling.max_new_tokens)
-            for number, request in enumerate(requests)
+            for number, request in enumerate(requests, sampling.first)
             for sample in range(rows_each)
         ]  # fmt: skip
         for found in sorted_batches(

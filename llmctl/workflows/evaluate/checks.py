@@ -60,8 +60,8 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, emit: EventSink
     if config.baseline is not None:
         collector.check("baseline", pairs.check_file, config.baseline, "predictions")
         recorded = collector.check("baseline", _recorded, config.baseline) if collector.ok else None
-    for path in config.references:
-        collector.check("references", pairs.check_file, path, "references")
+    for references in config.references:
+        collector.check("references", pairs.check_file, references, "references")
     metrics = None
     if handle is not None or config.model is None:
         metrics = collector.check("metric", metrics_of, config, handle.task if handle else None)

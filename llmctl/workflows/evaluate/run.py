@@ -90,7 +90,7 @@ def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: b
     numbers_before, comparison = checked.recorded, _recorded_comparison(numbers, checked.recorded or ())
     if before is not None:
         baseline, comparison = _compare(config, metrics, answers, before)
-        numbers_before = of_scores(baseline)
+        numbers_before = tuple(of_scores(baseline))
     gates = tuple(gate.check(numbers, numbers_before) for gate in checked.gates)
     predictions = str(config.predictions) if config.predictions else None
     result = EvalResult(scores, gates, comparison, predictions, 0.0, config.instruction)

@@ -68,6 +68,21 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
         raise DataError("no prompts", where=STDIN_NAME if input == STDIN else input, hint="it is empty")
 
 
+def row_id(row: PromptRow) -> str:
+    """The id of a row in the output; of a row that could not be read, its place."""
+    return row.id if isinstance(row, Record) else row.where or ""
+
+
+def with_system(record: Record, text: str) -> Record:
+    """A conversation that begins with this system message, unless it has one of its own."""
+    messages = record.fields.get("messages")
+    if not isinstance(messages, list) or any(
+        isinstance(each, Mapping) and each.get("role") == "system" for each in messages
+    ):
+        return record
+    return replace(record, fields={**record.fields, "messages": [{"role": "system", "content": text}, *messages]})
+
+
 OWN: Final = ("prompt", "finish_reason")
 """Fields that together show that `generate` wrote a row."""
 
@@ -76,6 +91,9 @@ def _asked(row: Record, task: Task) -> Record:
     """The record that a row asks. `prompt` is text for the task's question, where the row lacks the task's own fields or
     `generate` wrote it: what it calls `text` is an answer."""
     fields = row.fields
+    if isinstance(fields.get("messages"), list):
+        row = replace(row, fields={**fields, "messages": [_message(each) for each in fields["messages"]]})
+        fields = row.fields
     columns = task.prompt_columns()
     if "prompt" not in fields or any(column.name == "prompt" for column in columns):
         return row
@@ -84,3 +102,18 @@ def _asked(row: Record, task: Task) -> Record:
     if not isinstance(fields["prompt"], str):
         raise DataError(f"the prompt is {type(fields['prompt']).__name__}, expected text", where=f"{row.origin}:prompt")
     return replace(row, fields=task.record_of(fields["prompt"]))
+
+
+def _message(message: Any) -> Any:
+    """A message as chat models know it: OpenAI's role `developer` is `system`, text parts are one text."""
+    if not isinstance(message, Mapping):
+        return message
+    changed = dict(message)
+    if changed.get("role") == "developer":
+        changed["role"] = "system"
+    parts = changed.get("content")
+    if isinstance(parts, list) and all(
+        isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts
+    ):
+        changed["content"] = "\n".join(each["text"] for each in parts)
+    return changed
