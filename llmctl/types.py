@@ -85,6 +85,8 @@ class Request:
     id: str
     input_ids: tuple[int, ...]
     answer_ids: tuple[int, ...] = ()
+    place: int | None = None
+    """The number by which its random numbers are drawn; default: its place among the requests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,6 @@ class Sampling:
     stop: tuple[str, ...] = ()
     batch_size: int = 32
     seed: int = 0
-    first: int = 0
-    """The number of the first request: a request draws its random numbers by its number."""
 
     @property
     def samples(self) -> bool:

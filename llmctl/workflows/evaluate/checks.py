@@ -100,7 +100,7 @@ def _recorded(path: Path) -> tuple[Number, ...] | None:
         return None  # a JSON list of predictions
     found = []
     try:
-        for number, score in enumerate(document["scores"]):
+        for score in document["scores"]:
             value = math.nan if score["value"] is None else float(score["value"])
             found.append(Number(str(score["metric"]), value, int(score["n"]), str(score["signature"])))
     except (KeyError, TypeError, ValueError) as error:

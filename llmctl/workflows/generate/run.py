@@ -99,7 +99,7 @@ def preflight(
 ) -> GeneratePlan:
     """Check everything that needs no torch. Raises all faults at once: `UsageError`s and what `find_model` raises."""
     collector = ErrorCollector()
-    sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling) if each.name != "first"})
+    sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
     collector.check("", sampling.check)
     collector.check("prompt", _check_prompt, config, stdin_is_tty=stdin_is_tty)
     source = STDIN if not config.prompt and config.input is None else config.input
@@ -222,7 +222,7 @@ def generate(
     request_builder = open_request_builder(
         plan.model, calibrate=config.calibrate, truncate=config.truncate or "refuse", emit=emit
     )
-    requests = [fault or _request(request_builder, row) for row, fault in zip(rows, faults, strict=True)]
+    requests = _placed([fault or _request(request_builder, row) for row, fault in zip(rows, faults, strict=True)])
     if config.output is None:
         _raise_first(requests)
     alone = len(plan.prompts) == 1 and config.num_samples == 1
@@ -295,6 +295,15 @@ def _request(request_builder: RequestBuilder, row: PromptRow) -> Fitted | DataEr
         return request_builder.fitted(row)
     except DataError as error:
         return error
+
+
+def _placed(outcomes: Sequence[Fitted | DataError]) -> list[Fitted | DataError]:
+    """Number the requests, so that the same random numbers are drawn for one when earlier ones are done already."""
+    places = itertools.count()
+    return [
+        replace(each, request=replace(each.request, place=next(places))) if isinstance(each, Fitted) else each
+        for each in outcomes
+    ]
 
 
 def _raise_first(rows: Sequence[object]) -> None:
@@ -376,9 +385,8 @@ def _written(
         _check_same_rows(found, rows, samples, config.output)
         if found:
             emit(Event("note", {"text": f"{done:,} of {len(rows):,} rows were answered before the interruption"}))
-        # A row draws its random numbers by its place among the requests.
-        sampling = replace(plan.sampling, first=done - failed)
-        for row in _rows(predictor, plan.model.task, rows[done:], requests[done:], sampling, emit, before=done):
+        later = _rows(predictor, plan.model.task, rows[done:], requests[done:], plan.sampling, emit, before=done)
+        for row in later:
             output.write(row)
             found.append(row)
     completions = [row for row in found if "error" not in row]

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt
 from llmctl.config import Size, Spec, flag, key
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, TaskName
 
-
 _ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 
 
