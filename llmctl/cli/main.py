@@ -20,7 +20,8 @@ import typer
 
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
-from llmctl.errors import Failure, LlmctlError, untranslated
+from llmctl.cli import streams
+from llmctl.errors import EnvironmentFault, Failure, LlmctlError, untranslated
 from llmctl.registry import find_verb, near, verbs
 
 EXIT_CODES: Final = (
@@ -91,7 +92,13 @@ def _elsewhere() -> None:
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    streams.open_closed()
+    try:
+        code = run(sys.argv[1:])
+    except (KeyboardInterrupt, Terminated) as error:  # a second signal while the first one was being reported
+        code = 130 if isinstance(error, KeyboardInterrupt) else 143
+    _ignore_signals()
+    sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:
@@ -106,11 +113,14 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return 141
-    except OSError as error:
+    except (OSError, EnvironmentFault) as error:
         _drop_stdout()
         if code:
             return code  # already reported
-        _print_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
+        why = (
+            str(error) if isinstance(error, EnvironmentFault) else f"cannot write to standard output: {error.strerror}"
+        )
+        _print_error(words, "environment", why, None, 4)
         return 4
     return code
 
@@ -118,7 +128,7 @@ def run(words: Sequence[str]) -> int:
 def _guarded(words: Sequence[str]) -> int:
     """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
-    previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    previous = [(number, signal.signal(number, handler)) for number, handler in _HANDLERS] if _in_main_thread() else []
     try:
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
@@ -127,9 +137,11 @@ def _guarded(words: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        _ignore_signals()
         _print_error(words, "interrupted", "interrupted", None, 130)
         return 130
     except Terminated:
+        _ignore_signals()
         _print_error(words, "terminated", "terminated", None, 143)
         return 143
     except (BrokenPipeError, SystemExit) as ended:
@@ -150,8 +162,8 @@ def _guarded(words: Sequence[str]) -> int:
     except Exception as error:
         return _foreign(words, error, debug=debug)
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous:
+            signal.signal(number, handler)
 
 
 def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
@@ -223,7 +235,7 @@ def _print_error(
         error = {"kind": kind, "message": message, "hint": hint, "exit_code": code}
         try:
             write_document(verb, "error", {"error": error, **document})
-        except OSError:
+        except (OSError, EnvironmentFault):
             _drop_stdout()
     print(error_lines(kind, message, hint), file=sys.stderr)
     with contextlib.suppress(Exception):  # must not hide the error
@@ -247,6 +259,17 @@ def _terminate(number: int, frame: Any) -> None:
     raise Terminated
 
 
+_HANDLERS: Final = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _terminate))
+"""SIGINT too: a shell without job control lets its background processes ignore it."""
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt the report of an interruption, or the end of the process."""
+    if _in_main_thread():
+        for number, _ in _HANDLERS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _in_main_thread() -> bool:
     import threading
 
@@ -256,3 +279,13 @@ def _in_main_thread() -> bool:
 def _drop_stdout() -> None:
     """Redirect standard output to /dev/null, because the reader is gone and the interpreter flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not _has_descriptor(sys.stdout):  # a closed standard output: see streams.open_closed
+        sys.stdout = streams.nowhere()
+
+
+def _has_descriptor(stream: Any) -> bool:
+    try:
+        stream.fileno()
+    except OSError:  # io.UnsupportedOperation
+        return False
+    return True
