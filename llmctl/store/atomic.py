@@ -7,10 +7,12 @@ Everything is written under a temporary name in the same folder, synced, then re
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,11 +20,13 @@ from typing import IO, Any, Final
 from llmctl.errors import EnvironmentFault, UsageError
 
 TEMPORARY: Final = ".llmctl-"
+TOKEN_BYTES: Final = 4
+"""Random bytes in a temporary name, two hexadecimal digits each."""
 
 
 def temporary_beside(path: Path) -> Path:
     """A new hidden name in the same folder as `path`."""
-    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
+    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(TOKEN_BYTES)}"
 
 
 def sync(path: Path) -> None:
@@ -99,8 +103,13 @@ def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None)
     path = Path(os.path.abspath(path))
     refuse_existing(path, force=force, marker=marker)
     _make_parents(path)
+    _remove_leftovers(path)
     temporary = temporary_beside(path)
     temporary.mkdir()
+    # Held until this process ends in any way: a temporary folder without a holder is a leftover.
+    holder = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield temporary
         for each in sorted(temporary.rglob("*")):
@@ -108,7 +117,26 @@ def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None)
         sync(temporary)
         put_in_place(temporary, path)
     finally:
+        os.close(holder)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary folders that killed processes left of `path`; those in use are locked and stay."""
+    prefix = f"{TEMPORARY}{path.name}-"
+    for name in os.listdir(path.parent):
+        if not name.startswith(prefix) or len(name) != len(prefix) + 2 * TOKEN_BYTES:
+            continue
+        left = path.parent / name
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                just_made = time.time() - left.stat().st_mtime < 2 and not any(left.iterdir())
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not just_made:
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -116,6 +144,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     old = None
     if path.exists() or path.is_symlink():
         old = temporary_beside(path)
+        old = old.with_name(f"{old.name}-old")  # not a leftover: the only copy until the new folder has its name
         path.rename(old)
     try:
         temporary.rename(path)
