@@ -44,10 +44,18 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     remove_leftovers(path)
     if not force and path.exists():
         raise UsageError(f"{path} exists", hint="--force overwrites it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_stream(path):
+        with path.open("ab") as stream:
+            yield stream
+        return
     temporary = temporary_beside(path)
     try:
-        with temporary.open("xb") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            opened = temporary.open("xb")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        with opened as file:
             _hold(file.fileno())
             yield file
             file.flush()
@@ -56,6 +64,18 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path names a device, a pipe or an open descriptor, such as /dev/null or /dev/stdout: it is written into and
+    never replaced."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or os.path.abspath(path).startswith("/dev/"))
+
+
+def _cannot_write(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"cannot write {path}: {error.strerror or error}", hint="name another output, or change its permissions"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -157,6 +177,8 @@ def refuse_existing(path: Path, *, force: bool, marker: str | None = None, go_on
     """
     if not (path.exists() or path.is_symlink()) or (path.is_dir() and all(map(_is_leftover, path.iterdir()))):
         return
+    if marker is None and is_stream(path):
+        return
     if not force:
         ours = marker is not None and (path / marker).is_file()
         hint = f"resume it: {go_on}; or " if go_on and ours else ""
@@ -208,11 +230,24 @@ def check_writable(path: Path, *, bytes_needed: int = 0) -> None:
         raise UsageError(f"{folder} is not a folder", hint="name another output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EnvironmentFault(f"cannot write to {folder}", hint="name another output, or change its permissions")
-    free = shutil.disk_usage(folder).free
+    usage = shutil.disk_usage(folder)
+    if usage.total == 0 and not is_stream(path):
+        _try_to_write(path, folder)  # such as /proc, which no permission keeps from being written to
+    free = usage.free
     if free < bytes_needed:
         raise EnvironmentFault(
             f"{path} needs about {bytes_needed:,} bytes, {free:,} are free", hint="free some disk space"
         )
+
+
+def _try_to_write(path: Path, folder: Path) -> None:
+    """Make and remove a file in a folder. Raises `EnvironmentFault`."""
+    probe = temporary_beside(folder / "probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def sha256(path: Path) -> str:

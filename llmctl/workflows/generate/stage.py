@@ -15,7 +15,10 @@ from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 class Generate(Verb[GenerateConfig]):
     name = "generate"
     spec = GenerateConfig
-    switches = {VERIFY: VERIFY_HELP}
+    switches = {
+        "resume": "resume an interrupted --output: its finished rows are kept",
+        VERIFY: VERIFY_HELP,
+    }
     examples = (
         "llmctl generate --model runs/poems --prompt 床前明月光 --temperature 0.8",
         "llmctl generate --model runs/en-zh --input test.jsonl --output answers.jsonl",
@@ -53,6 +56,7 @@ class Generate(Verb[GenerateConfig]):
             force=context.force,
             offline=context.offline,
             verify=context.verify,
+            resume=context.resume,
             stdin_is_tty=context.interactive,
             emit=context.emit,
         )
@@ -60,7 +64,7 @@ class Generate(Verb[GenerateConfig]):
     def run(self, config: GenerateConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.generate import run
 
-        result = run.generate(config, plan, context.emit, stream=context.stream)
+        result = run.generate(config, plan, context.emit, resume=context.resume, stream=context.stream)
 
         def lines() -> list[str]:
             if config.output is not None:
