@@ -38,7 +38,7 @@ VERBS: Final = (
     VerbRow(
         "quickstart",
         f"{_VERBS}.quickstart.stage:Quickstart",
-        "Run the full lifecycle in a minute on bundled data.",
+        "Run the full lifecycle in a few minutes on built-in data.",
         WORK,
         "block",
     ),

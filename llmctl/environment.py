@@ -53,10 +53,10 @@ _LAUNCHERS: Final = (
 
 
 def forget_launchers() -> str | None:
-    """Remove the variables by which launchers tell torch and accelerate of other processes and of settings.
+    """Remove the variables by which launchers announce other processes and settings to torch and accelerate.
 
     llmctl starts its processes itself. With variables left over in a shell, torch would wait for processes that nobody
-    started. Returns what to tell the user, or None if there were none. Raises `UsageError` if a launcher that is running
+    started. Returns the note for the user, or None if there were none. Raises `UsageError` if a launcher that is running
     did start several processes of llmctl: each would train alone.
     """
     found = sorted(name for name in os.environ if name in (*_WORLD, *_RANKS) or name.startswith(_PREFIXES))

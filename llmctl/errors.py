@@ -59,7 +59,7 @@ def one_line(text: str) -> str:
 
 
 class Failure(NamedTuple):
-    """The error that ends a command, as it is told."""
+    """The error that ends a command, as it is reported."""
 
     kind: str
     message: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,3 +33,8 @@ def from_here(text: str) -> str:
     """Return an absolute path inside the current folder relative to it; any other text unchanged."""
     here = os.path.join(os.getcwd(), "")
     return text.removeprefix(here) or text if os.path.isabs(text) else text
+
+
+def quoted(value: Any) -> str:
+    """A value as a shell reads it, so that a command in a hint can be pasted."""
+    return shlex.quote(str(value))

@@ -51,7 +51,12 @@ def _run(verb: Verb[Any], session: Session) -> None:
     if session.dry_run:
         found = verb.dry_run(config, plan, context)
         return session.plan(found.settings, found.facts, found.shown, found.refusal)
-    output = verb.run(config, plan, context)
+    try:
+        output = verb.run(config, plan, context)
+    except BaseException:
+        if live is not None:
+            live.end_line()
+        raise
     if output.refusal:
         session.fail(output.refusal, output.document, lambda: show(output.lines()))
     session.finish(output.document, lambda: show(output.lines()))
@@ -62,9 +67,15 @@ class _Live:
     """Print text to the terminal as it arrives."""
 
     def __init__(self, reporter: ProgressReporter) -> None:
-        self._reporter = reporter
+        self._reporter, self._printed = reporter, False
+
+    def end_line(self) -> None:
+        """An error message begins on a line of its own."""
+        if self._printed:
+            print(flush=True)
 
     def __call__(self, text: str) -> None:
+        self._printed = True
         self._reporter.clear()
         sys.stdout.write(plain(text))
         sys.stdout.flush()

@@ -12,6 +12,7 @@ from llmctl import registry
 from llmctl.errors import EnvironmentFault, IntegrityError, MissingPackage, UsageError
 from llmctl.models import hub
 from llmctl.models.spec import HUB
+from llmctl.readable import quoted
 from llmctl.store import atomic
 from llmctl.store.adapters import check_installed
 from llmctl.store.models import ModelFolder, content_hash, open_model
@@ -60,7 +61,7 @@ def open_weights(
     found = open_model(converted(place.expanduser(), emit), verify=verify)
     if found.adapter is not None:
         raise UsageError(
-            f"the base {place} is itself an adapter", hint=f"merge it first: llmctl merge {place} --out DIR"
+            f"the base {place} is itself an adapter", hint=f"merge it first: llmctl merge {quoted(place)} --out DIR"
         )
     if PARENT in recorded and content_hash(found.path) != recorded[PARENT]:
         raise IntegrityError(

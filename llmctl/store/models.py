@@ -13,6 +13,7 @@ from pydantic import Field, StrictInt, ValidationError
 
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.readable import quoted
 from llmctl.registry import near_hub, near_path
 from llmctl.store import adapters, atomic, integrity
 from llmctl.store.model_config import check_config
@@ -82,7 +83,7 @@ def model_path(path: Path) -> Path:
         if (candidate / "config.json").is_file() or (candidate / adapters.CONFIG).is_file():
             return candidate
     if (path / "run.json").is_file():
-        raise UsageError(f"the run {path} has no model yet", hint=f"resume it: llmctl train --resume {path}")
+        raise UsageError(f"the run {path} has no model yet", hint=f"resume it: llmctl train --resume {quoted(path)}")
     raise UsageError(
         f"{path} is not a model folder: it has no config.json", hint="name a run or a Hugging Face model folder"
     )

@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from llmctl import __version__
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
+from llmctl.readable import quoted
 from llmctl.store import atomic
 
 RUN: Final = "run.json"
@@ -108,7 +109,9 @@ def read(folder: Path) -> RunRecord:
     """Read `run.json`. Raises `UsageError` if `folder` is not a run, `IntegrityError` if the record was edited."""
     path = folder / RUN
     if not path.is_file():
-        resumable = f"llmctl train --resume {folder} writes it again" if is_started(folder) else "see: llmctl runs list"
+        resumable = (
+            f"llmctl train --resume {quoted(folder)} writes it again" if is_started(folder) else "see: llmctl runs list"
+        )
         raise UsageError(f"{folder} is not a run folder: it has no {RUN}", hint=resumable)
     try:
         return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
@@ -116,7 +119,7 @@ def read(folder: Path) -> RunRecord:
         raise IntegrityError(
             "damaged, or edited since llmctl wrote it",
             where=str(path),
-            hint=f"llmctl train --resume {folder} writes it again from the checkpoints",
+            hint=f"llmctl train --resume {quoted(folder)} writes it again from the checkpoints",
         ) from error
 
 
@@ -133,7 +136,7 @@ class Origin(NamedTuple):
 
 
 def origin(folder: Path) -> Origin:
-    """What a run was started with, from `run.json` or, if that is lost, from the newest checkpoint that tells.
+    """What a run was started with, from `run.json` or, if that is lost, from the newest checkpoint that records it.
 
     Version 0.1 recorded no settings.
     """

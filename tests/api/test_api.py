@@ -123,7 +123,7 @@ def test_a_run_is_resumed_with_its_own_settings(data: llmctl.PreparedData, tmp_p
     whole = llmctl.train(data=data, out=tmp_path / "whole", max_steps=4, schedule={"name": "constant"}, seed=5, **SMALL)
     assert resumed.steps == 4
     assert content(resumed.model) == content(whole.model)
-    with pytest.raises(llmctl.errors.ConfigError, match="seed: the run was begun with 5"):
+    with pytest.raises(llmctl.errors.ConfigError, match="seed: the run was started with 5"):
         llmctl.train(out=out, resume=True, seed=6)
     with pytest.raises(llmctl.errors.UsageError, match="no run that can continue"):
         llmctl.train(out=tmp_path / "nothing", resume=True)
@@ -205,7 +205,7 @@ def test_a_conversation_is_one_record(tmp_path: Path) -> None:
     model = llmctl.load(llmctl.train(data=data, model=small, out=tmp_path / "run", max_steps=2))
     conversation = {"messages": [{"role": "user", "content": "你好"}]}
     assert model.generate(conversation, max_new_tokens=3) == model.generate("你好", max_new_tokens=3)
-    with pytest.raises(llmctl.errors.UsageError, match="a message is no prompt") as caught:
+    with pytest.raises(llmctl.errors.UsageError, match="pass the conversation, not a single message") as caught:
         model.generate(conversation["messages"])
     assert caught.value.hint is not None
     assert '{"messages": [...]}' in caught.value.hint
@@ -240,7 +240,7 @@ def test_options_of_sampling_are_settings_too(model: llmctl.Model) -> None:
         model.generate("May 1", tempreature=1.0)  # type: ignore[call-overload]
     with pytest.raises(llmctl.errors.ConfigError, match="top_p: must be at most 1"):
         model.generate("May 1", top_p=2.0)
-    with pytest.raises(llmctl.errors.UsageError, match="a beam search draws nothing"):
+    with pytest.raises(llmctl.errors.UsageError, match="cannot be combined with num_beams > 1"):
         model.generate("May 1", num_beams=2, temperature=1.0)
 
 

@@ -13,6 +13,7 @@ from llmctl.data.decode import Text
 from llmctl.data.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, EnvironmentFault, UsageError
+from llmctl.readable import quoted
 from llmctl.store import atomic
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.spec import ChatConfig
@@ -90,7 +91,7 @@ def preflight(config: ChatConfig, *, offline: bool, verify: bool = False, emit: 
     if model.task.answer_role != ASSISTANT:
         raise UsageError(
             f"{config.model} is not a chat model, its task is {model.task.name}: "
-            f"use llmctl generate --model {config.model} --prompt TEXT"
+            f"use llmctl generate --model {quoted(config.model)} --prompt TEXT"
         )
     return ChatPlan(model, sampling)
 

@@ -14,6 +14,7 @@ from llmctl import registry
 from llmctl.config import combine, merge, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.models.spec import HUB
+from llmctl.readable import quoted
 from llmctl.store import atomic, locks
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
@@ -257,7 +258,7 @@ def _check_out(config: CompareConfig, *, resume: bool, force: bool) -> None:
         with locks.locked(out):  # raises `BusyError`, which names the owner
             pass
     if not resume and not _has_no_output(out):
-        atomic.refuse_existing(out, force=force, marker=COMPARISON, go_on=f"llmctl compare --resume {out}")
+        atomic.refuse_existing(out, force=force, marker=COMPARISON, go_on=f"llmctl compare --resume {quoted(out)}")
     train_checks.refuse_inside_run(out)
     atomic.refuse_same(out, [config.data])
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from llmctl.errors import DivergedError, GateError, LlmctlError, Stopped
+from llmctl.readable import quoted
 from llmctl.store import atomic, locks, runs
 from llmctl.training import launch
 from llmctl.types import Event, EventSink
@@ -55,7 +56,7 @@ def refusal(result: CompareResult) -> GateError:
     what = "; ".join(f"{result.titles[row['model']]}: {row['error']['message']}" for row in failed)
     return GateError(
         f"{len(failed)} of {len(result.document['rows'])} models failed: {what}",
-        hint=f"to retry them: llmctl compare --resume {result.document['out']}",
+        hint=f"to retry them: llmctl compare --resume {quoted(result.document['out'])}",
     )
 
 
@@ -73,7 +74,7 @@ def compare(checked: ComparePlan, emit: EventSink, *, force: bool = False) -> Co
         except (Stopped, KeyboardInterrupt) as error:
             stopped = Stopped(
                 f"stopped with {len(comparison.rows)} of {len(checked.candidates)} models done",
-                hint=f"to continue: llmctl compare --resume {out}",
+                hint=f"to continue: llmctl compare --resume {quoted(out)}",
             )
             stopped.document = comparison.document()
             raise stopped from error

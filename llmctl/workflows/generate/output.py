@@ -44,7 +44,7 @@ def partials(output: Path) -> list[Path]:
 def check_resume(output: Path | None, key: str) -> None:
     """Raise `UsageError` if `--resume` has no file to go on with, or one that other settings began."""
     if output is None:
-        raise UsageError("--resume goes on with an output file", hint="name it: --output FILE")
+        raise UsageError("--resume continues an output file", hint="name it: --output FILE")
     left = partials(output)
     if left and _partial(output, key) not in left:
         raise UsageError(
@@ -102,7 +102,7 @@ def open_rows(output: Path, key: str, *, resume: bool, samples: int, total: int)
             elif not isinstance(error, Exception):  # a signal
                 raise Stopped(
                     f"interrupted: {kept:,} rows are kept in {place}",
-                    hint=f"the same command with --resume goes on; there are {total:,} rows to answer",
+                    hint=f"the same command with --resume continues; there are {total:,} rows to answer",
                 ) from error
             raise
 

@@ -42,7 +42,10 @@ def findings(
     """The kind (`note` or `warning`) and the text of each finding."""
     yield from (("note", text) for text in notes)
     if split_by == "files":
-        yield "note", "records keep the split that their files are named after; --set splits.from=content splits anew"
+        yield (
+            "note",
+            "records keep the split that their files are named after; --set splits.from=content splits by content",
+        )
     for name, count in facts.get("layouts", {}).items():
         yield "note", f"read {count:,} records in the layout: {name}"
     for name, count in facts.get("changed", {}).items():

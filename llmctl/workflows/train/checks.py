@@ -15,6 +15,7 @@ from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
 from llmctl.models.spec import HUB, ModelSpec, Shape
+from llmctl.readable import quoted
 from llmctl.store import atomic, runs
 from llmctl.store.adapters import check_installed, check_targets, stack_layers
 from llmctl.store.models import ModelFolder, content_hash
@@ -186,7 +187,7 @@ def _check_compiler() -> None:
 def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, force: bool) -> None:
     """Check that the run can be written. Without a plan, only the folder itself is checked."""
     if begins:
-        go_on = f"llmctl train --resume {config.out}"
+        go_on = f"llmctl train --resume {quoted(config.out)}"
         atomic.refuse_existing(config.out, force=force, marker=runs.RUN, go_on=go_on)
         refuse_inside_run(config.out)
     pretrained_folder = plan.pretrained_folder if plan else None
@@ -223,7 +224,7 @@ def _model(
         if pretrained_folder.adapter is not None:
             raise UsageError(
                 f"{name} is an adapter: training starts from full weights",
-                hint=f"llmctl merge {name} --out DIR, then --model DIR",
+                hint=f"llmctl merge {quoted(name)} --out DIR, then --model DIR",
             )
         if config.adapter is not None:
             check_installed()

@@ -14,6 +14,7 @@ from typing import Any
 
 from llmctl import environment, processes
 from llmctl.errors import LlmctlError, Stopped, Terminated, untranslated
+from llmctl.readable import quoted
 from llmctl.store import atomic, locks, runs
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train.checks import TrainPlan, preflight
@@ -76,7 +77,7 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
         runs.end(out, record, status, exit_code=0 if status == "finished" else Stopped.exit_code, result=shown)
     if status == "stopped":
         where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
-        raise Stopped(f"stopped at {where}", hint=f"continue: llmctl train --resume {out}")
+        raise Stopped(f"stopped at {where}", hint=f"continue: llmctl train --resume {quoted(out)}")
     return TrainResult(status, shown)
 
 

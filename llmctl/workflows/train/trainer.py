@@ -381,11 +381,13 @@ class TrainingRun:
 
     def _fields(self, first: Position, *, finished: bool) -> dict[str, Any]:
         last = self.state.position
-        seconds = last.seconds - first.seconds
+        # A run that was finished already makes no step: its speed is that of the whole.
+        begin = first if last.seconds > first.seconds else Position()
+        seconds = last.seconds - begin.seconds
         return {
             "finished": finished,
             **self._facts(),
-            "tokens_per_second": round((last.tokens - first.tokens) / seconds, 1) if seconds > 0 else 0.0,
+            "tokens_per_second": round((last.tokens - begin.tokens) / seconds, 1) if seconds > 0 else 0.0,
             "peak_memory_bytes": machine.peak_memory_bytes(),
             "model": str(self.out / "model"),
             "run": str(self.out),

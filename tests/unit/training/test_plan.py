@@ -29,8 +29,8 @@ def test_a_run_ends_with_the_first_limit_it_reaches() -> None:
     assert run.progress(50, 900, 61.0) == 1.0
 
 
-def test_a_run_without_a_budget_takes_three_epochs() -> None:
-    assert budget(steps_per_epoch=7, epochs=None, max_steps=None, max_tokens=None, max_seconds=None).max_steps == 21
+def test_epochs_are_a_limit_of_steps() -> None:
+    assert budget(steps_per_epoch=7, epochs=3.0, max_steps=20, max_tokens=None, max_seconds=None).max_steps == 20
     assert budget(steps_per_epoch=7, epochs=0.5, max_steps=None, max_tokens=None, max_seconds=None).max_steps == 4
     assert budget(steps_per_epoch=7, epochs=None, max_steps=None, max_tokens=5, max_seconds=None).max_steps is None
 
