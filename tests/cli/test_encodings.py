@@ -59,7 +59,7 @@ def ran(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16be", "latin1"])
+@pytest.mark.parametrize("encoding", ["utf-16le", "utf-16be", "latin1"])
 @pytest.mark.parametrize("read", READS)
 def test_the_hint_on_a_foreign_encoding_followed_to_the_letter_helps(
     read: str, encoding: str, ran: Run, here: Path
@@ -96,3 +96,13 @@ def test_a_missing_field_is_told_with_the_fields_that_a_record_has(ran: Run, her
     code, told = ran(["eval", "--model", "lm", "--data", "bad.jsonl", "--metric", "perplexity"])
     assert code == 3
     assert "required fields: text; optional: id" in told
+
+
+@pytest.mark.parametrize("read", READS)
+def test_utf_16_with_a_byte_order_mark_is_read(read: str, ran: Run, here: Path) -> None:
+    ending, text, words = READS[read]
+    content = text.encode("utf-16")
+    old = here / f"old{ending}"
+    old.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    code, said = ran([old.name if word == FILE else word for word in words], content if FILE not in words else b"")
+    assert code == 0, said

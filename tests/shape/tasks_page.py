@@ -125,47 +125,47 @@ PARTS: Final[tuple[Part, ...]] = (
         TRANSLATION,
         (
             f"llmctl preprocess udhr-en-zh {WORD} --out data/rights",
-            "llmctl show data data/rights --model gpt2 --index 29",
-            "llmctl show data data/rights --model lstm-seq2seq --index 29",
+            "llmctl show data data/rights --model gpt2 --index 26",
+            "llmctl show data data/rights --model lstm-seq2seq --index 26",
         ),
     ),
     (
         SUMMARIZATION,
         (
             f"llmctl preprocess abstracts {WORD} --out data/abstracts",
-            "llmctl show data data/abstracts --model llama --index 47",
-            "llmctl show data data/abstracts --model t5 --index 47",
+            "llmctl show data data/abstracts --model llama --index 30",
+            "llmctl show data data/abstracts --model t5 --index 30",
         ),
     ),
     (
         QUESTION_ANSWERING,
         (
             f"llmctl preprocess trivia {WORD} --out data/trivia",
-            "llmctl show data data/trivia --model attention --index 91",
-            "llmctl show data data/trivia --model bart --index 91",
+            "llmctl show data data/trivia --model attention --index 94",
+            "llmctl show data data/trivia --model bart --index 94",
         ),
     ),
     (
         CHAT,
         (
             f"llmctl preprocess smalltalk-en {WORD} --out data/smalltalk-en",
-            "llmctl show data data/smalltalk-en --model gpt2 --index 436",
+            "llmctl show data data/smalltalk-en --model gpt2 --index 430",
         ),
     ),
     (
         "",
         (
             f"llmctl preprocess smalltalk-zh {WORD} --out data/smalltalk-zh",
-            "llmctl show data data/smalltalk-zh --model gpt2 --index 23",
+            "llmctl show data data/smalltalk-zh --model gpt2 --index 14",
         ),
     ),
     (
         CLASSIFICATION,
         (
             f"llmctl preprocess reviews {WORD} --out data/reviews",
-            "llmctl show data data/reviews --model bert --index 1282",
-            "llmctl show data data/reviews --model lstm --index 1282",
-            "llmctl show data data/reviews --model lstm-seq2seq --index 1282",
+            "llmctl show data data/reviews --model bert --index 1261",
+            "llmctl show data data/reviews --model lstm --index 1261",
+            "llmctl show data data/reviews --model lstm-seq2seq --index 1261",
         ),
     ),
     (
@@ -173,8 +173,8 @@ PARTS: Final[tuple[Part, ...]] = (
         (
             "llmctl preprocess smalltalk-en --out data/talk",
             "llmctl train --data data/talk --model gpt2 --set model.layers=1 --set model.hidden=32 --max-steps 1 --out runs/talk",
-            "llmctl show data data/trivia --model runs/talk --index 91",
-            "llmctl show data data/reviews --model runs/talk --index 1282",
+            "llmctl show data data/trivia --model runs/talk --index 94",
+            "llmctl show data data/reviews --model runs/talk --index 1261",
         ),
     ),
 )
