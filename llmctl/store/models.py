@@ -178,7 +178,9 @@ def _check_files(folder: Path, card: Card, *, verify: bool) -> None:
         return
     hint = f"copy the folder again; if you changed the weights on purpose, empty `files` in {folder / CARD}"
     if added := sorted({each.name for each in folder.glob("*.safetensors")} - card.files.keys()):
-        raise IntegrityError(f"{', '.join(added[:5])}: not written by llmctl", where=f"{folder / CARD}:files", hint=hint)
+        raise IntegrityError(
+            f"{', '.join(added[:5])}: not written by llmctl", where=f"{folder / CARD}:files", hint=hint
+        )
     integrity.check(folder, card.files, folder / CARD, verify=verify, hint=hint)
 
 
