@@ -24,7 +24,7 @@ from llmctl.models.spec import Vocabulary
 from llmctl.store import atomic, integrity
 from llmctl.store.safety import read_json
 from llmctl.types import Denoising, Event, EventSink, Examples
-from llmctl.workflows import compatibility as instructions
+from llmctl.workflows import compatibility
 from llmctl.workflows.train.checks import TrainPlan
 
 HASHES: Final = "hashes.json"
@@ -65,7 +65,7 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
         plan.family,
         packed=plan.task.packed,
         context=_context(plan, model),
-        instruction=instructions.resolve_instruction(plan.task, labels, config.instruction, trained_with),
+        instruction=compatibility.resolve_instruction(plan.task, labels, config.instruction, trained_with),
     )
 
     def source(split: str, denoising: Denoising | None, seed: int) -> Examples:
