@@ -117,7 +117,7 @@ def read(folder: Path) -> RunRecord:
         return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
-            "damaged, or edited since llmctl wrote it",
+            "not written by llmctl, or edited since",
             where=str(path),
             hint=f"llmctl train --resume {quoted(folder)} writes it again from the checkpoints",
         ) from error

@@ -286,7 +286,11 @@ def test_a_config_that_asks_for_more_than_lora_is_refused(what: str, inside: Ins
 
 
 def test_what_is_no_adapter_file_is_refused(inside: Inside, moved: tuple[Path, Path]) -> None:
+    """Without hashes in the card, as version 0.1 wrote it: the files themselves are refused."""
     model = moved[0] / "model"
+    card = json.loads((model / "llmctl.json").read_text())
+    assert card["files"].keys() == {"adapter_model.safetensors"}
+    (model / "llmctl.json").write_text(json.dumps(card | {"files": {}}))
     weights = model / "adapter_model.safetensors"
     kept = weights.read_bytes()
     (model / "adapter_model.bin").write_bytes(b"\x80\x04.")

@@ -427,7 +427,7 @@ def test_machines_that_differ_stop_before_the_first_step(
 ) -> None:
     """The first machine resumed at its step, the second, which shares no folder with it, began anew: they went on together."""
     runs, data, more = (tmp_path / "machine-0", tmp_path / "machine-1"), (dates, dates), ((), ())
-    said = f"other {what}"
+    said = "other prepared data" if what == "data" else f"other {what}"
     if what in ("step", "weights"):
         inside(*command("lstm-seq2seq", dates, runs[0], "batch_size=15", "max_steps=4", "save_every=2"))
         said = "machine 1 starts at step 0, machine 0 at step 4" if what == "step" else said

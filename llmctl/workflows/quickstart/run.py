@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from llmctl import config as configuration
 from llmctl import registry
+from llmctl.errors import Stopped
 from llmctl.metrics.parse import request_metric
 from llmctl.store import atomic, locks
 from llmctl.store.prepared import is_prepared, open_prepared
@@ -107,7 +108,11 @@ def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: b
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
-        return _quickstart(config, out, emit, started)
+        try:
+            return _quickstart(config, out, emit, started)
+        except Stopped as error:
+            again = f"llmctl quickstart --out {out}" + (f" --seed {config.seed}" if config.seed else "")
+            raise Stopped(error.message, hint=f"continue: {again}") from error
 
 
 def _quickstart(config: QuickstartConfig, out: Path, emit: EventSink, started: float) -> QuickstartResult:
