@@ -17,16 +17,49 @@ Copy = Callable[[str], Path]
 ASK = ("--prompt", "Shall I", "--max-new-tokens", "2")
 """Few tokens: what is tested is that it ends."""
 
-DECODER = (
-    "architectures attention_bias attention_dropout bos_token_id dtype eos_token_id head_dim hidden_act hidden_size "
-    "initializer_range intermediate_size max_position_embeddings model_type num_attention_heads num_hidden_layers "
-    "num_key_value_heads pad_token_id rms_norm_eps rope_parameters tie_word_embeddings vocab_size use_cache id2label "
-    "num_labels quantization_config _attn_implementation is_encoder_decoder torch_dtype layer_types return_dict"
-).split()
-ENCODER = (
-    "hidden_act id2label label2id num_hidden_layers problem_type type_vocab_size layer_norm_eps vocab_size".split()
-)
-PAIRS = "d_kv d_ff d_model num_layers num_decoder_layers feed_forward_proj decoder_start_token_id".split()
+DECODER = [
+    "architectures",
+    "attention_bias",
+    "attention_dropout",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "pad_token_id",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "vocab_size",
+    "use_cache",
+    "id2label",
+    "num_labels",
+    "quantization_config",
+    "_attn_implementation",
+    "is_encoder_decoder",
+    "torch_dtype",
+    "layer_types",
+    "return_dict",
+]
+ENCODER = [
+    "hidden_act",
+    "id2label",
+    "label2id",
+    "num_hidden_layers",
+    "problem_type",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "vocab_size",
+]
+PAIRS = ["d_kv", "d_ff", "d_model", "num_layers", "num_decoder_layers", "feed_forward_proj", "decoder_start_token_id"]
 QUICK = {"text", "zero", "huge", "null", "nested list"}
 """The other values are tried in the slow part."""
 

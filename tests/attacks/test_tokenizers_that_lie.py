@@ -16,14 +16,38 @@ Copy = Callable[[str], Path]
 ASK = ("--max-new-tokens", "2", "--prompt")
 QUICK = {"text", "huge", "null", "nested list", "object"}
 
-KEYS = (
-    "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model model.type model.vocab "
-    "model.merges model.dropout model.unk_token model.continuing_subword_prefix model.fuse_unk model.byte_fallback"
-).split()
-SETTINGS = (
-    "tokenizer_class pad_token bos_token eos_token unk_token extra_special_tokens model_max_length chat_template "
-    "added_tokens_decoder padding_side split_special_tokens"
-).split()
+KEYS = [
+    "version",
+    "truncation",
+    "padding",
+    "added_tokens",
+    "normalizer",
+    "pre_tokenizer",
+    "post_processor",
+    "decoder",
+    "model",
+    "model.type",
+    "model.vocab",
+    "model.merges",
+    "model.dropout",
+    "model.unk_token",
+    "model.continuing_subword_prefix",
+    "model.fuse_unk",
+    "model.byte_fallback",
+]
+SETTINGS = [
+    "tokenizer_class",
+    "pad_token",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "extra_special_tokens",
+    "model_max_length",
+    "chat_template",
+    "added_tokens_decoder",
+    "padding_side",
+    "split_special_tokens",
+]
 
 
 def table(keys: list[str]) -> list[Any]:
