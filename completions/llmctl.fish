@@ -247,11 +247,13 @@ complete -c llmctl -n '__llmctl_is run' -l quiet -d 'print only warnings and err
 complete -c llmctl -n '__llmctl_is run' -l verbose -d 'print more details'
 complete -c llmctl -n '__llmctl_is run' -l json -d 'print one JSON document to standard output'
 complete -c llmctl -n '__llmctl_is run' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is run' -l help-all -d 'also list every setting with type and default'
 
 # list
 complete -c llmctl -n '__llmctl_is list' -a 'models tasks metrics datasets engines'
 complete -c llmctl -n '__llmctl_is list' -l json -d 'print one JSON document to standard output'
 complete -c llmctl -n '__llmctl_is list' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is list' -l help-all -d 'also list every setting with type and default'
 
 # show
 complete -c llmctl -n '__llmctl_after show show' -a 'models tasks metrics datasets engines data'
@@ -269,6 +271,7 @@ complete -c llmctl -n '__llmctl_is show' -l measure -d 'with --data: run a few t
 complete -c llmctl -n '__llmctl_is show' -l set -x -a 'preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.validation= preprocess.splits.test= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=' -d 'set any setting, VALUE in YAML: model.layers=6; repeatable'
 complete -c llmctl -n '__llmctl_is show' -l json -d 'print one JSON document to standard output'
 complete -c llmctl -n '__llmctl_is show' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is show' -l help-all -d 'also list every setting with type and default'
 
 # suggest
 complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task to learn (default: that of --data)'
@@ -285,13 +288,16 @@ complete -c llmctl -n '__llmctl_is suggest' -l help-all -d 'also list every sett
 complete -c llmctl -n '__llmctl_is runs' -F -a 'list show compare'
 complete -c llmctl -n '__llmctl_is runs' -l json -d 'print one JSON document to standard output'
 complete -c llmctl -n '__llmctl_is runs' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is runs' -l help-all -d 'also list every setting with type and default'
 
 # doctor
 complete -c llmctl -n '__llmctl_is doctor' -l quiet -d 'show only warnings and problems'
 complete -c llmctl -n '__llmctl_is doctor' -l json -d 'print one JSON document to standard output'
 complete -c llmctl -n '__llmctl_is doctor' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is doctor' -l help-all -d 'also list every setting with type and default'
 
 # completions
 complete -c llmctl -n '__llmctl_is completions' -a 'bash zsh fish powershell'
 complete -c llmctl -n '__llmctl_is completions' -l json -d 'print one JSON document to standard output'
 complete -c llmctl -n '__llmctl_is completions' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is completions' -l help-all -d 'also list every setting with type and default'

@@ -360,12 +360,14 @@ _llmctl() {
                 '--verbose[print more details]' \
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]' \
                 '*:word:_files'
             ;;
         list)
             _arguments $help \
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]' \
                 '*:word:_llmctl_list'
             ;;
         show)
@@ -379,6 +381,7 @@ _llmctl() {
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_show--set' \
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]' \
                 '*:word:_llmctl_show'
             ;;
         suggest)
@@ -397,18 +400,21 @@ _llmctl() {
             _arguments $help \
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]' \
                 '*:word:_llmctl_runs'
             ;;
         doctor)
             _arguments $help \
                 '--quiet[show only warnings and problems]' \
                 '--json[print one JSON document to standard output]' \
-                '--debug[show tracebacks]'
+                '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]'
             ;;
         completions)
             _arguments $help \
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]' \
                 '*:word:_llmctl_completions'
             ;;
         esac

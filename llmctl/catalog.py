@@ -26,6 +26,8 @@ class VerbRow(NamedTuple):
     summary: str
     panel: str
     recipe: Literal["no", "block", "stage"] = "no"
+    owner: str = "llmctl"
+    """The package that it comes from."""
 
 
 WORK, SEE, HOUSE, ADDED = "Lifecycle", "Look up", "Installation", "From other packages"

@@ -81,7 +81,7 @@ def parse_size(value: Any) -> Any:
         raise ValueError(f"{value!r} is not a size; write 64k, 1.5M or 2GiB")
     number = float(found[1]) * _SIZE_UNITS[(found[2] or "").lower()]
     if number != int(number):
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"{value!r} is not an integer")
     return int(number)
 
 
@@ -264,8 +264,8 @@ _PROBLEMS: Final[Mapping[str, str]] = {
     "less_than_equal": "must be at most {le}",
     "finite_number": "must be a finite number",
     "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "literal_error": "must be {expected}",

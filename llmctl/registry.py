@@ -43,7 +43,7 @@ class Entry:
         return {"kind": self.kind, "name": self.name, "summary": self.summary, "owner": self.owner}
 
 
-class Table(NamedTuple):
+class KindTable(NamedTuple):
     """The entries of one kind: by name, and by name or alias."""
 
     entries: Mapping[str, Entry]
@@ -73,13 +73,11 @@ def verbs() -> Mapping[str, VerbRow]:
     from importlib.metadata import entry_points
 
     rows = {row.name: row for row in catalog.VERBS}
-    owners = dict.fromkeys(rows, OWNER)
     for point in entry_points(group="llmctl.verbs"):
         owner, summary = _owner_of(point)
         if point.name in rows:
-            raise _clash("verb", point.name, owners[point.name], owner)
-        rows[point.name] = VerbRow(point.name, point.value, summary, catalog.ADDED, "stage")
-        owners[point.name] = owner
+            raise _clash("verb", point.name, rows[point.name].owner, owner)
+        rows[point.name] = VerbRow(point.name, point.value, summary, catalog.ADDED, "stage", owner)
     return rows
 
 
@@ -106,13 +104,12 @@ def load_target(target: str, what: str, owner: str = OWNER) -> Any:
 
 def load_verb(row: VerbRow) -> Any:
     """Import the row's target: a `Verb` instance or a command-line `Page`."""
-    owner = OWNER if row.panel != catalog.ADDED else row.target.partition(".")[0]
-    found = load_target(row.target, f"verb {row.name!r}", owner)
+    found = load_target(row.target, f"verb {row.name!r}", row.owner)
     return found() if isinstance(found, type) else found
 
 
 @functools.cache
-def table(kind: str) -> Table:
+def table(kind: str) -> KindTable:
     """Every entry of `kind`, built in or added. Raises `UsageError` for an unknown kind, `EnvironmentFault` if two packages
     claim the same name.
     """
@@ -127,7 +124,7 @@ def table(kind: str) -> Table:
                 raise _clash(kind, name, lookup[name].owner, entry.owner)
             lookup[name] = entry
         entries[entry.name] = entry
-    return Table(entries, lookup)
+    return KindTable(entries, lookup)
 
 
 def entries(kind: str | None = None) -> list[Entry]:

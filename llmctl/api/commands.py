@@ -62,8 +62,8 @@ def train(
     architecture: `{"name": "gpt2:nano", "layers": 3}`. `settings`: those of `llmctl train --help-all`: `max_steps`, `epochs`,
     `max_time` ("10m"), `batch_size`, `lr`, `adapter`, `seed` …
 
-    `resume=True` continues the run in `out` with the settings that it was begun with, where the call gives no others; it
-    begins one where there is none and `data` and `model` are given. Raises `Stopped` when interrupted, after all state was
+    `resume=True` continues the run in `out` with the settings it was started with, where the call gives no others; it
+    starts one if there is none and `data` and `model` are given. Raises `Stopped` when interrupted, after all state was
     saved; `ConfigError`, `UsageError` where `out` has something already; `DivergedError`.
     """
     from llmctl.workflows.train.stage import Train

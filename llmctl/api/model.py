@@ -40,8 +40,8 @@ def load(
     """Open a run, a model folder or `hf:ID` for inference.
 
     `task`: the prompt format; the model folder knows its own. `labels`, `calibrate`: what a model without a head for labels
-    chooses among, and how. `base`: the base model of an adapter that is no longer where it was. `precision`: `fp32`, `bf16`
-    or `auto`. Raises `UsageError` where there is no model or it cannot express the task, `IntegrityError` for an unsafe one.
+    chooses among, and how. `base`: the base model of an adapter, if it was moved. `precision`: `fp32`, `bf16`
+    or `auto`. Raises `UsageError` if there is no model or it cannot express the task, `IntegrityError` for an unsafe one.
     """
     from llmctl.workflows.generate.spec import GenerateConfig
 
@@ -129,7 +129,7 @@ class Model:
         """The completion of a prompt. A list where `prompts` is one, or where `num_samples` is given.
 
         A prompt is text or a record of the task; a conversation is the record `{"messages": [{"role": …, "content": …}]}`.
-        Completions come in the order of the prompts, the samples of a prompt one after the other. `Completion.text` goes on
+        Completions come in the order of the prompts, the samples of a prompt one after the other. `Completion.text` continues
         where the prompt ends in language modelling, and is the answer otherwise.
 
         Raises `ConfigError` for sampling options, `DataError` for a record that lacks a field or a prompt that is longer
@@ -156,7 +156,7 @@ class Model:
         """The log-probability of a text in language modelling; else of a record's answer, given its prompt. A list for a
         list.
 
-        `window`: tokens seen at once in a long text; as long as the blocks that were learned when not given. Every token is
+        `window`: tokens seen at once in a long text; default: as long as the training blocks. Every token is
         scored once, with at least half a window before it. Raises `DataError` for a record that lacks a field.
         """
         rows, alone = self._records(records)
@@ -176,7 +176,9 @@ class Model:
         values = dict(self._predictor.task.record_of(prompt) if isinstance(prompt, str) else prompt)
         if values.keys() == {"role", "content"}:
             raise UsageError(
-                "a message is no prompt, a conversation is", where=origin, hint='give {"messages": [...]} as one prompt'
+                "pass the conversation, not a single message",
+                where=origin,
+                hint='give {"messages": [...]} as one prompt',
             )
         name = values.pop("id", None)
         return Record(content_id(values) if name is None else str(name), values, origin)

@@ -6,19 +6,20 @@ from typing import Final
 
 from llmctl import registry
 from llmctl.catalog import VERBS, VerbRow
-from llmctl.cli import completion_scripts as workflow
-from llmctl.cli import options
+from llmctl.cli import completion_scripts, options
 from llmctl.cli.completion_scripts import Command, Flag, Place, Values
 from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
 from llmctl.data.spec import TOKENIZERS
 from llmctl.workflows.inspect.parts import settings
 
-SHELL: Final = options.Argument("shell", f"one of {', '.join(workflow.SHELLS)}", choices=tuple(workflow.SHELLS))
+SHELL: Final = options.Argument(
+    "shell", f"one of {', '.join(completion_scripts.SHELLS)}", choices=tuple(completion_scripts.SHELLS)
+)
 
 
 def run(session: Session) -> None:
-    text = workflow.script(session.extra["shell"], commands())
+    text = completion_scripts.script(session.extra["shell"], commands())
     session.finish({"shell": session.extra["shell"], "script": text}, lambda: print(text, end=""))
 
 
@@ -28,7 +29,7 @@ def commands() -> list[Command]:
 
 
 def _command(row: VerbRow, page: options.Page) -> Command:
-    given = (*page.options, *((options.HELP_ALL,) if page.spec else ()))
+    given = (*page.options, options.HELP_ALL)
     flags = tuple(Flag(each.name, each.help, _values(page, each), each.repeatable) for each in given)
     return Command(row.name, row.summary, flags, _words(page))
 

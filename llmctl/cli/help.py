@@ -23,7 +23,7 @@ EVERY_SETTING: Final = "llmctl.every_setting"
 WIDEST: Final = 110
 
 
-class Command(TyperCommand):
+class HelpCommand(TyperCommand):
     """Format the help of a verb."""
 
     examples: Sequence[str] = ()
@@ -72,7 +72,7 @@ class Group(TyperGroup):
             formatter.write(f"{line}\n")
 
 
-def every_setting(spec: type[Spec]) -> Any:
+def every_setting(spec: type[Spec] | None) -> Any:
     """Make the callback of `--help-all`."""
 
     def callback(context: typer.Context, wanted: bool) -> None:
@@ -93,7 +93,9 @@ def _write(command: Any, ctx: Any, formatter: Any) -> None:
 
 
 def _section(formatter: Any, title: str, ctx: Any, parameters: Iterable[Any]) -> None:
-    rows = [row for each in parameters if (row := each.get_help_record(ctx)) is not None]
+    records = [row for each in parameters if (row := each.get_help_record(ctx)) is not None]
+    # Typer adds the Python type to the name of an argument: `OUT <str>`.
+    rows = [(name.partition(" <")[0], text) for name, text in records]
     if rows:
         with formatter.section(_heading(title)):
             formatter.write_dl(rows)
@@ -104,8 +106,10 @@ def _settings(formatter: Any, spec: type[Spec]) -> None:
 
     rows = []
     for each in settings(spec):
-        default = "required" if each["required"] else f"default {_written(each['default'])}"
-        rows.append((f"{each['name']}={each['type']}", f"{each['description']} [{default}]"))
+        # The description of a setting that is derived where it is not set says how.
+        derived = each["default"] is None and "default" in each["description"]
+        default = "required" if each["required"] else f"default: {_written(each['default'])}"
+        rows.append((f"{each['name']}={each['type']}", each["description"] + ("" if derived else f" [{default}]")))
     with formatter.section(_heading("Every setting, for --set KEY=VALUE and recipes")):
         formatter.write_dl(rows)
 
@@ -113,7 +117,7 @@ def _settings(formatter: Any, spec: type[Spec]) -> None:
 def _written(value: Any) -> str:
     """Format a value as in YAML."""
     if value is None:
-        return "none"
+        return "not set"
     if isinstance(value, bool):
         return str(value).lower()
     return "[]" if value in ((), []) else str(value)

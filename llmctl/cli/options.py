@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 
 from llmctl.catalog import VerbRow
-from llmctl.cli.help import Command, every_setting
+from llmctl.cli.help import HelpCommand, every_setting
 from llmctl.cli.session import Session
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
         parameter(
             argument.name, Annotated[kind, about] if argument.required else optional, ... if argument.required else None
         )
-    for option in (*page.options, *((HELP_ALL,) if page.spec else ())):
+    for option in (*page.options, HELP_ALL):
         declared = typer.Option(
             option.name,
             help=option.help,
@@ -264,7 +264,7 @@ def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
             rich_help_panel=option.panel,
             show_default=False,
             is_eager=option is HELP_ALL,
-            callback=every_setting(page.spec) if page.spec and option is HELP_ALL else None,
+            callback=every_setting(page.spec) if option is HELP_ALL else None,
         )
         kind = bool if not option.metavar else (list[str] if option.repeatable else str) | None
         parameter(option.parameter, Annotated[kind, declared], None if option.metavar else False)
@@ -276,7 +276,7 @@ def add(app: typer.Typer, row: VerbRow, page: Page) -> None:
     command.__doc__ = row.summary
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
-    made = type("Page", (Command,), {"examples": page.examples})
+    made = type("Page", (HelpCommand,), {"examples": page.examples})
     app.command(row.name, help=row.summary, short_help=row.summary, rich_help_panel=row.panel, cls=made)(command)
 
 

@@ -77,7 +77,7 @@ def _seed(text: str | None) -> int | None:
         return None
     value = parse_yaml(text, "--seed")
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"--seed must be a whole number >= 0, not {text!r}")
+        raise UsageError(f"--seed must be an integer >= 0, not {text!r}")
     return value
 
 

@@ -50,7 +50,7 @@ def requested(session: Session) -> dict[str, Any]:
     given = {option.parameter: session.extra[option.parameter] for option in OPTIONS}
     if (index := given["index"]) is not None:
         if not index.isdecimal():
-            raise UsageError(f"--index {index} is not a whole number", hint="the first record is --index 0")
+            raise UsageError(f"--index {index} is not an integer", hint="the first record is --index 0")
         given["index"] = int(index)
     if given["split"] is not None and given["split"] not in SPLITS:
         hint = near(given["split"], SPLITS) or f"splits: {', '.join(SPLITS)}"

@@ -74,7 +74,7 @@ class TorchEngine:
         device: str | None = None,
         precision: Precision = "fp32",
     ) -> None:
-        """`layout_context`: longest input sequence, if shorter than the model's own limit. `labels`: an encoder's labels.
+        """`layout_context`: longest input, if shorter than the model's own limit. `labels`: an encoder's labels.
 
         A model that declares no maximum length (recurrent, or with relative positions) has no limit. `device`: where to
         move the model; None leaves it where it is.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.errors import DataError
-from llmctl.metrics.intervals import Rows, ScoreRows, blocks, bootstrap_weights, score_each
+from llmctl.metrics.intervals import DRAWS_AT_ONCE, Rows, ScoreRows, blocks, bootstrap_weights, score_each
 
 _ROUNDING: Final = 1e-9
 """Scores closer than this are equal: the last bits of a sum depend on the order of summation."""
@@ -29,17 +29,25 @@ class Paired:
     value: float
     difference: float
     p_bootstrap: float
-    """Paired bootstrap: Koehn 2004. One-tailed, as in sacrebleu: about half of `p_randomization` when both are small."""
+    """Paired bootstrap: Koehn 2004. One-tailed, as in sacrebleu: about half of `p_randomization` if both are small."""
     p_randomization: float
     """Approximate randomization: Riezler and Maxwell 2005; two-sided."""
     resamples: int
     seed: int
 
 
-def paired(rows: Rows, baseline: Rows, score: ScoreRows, *, resamples: int, seed: int) -> dict[str, Paired]:
+def paired(
+    rows: Rows,
+    baseline: Rows,
+    score: ScoreRows,
+    *,
+    resamples: int,
+    seed: int,
+    draws_at_once: int = DRAWS_AT_ONCE,
+) -> dict[str, Paired]:
     """Compare a system with its baseline, each given as rows (n, k) of one metric on the same n questions.
 
-    The metric must be prepared once, on the answers of both systems (the columns of macro F1 depend on the labels seen).
+    The metric must be prepared once, on the answers of both systems (the columns of macro F1 depend on the labels).
 
     Raises `DataError` if the shapes differ.
     """
@@ -47,8 +55,8 @@ def paired(rows: Rows, baseline: Rows, score: ScoreRows, *, resamples: int, seed
         raise DataError(f"the rows of the two systems do not match: {rows.shape} and {baseline.shape}")
     values, values_baseline = score(rows.sum(axis=0).tolist()), score(baseline.sum(axis=0).tolist())
     with np.errstate(invalid="ignore"):  # non-finite rows give a non-finite p
-        resampled = _bootstrap(rows, baseline, score, resamples, seed)
-        swapped = _randomization(rows, baseline, score, resamples, seed)
+        resampled = _bootstrap(rows, baseline, score, resamples, seed, draws_at_once)
+        swapped = _randomization(rows, baseline, score, resamples, seed, draws_at_once)
         centred = {name: np.abs(apart) - np.abs(apart).mean() for name, apart in resampled.items()}
     return {
         name: Paired(
@@ -66,20 +74,22 @@ def paired(rows: Rows, baseline: Rows, score: ScoreRows, *, resamples: int, seed
 
 
 def _bootstrap(
-    rows: Rows, baseline: Rows, score: ScoreRows, resamples: int, seed: int
+    rows: Rows, baseline: Rows, score: ScoreRows, resamples: int, seed: int, draws_at_once: int
 ) -> dict[str, NDArray[np.float64]]:
     """Differences between the systems on the same resampled rows, (r,) for each score."""
-    both = [(weights @ rows, weights @ baseline) for weights in bootstrap_weights(len(rows), resamples, seed)]
+    both = [
+        (weights @ rows, weights @ baseline) for weights in bootstrap_weights(len(rows), resamples, seed, draws_at_once)
+    ]
     return _differences(both, score)
 
 
 def _randomization(
-    rows: Rows, baseline: Rows, score: ScoreRows, resamples: int, seed: int
+    rows: Rows, baseline: Rows, score: ScoreRows, resamples: int, seed: int, draws_at_once: int
 ) -> dict[str, NDArray[np.float64]]:
     """Differences after swapping each pair of rows with probability 1/2, (r,) for each score."""
     random = np.random.default_rng(seed)
     both = []
-    for block in blocks(len(rows), resamples):
+    for block in blocks(len(rows), resamples, draws_at_once):
         stay = random.integers(2, size=(block, len(rows)), dtype=bool).astype(np.float64)  # (r, n)
         both.append((stay @ rows + (1 - stay) @ baseline, stay @ baseline + (1 - stay) @ rows))
     return _differences(both, score)

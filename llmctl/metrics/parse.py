@@ -25,7 +25,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {"0-1": (0, 1), "0-100": (0,
 
 
 def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
-    """`NAME[:KEY=VALUE,…]`, values as in YAML. Raises `UsageError` or `ConfigError` that suggests the nearest spelling."""
+    """`NAME[:KEY=VALUE,…]`, values as in YAML. Raises `UsageError` or `ConfigError` with the nearest spelling."""
     name, colon, settings = text.strip().partition(":")
     spec = _find(name.strip())
     block: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def _find(name: str) -> MetricSpec:
 
 
 def check_gates(gates: Sequence[Gate], metric_specs: Sequence[MetricSpec], *, baseline: bool = False) -> None:
-    """Raise `UsageError`, before any work, for a gate that no score can meet. `baseline`: whether there is a baseline."""
+    """Raise `UsageError`, before any work, for a gate that no score can meet. `baseline`: whether there is one."""
     specs = {name: spec for spec in metric_specs for name in spec.scores}
     for gate in gates:
         if gate.name not in specs:

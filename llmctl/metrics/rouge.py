@@ -38,7 +38,7 @@ class CharacterTokenizer:
 
 
 class Rouge:
-    """A row is [rouge1, rouge2, rougeL, rougeLsum, 1]: for each, the F-measure with its best reference; then a count."""
+    """A row is [rouge1, rouge2, rougeL, rougeLsum, 1]: each F-measure with its best reference, and a count."""
 
     def __init__(self, options: RougeOptions) -> None:
         self.options = options

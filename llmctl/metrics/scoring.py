@@ -95,7 +95,7 @@ def measure(metric: Metric, answers: Sequence[Answer]) -> Measured:
 
 
 def measure_both(metric: Metric, one: Sequence[Answer], other: Sequence[Answer]) -> tuple[FittedMetric, Rows, Rows]:
-    """The metric prepared on the answers of two systems together, and the rows of each system, with the same columns."""
+    """The metric prepared on the answers of two systems together, and the rows of each, with the same columns."""
     both = measure(metric, [*one, *other])
     return both.metric, both.rows[: len(one)], both.rows[len(one) :]
 

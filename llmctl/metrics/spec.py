@@ -107,8 +107,8 @@ class TerOptions(Spec):
 class RougeOptions(Spec):
     tokenize: Literal["default", "char"] | None = key(
         None,
-        "`default`: the tokenizer of rouge-score, which keeps only a-z and 0-9; `char`: one token per Chinese, Japanese "
-        "or Korean character, other words unsplit; default: chosen by the script of the references",
+        "`default`: the tokenizer of rouge-score, which keeps only a-z and 0-9; `char`: one token per Chinese, "
+        "Japanese or Korean character, other words unsplit; default: chosen by the script of the references",
     )
     stemmer: StrictBool = key(False, "apply Porter stemming to English words")
 

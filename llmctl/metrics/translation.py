@@ -111,7 +111,7 @@ class Chrf(Sacrebleu):
         return CHRF(word_order=self.options.word_order, beta=self.options.beta, lowercase=self.options.lowercase)
 
     def sign(self, signature: Any) -> Signature:
-        """sacrebleu's own signature, plus a non-default beta: sacrebleu shows beta only in the metric's name (chrF2)."""
+        """sacrebleu's own signature, plus a non-default beta: sacrebleu shows it only in the metric's name (chrF2)."""
         if self.options.beta != CHRF.BETA:
             signature.update("beta", self.options.beta)
         return super().sign(signature)

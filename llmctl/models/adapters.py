@@ -38,8 +38,8 @@ _TASK_TYPES: Final[Mapping[Family, str]] = {"decoder": "CAUSAL_LM", "encoder-dec
 def resolve(model: PreTrainedModel, requested: Adapter, family: Family) -> LoraFile:
     """Resolve the requested adapter for this model; by default it covers every linear layer in the stack.
 
-    An encoder's head (classifier, pooler) is trained in full: it is small, and newly initialised if the base was trained
-    for another task. Raises `UsageError` for a model without linear layers in its stack, `ConfigError` for targets that
+    An encoder's head (classifier, pooler) is trained in full: it is small, and new if the base was trained for another
+    task. Raises `UsageError` for a model without linear layers in its stack, `ConfigError` for targets that
     do not exist.
     """
     layers = _linear_layers(model)

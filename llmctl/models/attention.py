@@ -184,7 +184,7 @@ class AttentionForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
 
     def _init_weights(self, module: nn.Module) -> None:
         # Linear layers preserve the scale of their input. Token vectors, shared with the head, are much larger than
-        # position vectors, so that identity dominates position; GPT-2's 0.02 for all trained more slowly at these widths.
+        # position vectors, so that identity dominates position; GPT-2's 0.02 for all trained slower at these widths.
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:

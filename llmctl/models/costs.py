@@ -1,8 +1,8 @@
 """The cost of a model, by arithmetic: floating-point operations and activation memory.
 
 Operations: two per token for every weight it passes (one multiplication, one addition), and 4·H for each pair of
-positions that attend to each other in a layer. A training step costs three forward passes, since the backward pass costs
-two (Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+positions that attend to each other in a layer. A training step costs three forward passes; the backward pass costs two
+(Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
 
 Activations: mainly what the forward pass keeps for the backward pass. They are proportional to tokens, layers and
 widths. The factors were fitted to measured peaks (`tests/benchmarks/memory.py` repeats the measurement) and hold for

@@ -84,7 +84,7 @@ def bart(s: Sizes, vocabulary: int, labels: int) -> int:
 
 
 def lstm_seq2seq(s: Sizes, vocabulary: int, labels: int) -> int:
-    """Bidirectional encoder with two projections to the decoder, decoder, attention, projection to the head, its bias."""
+    """Bidirectional encoder with two projections to the decoder, decoder, attention, projection to the head, bias."""
     e, h = s.embedding, s.hidden
     encoder = _reader(e, h, s.layers, directions=2) + _linear(2 * h, h) + _linear(2 * h, s.layers * h)
     decoder = sum(_lstm(i, h) for i in _inputs(e, h, s.layers))

@@ -1,4 +1,4 @@
-"""The family and pre-training objective of a model, from its config.json. Reads no weights and does not import torch."""
+"""The family and pre-training objective of a model, from its config.json. Reads no weights, imports no torch."""
 
 from __future__ import annotations
 
@@ -62,6 +62,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
         where="config.json:model_type",
         hint="see: llmctl list models",
     )
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """Longest sequence in tokens that the model of a config.json reads; None if it has no limit: a recurrent model, or one
+    with relative positions such as T5, whatever its `n_positions` says."""
+    if "relative_attention_num_buckets" in config:
+        return None
+    found = (config.get(name) for name in ("max_position_embeddings", "n_positions"))
+    return next((each for each in found if isinstance(each, int) and not isinstance(each, bool)), None)
 
 
 def denoising_of(family: Family, model_type: str, noise_density: float | None = None) -> Denoising | None:

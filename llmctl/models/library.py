@@ -165,7 +165,7 @@ def _both_sides(shape: Shape, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _scale_residual_outputs(model: PreTrainedModel) -> None:
-    """Divide the output matrices of attention and MLP by √(2 · layers), as GPT-2 does (Radford et al. 2019, section 2.3).
+    """Divide the output matrices of attention and MLP by √(2 · layers), like GPT-2 (Radford et al. 2019, section 2.3).
 
     The norm after each residual addition then passes most of its input through, so that the source reaches the decoder
     from the first step (marian:tiny on 620,000 tokens of English and German: validation loss 5.68, without this 6.24).
@@ -176,9 +176,9 @@ def _scale_residual_outputs(model: PreTrainedModel) -> None:
 
 
 def _init_sinusoidal(positions: Tensor, rms: float) -> None:
-    """Initialise position vectors (T, H) as sines and cosines (Vaswani et al. 2017, section 3.5) of root mean square `rms`.
+    """Initialise position vectors (T, H) as sinusoids (Vaswani et al. 2017, section 3.5) of root mean square `rms`.
 
-    They remain trainable. A relative offset is then the same rotation at every position instead of having to be learned
+    They remain trainable. A relative offset is then the same rotation at every position instead of having to be trained
     for each, so bert:tiny sooner leaves the plateau where it predicts a masked word from an unordered context
     (speeches in blocks of 32, 40 % masked: validation loss 4.55 after 741 steps; from random positions 5.42 after 665).
     Classifiers train equally well from either.

@@ -67,7 +67,7 @@ class LSTMForCausalLM(RecurrentForCausalLM):
 
 
 def init_lstm(lstm: nn.LSTM) -> None:
-    """Uniform weights with torch's default bounds; biases 0, except 1 for the forget gate, the second quarter of 4·H."""
+    """Uniform weights with torch's default bounds; biases 0, but 1 for the forget gate, the second quarter of 4·H."""
     for name, weight in lstm.named_parameters():
         if name.startswith("weight"):
             init.uniform_(weight, -(lstm.hidden_size**-0.5), lstm.hidden_size**-0.5)

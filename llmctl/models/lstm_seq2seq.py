@@ -69,8 +69,8 @@ class EncoderOutput(BaseModelOutput):  # type: ignore[misc]
 
 @dataclass
 class Seq2SeqOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """`cross_attentions` is a 1-tuple with a_ts of the only attention head, (B, 1, T, S); `cache_params` is the decoder's
-    state, under the name that `generate` passes from step to step."""
+    """`cross_attentions` is a 1-tuple with a_ts of the only attention head, (B, 1, T, S); `cache_params` is the
+    decoder's state, under the name that `generate` passes from step to step."""
 
     cache_params: RecurrentState | None = None
 
@@ -107,6 +107,9 @@ class Encoder(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of each target position to each source position."""
 
+    energies_at_once: int = costs.ENERGIES_AT_ONCE
+    """Numbers of (B, T, S, H) computed at a time."""
+
     def __init__(self, hidden: int, score: str) -> None:
         super().__init__()
         self.query = nn.Linear(hidden, hidden, bias=False)  # W_q
@@ -129,7 +132,7 @@ class CrossAttention(nn.Module):
         """q (B, T, H), k (B, S, H) -> e (B, T, S). Long targets are split into chunks; otherwise a single long record
         would take gigabytes."""
         assert self.v is not None
-        size = max(1, costs.ENERGIES_AT_ONCE // (q.shape[0] * k.shape[1] * k.shape[2]))
+        size = max(1, self.energies_at_once // (q.shape[0] * k.shape[1] * k.shape[2]))
         if q.shape[1] <= size:
             return self._scores(q, k)
         energies: Tensor = _ChunkedEnergies.apply(q, k, self.v.weight[0].to(q.dtype), size)  # type: ignore[no-untyped-call]
@@ -143,11 +146,11 @@ class CrossAttention(nn.Module):
 
 
 class _ChunkedEnergies(torch.autograd.Function):
-    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), computed for `size` target positions at a time.
-    The backward pass recomputes the chunks.
+    """v · tanh(q_t + k_s): q (B, T, H), k (B, S, H), v (H,) -> (B, T, S), for `size` target positions at a time. The
+    backward pass recomputes the chunks.
 
-    The result is allocated before the first chunk. Allocated chunk by chunk, it would fragment memory, and the peak would
-    be as high as without chunks.
+    The result is allocated before the first chunk. Allocated chunk by chunk, it would fragment memory, and the peak
+    would be as high as without chunks.
     """
 
     @staticmethod

@@ -49,8 +49,8 @@ def load(
 ) -> PreTrainedModel:
     """Load the model in `folder` from its safetensors. Runs no code from the folder and does not use the network.
 
-    `labels` makes an encoder a classifier of these labels; `masked` makes it a masked language model instead. An encoder
-    trained for another task then gets a new head, random from torch's current seed, including a pooler if the
+    `labels` makes an encoder a classifier of these labels; `masked` makes it a masked language model instead. An
+    encoder trained for another task then gets a new head, random from torch's current seed, including a pooler if the
     architecture has one and the checkpoint does not; heads of other tasks are ignored. `fresh_head` reports this
     in advance.
 
@@ -103,7 +103,7 @@ def _new_head(
 
 
 def save(model: PreTrainedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write config.json, model.safetensors (in shards only beyond `shard_bytes`) and generation_config.json into `folder`."""
+    """Write config.json, model.safetensors (sharded beyond `shard_bytes`) and generation_config.json into `folder`."""
     with quiet():
         model.save_pretrained(folder, max_shard_size=shard_bytes)
 

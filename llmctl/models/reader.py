@@ -2,8 +2,8 @@
 
     h→_t = LSTM→(x_t, h→_{t-1}),    h←_t = LSTM←(x_t, h←_{t+1}),    y_t = [h→_t ; h←_t]
 
-Padding does not affect the states: it is moved behind the tokens, and the backward direction reverses only the tokens of
-each row. (torch's bidirectional LSTM needs packed sequences for that, which took four times as long on a CPU.)
+Padding does not affect the states: it is moved behind the tokens, and the backward direction reverses only the tokens
+of each row. (torch's bidirectional LSTM needs packed sequences for that, which took four times as long on a CPU.)
 
 Papers: Schuster and Paliwal 1997, Bidirectional Recurrent Neural Networks; Graves and Schmidhuber 2005 with LSTMs.
 
@@ -32,7 +32,7 @@ class Reader(nn.Module):
         self.backwards = nn.ModuleList(nn.LSTM(each, hidden, batch_first=True) for each in widths if bidirectional)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, E), mask (B, S) 1 on tokens and 0 on padding -> y (B, S, R), and the last state of each direction (B, R).
+        """(B, S, E), mask (B, S) 1 on tokens and 0 on padding -> y (B, S, R), last state of each direction (B, R).
 
         y is undefined at padding. Padding may be on either side: rows are aligned first and restored afterwards.
         """

@@ -31,8 +31,8 @@ def open_weights(
     """Inspect pretrained weights. Imports nothing heavy unless a GGUF file must be converted.
 
     An adapter's base is opened at the path in its card (or at `base`) and must be identical, byte for byte; the base
-    named in the adapter's own config is never used. Raises what `open_model` and `hub.folder` raise, `UsageError` if the
-    base is missing, `IntegrityError` if it has changed.
+    named in the adapter's own config is never used. Raises what `open_model` and `hub.folder` raise, `UsageError` if
+    the base is missing, `IntegrityError` if it has changed.
     """
     folder = open_model(local_folder(reference, offline=offline, emit=emit))
     if folder.adapter is None:

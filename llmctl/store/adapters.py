@@ -29,7 +29,7 @@ IN_STACK: Final = re.compile(r"(?:.*\.)?\d+\.(?P<ending>[^\d].*)")
 _IGNORED_KEYS: Final = frozenset(
     ["base_model_name_or_path", "inference_mode", "peft_version", "qalora_group_size", "revision", "task_type"]
 )
-"""Keys that do not affect the computation. The base model they name is never downloaded: see `workflows/adapters.py`."""
+"""Keys that do not affect the computation. The base model they name is never downloaded: see `models/resolve.py`."""
 _AT_REST: Final = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True, "megatron_core": "megatron.core"}
 
 

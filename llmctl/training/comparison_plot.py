@@ -94,7 +94,7 @@ def bounds(curves: Curves, over: str) -> tuple[float, float]:
 
 
 def _settled(rows: Sequence[Mapping[str, Any]], over: str) -> tuple[float, list[float]] | None:
-    """The first loss of a run, and its losses after it has settled, capped at the first; None if there are no losses."""
+    """The first loss of a run, and its losses after it has settled, capped at the first; None without losses."""
     train_points, checked = points(rows, over, "loss"), points(rows, over, "validation_loss")
     if not (train_points or checked):
         return None

@@ -12,11 +12,9 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from llmctl.errors import EnvironmentFault
 
-CompilerFailed = BackendCompilerFailed
-
 RECOMPILE_LIMIT: Final = 64
 """Graphs of one function. torch's default of 8 is reached by a model whose layers are compiled one by one, and beyond it
-torch goes on uncompiled with no more than a log line."""
+torch continues uncompiled with no more than a log line."""
 
 
 def compile_forward(objective: nn.Module) -> None:
@@ -44,7 +42,7 @@ def compile_forward(objective: nn.Module) -> None:
 
 
 def _fault(error: BackendCompilerFailed) -> EnvironmentFault:
-    """What a user can do where the code of a graph is not made: the compiler, its headers or its cache are not sound."""
+    """What a user can do if a graph cannot be compiled: the compiler, its headers or its cache are broken."""
     return EnvironmentFault(
         f"torch.compile: {next(iter(str(error).splitlines()), type(error).__name__)}",
         hint=f"remove {cache_dir()} (a killed run leaves broken files there), reinstall g++, or --set compile=false",

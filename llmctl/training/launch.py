@@ -59,8 +59,7 @@ class Processes:
 def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: EventSink) -> dict[str, Any] | None:
     """Run `worker(*arguments)` in every process. Returns the result of the first local process, None if stopped.
 
-    Raises the worker's own `LlmctlError` if it sent one, `EnvironmentFault` if a process died or another machine did not
-    join.
+    Raises the worker's own `LlmctlError` if it sent one, `EnvironmentFault` if a process died or a machine did not join.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -81,7 +80,8 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
             return dict(results[min(results)])
         except DistError as error:
             raise EnvironmentFault(
-                f"the {processes.machines} machines did not meet at {processes.rendezvous}: {str(error).splitlines()[0]}",
+                f"the {processes.machines} machines did not meet at {processes.rendezvous}: "
+                f"{str(error).splitlines()[0]}",
                 hint="--main-address must be the address of machine 0, reachable from all machines; start all of them "
                 f"within {RENDEZVOUS_SECONDS // 60} minutes",
             ) from error
@@ -102,8 +102,8 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
 def run_in_subprocess(worker: Worker, arguments: tuple[Any, ...], emit: EventSink) -> dict[str, Any]:
     """Run `worker(*arguments, channel)` in a process of its own, which isolates its memory and crashes.
 
-    `channel` is an `EventSink`; the worker's return value travels as JSON. SIGTERM and Ctrl-C are forwarded; in the worker
-    they raise `KeyboardInterrupt` unless it handles them itself.
+    `channel` is an `EventSink`; the return value travels as JSON. SIGTERM and Ctrl-C are forwarded; in the worker they
+    raise `KeyboardInterrupt` unless it handles them itself.
 
     Raises the worker's own `LlmctlError`, `EnvironmentFault` if it died, and `Stopped` after a stop request even if the
     worker finished, so that the caller starts nothing after it.

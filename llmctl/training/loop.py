@@ -1,6 +1,6 @@
 """The training loop, visible: a generator that yields once an optimizer step.
 
-Evaluation, saving, stopping are ordinary code of whoever iterates it. The loss of a step is a sum over the learned
+Evaluating, saving and stopping is ordinary code of the caller. The loss of a step is a sum over the target
 tokens of all its micro-batches on all processes, divided once by their number; so (batch 16), (4 x 4 accumulated)
 and (2 processes x 8) are the same step, also where the last batch of an epoch is smaller.
 """
@@ -44,7 +44,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One optimizer step, as the whole run over all processes sees it. `loss` in nats a learned token."""
+    """One optimizer step, as the whole run over all processes sees it. `loss` in nats per target token."""
 
     position: Position
     loss: float
@@ -130,7 +130,7 @@ def _sums(accelerator: Accelerator, *mine: float) -> list[float]:
 def _accumulate(
     objective: Objective, arrays: Sequence[dict[str, NDArray[np.int64]]], loss_tokens: int, accelerator: Accelerator
 ) -> float:
-    """Gradients of all micro-batches; returns the loss of the step in nats a learned token, over all processes."""
+    """Gradients of all micro-batches; returns the loss of the step in nats per target token, over all processes."""
     losses = []
     # With several processes an error may be of another process instead of the model.
     alone = accelerator.num_processes == 1
@@ -181,7 +181,7 @@ def _sum_gradients(weights: Sequence[nn.Parameter], accelerator: Accelerator) ->
 def validation_loss(
     objective: Objective, examples: Examples, accelerator: Accelerator, *, batch_size: int
 ) -> tuple[float, int]:
-    """Mean loss in nats a learned token over a split, and how many tokens that is. Sums first, divides once."""
+    """Mean loss in nats per target token over a split, and how many tokens that is. Sums first, divides once."""
     objective.eval()
     order = np.argsort(-examples.lengths(), kind="stable")
     losses: list[Tensor] = []

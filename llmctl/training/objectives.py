@@ -58,7 +58,7 @@ class Objective(nn.Module):
         return arrays["input_ids"].size if mask is None else int(mask.sum())
 
 
-class Likelihood(Objective):
+class LikelihoodObjective(Objective):
     """Negative log-likelihood in nats of what one model is trained to predict."""
 
     def __init__(self, model: Any) -> None:
@@ -66,7 +66,7 @@ class Likelihood(Objective):
         self.model = model
 
 
-class DecoderLikelihood(Likelihood):
+class DecoderLikelihood(LikelihoodObjective):
     """Negative log-likelihood in nats of the next tokens, by a causal language model."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -91,7 +91,7 @@ class DecoderLikelihood(Likelihood):
         return hidden
 
 
-class EncoderDecoderLikelihood(Likelihood):
+class EncoderDecoderLikelihood(LikelihoodObjective):
     """Negative log-likelihood in nats of the target text given the source text."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -135,8 +135,10 @@ class EncoderDecoderLikelihood(Likelihood):
         return hidden
 
 
-class EncoderLikelihood(Likelihood):
-    """Negative log-likelihood in nats of one label a text, or of the masked tokens of a text."""
+class EncoderLikelihood(LikelihoodObjective):
+    """Negative log-likelihood in nats of one label per text, or of the masked tokens of a text."""
+
+    masked_heads: Mapping[str, str] = MASKED_HEADS
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """`input_ids` and `attention_mask` (B, T); `labels` (B,) for classification, (B, T) with the original tokens at
@@ -151,7 +153,7 @@ class EncoderLikelihood(Likelihood):
     def _masked(self, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """The head reads the masked places alone where the architecture is known to map each place by itself."""
         masked = labels != IGNORED  # (B, T)
-        head = getattr(self.model, MASKED_HEADS.get(self.model.config.model_type, ""), None)
+        head = getattr(self.model, self.masked_heads.get(self.model.config.model_type, ""), None)
         if head is not None:
             logits = head(self.model.base_model(**inputs)[0][masked])  # (M, V)
         else:
@@ -159,7 +161,7 @@ class EncoderLikelihood(Likelihood):
         return F.cross_entropy(logits.float(), labels[masked], reduction="sum")
 
 
-LIKELIHOODS: Final[Mapping[Family, type[Likelihood]]] = {
+LIKELIHOODS: Final[Mapping[Family, type[LikelihoodObjective]]] = {
     "decoder": DecoderLikelihood,
     "encoder-decoder": EncoderDecoderLikelihood,
     "encoder": EncoderLikelihood,
@@ -181,7 +183,7 @@ def _through_head(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
         rows, wanted = rows[kept], wanted[kept]
     bias = getattr(head, "bias", None)
     if bias is None and hasattr(model, "final_logits_bias"):
-        bias = model.final_logits_bias[0]  # (V,), zeros that are not learned in BART and Marian
+        bias = model.final_logits_bias[0]  # (V,), zeros that are not trained in BART and Marian
     return linear_cross_entropy(rows, head.weight, bias, wanted)
 
 
@@ -202,7 +204,7 @@ def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, want
 
 
 def _filled(rows: Tensor) -> Tensor:
-    """(C, …) with zeros behind up to a multiple of `ROWS`: oneDNN compiles its kernels anew for every number of rows and
+    """(C, …) with zeros behind up to a multiple of `ROWS`: oneDNN compiles its kernels again for every number of rows and
     keeps them, hundreds of megabytes where each batch has another."""
     missing = -len(rows) % ROWS
     return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows

@@ -14,7 +14,7 @@ DECAY: Final = {"adamw": 0.1, "adam": 0.0, "sgd": 0.0}
 
 
 def build(model: nn.Module, spec: Optimizer, *, lr: float) -> torch.optim.Optimizer:
-    """Build the optimizer for a model's trainable weights. Weight decay applies to matrices only, not to biases or norms."""
+    """Build the optimizer for a model's trainable weights. Only matrices decay, not biases or norms."""
     decay = spec.weight_decay if spec.weight_decay is not None else DECAY[spec.name]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [

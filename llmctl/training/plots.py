@@ -13,6 +13,8 @@ from llmctl.store import atomic
 
 TRAIN, VALIDATION, BEST, SCORE = "#9db4c8", "#c2453d", "#2b2b2b", "#3a7d6b"
 _INK: Final = "#444444"
+LEGEND_HEIGHT: Final = 20
+"""Space for a legend of one line between title and axes, in points."""
 
 
 def loss_plot(
@@ -36,15 +38,25 @@ def loss_plot(
                 *columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
             )
         axes.set_ylabel("loss (nats per token)")
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title, loc="left", fontsize=10, pad=LEGEND_HEIGHT)
+        lines = axes.get_legend_handles_labels()[0]
         if score is not None:
-            _score(axes, rows, score)
+            lines += [_score(axes, rows, score)]
         below.plot(*columns([(row["step"], row["lr"]) for row in rows if "lr" in row]), color=_INK, linewidth=1)
         below.set_ylabel("lr")
         below.set_xlabel("optimizer step")
         for each in (axes, below):
             tidy(each)
-        axes.legend(frameon=False, loc="upper right")
+        # Between title and axes, where it covers no curve of either axis.
+        axes.legend(
+            handles=lines,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=len(lines),
+            frameon=False,
+            borderpad=0,
+            borderaxespad=0.4,
+        )
         save(figure, folder, "loss")
 
 
@@ -65,7 +77,7 @@ def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> 
 
 @contextlib.contextmanager
 def without_missing_backend() -> Iterator[None]:
-    """Unset MPLBACKEND temporarily if it names a module that is not installed, because matplotlib could not be imported.
+    """Unset MPLBACKEND temporarily if it names a missing module, with which matplotlib could not be imported.
 
     Jupyter sets the variable for every process it starts. Writing files needs no backend.
     """
@@ -95,12 +107,22 @@ def save(figure: Any, folder: Path, name: str) -> None:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
 
 
-def _score(axes: Any, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+def _score(axes: Any, rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Plot a validation score on a second axis and return its line."""
     points = [(row["step"], value) for row in rows if (value := row.get(f"validation_{name}")) is not None]
     right = axes.twinx()
-    right.plot(*columns(points), color=SCORE, linewidth=1.2, linestyle="--", marker="s", markersize=3)
+    [line] = right.plot(
+        *columns(points),
+        color=SCORE,
+        linewidth=1.2,
+        linestyle="--",
+        marker="s",
+        markersize=3,
+        label=f"validation {name}",
+    )
     right.set_ylabel(name, color=SCORE)
     right.spines[["top"]].set_visible(False)
+    return line
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -73,7 +73,7 @@ def test_a_model_says_its_sizes_settings_and_weights(capsys: pytest.CaptureFixtu
     assert sizes["base"]["parameters"] == 124_439_808 - 768 * (50_257 - 4096)
     options = {option["name"]: option for option in document["options"]}
     assert options["model.layers"]["default"] == 3
-    assert options["model.layers"]["type"] == "whole number"
+    assert options["model.layers"]["type"] == "integer"
 
 
 def test_a_size_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

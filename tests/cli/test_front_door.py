@@ -88,7 +88,7 @@ def test_all_config_faults_come_at_once() -> None:
     assert "model.layrs: unknown key; did you mean 'layers'?" in text
     assert "optimizer.lr: must be greater than 0.0, not -1" in text
     assert "no model named 'gtp2'; did you mean 'gpt2'?" in text
-    assert "data: is required; a prepared folder" in text
+    assert "data: is required; prepared folder" in text
     assert "Traceback" not in text
 
 

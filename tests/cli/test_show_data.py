@@ -170,7 +170,7 @@ def test_a_terminal_gets_colour_and_no_control_characters() -> None:
     ("words", "message"),
     [
         (["data", "{chat}", "--index", "7"], "no example 7 in the split train, which has 1 examples"),
-        (["data", "{chat}", "--index", "x"], "--index x is not a whole number"),
+        (["data", "{chat}", "--index", "x"], "--index x is not an integer"),
         (["data", "{chat}", "--split", "trian"], "no such split: trian\n  did you mean 'train'?"),
         (
             ["data", "{chat}", "--model", "bert"],

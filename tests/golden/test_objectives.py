@@ -152,17 +152,15 @@ def test_the_loss_of_an_encoder_decoder_is_transformers_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("whole_head", [False, True])
-def test_the_loss_of_masked_language_modelling_is_transformers_own(
-    whole_head: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whether the head reads the hidden places alone, as for architectures we know, or all of them."""
-    if whole_head:
-        monkeypatch.setattr(objectives, "MASKED_HEADS", {})
+def test_the_loss_of_masked_language_modelling_is_transformers_own(whole_head: bool) -> None:
+    """Whether the head reads the masked positions alone, as for known architectures, or all of them."""
     model, batch = small("bert"), rows()
     batch["labels"] = torch.full((2, 8), objectives.IGNORED)
     batch["labels"][0, 2], batch["labels"][0, 7], batch["labels"][1, 4] = 30, 40, 50
     arrays = {each: value.numpy() for each, value in batch.items()}
-    objective = objectives.LIKELIHOODS["encoder"](model)
+    objective = objectives.EncoderLikelihood(model)
+    if whole_head:
+        objective.masked_heads = {}
     assert objective.target_count(arrays) == 3
     assert objective.token_count(arrays) == 13
     torch.testing.assert_close(objective(batch), model(**batch).loss * 3)

@@ -40,7 +40,7 @@ predicts every token from those before it. A poem in English, one in Chinese:
 PLAIN_TEXT: Final = """\
 ### Pre-training of encoders and encoder-decoders
 
-On the same plain text, encoders and encoder-decoders are trained by denoising. The noise is drawn anew in every epoch.
+On the same plain text, encoders and encoder-decoders are trained by denoising. The noise is drawn again in every epoch.
 Its density is the published one unless `train --set noise_density=0.4` says otherwise; validation always uses the published
 density, so that losses compare. `bert` predicts masked tokens (15 %: most replaced by `<|mask|>`, some by another token,
 some unchanged; `seen → target`), after Devlin et al. 2019:

@@ -159,7 +159,7 @@ def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) ->
         model,
         cast(Family, family),
         str(folder.config.get("model_type", "")),
-        folder.config.get("max_position_embeddings") or folder.config.get("n_positions"),
+        families.context_of(folder.config),
         prepared.tokenizer if _same(tokenizer, prepared.tokenizer) else tokenizer,
         card.style if card else None,
         card.instruction if card else None,

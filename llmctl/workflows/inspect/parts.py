@@ -131,7 +131,7 @@ def _engine(spec: EngineSpec) -> dict[str, Any]:
 
 _TYPES: Final[Mapping[Any, str]] = {
     str: "text",
-    int: "whole number",
+    int: "integer",
     float: "number",
     bool: "true|false",
     list: "list",
@@ -165,6 +165,8 @@ def type_name(annotation: Any) -> str:
         return " or ".join(type_name(each) for each in get_args(annotation) if each is not types.NoneType)
     if origin is Literal:
         return "|".join(str(each) for each in get_args(annotation))
+    if origin is dict:
+        return _TYPES[dict]
     if origin in (tuple, list):
         return f"list of {type_name(get_args(annotation)[0])}"
     if is_dataclass(annotation):

@@ -156,12 +156,12 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.inference.requests import RequestBuilder
     from llmctl.workflows.inference.session import Predictor, predict
-    from llmctl.workflows.train import assemble as parts
+    from llmctl.workflows.train import assemble
 
     checked = train.preflight(config, force=False, offline=True)
     records = list(read_text(checked.prepared.text("test")))
     torch.manual_seed(config.seed)
-    built = parts.assemble(checked, lambda event: None, lambda make: make())
+    built = assemble.assemble(checked, lambda event: None, lambda make: make())
     engine = TorchEngine(built.model.eval(), built.tokenizer, checked.family)
     predictor = Predictor(RequestBuilder(checked.task, built.layout), engine)
     untrained = predict(predictor, islice(records, UNTRAINED), Sampling(max_new_tokens=48, batch_size=UNTRAINED))

@@ -23,7 +23,7 @@ from llmctl.models import families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import atomic
 from llmctl.types import Denoising, Event, EventSink, Examples
-from llmctl.workflows import compatibility as instructions
+from llmctl.workflows import compatibility
 from llmctl.workflows.train.checks import TrainPlan
 
 VALIDATION_SEED: Final = 0
@@ -63,7 +63,7 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
         plan.family,
         packed=plan.task.packed,
         context=_context(plan, model),
-        instruction=instructions.resolve_instruction(plan.task, labels, config.instruction, trained_with),
+        instruction=compatibility.resolve_instruction(plan.task, labels, config.instruction, trained_with),
     )
 
     def source(split: str, denoising: Denoising | None, seed: int) -> Examples:

@@ -102,6 +102,7 @@ def _examine(config: TrainConfig, collector: ErrorCollector, *, offline: bool, e
     model = collector.check("model", _model, config, offline=offline, emit=emit)
     if config.compile:
         collector.check("compile", _check_compiler)
+    collector.check("", _check_counts, config)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -286,16 +287,25 @@ def _check_blocks(
     config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
 ) -> None:
     """Raise `ConfigError` for blocks too short for denoising, or longer than the context of pretrained weights."""
-    block, context = (
-        prepared.manifest.block_size,
-        pretrained_folder.config.get("max_position_embeddings") if pretrained_folder else None,
-    )
+    block = prepared.manifest.block_size
+    context = families.context_of(pretrained_folder.config) if pretrained_folder else None
     if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
         problem = f"the blocks of {config.data} have {block} tokens, too few for denoising"
         raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
-    if block is not None and isinstance(context, int) and block > context:
+    if block is not None and context is not None and block > context:
         problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
         raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])
+
+
+def _check_counts(config: TrainConfig) -> None:
+    faults: list[Fault] = []
+    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
+        problem = f"{config.micro_batch_size} is more than batch_size {config.batch_size}"
+        faults.append(Fault("micro_batch_size", problem))
+    if config.machine_rank >= config.machines:
+        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
+    if faults:
+        raise ConfigError(faults)
 
 
 def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
@@ -315,12 +325,6 @@ def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
     if shape.head == "sigmoid" and len(labels) != 2:
         problem = f"sigmoid needs exactly two labels, {config.data} has {len(labels)}"
         faults.append(Fault("model.head", problem, "--set model.head=softmax"))
-    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
-        faults.append(
-            Fault("micro_batch_size", f"{config.micro_batch_size} is more than batch_size {config.batch_size}")
-        )
-    if config.machine_rank >= config.machines:
-        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
     if faults:
         raise ConfigError(faults)
 

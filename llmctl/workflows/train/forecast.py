@@ -12,7 +12,7 @@ from typing import Any, Final
 from llmctl.data.lengths import lengths_of
 from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
 from llmctl.errors import UsageError
-from llmctl.models import costs
+from llmctl.models import costs, families
 from llmctl.models.costs import BatchShape
 from llmctl.models.spec import Shape
 from llmctl.store.adapters import is_target, stack_layers
@@ -233,7 +233,6 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers"),
     "hidden": ("hidden_size", "n_embd", "d_model"),
     "heads": ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads"),
-    "context": ("max_position_embeddings", "n_positions"),
     "inner": ("intermediate_size", "n_inner", "d_ff", "encoder_ffn_dim"),
     "embedding": ("embedding_size",),
 }
@@ -246,8 +245,8 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
         value = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
         if value:
             found[name] = value
-    if "relative_attention_num_buckets" in config:
-        found.pop("context", None)  # T5: its positions are relative, whatever `n_positions` says
+    if context := families.context_of(config):
+        found["context"] = context
     if "heads" in found and "inner" not in found and "hidden" in found:
         found["inner"] = 4 * found["hidden"]  # GPT-2 leaves it out
     if config.get("score") == "additive":

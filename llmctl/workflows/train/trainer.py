@@ -21,9 +21,7 @@ from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.loop import Position, Report
 from llmctl.types import Event, EventSink
-from llmctl.workflows.train import assemble as parts
-from llmctl.workflows.train import publish as model_folder
-from llmctl.workflows.train import validate
+from llmctl.workflows.train import assemble, publish, validate
 from llmctl.workflows.train.checks import TrainPlan
 
 SAVE_SECONDS: Final = 600.0
@@ -41,7 +39,7 @@ class TrainingRun:
         self.accelerator = devices.accelerator(precision, processes_here=config.processes)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(config.seed)
-        self.parts = parts.assemble(plan, emit if self.main else lambda event: None, self._once)
+        self.parts = assemble.assemble(plan, emit if self.main else lambda event: None, self._once)
         self.model = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
@@ -145,7 +143,7 @@ class TrainingRun:
         The weights just before the step are suspect too, so a checkpoint of them does not count as good.
         """
         good = [path for path in checkpoints.all_of(self.out) if checkpoints.step_of(path) < error.step - 1]
-        records = parts.record_ids(self.parts.train, self.plan, error.indices.tolist())
+        records = assemble.record_ids(self.parts.train, self.plan, error.indices.tolist())
         if self.main:
             atomic.write_json(
                 self.out / "diverged.json", {"step": error.step, "error": error.message, "records": records}
@@ -313,7 +311,7 @@ class TrainingRun:
         if best is not None and best.step != self.state.position.step:
             checkpoints.load_weights(checkpoints.folder_of(self.out, best.step), self.model)
         short_attention.restore(self.model)
-        model_folder.publish(self.out, self.model, self.parts, self.plan, self._facts(), adapter=self.adapter)
+        publish.publish(self.out, self.model, self.parts, self.plan, self._facts(), adapter=self.adapter)
         rows = runs.metrics(self.out)
         title = f"{self.config.model.name} on {Path(self.config.data).name}: {self.parameters:,} parameters"
         score = self.plan.best_score if self.plan.best_by else None

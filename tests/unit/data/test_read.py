@@ -52,9 +52,9 @@ def as_parquet() -> bytes:
     ("name", "content"),
     [
         ("a.jsonl", JSONL),
-        ("a.jsonl.gz", gzip.compress(JSONL.encode())),
+        ("a.jsonl.gz", gzip.compress(JSONL.encode(), mtime=0)),
         ("a.jsonl.zst", zstandard.compress(JSONL.encode())),
-        ("a.jsonl.gz", gzip.compress(JSONL[:9].encode()) + gzip.compress(JSONL[9:].encode())),
+        ("a.jsonl.gz", gzip.compress(JSONL[:9].encode(), mtime=0) + gzip.compress(JSONL[9:].encode(), mtime=0)),
         ("no newline at the end.jsonl", JSONL.rstrip("\n")),
         ("crlf.jsonl", JSONL.replace("\n", "\r\n")),
         ("cr.jsonl", JSONL.replace("\n", "\r")),
@@ -158,7 +158,7 @@ def test_a_path_takes_precedence_over_a_data_set(tmp_path: Path, monkeypatch: py
 FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
     ("empty.jsonl", "", DataError, ["empty.jsonl", "no records"]),
     ("blank.txt", "\n \n\r\n", DataError, ["no records"]),
-    ("zero.jsonl.gz", gzip.compress(b""), DataError, ["no records"]),
+    ("zero.jsonl.gz", gzip.compress(b"", mtime=0), DataError, ["no records"]),
     ("header.csv", "text,label\n", DataError, ["no records"]),
     ("latin.txt", b"a\n" * 6 + b"caf\xe9\n", DataError, ["latin.txt:7:4", "\\xe9", "iconv -f ENCODING"]),
     (
@@ -195,7 +195,7 @@ FAULTS: list[tuple[str, str | bytes, type[LlmctlError], list[str]]] = [
     ("short.csv", "text,n\na,1\nb\n", DataError, ["short.csv:3", "1 cells", "2"]),
     ("twice.csv", "text,text\na,b\n", DataError, ["duplicate column 'text'"]),
     ("quote.csv", 'text\n"a"b\n', DataError, ["quote.csv:2", "not valid CSV"]),
-    ("cut.jsonl.gz", gzip.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.gz", "truncated"]),
+    ("cut.jsonl.gz", gzip.compress(JSONL.encode() * 99, mtime=0)[:-9], DataError, ["cut.jsonl.gz", "truncated"]),
     ("cut.jsonl.zst", zstandard.compress(JSONL.encode() * 99)[:-9], DataError, ["cut.jsonl.zst", "truncated"]),
     ("not.txt.gz", b"not gzip", DataError, ["not.txt.gz", ".gz"]),
     ("not.txt.zst", b"not zstandard", DataError, ["not.txt.zst", ".zst"]),

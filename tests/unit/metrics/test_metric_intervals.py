@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from llmctl.errors import DataError
-from llmctl.metrics import intervals
 from llmctl.metrics.intervals import Rows, interval
 from llmctl.metrics.paired import paired
 from llmctl.metrics.parse import parse_metric
@@ -45,12 +44,14 @@ def test_a_higher_level_is_wider_and_a_seed_reproduces_the_interval() -> None:
     assert at(0.99, 1).low < at(0.8, 1).low < at(0.8, 1).high < at(0.99, 1).high
 
 
-def test_splitting_the_resamples_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splitting_the_resamples_into_blocks_changes_nothing() -> None:
     rows = rows_of(np.arange(60.0))
-    whole = interval(rows, mean, level=0.9, resamples=100, seed=4), paired(rows, rows**2, mean, resamples=100, seed=4)
-    monkeypatch.setattr(intervals, "_BLOCK", 60 * 7)
-    cut = interval(rows, mean, level=0.9, resamples=100, seed=4), paired(rows, rows**2, mean, resamples=100, seed=4)
-    assert cut == whole
+
+    def both(draws_at_once: int) -> tuple[object, object]:
+        settings = {"resamples": 100, "seed": 4, "draws_at_once": draws_at_once}
+        return interval(rows, mean, level=0.9, **settings), paired(rows, rows**2, mean, **settings)
+
+    assert both(60 * 7) == both(60 * 100)
 
 
 def test_one_row_has_no_width_and_no_resamples_no_interval() -> None:

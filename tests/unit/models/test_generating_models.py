@@ -178,7 +178,7 @@ def test_generate_returns_the_attention_over_the_source() -> None:
 
 def test_one_long_record_does_not_take_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Additive attention in parts of the target is the same attention, with the same gradients."""
-    from llmctl.models import costs, lstm_seq2seq
+    from llmctl.models import lstm_seq2seq
 
     torch.manual_seed(0)
     attention = lstm_seq2seq.CrossAttention(16, "additive")
@@ -193,7 +193,7 @@ def test_one_long_record_does_not_take_gigabytes(monkeypatch: pytest.MonkeyPatch
         return context.detach(), [weight.grad.clone() for weight in attention.parameters() if weight.grad is not None]
 
     whole, gradients = run()
-    monkeypatch.setattr(costs, "ENERGIES_AT_ONCE", 2 * 9 * 16 * 3)
+    attention.energies_at_once = 2 * 9 * 16 * 3
     parts, gradients_of_parts = run()
     assert torch.equal(whole, parts)
     for one, other in zip(gradients, gradients_of_parts, strict=True):
