@@ -21,7 +21,7 @@ end
 complete -c llmctl -f
 complete -c llmctl -s h -l help -d 'show help'
 complete -c llmctl -n '__llmctl_is ""' -l version -d 'print the version'
-complete -c llmctl -n '__llmctl_is ""' -a quickstart -d 'Run the full lifecycle in a minute on bundled data.'
+complete -c llmctl -n '__llmctl_is ""' -a quickstart -d 'Run the full lifecycle in a few minutes on built-in data.'
 complete -c llmctl -n '__llmctl_is ""' -a preprocess -d 'Clean, split and tokenize a dataset.'
 complete -c llmctl -n '__llmctl_is ""' -a train -d 'Train or fine-tune a model on prepared data.'
 complete -c llmctl -n '__llmctl_is ""' -a generate -d 'Generate text from prompts.'

@@ -124,7 +124,7 @@ _llmctl() {
     local -a verbs help
     help=('(-h --help)'{-h,--help}'[show help]')
     verbs=(
-        'quickstart:Run the full lifecycle in a minute on bundled data.'
+        'quickstart:Run the full lifecycle in a few minutes on built-in data.'
         'preprocess:Clean, split and tokenize a dataset.'
         'train:Train or fine-tune a model on prepared data.'
         'generate:Generate text from prompts.'

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import StrictFloat, StrictInt
 
-from llmctl.config import Size, Spec, flag, key
+from llmctl.config import Spec, flag, key
+from llmctl.values import Size
 from llmctl.workflows.settings import EngineName, ModelReference
 
 

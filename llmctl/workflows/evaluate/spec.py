@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import StrictBool, StrictInt
 
-from llmctl.config import Size, Spec, flag, key
+from llmctl.config import Spec, flag, key
 from llmctl.metrics.spec import IntervalSpec
+from llmctl.values import Size
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, RequestedGate, RequestedMetric, TaskName
 
 

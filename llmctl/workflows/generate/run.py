@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from llmctl import registry
-from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.engines.spec import Sampling
-from llmctl.errors import DataError, ErrorCollector, GateError, UsageError
-from llmctl.models.resolve import is_costly
-from llmctl.store import atomic
+from llmctl.errors import DataError, GateError, UsageError
 from llmctl.tasks.spec import Task
-from llmctl.types import Completion, Event, EventSink, Fitted, Record, null_sink
-from llmctl.workflows.compatibility import models_that_can
-from llmctl.workflows.generate.output import check_resume, open_rows
-from llmctl.workflows.generate.prompts import PromptRow, input_rows, prompt_records, row_id, with_system
+from llmctl.types import Completion, Event, EventSink, Fitted, Record
+from llmctl.workflows.generate.checks import GeneratePlan
+from llmctl.workflows.generate.output import open_rows
+from llmctl.workflows.generate.prompts import PromptRow, input_rows, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
-from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
     from llmctl.workflows.inference.requests import RequestBuilder
     from llmctl.workflows.inference.session import Predictor
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratePlan:
-    """A configuration that passed all checks. `input` is None where the prompts come from the command line."""
-
-    model: ModelHandle
-    sampling: Sampling
-    prompts: tuple[Record, ...]
-    input: str | None
-    key: str
-    """A hash of what decides the answers: two commands with the same key and input write the same file."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `--dry-run` shows."""
-        source = f"{len(self.prompts)} prompts" if self.input is None else self.input
-        return {
-            "model": str(self.model.folder.path),
-            "task": self.model.task.name,
-            "family": self.model.family,
-            "asked": source,
-            "chosen": "drawn" if self.sampling.samples else "greedy" if self.sampling.num_beams == 1 else "beam search",
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,122 +57,6 @@ class GenerateResult:
             yield row["prompt"] + row["text"] if self.continues else row["text"]
             return
         yield from (json.dumps(row, ensure_ascii=False) for row in self.completions)
-
-
-def preflight(
-    config: GenerateConfig,
-    *,
-    force: bool,
-    offline: bool,
-    verify: bool = False,
-    resume: bool = False,
-    stdin_is_tty: bool = True,
-    emit: EventSink = null_sink,
-) -> GeneratePlan:
-    """Check everything that needs no torch. Raises all faults at once: `UsageError`s and what `find_model` raises."""
-    collector = ErrorCollector()
-    sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
-    collector.check("", sampling.check)
-    collector.check("prompt", _check_prompt, config, stdin_is_tty=stdin_is_tty)
-    source = STDIN if not config.prompt and config.input is None else config.input
-    sources = collector.check("input", _sources, source)
-    look = collector.ok or not is_costly(config.model)
-    model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit) if look else None
-    if config.output is not None:
-        inputs = [path for each in sources or () for path in each.paths]
-        collector.check(
-            "output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force
-        )
-    if config.explain is not None and model is not None:
-        collector.check("explain", _check_plot, config, config.explain, model, force=force)
-    key = _key(config, model) if model is not None else ""
-    if resume and model is not None:
-        collector.check("output", check_resume, config.output, key)
-    collector.raise_all()
-    assert model is not None
-    return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
-
-
-def _key(config: GenerateConfig, model: ModelHandle) -> str:
-    """A hash of the settings that decide the answers, and of the size and time of the weights."""
-    settings = config.model_dump(mode="json", exclude={"output", "explain", "batch_size"})
-    weights = [
-        (each.name, (found := each.stat()).st_size, found.st_mtime_ns)
-        for each in sorted(model.folder.path.glob("*.safetensors"))
-    ]
-    text = json.dumps([settings, weights], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
-    if config.prompt and config.input is not None:
-        raise UsageError("give prompts or an input, not both", hint="--prompt TEXT, or --input FILE")
-    if not config.prompt and config.input is None and stdin_is_tty:
-        raise UsageError(
-            "no prompt", hint="--prompt TEXT (an empty one starts from scratch), or --input FILE, or a pipe"
-        )
-
-
-def _model(config: GenerateConfig, *, offline: bool, verify: bool, emit: EventSink) -> ModelHandle:
-    model = find_model(
-        config.model,
-        task=config.task,
-        instruction=config.instruction,
-        base=config.base,
-        offline=offline,
-        verify=verify,
-        emit=emit,
-    )
-    model = model.choosing(config.labels, calibrate=config.calibrate)
-    if config.system is not None and model.task.answer_role != "assistant":
-        raise UsageError(
-            f"a system message is for chat models; {config.model} answers {model.task.name}",
-            hint="another instruction: --set instruction='...'; or --task chat",
-        )
-    if model.task.labelled and config.num_samples > 1:
-        raise UsageError(f"{model.task.name} has one answer per prompt", hint="leave --num-samples out")
-    return model
-
-
-def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
-    atomic.refuse_same(output, inputs)
-    if str(output) == "-":
-        raise UsageError("--output takes a file", hint="leave it out: answers go to standard output")
-    if output.is_dir():
-        raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
-    atomic.refuse_existing(output, force=force)
-    atomic.check_writable(output)
-
-
-def _sources(source: str | None) -> list[InputSource]:
-    """The input files. Raises `UsageError` where one is missing."""
-    return [] if source is None else find_sources([source], unknown="text")
-
-
-PLOT_SUFFIXES: Final = (".svg", ".png")
-
-
-def _check_plot(config: GenerateConfig, path: Path, model: ModelHandle, *, force: bool) -> None:
-    """Raise `UsageError` where there is not exactly one answer of a model with cross-attention."""
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--explain writes {' or '.join(PLOT_SUFFIXES)}, not {path.name}", hint="name attention.svg")
-    if len(config.prompt) != 1 or config.num_samples != 1:
-        once = "give --prompt TEXT once" if len(config.prompt) != 1 else "leave --num-samples out"
-        raise UsageError("--explain plots one answer to one prompt", hint=once)
-    if model.family != "encoder-decoder":
-        raise UsageError(
-            f"--explain plots the cross-attention of an encoder-decoder, {config.model} is of the family {model.family}",
-            hint=models_that_can(["encoder-decoder"]),
-        )
-    if not registry.load("engines", config.engine).needs_weights:
-        raise UsageError(
-            f"the engine {config.engine} has no model whose attention could be plotted", hint="leave engine out"
-        )
-    if config.output is not None:
-        atomic.refuse_same(path, [config.output])
-    atomic.refuse_same(path, [model.folder.path])
-    atomic.refuse_existing(path, force=force)
-    atomic.check_writable(path)
 
 
 def generate(

@@ -49,9 +49,9 @@ class Generate(Verb[GenerateConfig]):
         return [json.dumps(row, ensure_ascii=False) for row in document["completions"]]
 
     def check(self, config: GenerateConfig, context: Context) -> Any:
-        from llmctl.workflows.generate import run
+        from llmctl.workflows.generate import checks
 
-        return run.preflight(
+        return checks.preflight(
             config,
             force=context.force,
             offline=context.offline,

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import StrictInt
 
-from llmctl.config import DocumentUnit, Size, Spec, flag, key
+from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
+from llmctl.values import Size
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 
 

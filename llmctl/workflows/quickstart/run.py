@@ -21,6 +21,7 @@ from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.types import Answer, Event, EventSink, Score
 from llmctl.workflows.evaluate import run as evaluate
 from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.generate import checks as generate_checks
 from llmctl.workflows.generate import run as generate
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.preprocess import run as preprocess
@@ -252,7 +253,7 @@ def _poems(config: TrainConfig, seed: int, emit: EventSink) -> list[dict[str, An
 
 
 def _generated(config: GenerateConfig, emit: EventSink) -> list[dict[str, Any]]:
-    checked = generate.preflight(config, force=False, offline=True)
+    checked = generate_checks.preflight(config, force=False, offline=True)
     rows: list[dict[str, Any]] = generate.generate(config, checked, emit).document()["completions"]
     return rows
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import StrictInt
 
-from llmctl.config import Size, Spec, flag
+from llmctl.config import Spec, flag
+from llmctl.values import Size
 from llmctl.workflows.settings import TaskName
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt
 
-from llmctl.config import Duration, Size, Spec, flag, key
+from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
 from llmctl.training.spec import Optimizer, Schedule
+from llmctl.values import Duration, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
 BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
