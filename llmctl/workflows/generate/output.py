@@ -48,7 +48,7 @@ def check_resume(output: Path | None, key: str) -> None:
     left = partials(output)
     if left and _partial(output, key) not in left:
         raise UsageError(
-            f"{left[0]} was begun with other settings or another model",
+            f"{left[0]} was started with other settings or another model",
             hint="give the same settings, or leave --resume out to begin again",
         )
     if not left and output.exists():

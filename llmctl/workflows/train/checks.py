@@ -382,20 +382,15 @@ def _parents(config: TrainConfig, prepared: Prepared, pretrained_folder: ModelFo
 
 def bytes_needed(plan: TrainPlan) -> int:
     """Disk space in bytes for the checkpoints kept, the best one, one being written, and the model."""
-    config = plan.config
-    pretrained_folder = plan.pretrained_folder
+    config, folder = plan.config, plan.pretrained_folder
     if plan.architecture and plan.shape:
         labels = len(plan.prepared.manifest.labels)
         size = plan.prepared.manifest.tokenizer.vocab_size
         weights = 4 * plan.architecture.parameters(plan.shape, size, labels)
     else:
-        weights = (
-            sum(each.stat().st_size for each in pretrained_folder.path.glob("*.safetensors"))
-            if pretrained_folder
-            else 0
-        )
-    if config.adapter is not None and pretrained_folder is not None:
+        weights = sum(each.stat().st_size for each in folder.path.glob("*.safetensors")) if folder else 0
+    if config.adapter is not None and folder is not None:
         # The two matrices of rank r beside a square one of width w have 2r/w of its weights.
-        width = pretrained_folder.config.get("hidden_size")
+        width = folder.config.get("hidden_size")
         weights = int(weights * min(1.0, 2 * config.adapter.rank / width)) if isinstance(width, int) else weights
     return weights * ADAM_COPIES * (config.keep_checkpoints + 2) + weights
