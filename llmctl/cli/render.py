@@ -158,6 +158,7 @@ class ProgressReporter:
         self._bar: Any = None
         self._task: Any = None
         self._is_starting = False
+        self._unfinished = False
         self._last_line = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -217,7 +218,11 @@ class ProgressReporter:
         if self._fancy:
             self._is_starting = False
             self._draw(text, done, total)
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES or (
+            # The last line says that all is done, if one said that some was.
+            self._unfinished and isinstance(done, int | float) and done == total
+        ):
+            self._unfinished = done != total
             self._last_line = time.monotonic()
             share = f" {done / total:4.0%}" if isinstance(done, int | float) and total else ""
             print(f"{plain(text)}{share}", file=sys.stderr, flush=True)
