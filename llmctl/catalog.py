@@ -167,17 +167,24 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow("ter", f"{_METRICS}:TER", "translation edit rate (sacrebleu), lower is better"),
         CatalogRow("rouge", f"{_METRICS}:ROUGE", "ROUGE-1, -2, -L, -Lsum F-measure (rouge-score), 0-1"),
         CatalogRow(
-            "perplexity", f"{_METRICS}:PERPLEXITY", "exp of the mean negative log-likelihood per token, lower is better"
+            "perplexity",
+            f"{_METRICS}:PERPLEXITY",
+            "exp of the mean negative log-likelihood per token, lower is better",
+            aliases=("ppl",),
         ),
         CatalogRow(
-            "bits_per_byte", f"{_METRICS}:BITS_PER_BYTE", "negative log2-likelihood per UTF-8 byte, lower is better"
+            "bits_per_byte",
+            f"{_METRICS}:BITS_PER_BYTE",
+            "negative log2-likelihood per UTF-8 byte, lower is better",
+            aliases=("bpb",),
         ),
-        CatalogRow("accuracy", f"{_METRICS}:ACCURACY", "fraction of labels predicted correctly, 0-1"),
+        CatalogRow("accuracy", f"{_METRICS}:ACCURACY", "fraction of labels predicted correctly, 0-1", aliases=("acc",)),
         CatalogRow("macro_f1", f"{_METRICS}:MACRO_F1", "unweighted mean of the F1 of each label, 0-1"),
         CatalogRow(
             "exact_match",
             f"{_METRICS}:EXACT_MATCH",
             "fraction of answers equal to a reference after normalisation, 0-1",
+            aliases=("em",),
         ),
         CatalogRow("f1", f"{_METRICS}:F1", "token-overlap F1 against the best reference (SQuAD), 0-1"),
     ),

@@ -24,7 +24,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +54,20 @@ class LlmctlError(Exception):
 def one_line(text: str) -> str:
     """Escape line breaks, which file names and messages of other libraries may contain."""
     return text.strip("\n").replace("\n", "\\n")
+
+
+class Failure(NamedTuple):
+    """The error that ends a command, as it is told."""
+
+    kind: str
+    message: str
+    hint: str | None
+    exit_code: int
+    document: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, error: LlmctlError) -> Failure:
+        return cls(error.kind, str(error), error.hint, error.exit_code, error.document)
 
 
 class UsageError(LlmctlError):
@@ -155,11 +170,18 @@ class DataError(LlmctlError):
 class PromptTooLong(DataError):
     """A prompt longer than the model's context; both lengths are in tokens."""
 
-    def __init__(self, length: int, context: int, *, where: str | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        context: int,
+        *,
+        where: str | None = None,
+        unit: str = "tokens",
+        hint: str = "shorten the prompt",
+    ) -> None:
+        holds = "" if unit == "tokens" else " tokens"
         super().__init__(
-            f"the prompt is {length:,} tokens long, the model's context {context:,}",
-            where=where,
-            hint="shorten the prompt",
+            f"the prompt is {length:,} {unit} long, the model's context {context:,}{holds}", where=where, hint=hint
         )
 
 

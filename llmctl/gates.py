@@ -22,6 +22,8 @@ _COMPARE: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
     "==": operator.eq,
 }
+_TOLERANCE: Final = 1e-9
+"""Relative: numbers closer than this are equal, because the last bits of a score depend on the order of summation."""
 _BOUNDS: Final = (">=", "<=", ">", "<")
 """Comparisons for measured scores; exact numbers also allow `==`."""
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -110,7 +112,8 @@ class Gate:
             obstacle = f"{self.name} was computed on zero rows"
         if obstacle:
             return GateResult(self.require, False, number.value, obstacle)
-        met = _COMPARE[self.compare](number.value, bound)
+        close = math.isclose(number.value, bound, rel_tol=_TOLERANCE)
+        met = _COMPARE[self.compare](bound if close else number.value, bound)
         value_text, bound_text = _distinct_texts(number.value, bound)
         must = "" if met else "not "
         return GateResult(
@@ -174,6 +177,6 @@ def _distinct_texts(value: float, bound: float) -> tuple[str, str]:
     """Format both numbers with six significant digits, or as many as needed to distinguish them."""
     for digits in range(6, 17):
         texts = f"{value:.{digits}g}", f"{bound:.{digits}g}"
-        if texts[0] != texts[1] or value == bound:
+        if texts[0] != texts[1] or math.isclose(value, bound, rel_tol=_TOLERANCE):
             return texts
     return repr(value), repr(bound)

@@ -163,6 +163,11 @@ def find(kind: str, name: str) -> Entry:
     rows = table(kind)
     if name in rows.lookup:
         return rows.lookup[name]
+    if kind == "metrics":  # papers write BLEU, EM and Macro-F1
+        plain = name.lower().replace("-", "_")
+        same = [entry for known, entry in rows.lookup.items() if known.lower() == plain]
+        if len(same) == 1:
+            return same[0]
     raise UsageError(f"no {singular(kind)} named {name!r}", hint=near(name, rows.lookup) or f"see: llmctl list {kind}")
 
 

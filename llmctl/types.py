@@ -85,6 +85,16 @@ class Request:
     id: str
     input_ids: tuple[int, ...]
     answer_ids: tuple[int, ...] = ()
+    place: int | None = None
+    """The number by which its random numbers are drawn; default: its place among the requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A request that fits the context. `cut`: what of its prompt was cut off, by unit; empty for nothing."""
+
+    request: Request
+    cut: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from llmctl.config import Spec
-from llmctl.errors import LlmctlError, UsageError
+from llmctl.errors import Failure, LlmctlError, UsageError
 from llmctl.recipes import read_recipe
 from llmctl.types import EventSink, null_sink
 
@@ -94,7 +94,7 @@ class Verb(Generic[C]):
     switches: ClassVar[Mapping[str, str]] = {}
     """Flags that are not settings, with their help. `resume` uses the recorded settings as defaults."""
     resumes: ClassVar[str] = ""
-    """What `--resume` continues: a run or a comparison."""
+    """What `--resume` continues by its recorded settings: a run or a comparison."""
     writes: ClassVar[bool] = True
     """Whether it writes output, so that `--dry-run`, `--force` and `--offline` apply."""
     trains: ClassVar[bool] = False
@@ -154,6 +154,12 @@ class Verb(Generic[C]):
 
     def run(self, config: C, plan: Any, context: Context) -> Output:
         raise NotImplementedError
+
+    def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+        """Report an error that ended the command, for verbs that write reports for other tools.
+
+        `settings`: as far as they could be read; they may be invalid.
+        """
 
 
 def recorded_settings(verb: Verb[Any], block: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -5,6 +5,7 @@ Only the requested verb is imported, so that `--help` takes little longer than s
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -20,7 +21,8 @@ import typer
 
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
-from llmctl.errors import LlmctlError, Terminated, untranslated
+from llmctl.cli import streams
+from llmctl.errors import EnvironmentFault, Failure, LlmctlError, Terminated, untranslated
 from llmctl.other_tools import advice_on
 from llmctl.registry import find_verb, near, near_verb, verbs
 
@@ -88,7 +90,13 @@ def _elsewhere() -> None:
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    streams.open_closed()
+    try:
+        code = run(sys.argv[1:])
+    except (KeyboardInterrupt, Terminated) as error:  # a second signal while the first one was being reported
+        code = 130 if isinstance(error, KeyboardInterrupt) else 143
+    _ignore_signals()
+    sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:
@@ -97,22 +105,20 @@ def run(words: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    try:
-        code = _guarded(words)
-    except KeyboardInterrupt:  # a second signal, while the first was reported
-        code = 130
-    except Terminated:
-        code = 143
+    code = _guarded(words)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()
         return 141
-    except OSError as error:
+    except (OSError, EnvironmentFault) as error:
         _drop_stdout()
         if code:
             return code  # already reported
-        _print_error(words, "environment", f"cannot write to standard output: {error.strerror}", None, 4)
+        why = (
+            str(error) if isinstance(error, EnvironmentFault) else f"cannot write to standard output: {error.strerror}"
+        )
+        _print_error(words, "environment", why, None, 4)
         return 4
     return code
 
@@ -120,12 +126,8 @@ def run(words: Sequence[str]) -> int:
 def _guarded(words: Sequence[str]) -> int:
     """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
-    previous: dict[int, Any] = {}
+    previous = [(number, signal.signal(number, handler)) for number, handler in _HANDLERS] if _in_main_thread() else []
     try:
-        if _in_main_thread():
-            previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
             raise KeyboardInterrupt
@@ -133,9 +135,11 @@ def _guarded(words: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        _ignore_signals()
         _print_error(words, "interrupted", "interrupted", None, 130)
         return 130
     except Terminated:
+        _ignore_signals()
         _print_error(words, "terminated", "terminated", None, 143)
         return 143
     except (BrokenPipeError, SystemExit) as ended:
@@ -156,7 +160,7 @@ def _guarded(words: Sequence[str]) -> int:
     except Exception as error:
         return _foreign(words, error, debug=debug)
     finally:
-        for number, handler in previous.items():
+        for number, handler in previous:
             signal.signal(number, handler)
 
 
@@ -254,13 +258,39 @@ def _print_error(
         error = {"kind": kind, "message": message, "hint": hint, "exit_code": code}
         try:
             write_document(verb, "error", {"error": error, **document})
-        except OSError:
+        except (OSError, EnvironmentFault):
             _drop_stdout()
     print(error_lines(kind, message, hint), file=sys.stderr)
+    with contextlib.suppress(Exception):  # must not hide the error
+        _tell_verb(words, Failure(kind, message, hint, code, document))
+
+
+def _tell_verb(words: Sequence[str], failure: Failure) -> None:
+    """Let the verb report the error for other tools, as `eval --junit` does."""
+    row = find_verb(next((word for word in words if not word.startswith("-")), None))
+    if row is None or "--dry-run" in words:
+        return
+    from llmctl.cli import options
+    from llmctl.cli.pages import page_of
+
+    page = page_of(row)
+    if page.failed is not None:
+        page.failed(options.settings_in(row.name, page, words), failure, force="--force" in words)
 
 
 def _terminate(number: int, frame: Any) -> None:
     raise Terminated
+
+
+_HANDLERS: Final = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _terminate))
+"""SIGINT too: a shell without job control lets its background processes ignore it."""
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt the report of an interruption, or the end of the process."""
+    if _in_main_thread():
+        for number, _ in _HANDLERS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _in_main_thread() -> bool:
@@ -272,3 +302,13 @@ def _in_main_thread() -> bool:
 def _drop_stdout() -> None:
     """Redirect standard output to /dev/null, because the reader is gone and the interpreter flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not _has_descriptor(sys.stdout):  # a closed standard output: see streams.open_closed
+        sys.stdout = streams.nowhere()
+
+
+def _has_descriptor(stream: Any) -> bool:
+    try:
+        stream.fileno()
+    except OSError:  # io.UnsupportedOperation
+        return False
+    return True

@@ -134,6 +134,8 @@ class Page:
     """Positional arguments that are not settings; their values are in `Session.extra`."""
     shared: tuple[Option, ...] = SHARED
     examples: Sequence[str] = ()
+    failed: Callable[..., None] | None = None
+    """`Verb.failed`."""
     flags: tuple[Option, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -303,6 +305,24 @@ def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
         },
         **{option.parameter: given[option.parameter] for option in (*WORK, *OUTPUT) if option.parameter in given},
     )
+
+
+def settings_in(name: str, page: Page, words: Sequence[str]) -> dict[str, Any]:
+    """The settings in a command line that may be wrong, as far as they can be read."""
+    given: dict[str, Any] = {option.parameter: [] if option.repeatable else None for option in page.options}
+    named = {option.name: option for option in page.options if option.metavar}
+    for number, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        option = named.get(flag)
+        if option is None or not (equals or number + 1 < len(words)):
+            continue
+        value = value if equals else words[number + 1]
+        given[option.parameter] = [*given[option.parameter], value] if option.repeatable else value
+    session = session_of(name, page, given)
+    try:
+        return session.block()
+    except Exception:  # an unreadable recipe or --set: what is on the command line remains
+        return dict(session.flags)
 
 
 def _value(option: Option, text: str) -> Any:

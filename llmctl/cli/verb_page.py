@@ -27,12 +27,13 @@ def page_for(verb: Verb[Any]) -> Page:
         extra=tuple(Option(f"--{name}", text, "Main") for name, text in verb.switches.items()),
         shared=options.SHARED if verb.writes else (options.CONFIG, options.SET, *options.OUTPUT),
         examples=verb.examples,
+        failed=verb.failed,
     )
 
 
 def _run(verb: Verb[Any], session: Session) -> None:
     on = {name for name in verb.switches if session.extra[name.replace("-", "_")]}
-    if RESUME in on:
+    if RESUME in on and verb.resumes:
         session = _with_recorded_settings(verb, session)
     config = session.config(verb.spec)
     live = _Live(session.reporter) if sys.stdout.isatty() and not session.json else None

@@ -100,6 +100,8 @@ class Layout:
         `instruction`: the instruction in the prompt; only the formats `template` and `plain` use one.
         """
         self.tokenizer, self.family, self.prompt_format, self.context = tokenizer, family, prompt_format, context
+        self.keep_end = False
+        """Whether a prompt text that is too long keeps its end; training keeps its beginning."""
         self.instruction = instruction if prompt_format in INSTRUCTION_FORMATS else ""
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
@@ -211,7 +213,8 @@ class Layout:
         """Join texts with separators, truncated to leave space for `around` more tokens."""
         between = np.array([self._formatter.separator], np.int64) if len(prompt) > 1 else NO_IDS
         if self.context is not None:
-            prompt = _shortened(prompt, self.context - around - len(between) * (len(prompt) - 1))
+            room = self.context - around - len(between) * (len(prompt) - 1)
+            prompt = _shortened(prompt, room, keep_end=self.keep_end)
         pieces = [ids for part in prompt for ids in (between, np.asarray(part.ids, np.int64))]
         return np.concatenate(pieces[1:]) if pieces else NO_IDS
 
@@ -258,7 +261,8 @@ class Layout:
             )
             parts = next(fitting, shorter[-1] if shorter else parts)
         prompt = sum(len(part.ids) for part in _prompt_parts(parts))
-        return _shortened(parts, limit - (self._length(parts, add_generation_prompt=add_generation_prompt) - prompt))
+        room = limit - (self._length(parts, add_generation_prompt=add_generation_prompt) - prompt)
+        return _shortened(parts, room, keep_end=self.keep_end)
 
 
 def _prompt_parts(parts: Sequence[Tokens]) -> list[Tokens]:
@@ -278,7 +282,7 @@ def _recent(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:
     return [[*parts[:begin], *parts[start:]] for start in starts]
 
 
-def _shortened(parts: Sequence[Tokens], room: int) -> list[Tokens]:
+def _shortened(parts: Sequence[Tokens], room: int, *, keep_end: bool) -> list[Tokens]:
     """Truncate the prompt texts to `room` tokens in total, with one maximum length for all of them."""
     lengths = [len(part.ids) for part in parts if not part.in_loss]
     low, high = 0, max(lengths, default=0)
@@ -288,4 +292,8 @@ def _shortened(parts: Sequence[Tokens], room: int) -> list[Tokens]:
             low = middle
         else:
             high = middle - 1
-    return [part if part.in_loss else part._replace(ids=part.ids[:low]) for part in parts]
+    return [part if part.in_loss else part._replace(ids=_cut(part.ids, low, keep_end)) for part in parts]
+
+
+def _cut(ids: Any, length: int, keep_end: bool) -> Any:
+    return ids[max(0, len(ids) - length) :] if keep_end else ids[:length]

@@ -130,7 +130,7 @@ class TorchEngine:
     ) -> Iterator[Completion]:
         rows_each = 1 if sampling.num_beams > 1 else sampling.num_samples
         jobs = [
-            Job(number, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
+            Job(request.place if request.place is not None else number, request, sample, min(sampling.max_new_tokens, room) if (room := self.room(request)) is not None
                 else sampling.max_new_tokens)
             for number, request in enumerate(requests)
             for sample in range(rows_each)

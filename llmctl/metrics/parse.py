@@ -5,16 +5,17 @@ Light: does not build any metric.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from llmctl import registry
 from llmctl.config import Spec, validate
 from llmctl.errors import ConfigError, Fault, UsageError
-from llmctl.gates import Gate
+from llmctl.gates import Gate, parse_gate
 from llmctl.metrics.spec import MetricSpec
 from llmctl.recipes import parse_yaml
 from llmctl.registry import near
@@ -93,6 +94,20 @@ def _find(name: str) -> MetricSpec:
 
 # ---------------------------------------------------------------------------------------------------------------
 # Gates on scores
+
+
+def request_gate(text: str) -> Gate:
+    """A gate on a score, whose name may be written as a metric's: `BLEU>=20`, `em>=0.5`. Raises `UsageError`."""
+    gate = parse_gate(text)
+    specs: list[MetricSpec] = [registry.load("metrics", entry.name) for entry in registry.entries("metrics")]
+    names = [name for spec in specs for name in spec.scores]
+    if gate.name in names:
+        return gate
+    same = [name for name in names if name.lower() == gate.name.lower()]
+    with contextlib.suppress(UsageError):
+        spec: MetricSpec = registry.load("metrics", gate.name)
+        same = same or [spec.primary or spec.scores[0]]
+    return replace(gate, name=same[0]) if same else gate
 
 
 def check_gates(gates: Sequence[Gate], metric_specs: Sequence[MetricSpec], *, baseline: bool = False) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from xml.etree import ElementTree
 
+from llmctl.errors import Failure
 from llmctl.gates import GateResult
 from llmctl.types import Score
 
@@ -69,6 +70,37 @@ def _commands(scores: Sequence[Score], gates: Sequence[GateResult]) -> Iterator[
         # A single notice, because GitHub shows only ten per step.
         values = ", ".join(f"{score.metric} {shown(score)}" for score in scores)
         yield f"::notice title={_property(SUITE)}::{_message(values)}"
+
+
+def junit_error(failure: Failure) -> str:
+    """JUnit XML of a command that ended before it had scores: one test case with an error."""
+    counts = {"name": SUITE, "tests": "1", "failures": "0", "errors": "1"}
+    root = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(root, "testsuite", counts | {"skipped": "0"})
+    case = ElementTree.SubElement(suite, "testcase", {"classname": "llmctl.eval", "name": "eval"})
+    about = {"type": failure.kind, "message": _xml(failure.message)}
+    ElementTree.SubElement(case, "error", about).text = _xml("\n".join(_told(failure)))
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def markdown_error(failure: Failure) -> str:
+    """A table with the error that ended the command."""
+    message, *more = _told(failure)
+    cells = " ".join(map(escaped, (message, *more[:-1])))
+    return f"| error | exit code |\n|---|---:|\n| {cells} | {failure.exit_code} |\n"
+
+
+def github_error(failure: Failure) -> str:
+    """A GitHub workflow command with the error that ended the command."""
+    title = _property(f"{SUITE}: exit code {failure.exit_code}")
+    return f"::error title={title}::{_message(chr(10).join(_told(failure)[:-1]))}\n"
+
+
+def _told(failure: Failure) -> list[str]:
+    """Message, hint and exit code."""
+    hint = [failure.hint] if failure.hint else []
+    return [failure.message, *hint, f"exit code {failure.exit_code} ({failure.kind})"]
 
 
 def shown(score: Score) -> str:

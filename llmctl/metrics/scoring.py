@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from llmctl.metrics.intervals import Rows
 from llmctl.metrics.parse import label
 from llmctl.metrics.spec import FittedMetric, IntervalSpec, Metric, MetricSpec
 from llmctl.types import Answer, Score
+
+ROWS_FOR_INTERVAL: Final = 2
+"""Fewer rows have no spread to resample."""
 
 Facts = Mapping[str, Mapping[str, str]]
 """Additional signature fields, by the metrics' output type."""
@@ -46,6 +50,8 @@ class Scored:
 
     scores: tuple[Score, ...]
     measured: Mapping[str, Measured]
+    warnings: tuple[str, ...] = ()
+    """What a reader of the scores should know."""
 
     @property
     def rows(self) -> Mapping[str, Rows]:
@@ -80,12 +86,21 @@ def score_built(
     if not answers:
         raise DataError("no rows to score", hint="check whether the predictions or this split of the data are empty")
     scores: list[Score] = []
+    warnings: list[str] = []
     measured: dict[str, Measured] = {}
     for built in metrics:
         each = measure(built.metric, answers)
         measured[built.label] = each
+        # A method that only some metrics have.
+        warnings += getattr(built.metric, "warnings", _no_warnings)(answers)
         scores += _scores(built.spec, each, interval, seed, (facts or {}).get(built.spec.output_type, {}))
-    return Scored(tuple(scores), measured)
+    if len(answers) < ROWS_FOR_INTERVAL and interval.resamples:
+        warnings.append("one row is too few for a confidence interval or a paired test: there is none")
+    return Scored(tuple(scores), measured, tuple(warnings))
+
+
+def _no_warnings(answers: Sequence[Answer]) -> list[str]:
+    return []
 
 
 def measure(metric: Metric, answers: Sequence[Answer]) -> Measured:
@@ -105,7 +120,8 @@ def _scores(
 ) -> list[Score]:
     metric, rows = measured.metric, measured.rows
     values = metric.score(rows.sum(axis=0).tolist())
-    bounds = intervals.interval(rows, metric.score, level=interval.level, resamples=interval.resamples, seed=seed)
+    resamples = interval.resamples if len(rows) >= ROWS_FOR_INTERVAL else 0
+    bounds = intervals.interval(rows, metric.score, level=interval.level, resamples=resamples, seed=seed)
     signature = str(metric.signature().with_(**facts))
     return [
         Score(

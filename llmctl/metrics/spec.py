@@ -78,6 +78,7 @@ class BleuOptions(Spec):
         None, "tokenizer; default: chosen by the script of the references"
     )
     lowercase: StrictBool = key(False, "fold case")
+    effective_order: StrictBool = key(False, "leave out n-gram orders longer than the texts; for single short texts")
     smooth: Literal["exp", "floor", "add-k", "none"] = key("exp", "smoothing of zero counts")
 
 
@@ -105,10 +106,10 @@ class TerOptions(Spec):
 
 
 class RougeOptions(Spec):
-    tokenize: Literal["default", "char"] | None = key(
+    tokenize: Literal["default", "char", "unicode"] | None = key(
         None,
-        "`default`: the tokenizer of rouge-score, which keeps only a-z and 0-9; `char`: one token per Chinese, Japanese "
-        "or Korean character, other words unsplit; default: chosen by the script of the references",
+        "`default`: the tokenizer of rouge-score, which keeps only a-z and 0-9; `char` and `unicode`: one token per "
+        "character of scripts without spaces (Chinese, Thai), and words of all letters; default: by each reference's script",
     )
     stemmer: StrictBool = key(False, "apply Porter stemming to English words")
 

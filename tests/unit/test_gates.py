@@ -28,6 +28,12 @@ def checked(gate: str, scores: list[Score], baseline: list[Score] | None = None)
         ("bleu<=60", 60.0, True),
         (" bleu < 1.2e1 ", 12.0, False),
         ("bleu>=-.5", 0.0, True),
+        # What the last bits of a sum do to a score of exactly 50 or 100.
+        ("bleu>=50", 49.99999999999999, True),
+        ("bleu<=100", 100.00000000000004, True),
+        ("bleu>50", 50.00000000000001, False),
+        ("bleu<50", 49.99999999999999, False),
+        ("bleu>=50", 49.999999, False),
     ],
 )
 def test_a_gate_on_a_number(text: str, value: float, met: bool) -> None:
@@ -44,6 +50,7 @@ def test_a_gate_on_a_number(text: str, value: float, met: bool) -> None:
         ("bleu>=baseline+1", 30.5, False),
         ("bleu>=baseline*0.98", 29.4, True),
         ("bleu>=baseline * 0.98", 29.39, False),
+        ("bleu>=baseline", 29.999999999999996, True),
     ],
 )
 def test_a_gate_on_a_baseline(text: str, value: float, met: bool) -> None:
@@ -54,7 +61,7 @@ def test_a_result_says_both_numbers_and_tells_them_apart() -> None:
     assert checked("bleu>= 20", [score("bleu", 18.25)]) == GateResult(
         "bleu>=20", False, 18.25, "bleu is 18.25, not >= 20"
     )
-    assert checked("bleu>=20", [score("bleu", 19.99999999)]).why == "bleu is 19.99999999, not >= 20"
+    assert checked("bleu>=20", [score("bleu", 19.9999999)]).why == "bleu is 19.9999999, not >= 20"
     assert checked("bleu>=20", [score("bleu", 20.0)]).why == "bleu is 20, >= 20"
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmctl.config import Spec
 from llmctl.data import predictions as pairs
-from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, UsageError
-from llmctl.gates import Gate
+from llmctl.data.sources import STDIN
+from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, LlmctlError, UsageError
+from llmctl.gates import Gate, Number
 from llmctl.metrics import parse
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.resolve import is_costly, open_weights
 from llmctl.store import atomic, runs
 from llmctl.store.prepared import Prepared, is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import EventSink, null_sink
+from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.compatibility import unreadable
+from llmctl.workflows.evaluate import reports
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
+from llmctl.workflows.settings import places
 
 Metrics = list[tuple[MetricSpec, Spec]]
 
@@ -32,6 +37,8 @@ class EvalPlan:
     gates: tuple[Gate, ...]
     handle: ModelHandle | None
     out: Path | None
+    recorded: tuple[Number, ...] | None = None
+    """Scores of the baseline, where it is a `scores.json` and not predictions."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -47,27 +54,30 @@ def preflight(config: EvalConfig, *, force: bool, offline: bool, emit: EventSink
     _check_sides(config)
     collector = ErrorCollector()
     handle = _model(config, collector, offline=offline, emit=emit)
-    for key, path in (("predictions", config.predictions), ("baseline", config.baseline)):
-        if path is not None:
-            collector.check(key, pairs.check_file, path, "predictions")
-    for path in config.references:
-        collector.check("references", pairs.check_file, path, "references")
+    recorded = None
+    if config.predictions is not None:
+        collector.check("predictions", pairs.check_file, config.predictions, "predictions")
+    if config.baseline is not None:
+        collector.check("baseline", pairs.check_file, config.baseline, "predictions")
+        recorded = collector.check("baseline", _recorded, config.baseline) if collector.ok else None
+    for references in config.references:
+        collector.check("references", pairs.check_file, references, "references")
     metrics = None
     if handle is not None or config.model is None:
         metrics = collector.check("metric", metrics_of, config, handle.task if handle else None)
     if metrics is not None:
         collector.check("require", _check_gates, config, metrics)
-    out = config.out or _out(config)
+    out = config.out or _out(config, emit)
     if out is not None:
         collector.check("out", _check_out, config, out, force=force)
     for key, path in (("junit", config.junit), ("markdown", config.markdown)):
         if path is not None:
-            collector.check(key, _check_report, config, path, force=force)
+            collector.check(key, reports.check, path, _inputs(config), force=force)
     if config.junit is not None and config.markdown is not None:
         collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
     collector.raise_all()
     assert metrics is not None
-    return EvalPlan(metrics, config.require, handle, out)
+    return EvalPlan(metrics, config.require, handle, out, recorded)
 
 
 def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
@@ -75,15 +85,31 @@ def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
 
 
 def _inputs(config: EvalConfig) -> list[Path]:
-    return [each for each in (config.predictions, config.baseline, config.data, *config.references) if each is not None]
+    return places(config.predictions, config.baseline, config.data, *config.references)
 
 
-def _check_report(config: EvalConfig, path: Path, *, force: bool) -> None:
-    atomic.refuse_same(path, _inputs(config))
-    if path.is_dir():
-        raise UsageError(f"the report {path} is a folder", hint="name a file")
-    atomic.refuse_existing(path, force=force)
-    atomic.check_writable(path)
+def _recorded(path: Path) -> tuple[Number, ...] | None:
+    """The scores in a `scores.json` of an earlier `eval` (or its `--json` document); None for other files."""
+    if path.suffix != ".json":
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not valid JSON: {error}", where=str(path)) from error
+    if not isinstance(document, dict) or "scores" not in document:
+        return None  # a JSON list of predictions
+    found = []
+    try:
+        for score in document["scores"]:
+            value = math.nan if score["value"] is None else float(score["value"])
+            found.append(Number(str(score["metric"]), value, int(score["n"]), str(score["signature"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"a score lacks metric, value, n or signature: {error}",
+            where=f"{path}:scores[{len(found)}]",
+            hint="take the scores.json that eval --out writes, or predictions",
+        ) from error
+    return tuple(found)
 
 
 def _check_out(config: EvalConfig, out: Path, *, force: bool) -> None:
@@ -107,10 +133,15 @@ def _check_sides(config: EvalConfig) -> None:
         faults.append(Fault("data", "is for --model", "predictions are scored against --references"))
     if config.instruction is not None and config.model is None:
         faults.append(Fault("instruction", "is for --model", "leave it out: predictions are scored unchanged"))
-    if config.baseline is not None and config.predictions is None:
-        faults.append(Fault("baseline", "is for --predictions"))
+    piped = [each for each in _inputs_named(config) if str(each) == STDIN]
+    if len(piped) > 1:
+        faults.append(Fault("", "standard input (-) can be read only once", "name files for the others"))
     if faults:
         raise ConfigError(faults)
+
+
+def _inputs_named(config: EvalConfig) -> list[Path | None]:
+    return [config.predictions, config.baseline, *config.references]
 
 
 def _model(config: EvalConfig, collector: ErrorCollector, *, offline: bool, emit: EventSink) -> ModelHandle | None:
@@ -183,11 +214,16 @@ def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:
     return found
 
 
-def _out(config: EvalConfig) -> Path | None:
-    """A new folder for the scores inside the run, if the model is one."""
+def _out(config: EvalConfig, emit: EventSink) -> Path | None:
+    """A new folder for the scores inside the run, if the model is one and the run can be written to."""
     if config.model is None or not (Path(config.model) / runs.RUN).is_file():
         return None
     folder = Path(config.model) / "evals"
+    try:
+        atomic.check_writable(folder / "scores.json")
+    except LlmctlError as error:
+        emit(Event("warning", {"text": f"{error}: scores are printed and not kept; to keep them: --out DIR"}))
+        return None
     name = f"{config.split}-{runs.now().replace(':', '').replace('-', '')}"
     numbers = ("", *(f"-{number}" for number in range(2, 10_000)))
     return next(folder / (name + number) for number in numbers if not (folder / (name + number)).exists())

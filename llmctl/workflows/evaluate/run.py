@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.data import predictions as pairs
-from llmctl.errors import DataError, GateError
-from llmctl.gates import GateResult, of_scores
+from llmctl.errors import DataError
+from llmctl.gates import GateResult, Number, of_scores
 from llmctl.store import atomic, runs
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Answer, EventSink, Record, Score
+from llmctl.types import Answer, Event, EventSink, Record, Score
+from llmctl.workflows.evaluate import reports
 from llmctl.workflows.evaluate.checks import EvalPlan, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle
@@ -73,14 +76,21 @@ def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: b
     before: list[Answer] | None = None
     facts: Facts = {}
     if checked.handle is None:
-        answers, before = _answers_of_files(config)
+        answers, before = _answers_of_files(config, checked)
     else:
         answers, facts = _answers_of_model(config, checked.handle, checked.metrics, emit)
+        if config.baseline is not None and checked.recorded is None:
+            before = _baseline_of(config.baseline, answers)
     metrics = [Built.of(*each) for each in checked.metrics]
     scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
-    baseline, comparison = (None, ()) if before is None else _compare(config, metrics, answers, before)
-    numbers, numbers_before = of_scores(scores), None if baseline is None else of_scores(baseline)
+    for warning in scored.warnings:
+        emit(Event("warning", {"text": warning}))
+    numbers = of_scores(scores)
+    numbers_before, comparison = checked.recorded, _recorded_comparison(numbers, checked.recorded or ())
+    if before is not None:
+        baseline, comparison = _compare(config, metrics, answers, before)
+        numbers_before = tuple(of_scores(baseline))
     gates = tuple(gate.check(numbers, numbers_before) for gate in checked.gates)
     predictions = str(config.predictions) if config.predictions else None
     result = EvalResult(scores, gates, comparison, predictions, 0.0, config.instruction)
@@ -88,20 +98,50 @@ def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: b
         result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
         _keep(config, checked, result, answers, scored.rows, force=force)
     result = replace(result, seconds=time.monotonic() - started)
-    _reports(config, result)
+    reports.write(config, result)
     return result
 
 
-def _answers_of_files(config: EvalConfig) -> tuple[list[Answer], list[Answer] | None]:
+def _answers_of_files(config: EvalConfig, checked: EvalPlan) -> tuple[list[Answer], list[Answer] | None]:
     """Predictions with their references; the same for the baseline, in the same order, or None without one."""
     assert config.predictions is not None
     predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
     references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
     answers = pairs.pair(predictions, references)[: config.limit]
-    if config.baseline is None:
+    if config.baseline is None or checked.recorded is not None:
         return answers, None
     before = pairs.like(pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS), predictions)
     return answers, pairs.pair(before, references)[: config.limit]
+
+
+def _baseline_of(path: Path, answers: Sequence[Answer]) -> list[Answer]:
+    """A baseline's predictions with the references of the model's answers."""
+    lines = [pairs.Line(answer.id, (answer.prediction,), f"answer {n}") for n, answer in enumerate(answers, 1)]
+    before = pairs.like(pairs.read(path, "predictions", pairs.PREDICTION_FIELDS), lines)
+    return [
+        replace(answer, prediction=line.texts[0] if line.texts else "")
+        for answer, line in zip(answers, before, strict=True)
+    ]
+
+
+def _recorded_comparison(numbers: Sequence[Number], recorded: Sequence[Number]) -> tuple[Mapping[str, Any], ...]:
+    """Differences from the recorded scores with the same signature. Without their rows there is no p."""
+    found = []
+    for number in numbers:
+        for before in recorded:
+            if (before.name, before.signature) == (number.name, number.signature):
+                found.append(
+                    {
+                        "metric": number.name,
+                        "baseline": before.value,
+                        "value": number.value,
+                        "difference": number.value - before.value,
+                        "p_bootstrap": None,
+                        "p_randomization": None,
+                        "why": "a file of scores has no rows to test; give the baseline's predictions.jsonl",
+                    }
+                )
+    return tuple(found)
 
 
 def _answers_of_model(
@@ -117,12 +157,13 @@ def _answers_of_model(
     from llmctl.workflows.inference.requests import open_request_builder
     from llmctl.workflows.inference.session import open_predictor, predict
 
-    records = list(islice(_records(config, handle.task), config.limit))
+    records = list(islice(_records(config, handle.task, emit), config.limit))
     if not records:
         raise DataError("no records to score", where=str(config.data))
     if handle.task.labelled and not handle.labels:
         # A model without a classification head chooses from the labels of the records.
         handle = handle.choosing(sorted({label for record in records for label in handle.task.references(record)}))
+    _warn_unseen_labels(handle, records, emit)
     request_builder = open_request_builder(handle, calibrate=config.calibrate, emit=emit)
     predictor = open_predictor(
         handle, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
@@ -172,7 +213,36 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _records(config: EvalConfig, task: Task) -> Iterator[Record]:
+def _warn_unseen_labels(handle: ModelHandle, records: Sequence[Record], emit: EventSink) -> None:
+    """Warn of labels that the model cannot answer: their records always count as wrong."""
+    if not handle.task.labelled:
+        return
+    known = {label.strip() for label in handle.labels}
+    labels = [label.strip() for record in records for label in handle.task.references(record)]
+    unseen = Counter(label for label in labels if label not in known)
+    if unseen:
+        named = ", ".join(f"{label!r} ({count:,})" for label, count in unseen.most_common(5))
+        more = f" and {len(unseen) - 5:,} more" if len(unseen) > 5 else ""
+        text = (
+            f"{unseen.total():,} of {len(records):,} records have a label that the model never had, so they count as "
+            f"wrong: {named}{more}; the model's labels: {', '.join(map(repr, handle.labels[:10]))}"
+        )
+        emit(Event("warning", {"text": text}))
+
+
+def _records(config: EvalConfig, task: Task, emit: EventSink) -> Iterator[Record]:
+    """The records of the data. A text without any character is no record: there is nothing to predict."""
+    empty = 0
+    for record in _all_records(config, task):
+        if task.packed and not str(record.fields.get("text", "x")).strip():
+            empty += 1
+            continue
+        yield record
+    if empty:
+        emit(Event("warning", {"text": f"{empty:,} empty text{'s'[: empty != 1]} left out: nothing to score"}))
+
+
+def _all_records(config: EvalConfig, task: Task) -> Iterator[Record]:
     assert config.data is not None
     if is_prepared(config.data):
         from llmctl.data.text import read_text
@@ -188,7 +258,7 @@ def _compare(
 ) -> tuple[tuple[Score, ...], tuple[Mapping[str, Any], ...]]:
     """The baseline's scores and paired tests against them."""
     from llmctl.metrics.paired import paired
-    from llmctl.metrics.scoring import measure_both, score_built
+    from llmctl.metrics.scoring import ROWS_FOR_INTERVAL, measure_both, score_built
 
     scored = score_built(metrics, before, config.interval.replace(resamples=0), config.seed)
     tests: list[Mapping[str, Any]] = []
@@ -196,7 +266,10 @@ def _compare(
         fitted, rows, rows_before = measure_both(each.metric, answers, before)
         resamples = max(config.interval.resamples, 1)
         found = paired(rows, rows_before, fitted.score, resamples=resamples, seed=config.seed)
-        tests += [{"metric": score, **asdict(test)} for score, test in found.items()]
+        for score, test in found.items():
+            if len(answers) < ROWS_FOR_INTERVAL:
+                test = replace(test, p_bootstrap=math.nan, p_randomization=math.nan)
+            tests.append({"metric": score, **asdict(test)})
     return scored.scores, tuple(tests)
 
 
@@ -239,27 +312,3 @@ def _keep(
                 **result.document(),
             },
         )
-
-
-def _reports(config: EvalConfig, result: EvalResult) -> None:
-    from llmctl.metrics import report
-
-    if config.junit is not None:
-        atomic.write_text(config.junit, report.junit(result.scores, result.gates))
-    if config.markdown is not None:
-        atomic.write_text(config.markdown, report.markdown(result.scores, result.gates))
-
-
-def finish(result: EvalResult) -> GateError | None:
-    """Write annotations to standard error under GitHub Actions; return the error for gates that are not met, with the
-    result's document."""
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        from llmctl.metrics import report
-
-        sys.stderr.write(report.github_annotations(result.scores, result.gates))
-    missed = [gate.why for gate in result.gates if not gate.met]
-    if not missed:
-        return None
-    error = GateError("a gate is not met: " + "; ".join(missed))
-    error.document = result.document()
-    return error

@@ -19,8 +19,12 @@ class EvalConfig(Spec):
     data: Path | None = flag(None, "prepared folder, or a file of records", panel="A model")
     split: Literal["train", "validation", "test"] = flag("test", "split of a prepared folder", panel="A model")
     task: TaskName | None = key(None, "task that lays out the prompts; default: the one the model was trained for")
-    predictions: Path | None = flag(None, "predictions: .txt (one per line) or .jsonl", panel="Files")
-    references: tuple[Path, ...] = flag((), "references: .txt or .jsonl; repeat for several per record", panel="Files")
+    predictions: Path | None = flag(
+        None, "predictions: .txt (one per line), .jsonl or another format; - for standard input", panel="Files"
+    )
+    references: tuple[Path, ...] = flag(
+        (), "references: the same formats; repeat for several per record", panel="Files"
+    )
     metric: tuple[RequestedMetric, ...] = flag(
         (), "bleu, or with options bleu:tokenize=zh; repeatable; default: the task's metrics", panel="Score"
     )
@@ -28,10 +32,14 @@ class EvalConfig(Spec):
         (), "gate: 'bleu>=20'; exit code 10 if it is not met; repeatable", panel="Score"
     )
     baseline: Path | None = flag(
-        None, "predictions of a baseline, for paired tests and gates: 'bleu>=baseline-0.5'", panel="Score"
+        None,
+        "predictions of a baseline, for paired tests, or its scores.json; gates: 'bleu>=baseline-0.5'",
+        panel="Score",
     )
     junit: Path | None = flag(None, "write scores and gates as JUnit XML", panel="Report")
-    markdown: Path | None = flag(None, "write scores and gates as a Markdown table", panel="Report")
+    markdown: Path | None = flag(
+        None, "write scores and gates as a Markdown table; $GITHUB_STEP_SUMMARY is appended to", panel="Report"
+    )
     interval: IntervalSpec = key(IntervalSpec(), "confidence intervals")
     limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
     out: Path | None = flag(

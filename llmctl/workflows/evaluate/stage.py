@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmctl.errors import Failure
 from llmctl.readable import from_here, number
 from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.evaluate.spec import EvalConfig
@@ -61,10 +63,15 @@ class Evaluate(Verb[EvalConfig]):
         return checks.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
 
     def run(self, config: EvalConfig, plan: Any, context: Context) -> Output:
-        from llmctl.workflows.evaluate import run
+        from llmctl.workflows.evaluate import reports, run
 
         result = run.evaluate(config, plan, context.emit, force=context.force)
-        return Output(result.document(), lambda: _lines(result), run.finish(result))
+        return Output(result.document(), lambda: _lines(result), reports.finish(result))
+
+    def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+        from llmctl.workflows.evaluate import reports
+
+        reports.failed(settings, failure, force=force)
 
 
 def _lines(result: EvalResult) -> list[str | Table]:
@@ -84,11 +91,14 @@ def _lines(result: EvalResult) -> list[str | Table]:
     found: list[str | Table] = [
         Table(("metric", "value", "95 % interval" if level == 0.95 else "interval", "n", "signature"), rows, (1, 3))
     ]
-    found += [
-        f"{each['metric']}: {number(each['difference'])} against the baseline, "
-        f"p {number(each['p_bootstrap'])} (bootstrap), {number(each['p_randomization'])} (randomisation)"
-        for each in result.comparison
-    ]
+    found += [_compared(each) for each in result.comparison]
     found += [f"{'met' if gate.met else 'NOT MET'}: {gate.require}" for gate in result.gates]
     found += [f"predictions: {from_here(result.predictions)}"] if result.predictions else []
     return found
+
+
+def _compared(test: Mapping[str, Any]) -> str:
+    text = f"{test['metric']}: {number(test['difference'])} against the baseline"
+    if test["p_bootstrap"] is None or math.isnan(test["p_bootstrap"]):
+        return f"{text}, no p: {test.get('why', 'the rows do not give one')}"
+    return f"{text}, p {number(test['p_bootstrap'])} (bootstrap), {number(test['p_randomization'])} (randomisation)"

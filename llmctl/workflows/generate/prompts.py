@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from llmctl.data import formats
-from llmctl.data.decode import Text, blocks
-from llmctl.data.read import ReadContext, content_id, scan
-from llmctl.data.sources import InputSource, find_sources
+from llmctl.data.formats import Bad
+from llmctl.data.read import content_id
+from llmctl.data.rows import TextLine, ordered_rows
+from llmctl.data.sources import STDIN, STDIN_NAME
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
 from llmctl.types import Record
@@ -36,53 +34,86 @@ def prompt_records(prompts: Sequence[str], task: Task) -> list[Record]:
 
 
 def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
-    """Every row of an input, in order. Plain text (`.txt` or an unknown suffix): each line, empty ones included, so
-    that lines stay aligned. Other formats: each record, whatever its columns.
+    """Every row of an input, in order: see `data.rows.ordered_rows`. A line of plain text and a row with a `prompt` ask
+    what the task asks.
 
-    Standard input is JSONL if its first non-blank character is `{`, else lines.
-    Raises for a file that cannot be read, and `DataError` for one without rows.
+    Raises for a file that cannot be read, and `DataError` for one without rows or with two rows of one id.
     """
-    for source in find_sources([input], unknown="text"):
-        plain = source.format in ("text", "unknown")
-        rows: Iterator[Record | formats.Bad] = (
-            _plain(source, task) if plain else scan([replace(source, named=False)], ReadContext())
-        )
-        empty = True
-        for row in rows:
-            empty = False
-            if isinstance(row, formats.Bad):
-                yield row.error
-            else:
-                yield row if row.id else replace(row, id=content_id(row.fields))
-        if empty:
-            raise DataError("no prompts", where=source.name, hint="it is empty")
+    origins: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    empty = True
+    for row in ordered_rows(input):
+        empty = False
+        if isinstance(row, Bad):
+            yield row.error
+            continue
+        if isinstance(row, TextLine):
+            fields = task.record_of(row.text)
+            yield Record(content_id(fields), fields, row.origin)
+            continue
+        try:
+            record = _asked(row, task)
+        except DataError as error:
+            yield error
+            continue
+        if not record.id:
+            record = replace(record, id=content_id(record.fields))
+        elif origins.setdefault(record.id, (record.origin, record.fields))[1] != record.fields:
+            raise DataError(
+                f"duplicate id {record.id!r}, as in {origins[record.id][0]}",
+                where=record.origin,
+                hint="give each row an id of its own, or leave the ids out",
+            )
+        yield record
+    if empty:
+        raise DataError("no prompts", where=STDIN_NAME if input == STDIN else input, hint="it is empty")
 
 
-def _plain(source: InputSource, task: Task) -> Iterator[Record | formats.Bad]:
-    stream = blocks(source.path, source.name)
-    if source.path is None:
-        held = _until_text(stream)
-        stream = itertools.chain(held, stream)
-        if b"".join(held).removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
-            for row in formats.jsonl(Text(stream, source.name)):
-                yield row if isinstance(row, formats.Bad) else Record(_id(row.fields), row.fields, row.origin)
-            return
-    text = Text(stream, source.name)
-    for number, line in text.lines():
-        fault = text.fault(number, line)
-        yield formats.Bad(fault, line) if fault else Record("", task.record_of(line), f"{source.name}:{number}")
+def row_id(row: PromptRow) -> str:
+    """The id of a row in the output; of a row that could not be read, its place."""
+    return row.id if isinstance(row, Record) else row.where or ""
 
 
-def _until_text(stream: Iterator[bytes]) -> list[bytes]:
-    """Blocks up to the first that contains more than whitespace."""
-    held: list[bytes] = []
-    for block in stream:
-        held.append(block)
-        if block.removeprefix(BOM_UTF8).strip():
-            break
-    return held
+def with_system(record: Record, text: str) -> Record:
+    """A conversation that begins with this system message, unless it has one of its own."""
+    messages = record.fields.get("messages")
+    if not isinstance(messages, list) or any(
+        isinstance(each, Mapping) and each.get("role") == "system" for each in messages
+    ):
+        return record
+    return replace(record, fields={**record.fields, "messages": [{"role": "system", "content": text}, *messages]})
 
 
-def _id(fields: Mapping[str, Any]) -> str:
-    name = fields.get("id")
-    return "" if name is None else str(name)
+OWN: Final = ("prompt", "finish_reason")
+"""Fields that together show that `generate` wrote a row."""
+
+
+def _asked(row: Record, task: Task) -> Record:
+    """The record that a row asks. `prompt` is text for the task's question, where the row lacks the task's own fields or
+    `generate` wrote it: what it calls `text` is an answer."""
+    fields = row.fields
+    if isinstance(fields.get("messages"), list):
+        row = replace(row, fields={**fields, "messages": [_message(each) for each in fields["messages"]]})
+        fields = row.fields
+    columns = task.prompt_columns()
+    if "prompt" not in fields or any(column.name == "prompt" for column in columns):
+        return row
+    if all(column.name in fields for column in columns if column.required) and not all(name in fields for name in OWN):
+        return row
+    if not isinstance(fields["prompt"], str):
+        raise DataError(f"the prompt is {type(fields['prompt']).__name__}, expected text", where=f"{row.origin}:prompt")
+    return replace(row, fields=task.record_of(fields["prompt"]))
+
+
+def _message(message: Any) -> Any:
+    """A message as chat models know it: OpenAI's role `developer` is `system`, text parts are one text."""
+    if not isinstance(message, Mapping):
+        return message
+    changed = dict(message)
+    if changed.get("role") == "developer":
+        changed["role"] = "system"
+    parts = changed.get("content")
+    if isinstance(parts, list) and all(
+        isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts
+    ):
+        changed["content"] = "\n".join(each["text"] for each in parts)
+    return changed

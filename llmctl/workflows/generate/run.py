@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl import registry
 from llmctl.data.sources import STDIN, InputSource, find_sources
@@ -17,9 +18,10 @@ from llmctl.errors import DataError, ErrorCollector, GateError, UsageError
 from llmctl.models.resolve import is_costly
 from llmctl.store import atomic
 from llmctl.tasks.spec import Task
-from llmctl.types import Completion, Event, EventSink, Record, Request, null_sink
+from llmctl.types import Completion, Event, EventSink, Fitted, Record, null_sink
 from llmctl.workflows.compatibility import models_that_can
-from llmctl.workflows.generate.prompts import PromptRow, input_rows, prompt_records
+from llmctl.workflows.generate.output import check_resume, open_rows
+from llmctl.workflows.generate.prompts import PromptRow, input_rows, prompt_records, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
@@ -36,6 +38,8 @@ class GeneratePlan:
     sampling: Sampling
     prompts: tuple[Record, ...]
     input: str | None
+    key: str
+    """A hash of what decides the answers: two commands with the same key and input write the same file."""
 
     def to_dict(self) -> dict[str, Any]:
         """What `--dry-run` shows."""
@@ -85,7 +89,13 @@ class GenerateResult:
 
 
 def preflight(
-    config: GenerateConfig, *, force: bool, offline: bool, stdin_is_tty: bool = True, emit: EventSink = null_sink
+    config: GenerateConfig,
+    *,
+    force: bool,
+    offline: bool,
+    resume: bool = False,
+    stdin_is_tty: bool = True,
+    emit: EventSink = null_sink,
 ) -> GeneratePlan:
     """Check everything that needs no torch. Raises all faults at once: `UsageError`s and what `find_model` raises."""
     collector = ErrorCollector()
@@ -103,9 +113,23 @@ def preflight(
         )
     if config.explain is not None and model is not None:
         collector.check("explain", _check_plot, config, config.explain, model, force=force)
+    key = _key(config, model) if model is not None else ""
+    if resume and model is not None:
+        collector.check("output", check_resume, config.output, key)
     collector.raise_all()
     assert model is not None
-    return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source)
+    return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
+
+
+def _key(config: GenerateConfig, model: ModelHandle) -> str:
+    """A hash of the settings that decide the answers, and of the size and time of the weights."""
+    settings = config.model_dump(mode="json", exclude={"output", "explain", "batch_size"})
+    weights = [
+        (each.name, (found := each.stat()).st_size, found.st_mtime_ns)
+        for each in sorted(model.folder.path.glob("*.safetensors"))
+    ]
+    text = json.dumps([settings, weights], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
@@ -122,6 +146,11 @@ def _model(config: GenerateConfig, *, offline: bool, emit: EventSink) -> ModelHa
         config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
     )
     model = model.choosing(config.labels, calibrate=config.calibrate)
+    if config.system is not None and model.task.answer_role != "assistant":
+        raise UsageError(
+            f"a system message is for chat models; {config.model} answers {model.task.name}",
+            hint="another instruction: --set instruction='...'; or --task chat",
+        )
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer per prompt", hint="leave --num-samples out")
     return model
@@ -169,62 +198,112 @@ def _check_plot(config: GenerateConfig, path: Path, model: ModelHandle, *, force
 
 
 def generate(
-    config: GenerateConfig, plan: GeneratePlan, emit: EventSink, *, stream: Callable[[str], None] | None = None
+    config: GenerateConfig,
+    plan: GeneratePlan,
+    emit: EventSink,
+    *,
+    resume: bool = False,
+    stream: Callable[[str], None] | None = None,
 ) -> GenerateResult:
     """Answer every row. If there is one answer to one prompt, `stream` gets its pieces as they are generated.
 
     Without an output file the first bad row raises its `DataError` before anything is generated. With one, every input
-    row gets an output row, a bad one `{"id", "error"}`; `GateError` is raised once the file is complete.
+    row gets an output row, a bad one `{"id", "error"}`; `GateError` is raised once the file is complete. If no row can be
+    read, the first fault is raised. `resume`: keep the rows of an interrupted output file.
     """
-    rows: list[PromptRow] = list(plan.prompts) if plan.input is None else list(input_rows(plan.input, plan.model.task))
-    if config.output is None:
-        _raise_first(rows)
-        for row in rows:
-            if isinstance(row, Record):
-                plan.model.task.check(row, plan.model.task.prompt_columns())
+    task = plan.model.task
+    rows = list(_prompt_rows(config, plan))
+    faults = [_fault(row, task) for row in rows]
+    if config.output is None or None not in faults:
+        _raise_first(faults)
     # These import torch, so faults of rows are reported first.
     from llmctl.workflows.inference.requests import open_request_builder
-    from llmctl.workflows.inference.session import open_predictor
 
-    request_builder = open_request_builder(plan.model, calibrate=config.calibrate, emit=emit)
-    requests = [_request(request_builder, row) for row in rows]
+    request_builder = open_request_builder(
+        plan.model, calibrate=config.calibrate, truncate=config.truncate or "refuse", emit=emit
+    )
+    requests = _placed([fault or _request(request_builder, row) for row, fault in zip(rows, faults, strict=True)])
     if config.output is None:
         _raise_first(requests)
-    predictor = open_predictor(
-        plan.model, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
-    )
     alone = len(plan.prompts) == 1 and config.num_samples == 1
     if not alone or config.output is not None:
         stream = None
-    if stream is not None and plan.model.task.packed:
-        stream(_prompt_text(plan.model.task, rows[0]))
+    opened: list[Predictor] = []
+
+    def predictor() -> Predictor:
+        if not opened:
+            from llmctl.workflows.inference.session import open_predictor
+
+            opened.append(
+                open_predictor(
+                    plan.model,
+                    precision=config.precision,
+                    engine=config.engine,
+                    request_builder=request_builder,
+                    emit=emit,
+                )
+            )
+        return opened[0]
+
+    if any(isinstance(each, Fitted) for each in requests):
+        predictor()  # before the prompt is streamed
+    if stream is not None and task.packed:
+        stream(_prompt_text(task, rows[0]))
     started = time.monotonic()
-    found = _rows(predictor, rows, requests, plan.sampling, emit, stream)
-    completions = _written(found, config.output, len(rows)) if config.output is not None else list(found)
+    if config.output is not None:
+        completions = _written(config, plan, predictor, rows, requests, emit, resume=resume)
+    else:
+        completions = list(_rows(predictor, task, rows, requests, plan.sampling, emit, stream))
     seconds = time.monotonic() - started
-    if config.explain is not None and isinstance(requests[0], Request):
+    if config.explain is not None and isinstance(requests[0], Fitted):
         from llmctl.workflows.generate import attention_plot
 
         text, ended = completions[0]["text"], completions[0]["finish_reason"] != "length"
         title = f"source, as tokens of {config.model}"
-        attention_plot.draw(predictor, requests[0], text, config.explain, emit, ended=ended, title=title)
+        attention_plot.draw(predictor(), requests[0].request, text, config.explain, emit, ended=ended, title=title)
     return GenerateResult(
         completions=tuple(completions),
         seconds=seconds,
         explained=str(config.explain) if config.explain is not None else None,
         alone=alone,
-        continues=plan.model.task.packed,
+        continues=task.packed,
         streamed=stream is not None,
     )
 
 
-def _request(request_builder: RequestBuilder, row: PromptRow) -> Request | DataError:
+def _prompt_rows(config: GenerateConfig, plan: GeneratePlan) -> Iterator[PromptRow]:
+    rows = plan.prompts if plan.input is None else input_rows(plan.input, plan.model.task)
+    for row in rows:
+        yield row if config.system is None or isinstance(row, DataError) else with_system(row, config.system)
+
+
+def _fault(row: PromptRow, task: Task) -> DataError | None:
+    """The fault of a row that could not be read, or of a record that lacks a field of the prompt."""
     if isinstance(row, DataError):
         return row
     try:
-        return request_builder.generation_request(row)
+        task.check(row, task.prompt_columns())
     except DataError as error:
         return error
+    return None
+
+
+def _request(request_builder: RequestBuilder, row: PromptRow) -> Fitted | DataError:
+    if isinstance(row, DataError):
+        return row
+    try:
+        return request_builder.fitted(row)
+    except DataError as error:
+        return error
+
+
+def _placed(outcomes: Sequence[Fitted | DataError]) -> list[Fitted | DataError]:
+    """Number the requests, so that the same random numbers are drawn for one when earlier ones are done already."""
+    places = itertools.count()
+    return [
+        replace(each, request=replace(each.request, place=next(places))) if isinstance(each, Fitted) else each
+        for each in outcomes
+    ]
 
 
 def _raise_first(rows: Sequence[object]) -> None:
@@ -234,31 +313,39 @@ def _raise_first(rows: Sequence[object]) -> None:
 
 
 def _rows(
-    predictor: Predictor,
+    predictor: Callable[[], Predictor],
+    task: Task,
     rows: Sequence[PromptRow],
-    outcomes: Sequence[Request | DataError],
+    outcomes: Sequence[Fitted | DataError],
     sampling: Sampling,
     emit: EventSink,
-    stream: Callable[[str], None] | None,
+    stream: Callable[[str], None] | None = None,
+    *,
+    before: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Output rows in the order of the input, failed ones included."""
-    requests = [each for each in outcomes if isinstance(each, Request)]
-    completions = predictor.complete(requests, sampling, stream=stream)
+    """Output rows in the order of the input, failed ones included. `before`: rows that were answered earlier."""
+    requests = [each.request for each in outcomes if isinstance(each, Fitted)]
+    completions = predictor().complete(requests, sampling, stream=stream) if requests else iter(())
     tokens, started = 0, time.monotonic()
-    for done, (row, request) in enumerate(zip(rows, outcomes, strict=True), start=1):
-        if isinstance(row, DataError) or isinstance(request, DataError):
-            error = row if isinstance(row, DataError) else request
-            yield {"id": row.where if isinstance(row, DataError) else row.id, "error": str(error)}
-            continue
-        prompt = _prompt_text(predictor.task, row)
-        for completion in itertools.islice(completions, sampling.num_samples):
-            tokens += completion.tokens
-            yield _completion_row(completion, prompt, sampling)
+    for done, (row, fitted) in enumerate(zip(rows, outcomes, strict=True), start=1):
+        if isinstance(row, DataError) or isinstance(fitted, DataError):
+            error = row if isinstance(row, DataError) else fitted
+            yield {"id": row_id(row), "error": str(error)}
+        else:
+            prompt = _prompt_text(task, row)
+            for completion in itertools.islice(completions, sampling.num_samples):
+                tokens += completion.tokens
+                yield {**_completion_row(completion, prompt, sampling), **fitted.cut}
         if stream is None:
             # A label is chosen without generating tokens.
             name, count = ("tokens_per_second", tokens) if tokens else ("records_per_second", done)
             speed = count / max(time.monotonic() - started, 1e-9)
-            emit(Event("progress", {"stage": "generate", "done": done, "total": len(rows), name: speed}))
+            emit(
+                Event(
+                    "progress",
+                    {"stage": "generate", "done": before + done, "total": before + len(rows), name: speed},
+                )
+            )
 
 
 def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> dict[str, Any]:
@@ -278,24 +365,53 @@ def _prompt_text(task: Task, row: PromptRow) -> str:
     return "\n".join(segment.text for segment in task.prompt(row))
 
 
-def _written(rows: Iterator[dict[str, Any]], output: Path, total: int) -> list[dict[str, Any]]:
-    """Write every row atomically; returns the answers among them. Raises `GateError` where rows failed."""
-    completions, failed = [], 0
-    with atomic.atomic_file(output) as file:
-        for row in rows:
-            _write(file, row)
-            if "error" in row:
-                failed += 1
-            else:
-                completions.append(row)
-    if failed:
+def _written(
+    config: GenerateConfig,
+    plan: GeneratePlan,
+    predictor: Callable[[], Predictor],
+    rows: Sequence[PromptRow],
+    requests: Sequence[Fitted | DataError],
+    emit: EventSink,
+    *,
+    resume: bool,
+) -> list[dict[str, Any]]:
+    """Write every row as it is finished; returns the answers among them. Raises `GateError` where rows failed."""
+    assert config.output is not None
+    samples = plan.sampling.num_samples
+    with open_rows(config.output, plan.key, resume=resume, samples=samples, total=len(rows)) as output:
+        found = list(output.earlier)
+        failed = sum("error" in row for row in found)
+        done = failed + (len(found) - failed) // samples
+        _check_same_rows(found, rows, samples, config.output)
+        if found:
+            emit(Event("note", {"text": f"{done:,} of {len(rows):,} rows were answered before the interruption"}))
+        later = _rows(predictor, plan.model.task, rows[done:], requests[done:], plan.sampling, emit, before=done)
+        for row in later:
+            output.write(row)
+            found.append(row)
+    completions = [row for row in found if "error" not in row]
+    if failed := len(found) - len(completions):
         error = GateError(
-            f"{failed:,} of {total:,} rows failed", where=str(output), hint='these rows have an "error" with the reason'
+            f"{failed:,} of {len(rows):,} rows failed",
+            where=str(config.output),
+            hint='these rows have an "error" with the reason',
         )
         error.document = {"completions": completions}
         raise error
     return completions
 
 
-def _write(file: IO[bytes], row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+def _check_same_rows(found: Sequence[dict[str, Any]], rows: Sequence[PromptRow], samples: int, output: Path) -> None:
+    """Raise `UsageError` unless the rows of an interrupted output answer the first rows of the input."""
+    position = 0
+    for number, row in enumerate(rows, 1):
+        if position == len(found):
+            return
+        if found[position].get("id") != row_id(row):
+            raise UsageError(
+                f"row {number} of the input is not the one that {output} has an answer to: the input has changed",
+                hint="leave --resume out to begin again",
+            )
+        position += 1 if "error" in found[position] else samples
+    if position < len(found):
+        raise UsageError(f"{output} has more rows than the input", hint="leave --resume out to begin again")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import StrictBool, StrictFloat, StrictInt
+from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Size, Spec, flag, key
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, TaskName
+
+_ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
+
+
+def _unescaped(text: str) -> str:
+    """A shell passes `--stop '\\n'` as two characters; a line break is meant."""
+    return re.sub(r"\\[ntr\\]", lambda found: _ESCAPES[found[0]], text)
+
+
+StopText = Annotated[str, AfterValidator(_unescaped)]
 
 
 class GenerateConfig(Spec):
@@ -29,7 +40,10 @@ class GenerateConfig(Spec):
         None, "plot the cross-attention of one answer as .svg or .png; encoder-decoders only", panel="Main"
     )
     max_new_tokens: Size = flag(128, "maximum length of an answer in tokens", panel="Length", ge=1)
-    stop: tuple[str, ...] = flag((), "stop before this text; repeatable", panel="Length")
+    stop: tuple[StopText, ...] = flag((), "stop before this text; \\n is a line break; repeatable", panel="Length")
+    truncate: Literal["left"] | None = flag(
+        None, "keep the end of a prompt longer than the context; default: such a prompt is an error", panel="Length"
+    )
     temperature: StrictFloat | None = flag(None, "sampling temperature; 0: greedy search", panel="Choice", ge=0)
     top_k: StrictInt | None = flag(None, "sample from the k most likely tokens", panel="Choice", ge=1)
     top_p: StrictFloat | None = flag(
@@ -47,6 +61,7 @@ class GenerateConfig(Spec):
         False, "score a label by its log likelihood given the text minus that given an empty text"
     )
     instruction: str | None = key(None, INSTRUCTION)
+    system: str | None = flag(None, "system message; chat only", panel="Main")
     batch_size: StrictInt = flag(32, "prompts per batch", panel="Run", ge=1)
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation")

@@ -15,6 +15,7 @@ from llmctl.workflows.settings import places
 class Generate(Verb[GenerateConfig]):
     name = "generate"
     spec = GenerateConfig
+    switches = {"resume": "go on with an interrupted --output: its finished rows are kept"}
     examples = (
         "llmctl generate --model runs/poems --prompt 床前明月光 --temperature 0.8",
         "llmctl generate --model runs/en-zh --input test.jsonl --output answers.jsonl",
@@ -51,6 +52,7 @@ class Generate(Verb[GenerateConfig]):
             config,
             force=context.force,
             offline=context.offline,
+            resume=context.resume,
             stdin_is_tty=context.interactive,
             emit=context.emit,
         )
@@ -58,7 +60,7 @@ class Generate(Verb[GenerateConfig]):
     def run(self, config: GenerateConfig, plan: Any, context: Context) -> Output:
         from llmctl.workflows.generate import run
 
-        result = run.generate(config, plan, context.emit, stream=context.stream)
+        result = run.generate(config, plan, context.emit, resume=context.resume, stream=context.stream)
 
         def lines() -> list[str]:
             if config.output is not None:

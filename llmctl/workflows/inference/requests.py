@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,25 @@ from transformers import AutoConfig
 
 import llmctl.models.auto  # noqa: F401 - registers our architectures with the Auto classes
 from llmctl.data.clean import Cleaner
-from llmctl.data.layout import Layout, layout_for
+from llmctl.data.layout import ROOM, Layout, layout_for
 from llmctl.data.plain import unknown_id
 from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, EventSink, Record, Request, Segment, Tokens, null_sink
+from llmctl.types import Event, EventSink, Fitted, Record, Request, Segment, Tokens, null_sink
 from llmctl.workflows.inference.model import ModelHandle
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Window in tokens for scoring documents with a model of unlimited context."""
+
+Truncate = Literal["right", "left", "refuse"]
+"""What happens to a prompt that is longer than the context."""
+
+CHARACTERS_PER_TOKEN: Final = 100
+"""More than any text has on average: a text longer than this many times the context cannot fit it."""
+
+KEEP_END: Final = "shorten it, or keep its end: generate --truncate left"
 
 SHOWN: Final = 40
 """Characters of a text that a message quotes."""
@@ -46,14 +54,16 @@ class RequestBuilder:
         block_size: int | None = None,
         labels: Sequence[str] = (),
         calibrate: bool = False,
+        truncate: Truncate = "right",
         emit: EventSink = null_sink,
     ) -> None:
         """`clean`: how training cleaned its text; None: not at all. `block_size`: tokens per block in training.
 
         `labels`: the answers from which a model without a classification head chooses by likelihood; `calibrate`:
-        subtract the log likelihood of each given an empty text.
+        subtract the log likelihood of each given an empty text. `truncate`: see `fitted`.
         """
         self.task, self.layout, self.emit, self.calibrate = task, layout, emit, calibrate
+        self.truncate, self.truncated = truncate, 0
         self.block_size = block_size
         self.labels = tuple(labels) if task.labelled and layout.family != "encoder" else ()
         self._answers = [layout.answer(label) for label in self.labels]
@@ -66,22 +76,63 @@ class RequestBuilder:
         self._warned_truncated = self._warned_unknown = False
 
     def generation_request(self, record: Record) -> Request:
-        """The record as a prompt, truncated to the context as in training. Warns once of a truncated text, and once
-        of a text that is mostly unknown to the tokenizer.
+        """The record as a prompt: see `fitted`."""
+        return self.fitted(record).request
 
-        Raises `DataError` for a record that lacks a field of the prompt, or a text to be continued that does not fit.
+    def fitted(self, record: Record) -> Fitted:
+        """The record as a prompt that fits the context, and what was cut off.
+
+        A longer one loses, by `truncate`, the ends of its texts (`right`, as in training; a text to be continued is
+        refused), their beginnings (`left`), or is refused. Warns once of a truncated text, and once of a text that is
+        mostly unknown to the tokenizer. Only as much is encoded as the context can hold.
+
+        Raises `DataError` for a record that lacks a field of the prompt, `PromptTooLong` for one that is refused.
         """
-        segments = self._prompt_segments(record)
+        segments, cut = self._bounded(self._prompt_segments(record), record)
         parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
         self._warn_unknown(record, segments, parts)
         ids, context = self._uncut.prompt_of(parts), self.layout.context
         room = (self._room or 1) if self.layout.family == "decoder" else 0
         if context is not None and len(ids) > context - room:
-            if self.task.packed:
-                raise PromptTooLong(len(ids), context, where=record.origin or record.id)
+            if self._refuses:
+                raise PromptTooLong(len(ids), context, where=record.origin or record.id, hint=KEEP_END)
+            self.truncated += 1
             self._warn_truncated(context)
-            ids = self.layout.prompt(segments, room=self._room)
-        return Request(record.id, ids)
+            whole = len(ids)
+            if self.task.packed:
+                start = len(self._uncut.prompt([Segment(segments[0].role, "")]))
+                kept = max(1, context - (self._room or max(1, context // ROOM)) - start)
+                ids = (*ids[:start], *ids[-kept:])
+            else:
+                ids = self.layout.prompt_of(parts, room=self._room)
+            cut = {"truncated_tokens": whole - len(ids), **cut}
+        return Fitted(Request(record.id, ids), cut)
+
+    @property
+    def _refuses(self) -> bool:
+        """Whether a prompt that does not fit is refused. The end of a text to be continued is never cut off."""
+        return self.truncate == "refuse" or (self.task.packed and self.truncate == "right")
+
+    def _bounded(self, segments: list[Segment], record: Record) -> tuple[list[Segment], dict[str, int]]:
+        """The segments without what cannot fit the context in any encoding, so that encoding it takes no time and
+        memory; and the characters that this cut off."""
+        context = self.layout.context
+        if context is None:
+            return segments, {}
+        room = most = CHARACTERS_PER_TOKEN * context
+        whole = sum(len(segment.text) for segment in segments)
+        if whole <= most:
+            return segments, {}
+        if self._refuses:
+            raise PromptTooLong(whole, context, where=record.origin or record.id, unit="characters", hint=KEEP_END)
+        kept = []
+        for segment in reversed(segments):  # the question is the last one
+            text = segment.text
+            if len(text) > room:
+                text = text[:room] if self.truncate == "right" else text[len(text) - room :]
+            room -= len(text)
+            kept.append(Segment(segment.role, text, segment.in_loss))
+        return kept[::-1], {"truncated_characters": whole - most}
 
     def label_requests(self, request: Request) -> list[Request]:
         """The request with each label as its answer, in the order of the labels."""
@@ -198,7 +249,7 @@ def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def open_request_builder(
-    handle: ModelHandle, *, calibrate: bool = False, emit: EventSink = null_sink
+    handle: ModelHandle, *, calibrate: bool = False, truncate: Truncate = "right", emit: EventSink = null_sink
 ) -> RequestBuilder:
     """The request builder of a model folder, with its tokenizer, layout and context.
 
@@ -220,6 +271,14 @@ def open_request_builder(
         context=context,
         instruction=handle.instruct(),
     )
+    layout.keep_end = truncate == "left"
     return RequestBuilder(
-        handle.task, layout, clean=clean, block_size=block, labels=handle.labels, calibrate=calibrate, emit=emit
+        handle.task,
+        layout,
+        clean=clean,
+        block_size=block,
+        labels=handle.labels,
+        calibrate=calibrate,
+        truncate=truncate,
+        emit=emit,
     )

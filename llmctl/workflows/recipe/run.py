@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from llmctl import config as configuration
 from llmctl.config import Spec
-from llmctl.errors import LlmctlError, UsageError
+from llmctl.errors import Failure, LlmctlError, UsageError
 from llmctl.recipes import read_recipe
 from llmctl.store import atomic
 from llmctl.types import Event, EventSink
@@ -78,6 +78,7 @@ def run(
             document = _do(each, settled, context)
         except LlmctlError as error:
             seconds = time.monotonic() - started
+            each.verb.failed(each.config.model_dump(), Failure.of(error), force=context.force)
             failed = Outcome(verb, "failed", settled.why, seconds, error.document, made, error)
             error.document = document_of([*outcomes, failed])
             raise

@@ -91,6 +91,9 @@ def test_scores_of_different_signatures_are_not_compared() -> None:
     assert (found.model, found.leader) == (None, None)
     assert found.why is not None
     assert "another" in found.why
+    # Two that agree are not compared either while a third differs.
+    found = best(one, system("third", 30), other)
+    assert (found.model, found.leader, found.value, dict(found.p)) == (None, None, None, {})
 
 
 def test_each_score_of_a_metric_has_a_best_of_its_own() -> None:

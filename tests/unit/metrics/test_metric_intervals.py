@@ -53,11 +53,11 @@ def test_splitting_the_resamples_into_blocks_changes_nothing(monkeypatch: pytest
     assert cut == whole
 
 
-def test_one_row_has_no_width_and_no_resamples_no_interval() -> None:
+def test_one_row_has_no_interval_but_a_warning_and_no_resamples_no_interval() -> None:
     answers = [Answer("0", "all are free", ("all are equal",))]
-    score = score_answers([parse_metric("chrf")], answers, IntervalSpec(), 0).scores[0]
-    assert score.ci is not None
-    assert score.ci.low == score.ci.high == pytest.approx(score.value)
+    scored = score_answers([parse_metric("chrf")], answers, IntervalSpec(), 0)
+    assert scored.scores[0].ci is None
+    assert "one row is too few" in scored.warnings[0]
     assert score_answers([parse_metric("chrf")], answers, IntervalSpec(resamples=0), 0).scores[0].ci is None
 
 

@@ -28,6 +28,10 @@ from llmctl.metrics.translation import tokenizer_for
         ("大韓民國의 主權은 國民에게 있고 모든 權力은 국민으로부터 나온다", "korean"),
         ("Все люди рождаются свободными", "other"),
         ("يولد جميع الناس أحرارا", "other"),
+        ("มนุษย์ทั้งหลายเกิดมามีอิสระ", "unspaced"),
+        ("ມະນຸດທຸກຄົນເກີດມາມີກຽດສັກສີ", "unspaced"),
+        ("មនុស្សទាំងអស់កើតមកមានសេរីភាព", "unspaced"),
+        ("လူတိုင်းသည် တူညီ လွတ်လပ်သော", "unspaced"),
     ],
 )
 def test_the_script_of_a_text(text: str, script: str) -> None:
@@ -40,6 +44,7 @@ def test_a_set_of_texts_has_one_script() -> None:
 
 def test_east_asian_text_is_split_into_characters_and_other_words_are_not() -> None:
     assert split_characters("用Python3写程序").split() == ["用", "Python3", "写", "程", "序"]
+    assert split_characters("ที่ Python").split() == ["ที่", "Python"]  # a letter keeps its marks
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,46 @@ def test_answers(prediction: str, references: tuple[str, ...], exact: float, f1:
     assert scored("f1", (prediction, references)).value == pytest.approx(f1)
 
 
+MIXED_ANSWERS = (
+    ("《红楼梦》", "红楼梦"),
+    ("The Beatles from Liverpool, England", "Beatles from Liverpool England"),
+    ("a dog", "dog"),
+)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "f1"])
+def test_each_answer_is_normalised_by_the_script_of_its_own_reference(metric: str) -> None:
+    score = scored(metric, *MIXED_ANSWERS)
+    assert score.value == 1
+    assert "punct:removed+removed-unicode|articles:removed|tok:blank+char" in score.signature
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "f1", "rouge"])
+def test_the_value_of_a_row_does_not_depend_on_other_rows(metric: str) -> None:
+    rows = [
+        *MIXED_ANSWERS,
+        ("“Paris”", "Paris"),
+        ("今天天气好", "今天天气很好"),
+        ("วันนี้อากาศดี", "วันนี้อากาศดีมาก"),
+        ("так и есть", "так есть"),
+    ]
+    alone = [scored(metric, row).value for row in rows]
+    assert scored(metric, *rows).value == pytest.approx(sum(alone) / len(rows))
+    assert scored(metric, *rows[2:5]).value == pytest.approx(sum(alone[2:5]) / 3)
+
+
+def test_several_references_of_one_row_are_compared_each_in_its_own_script() -> None:
+    assert scored("exact_match", ("《红楼梦》", ("Dream of the Red Chamber", "红楼梦"))).value == 1
+    assert scored("rouge", ("今天天气很好", ("The weather is fine today", "今天天气很好"))).value == 1
+    assert "|tok:char+default|" in scored("rouge", ("x", ("The weather", "今天天气很好"))).signature
+
+
+def test_a_signature_says_that_the_number_of_references_varies() -> None:
+    assert scored("f1", ("a", "a"), ("b", ("b", "c"))).signature.startswith("nrefs:var|")
+    assert scored("f1", ("a", ("a", "d")), ("b", ("b", "c"))).signature.startswith("nrefs:2|")
+    assert "nrefs:var|" in scored("bleu", ("a", "a"), ("b", ("b", "c"))).signature
+
+
 def test_answers_compared_without_normalisation() -> None:
     assert scored("exact_match:normalize=false", ("Paris", "paris")).value == 0
     assert scored("f1:normalize=false", ("the cat", "the dog")).value == 0.5
@@ -98,6 +138,8 @@ def test_likelihood_that_is_not_finite_stays_so() -> None:
         ("सभी मनुष्यों को गौरव और अधिकार", "char"),
         ("모든 인간은 태어날 때부터 자유롭다", "char"),
         ("All human beings are born free", "default"),
+        ("มนุษย์ทั้งหลายเกิดมามีอิสระ", "char"),
+        ("មនុស្សទាំងអស់កើតមកមានសេរីភាព", "char"),
     ],
 )
 def test_rouge_of_a_text_with_itself_is_1_in_every_script(text: str, tokenizer: str) -> None:
@@ -113,6 +155,38 @@ def test_rouge_of_a_text_with_itself_is_1_in_every_script(text: str, tokenizer: 
 def test_rouge_does_not_split_the_words_of_other_scripts() -> None:
     # 用 Python 写 程 序 against 用 Java 写 程 序: four of five
     assert scored("rouge", ("用Python写程序", "用Java写程序")).value == pytest.approx(0.8)
+
+
+def test_rouge_of_mixed_scripts_against_themselves_is_1() -> None:
+    score = scored("rouge", *((text, text) for text in ("This is a rather long English line indeed", "今天天气很好")))
+    assert score.value == 1
+    assert "|tok:char+default|" in score.signature
+
+
+def warnings(metric: str, *rows: tuple[str, str]) -> tuple[str, ...]:
+    answers = [Answer(str(n), prediction, (right,)) for n, (prediction, right) in enumerate(rows)]
+    return score_answers([parse_metric(metric)], answers, NO_INTERVAL, 0).warnings
+
+
+def test_letters_that_rouge_score_drops_are_said() -> None:
+    row = ("Größe über alles", "Gräße äber alles")
+    assert scored("rouge", row).value == 1  # as rouge-score has it
+    (found,) = warnings("rouge", row)
+    assert "'Gräße' loses letters" in found
+    assert "rouge:tokenize=unicode" in found
+    assert scored("rouge:tokenize=unicode", row).value == pytest.approx(1 / 3)
+    assert warnings("rouge:tokenize=unicode", row) == ()
+    assert warnings("rouge", ("a cat", "the cat")) == ()
+
+
+def test_bleu_of_texts_too_short_for_it_is_said() -> None:
+    (found,) = warnings("bleu", ("3天前", "3天前"), ("你好", "你好"))
+    assert "no prediction is longer than 3 tokens" in found
+    assert "bleu:effective_order=true" in found
+    score = scored("bleu:effective_order=true", ("3天前", "3天前"))
+    assert score.value == pytest.approx(100)
+    assert "eff:yes" in score.signature
+    assert warnings("bleu", ("the cat sat on the mat", "a cat")) == ()
 
 
 def test_chinese_bleu_takes_the_chinese_tokenizer_and_says_so() -> None:

@@ -1,0 +1,130 @@
+"""The output file of `generate`: rows are kept as they are finished, and an interrupted file can be continued.
+
+Unfinished rows lie beside the output in `OUTPUT.KEY.partial`, where KEY is a hash of what decides the answers. The file
+takes the name of the output once it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from llmctl.errors import BusyError, EnvironmentFault, Stopped, UsageError
+from llmctl.store import atomic
+
+ENDING: Final = ".partial"
+
+
+class Rows:
+    """The rows of an output file: those of an earlier, interrupted command, and new ones."""
+
+    def __init__(self, file: IO[bytes], earlier: Sequence[dict[str, Any]]) -> None:
+        self._file, self.earlier, self.written = file, earlier, 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write a row; it survives the end of this process, however it ends."""
+        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        self._file.flush()
+        self.written += 1
+
+
+def partials(output: Path) -> list[Path]:
+    """What interrupted commands left of an output file."""
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(output.parent))
+        return [output.parent / each for each in names if each.startswith(f"{output.name}.") and each.endswith(ENDING)]
+    return []
+
+
+def check_resume(output: Path | None, key: str) -> None:
+    """Raise `UsageError` if `--resume` has no file to go on with, or one that other settings began."""
+    if output is None:
+        raise UsageError("--resume goes on with an output file", hint="name it: --output FILE")
+    left = partials(output)
+    if left and _partial(output, key) not in left:
+        raise UsageError(
+            f"{left[0]} was begun with other settings or another model",
+            hint="give the same settings, or leave --resume out to begin again",
+        )
+    if not left and output.exists():
+        raise UsageError(f"the output {output} is complete", hint="name another, or use --force to make it again")
+
+
+def _partial(output: Path, key: str) -> Path:
+    return output.parent / f"{output.name}.{key}{ENDING}"
+
+
+@contextlib.contextmanager
+def open_rows(output: Path, key: str, *, resume: bool, samples: int, total: int) -> Iterator[Rows]:
+    """Write the rows of an output file of `total` input rows, `samples` rows for each answered one.
+
+    If the block is interrupted, the finished rows stay: raises `Stopped` where there are some. Raises `BusyError` if
+    another process writes this file.
+    """
+    if atomic.is_stream(output):
+        with atomic.atomic_file(output) as stream:
+            yield Rows(stream, ())
+        return
+    place = _partial(output, key)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        file = place.open("a+b")
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot write {output}: {error.strerror or error}", hint="name another output, or change its permissions"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{output} is being written by another process", hint="wait for it, or stop it") from None
+        earlier = _whole(file, samples) if resume else []
+        if not resume:
+            file.truncate(0)
+            for other in partials(output):
+                if other != place:
+                    other.unlink(missing_ok=True)
+        rows = Rows(file, earlier)
+        try:
+            yield rows
+            os.fsync(file.fileno())
+            place.replace(output)
+            atomic.sync(output.parent)
+        except BaseException as error:
+            kept = len(earlier) + rows.written
+            if not kept:
+                place.unlink(missing_ok=True)
+            elif not isinstance(error, Exception):  # a signal
+                raise Stopped(
+                    f"interrupted: {kept:,} rows are kept in {place}",
+                    hint=f"the same command with --resume goes on; there are {total:,} rows to answer",
+                ) from error
+            raise
+
+
+def _whole(file: IO[bytes], samples: int) -> list[dict[str, Any]]:
+    """The rows of input rows that were answered completely; anything after them is cut off."""
+    file.seek(0)
+    found: list[dict[str, Any]] = []
+    group: list[dict[str, Any]] = []
+    end = position = 0
+    for line in file:
+        position += len(line)
+        try:
+            row = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            break
+        group.append(row)
+        if "error" in row or len(group) == samples:
+            found += group
+            group, end = [], position
+    file.truncate(end)
+    file.seek(0, os.SEEK_END)
+    return found
