@@ -25,9 +25,16 @@ def _end(number: int, frame: Any) -> None:
     if "--json" in sys.argv:
         verb = next((word for word in sys.argv[1:] if word.isalpha()), "llmctl")
         error = f'{{"kind": "{kind}", "message": "{kind}", "hint": null, "exit_code": {code}}}'
-        os.write(1, f'{{"schema": "llmctl.{verb}/1", "status": "error", "error": {error}}}\n'.encode())
-    os.write(2, f"error: {kind}\n".encode())
+        _write(1, f'{{"schema": "llmctl.{verb}/1", "status": "error", "error": {error}}}\n'.encode())
+    _write(2, f"error: {kind}\n".encode())
     os._exit(code)
+
+
+def _write(descriptor: int, text: bytes) -> None:
+    try:
+        os.write(descriptor, text)
+    except OSError:
+        return  # closed by the caller
 
 
 if __name__ == "__main__":

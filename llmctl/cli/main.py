@@ -105,12 +105,7 @@ def run(words: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    try:
-        code = _guarded(words)
-    except KeyboardInterrupt:  # a second signal, while the first was reported
-        code = 130
-    except Terminated:
-        code = 143
+    code = _guarded(words)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -131,12 +126,8 @@ def run(words: Sequence[str]) -> int:
 def _guarded(words: Sequence[str]) -> int:
     """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
-    previous: dict[int, Any] = {}
+    previous = [(number, signal.signal(number, handler)) for number, handler in _HANDLERS] if _in_main_thread() else []
     try:
-        if _in_main_thread():
-            previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
             raise KeyboardInterrupt
@@ -169,7 +160,7 @@ def _guarded(words: Sequence[str]) -> int:
     except Exception as error:
         return _foreign(words, error, debug=debug)
     finally:
-        for number, handler in previous.items():
+        for number, handler in previous:
             signal.signal(number, handler)
 
 

@@ -20,13 +20,17 @@ from typing import IO, Any, Final
 from llmctl.errors import EnvironmentFault, UsageError
 
 TEMPORARY: Final = ".llmctl-"
+TOKEN_BYTES: Final = 4
+"""Random bytes in a temporary name, two hexadecimal digits each."""
+SECONDS_UNTIL_HELD: Final = 2
+"""Within this time a new temporary file or folder is certainly locked by the process that made it."""
 OLD: Final = "old-"
 """Follows `TEMPORARY` in the name of an output that is being replaced."""
 
 
 def temporary_beside(path: Path) -> Path:
     """A new hidden name in the same folder as `path`."""
-    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
+    return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(TOKEN_BYTES)}"
 
 
 def sync(path: Path) -> None:
@@ -127,7 +131,7 @@ def remove_leftovers(path: Path) -> None:
     Who writes holds a lock on the temporary file or folder, which the kernel releases when that process ends. An output
     that was to be replaced, and was not, gets its name back.
     """
-    pattern = re.compile(f"{re.escape(TEMPORARY)}({OLD})?{re.escape(path.name)}-[0-9a-f]{{8}}")
+    pattern = re.compile(f"{re.escape(TEMPORARY)}({OLD})?{re.escape(path.name)}-[0-9a-f]{{{2 * TOKEN_BYTES}}}")
     with contextlib.suppress(OSError):
         for each in [Path(entry) for entry in os.scandir(path.parent) if pattern.fullmatch(entry.name)]:
             if each.name.startswith(TEMPORARY + OLD) and not path.exists():
@@ -140,8 +144,11 @@ def _remove_unless_held(path: Path) -> None:
     with contextlib.suppress(OSError):  # in use, or removed by another process meanwhile
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            empty = not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0
+            just_made = empty and time.time() - path.stat().st_mtime < SECONDS_UNTIL_HELD
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not just_made:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         finally:
             os.close(descriptor)
 

@@ -37,13 +37,13 @@ def shown(command: list[str], **more: Any) -> tuple[bytes, int]:
 
 def test_a_terminal_shows_something_before_torch_is_imported(dates: Path, tmp_path: Path) -> None:
     """A module named torch, found first, says when it is imported."""
-    (tmp_path / "torch.py").write_text("import sys; sys.stderr.write('TORCH IS IMPORTED'); sys.exit(9)\n")
+    (tmp_path / "torch.py").write_text("import os; os.write(2, b'TORCH IS IMPORTED'); os._exit(9)\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     words = ["train", "--data", str(dates), *SMALL, "--out", str(tmp_path / "run")]
     code = f"import os, sys; os.environ['PYTHONPATH'] = {path!r}; os.execv(sys.executable, {[*LLMCTL, *words]!r})"
     seen, _ = shown([sys.executable, "-c", code])
     before, marker, _ = seen.partition(b"TORCH IS IMPORTED")
-    assert marker
+    assert marker, seen
     assert "loading PyTorch…".encode() in before
 
 
@@ -87,7 +87,9 @@ def test_signals_in_the_first_half_second_leave_no_traceback(number: signal.Sign
         time.sleep(0.02)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-        assert process.returncode in (-number, 128 + number)
+        if b"Fatal Python error: init_import_site" in err:
+            continue  # Python itself had not started
+        assert process.returncode in (-number, 128 + number), err
         assert process.returncode == -number or b"Traceback" not in err, err
         assert not (tmp_path / "out").exists()
 

@@ -43,7 +43,8 @@ STEPS: Final = (
 
 @dataclass(frozen=True)
 class Command:
-    """`words`: begins it. `again`: goes on once `out` exists. `trace`: what the outcome is, times left out."""
+    """`words`: begins it. `again`: what goes on once `out` exists; default: again from the start, with --force. `trace`: what
+    the outcome is, times left out."""
 
     words: Sequence[str]
     out: str
@@ -104,30 +105,18 @@ COMMANDS: Final = {
         ("generate", "--model", "model", "--input", "in.jsonl", "--output", "answers.jsonl", "--batch-size", "4"),
         "answers.jsonl",
         rows,
-        (
-            "generate",
-            "--model",
-            "model",
-            "--input",
-            "in.jsonl",
-            "--output",
-            "answers.jsonl",
-            "--batch-size",
-            "4",
-            "--force",
-        ),
     ),
     "eval": Command(
         ("eval", "--model", "model", "--data", "pd", "--limit", "64", "--out", "scores"),
         "scores",
         lambda out: document(out / "scores.json")["scores"],
-        ("eval", "--model", "model", "--data", "pd", "--limit", "64", "--out", "scores", "--force"),
     ),
     "merge": Command(("merge", "adapter", "--out", "merged"), "merged", lambda out: digest(out / "model.safetensors")),
     "compare": Command(
         (
-            *("compare", "rnn", "lstm", "--data", "pd", "--max-steps", "4", "--limit", "16", "--out", "cmp"),
+            *("compare", "--models", "rnn,lstm", "--data", "pd", "--max-steps", "4", "--limit", "16", "--out", "cmp"),
             *("--set=train.model.hidden=16", "--set=train.model.layers=1", "--set=train.precision=fp32"),
+            "--set=search.rates=1",
         ),
         "cmp",
         compared,
@@ -262,7 +251,7 @@ def kill_and_go_on(
     out = folder / command.out
 
     def words() -> Sequence[str]:
-        return command.again if command.again and out.exists() else command.words
+        return command.again or (*command.words, "--force") if out.exists() else command.words
 
     for kind in kinds:
         moment = chance.uniform(0.05, seconds)

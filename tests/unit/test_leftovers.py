@@ -18,7 +18,7 @@ import os, sys
 from pathlib import Path
 from llmctl.store import atomic
 with atomic.{what}(Path(sys.argv[1])) as made:
-    made.write(b"half") if {file} else (made / "part").write_text("half")
+    (made.write(b"half"), made.flush()) if {file} else (made / "part").write_text("half")
     print("ready", flush=True)
     sys.stdin.read()
 """
