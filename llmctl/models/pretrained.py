@@ -199,7 +199,7 @@ def _is_of_body(key: str, model: PreTrainedModel, folder: Path) -> bool:
     """Whether a weight of a checkpoint belongs to the body that all models of this architecture share.
 
     All else is a head of the checkpoint's former purpose. A checkpoint with a head has the body under a prefix; one of
-    the body alone has no prefix, and then the modules of the body decide.
+    the body alone has no prefix, and then its own modules say what belongs to it.
     """
     base = f"{model.base_model_prefix}."
     prefixed = any(name.startswith(base) for name in shapes(folder))

@@ -191,3 +191,14 @@ def test_without_gguf_the_line_that_installs_it_is_told(file: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr
     assert "pip install 'llmctl[gguf]'" in done.stderr
+
+
+def test_the_tokenizer_of_a_file_prepares_text(
+    inside: Inside, run: Path, file: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("Shall I compare thee to a summer's day?\nThou art more lovely.\n" * 40)
+    words = ("preprocess", tmp_path / "a.txt", "--task", "lm", "--set", "splits.validation=0", "--set", "splits.test=0")
+    for name, tokenizer in (("one", file), ("other", run)):
+        inside(*words, "--tokenizer", tokenizer, "--out", tmp_path / name)
+    ids = [(tmp_path / name / "tokens/train.values.npy").read_bytes() for name in ("one", "other")]
+    assert ids[0] == ids[1]
