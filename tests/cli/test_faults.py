@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     texts = [f"line {number} of the text" for number in range(60)]
     Path("good.jsonl").write_text(rows({"text": text} for text in texts))
     pq.write_table(pa.table({"text": texts, "name": [f"n{number}" for number in range(60)]}), "good.parquet")
-    Path("good.parquet.gz").write_bytes(gzip.compress(Path("good.parquet").read_bytes()))
+    Path("good.parquet.gz").write_bytes(gzip.compress(Path("good.parquet").read_bytes(), mtime=0))
     Path("hyp.txt").write_text("a b c d\n")
     Path("one.jsonl").write_text(rows([{"id": "a", "text": "a b c d"}, {"id": "b", "text": "e f g h"}]))
     Path("other.jsonl").write_text(rows([{"id": "b", "text": "e f g h"}, {"id": "a", "text": "a b c d"}]))

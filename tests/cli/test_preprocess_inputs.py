@@ -321,7 +321,7 @@ def test_another_kind_is_named_by_its_ending(prepare: Prepare) -> None:
 
 
 def test_a_gzip_without_the_ending_is_read(prepare: Prepare) -> None:
-    Path("a.jsonl").write_bytes(gzip.compress((FILES / "indent.jsonl").read_bytes()))
+    Path("a.jsonl").write_bytes(gzip.compress((FILES / "indent.jsonl").read_bytes(), mtime=0))
     assert prepare("a.jsonl", "lm").document["records"]["kept"] == 12
 
 

@@ -69,7 +69,7 @@ def as_parquet() -> bytes:
         ("a.parquet", as_parquet()),
         ("utf-16 with a mark.csv", CSV.encode("utf-16")),
         ("utf-16 with a mark.jsonl", JSONL.encode("utf-16")),
-        ("compressed without the ending.jsonl", gzip.compress(JSONL.encode())),
+        ("compressed without the ending.jsonl", gzip.compress(JSONL.encode(), mtime=0)),
         ("zstd without the ending.jsonl", zstandard.compress(JSONL.encode())),
         ("semicolon.csv", CSV.replace(",", ";").replace('"zwei; ü"', "zwei, ü")),
         ("sep.csv", "sep=|\nid|text\n1|one\n2|zwei, ü\n3|三\n"),
@@ -141,7 +141,7 @@ def test_folders_and_globs_are_sorted_and_skip_hidden_files(tmp_path: Path) -> N
     (tmp_path / "b" / "c").mkdir(parents=True)
     (tmp_path / ".git").mkdir()
     for name in ("z.txt", "b/a.txt", "b/c/a.jsonl.gz", ".hidden.txt", ".git/a.txt", "b/notes.md"):
-        row = gzip.compress(json.dumps({"text": name}).encode()) if name.endswith("gz") else name
+        row = gzip.compress(json.dumps({"text": name}).encode(), mtime=0) if name.endswith("gz") else name
         put(tmp_path / name, row)
     assert texts(tmp_path) == ["b/a.txt", "b/c/a.jsonl.gz", "z.txt"]
     assert texts(str(tmp_path / "**" / "*.txt")) == ["b/a.txt", "z.txt"]
