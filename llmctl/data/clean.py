@@ -47,7 +47,9 @@ class Cleaner:
         spec = self._spec
         if _already_clean(text):
             text = self._changed("lowercase", text, text.lower()) if spec.lowercase else text
-            return self._changed("whitespace", text, self._fold(text, ends_only=True)) if spec.whitespace else text
+            if not spec.whitespace or (text[:1] > " " and text[-1] > " "):
+                return text
+            return self._changed("whitespace", text, self._fold(text, ends_only=True))
         if spec.whitespace and _NEWLINES.search(text):
             text = self._changed("newlines", text, _NEWLINES.sub("\n", text))
         if spec.control and _CONTROLS.search(text):

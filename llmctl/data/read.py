@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -28,7 +29,7 @@ FieldsOf = Callable[[str], Mapping[str, Any]]
 """Makes the fields of a record from plain text, as `Task.record_of` does."""
 
 
-@dataclass(slots=True)
+@dataclass
 class ReadContext:
     """Settings for reading inputs, and counts of what was read."""
 
@@ -58,6 +59,11 @@ class ReadContext:
     """Number of byte-order marks removed."""
     stdin_bytes: int = 0
     stdin_hash: Any = field(default_factory=hashlib.sha256)
+
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        """Fields that are read."""
+        return frozenset((*self.wanted, "id"))
 
     def say(self, note: str) -> None:
         self.notes[note] = None
@@ -143,8 +149,8 @@ def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
             problem = f"the column {absent[0]!r} of --columns is missing; fields found: {', '.join(row.fields)}"
             error = DataError(problem, where=error.where, hint=near(absent[0], row.fields) or "name an existing column")
         return Bad(error, row.fields)
-    if context.wanted and (unused := record.fields.keys() - context.wanted - {"id"}):
-        context.adapting.unused.update(unused)
+    if context.wanted and not record.fields.keys() <= context.known:
+        context.adapting.unused.update(record.fields.keys() - context.known)
     return record
 
 

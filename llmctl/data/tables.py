@@ -109,7 +109,12 @@ def _rows(text: Text, lines: _Lines, delimiter: str, *, quoted: bool, strict: bo
         if not (problem or fault) and cells and header is not None and len(cells) != len(header):
             problem = f"the row has {len(cells)} cells, the header has {len(header)}"
         hint = None
-        if not (problem or fault) and strict and _is_stray(lines.taken, delimiter, header, last_cells):
+        if (
+            len(lines.taken) > 1
+            and not (problem or fault)
+            and strict
+            and _is_stray(lines.taken, delimiter, header, last_cells)
+        ):
             problem = f"a quote runs on for {len(lines.taken):,} lines, each of which is a whole row"
             hint = 'escape it as ""; --set quoting=none if quotes are characters, quoted if the cell has these lines'
         if problem or fault:

@@ -176,3 +176,12 @@ def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')
     with pytest.raises(IntegrityError, match="cannot be opened"):
         open_codes(tmp_path)
+
+
+def test_long_words_are_cut_for_training_and_ordinary_text_is_not() -> None:
+    for text in (*SONNETS[:5], "".join(SONNETS), "".join(POEMS), "word " * 5_000, "一二三，" * 5_000, ""):
+        assert list(tokenizers.cut_words(text)) == [text]
+    for word in ("a" * 50_000, "一" * 50_000, "a" + "\u0301\u0316" * 25_000, "1" * 50_000):
+        pieces = list(tokenizers.cut_words(word))
+        assert "".join(pieces) == word
+        assert max(map(len, pieces)) <= 2 * tokenizers.LONGEST_WORD
