@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmctl.readable import from_here
 from llmctl.verbs import Context, Output, Verb
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.settings import places
@@ -62,7 +63,7 @@ class Generate(Verb[GenerateConfig]):
         def lines() -> list[str]:
             if config.output is not None:
                 count = len(result.completions)
-                return [f"{count:,} answer{'s'[: count != 1]}: {config.output}"]
+                return [f"{count:,} answer{'s'[: count != 1]}: {from_here(str(config.output))}"]
             return [""] if result.streamed else list(result.lines())
 
         return Output(result.document(), lines)
