@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import time
@@ -20,7 +19,7 @@ from llmctl.store import atomic
 from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, EventSink, Fitted, Record, null_sink
 from llmctl.workflows.compatibility import models_that_can
-from llmctl.workflows.generate.output import check_resume, open_rows
+from llmctl.workflows.generate.output import check_resume, check_same_rows, key_of, open_rows
 from llmctl.workflows.generate.prompts import PromptRow, input_rows, prompt_records, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
@@ -113,23 +112,12 @@ def preflight(
         )
     if config.explain is not None and model is not None:
         collector.check("explain", _check_plot, config, config.explain, model, force=force)
-    key = _key(config, model) if model is not None else ""
+    key = key_of(config, model) if model is not None else ""
     if resume and model is not None:
         collector.check("output", check_resume, config.output, key)
     collector.raise_all()
     assert model is not None
     return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
-
-
-def _key(config: GenerateConfig, model: ModelHandle) -> str:
-    """A hash of the settings that decide the answers, and of the size and time of the weights."""
-    settings = config.model_dump(mode="json", exclude={"output", "explain", "batch_size"})
-    weights = [
-        (each.name, (found := each.stat()).st_size, found.st_mtime_ns)
-        for each in sorted(model.folder.path.glob("*.safetensors"))
-    ]
-    text = json.dumps([settings, weights], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
@@ -382,7 +370,7 @@ def _written(
         found = list(output.earlier)
         failed = sum("error" in row for row in found)
         done = failed + (len(found) - failed) // samples
-        _check_same_rows(found, rows, samples, config.output)
+        check_same_rows(found, rows, samples, config.output)
         if found:
             emit(Event("note", {"text": f"{done:,} of {len(rows):,} rows were answered before the interruption"}))
         later = _rows(predictor, plan.model.task, rows[done:], requests[done:], plan.sampling, emit, before=done)
@@ -399,19 +387,3 @@ def _written(
         error.document = {"completions": completions}
         raise error
     return completions
-
-
-def _check_same_rows(found: Sequence[dict[str, Any]], rows: Sequence[PromptRow], samples: int, output: Path) -> None:
-    """Raise `UsageError` unless the rows of an interrupted output answer the first rows of the input."""
-    position = 0
-    for number, row in enumerate(rows, 1):
-        if position == len(found):
-            return
-        if found[position].get("id") != row_id(row):
-            raise UsageError(
-                f"row {number} of the input is not the one that {output} has an answer to: the input has changed",
-                hint="leave --resume out to begin again",
-            )
-        position += 1 if "error" in found[position] else samples
-    if position < len(found):
-        raise UsageError(f"{output} has more rows than the input", hint="leave --resume out to begin again")
