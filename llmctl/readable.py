@@ -30,8 +30,10 @@ def progress_text(fields: Mapping[str, Any]) -> str:
 
 
 def from_here(text: str) -> str:
-    """Return an absolute path inside the current folder relative to it; any other text unchanged."""
+    """Return an absolute path inside the current folder relative to it; any other text unchanged but for line breaks,
+    which are escaped."""
     here = os.path.join(os.getcwd(), "")
+    text = text.replace("\n", "\\n") if os.path.isabs(text) or os.path.exists(text) else text
     return text.removeprefix(here) or text if os.path.isabs(text) else text
 
 

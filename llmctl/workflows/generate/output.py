@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from typing import IO, Any, Final
 
 from llmctl.errors import BusyError, EnvironmentFault, Stopped, UsageError
 from llmctl.store import atomic
+from llmctl.workflows.generate.prompts import PromptRow, row_id
+from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.inference.model import ModelHandle
 
 ENDING: Final = ".partial"
 
@@ -128,3 +132,30 @@ def _whole(file: IO[bytes], samples: int) -> list[dict[str, Any]]:
     file.truncate(end)
     file.seek(0, os.SEEK_END)
     return found
+
+
+def check_same_rows(found: Sequence[dict[str, Any]], rows: Sequence[PromptRow], samples: int, output: Path) -> None:
+    """Raise `UsageError` unless the rows of an interrupted output answer the first rows of the input."""
+    position = 0
+    for number, row in enumerate(rows, 1):
+        if position == len(found):
+            return
+        if found[position].get("id") != row_id(row):
+            raise UsageError(
+                f"row {number} of the input is not the one that {output} has an answer to: the input has changed",
+                hint="leave --resume out to begin again",
+            )
+        position += 1 if "error" in found[position] else samples
+    if position < len(found):
+        raise UsageError(f"{output} has more rows than the input", hint="leave --resume out to begin again")
+
+
+def key_of(config: GenerateConfig, model: ModelHandle) -> str:
+    """A hash of the settings that decide the answers, and of the size and time of the weights."""
+    settings = config.model_dump(mode="json", exclude={"output", "explain", "batch_size"})
+    weights = [
+        (each.name, (found := each.stat()).st_size, found.st_mtime_ns)
+        for each in sorted(model.folder.path.glob("*.safetensors"))
+    ]
+    text = json.dumps([settings, weights], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

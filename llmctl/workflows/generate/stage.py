@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from llmctl.verbs import LOADING, Context, Output, Verb
+=======
+from llmctl.readable import from_here
+from llmctl.verbs import Context, Output, Verb
+>>>>>>> i11eval
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
@@ -69,7 +74,7 @@ class Generate(Verb[GenerateConfig]):
         def lines() -> list[str]:
             if config.output is not None:
                 count = len(result.completions)
-                return [f"{count:,} answer{'s'[: count != 1]}: {config.output}"]
+                return [f"{count:,} answer{'s'[: count != 1]}: {from_here(str(config.output))}"]
             return [""] if result.streamed else list(result.lines())
 
         return Output(result.document(), lines)
