@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +15,7 @@ from llmctl.models.resolve import is_costly
 from llmctl.store import atomic
 from llmctl.types import EventSink, Record, null_sink
 from llmctl.workflows.compatibility import models_that_can
-from llmctl.workflows.generate.output import check_resume
+from llmctl.workflows.generate.output import check_resume, key_of
 from llmctl.workflows.generate.prompts import prompt_records
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
@@ -78,23 +76,12 @@ def preflight(
         )
     if config.explain is not None and model is not None:
         collector.check("explain", _check_plot, config, config.explain, model, force=force)
-    key = _key(config, model) if model is not None else ""
+    key = key_of(config, model) if model is not None else ""
     if resume and model is not None:
         collector.check("output", check_resume, config.output, key)
     collector.raise_all()
     assert model is not None
     return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
-
-
-def _key(config: GenerateConfig, model: ModelHandle) -> str:
-    """A hash of the settings that decide the answers, and of the size and time of the weights."""
-    settings = config.model_dump(mode="json", exclude={"output", "explain", "batch_size"})
-    weights = [
-        (each.name, (found := each.stat()).st_size, found.st_mtime_ns)
-        for each in sorted(model.folder.path.glob("*.safetensors"))
-    ]
-    text = json.dumps([settings, weights], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:

@@ -7,23 +7,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.engines.spec import Sampling
-from llmctl.errors import DataError, GateError, UsageError
+from llmctl.errors import DataError, GateError
 from llmctl.tasks.spec import Task
-<<<<<<< HEAD
 from llmctl.types import Completion, Event, EventSink, Fitted, Record
 from llmctl.workflows.generate.checks import GeneratePlan
-from llmctl.workflows.generate.output import open_rows
+from llmctl.workflows.generate.output import check_same_rows, open_rows
 from llmctl.workflows.generate.prompts import PromptRow, input_rows, row_id, with_system
-=======
-from llmctl.types import Completion, Event, EventSink, Fitted, Record, null_sink
-from llmctl.workflows.compatibility import models_that_can
-from llmctl.workflows.generate.output import check_resume, check_same_rows, key_of, open_rows
-from llmctl.workflows.generate.prompts import PromptRow, input_rows, prompt_records, row_id, with_system
->>>>>>> i11eval
 from llmctl.workflows.generate.spec import GenerateConfig
 
 if TYPE_CHECKING:
@@ -66,107 +58,6 @@ class GenerateResult:
         yield from (json.dumps(row, ensure_ascii=False) for row in self.completions)
 
 
-<<<<<<< HEAD
-=======
-def preflight(
-    config: GenerateConfig,
-    *,
-    force: bool,
-    offline: bool,
-    resume: bool = False,
-    stdin_is_tty: bool = True,
-    emit: EventSink = null_sink,
-) -> GeneratePlan:
-    """Check everything that needs no torch. Raises all faults at once: `UsageError`s and what `find_model` raises."""
-    collector = ErrorCollector()
-    sampling = Sampling(**{each.name: getattr(config, each.name) for each in fields(Sampling)})
-    collector.check("", sampling.check)
-    collector.check("prompt", _check_prompt, config, stdin_is_tty=stdin_is_tty)
-    source = STDIN if not config.prompt and config.input is None else config.input
-    sources = collector.check("input", _sources, source)
-    look = collector.ok or not is_costly(config.model)
-    model = collector.check("model", _model, config, offline=offline, emit=emit) if look else None
-    if config.output is not None:
-        inputs = [path for each in sources or () for path in each.paths]
-        collector.check(
-            "output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force
-        )
-    if config.explain is not None and model is not None:
-        collector.check("explain", _check_plot, config, config.explain, model, force=force)
-    key = key_of(config, model) if model is not None else ""
-    if resume and model is not None:
-        collector.check("output", check_resume, config.output, key)
-    collector.raise_all()
-    assert model is not None
-    return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
-
-
-def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
-    if config.prompt and config.input is not None:
-        raise UsageError("give prompts or an input, not both", hint="--prompt TEXT, or --input FILE")
-    if not config.prompt and config.input is None and stdin_is_tty:
-        raise UsageError(
-            "no prompt", hint="--prompt TEXT (an empty one starts from scratch), or --input FILE, or a pipe"
-        )
-
-
-def _model(config: GenerateConfig, *, offline: bool, emit: EventSink) -> ModelHandle:
-    model = find_model(
-        config.model, task=config.task, instruction=config.instruction, base=config.base, offline=offline, emit=emit
-    )
-    model = model.choosing(config.labels, calibrate=config.calibrate)
-    if config.system is not None and model.task.answer_role != "assistant":
-        raise UsageError(
-            f"a system message is for chat models; {config.model} answers {model.task.name}",
-            hint="another instruction: --set instruction='...'; or --task chat",
-        )
-    if model.task.labelled and config.num_samples > 1:
-        raise UsageError(f"{model.task.name} has one answer per prompt", hint="leave --num-samples out")
-    return model
-
-
-def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
-    atomic.refuse_same(output, inputs)
-    if str(output) == "-":
-        raise UsageError("--output takes a file", hint="leave it out: answers go to standard output")
-    if output.is_dir():
-        raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
-    atomic.refuse_existing(output, force=force)
-    atomic.check_writable(output)
-
-
-def _sources(source: str | None) -> list[InputSource]:
-    """The input files. Raises `UsageError` where one is missing."""
-    return [] if source is None else find_sources([source], unknown="text")
-
-
-PLOT_SUFFIXES: Final = (".svg", ".png")
-
-
-def _check_plot(config: GenerateConfig, path: Path, model: ModelHandle, *, force: bool) -> None:
-    """Raise `UsageError` where there is not exactly one answer of a model with cross-attention."""
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--explain writes {' or '.join(PLOT_SUFFIXES)}, not {path.name}", hint="name attention.svg")
-    if len(config.prompt) != 1 or config.num_samples != 1:
-        once = "give --prompt TEXT once" if len(config.prompt) != 1 else "leave --num-samples out"
-        raise UsageError("--explain plots one answer to one prompt", hint=once)
-    if model.family != "encoder-decoder":
-        raise UsageError(
-            f"--explain plots the cross-attention of an encoder-decoder, {config.model} is of the family {model.family}",
-            hint=models_that_can(["encoder-decoder"]),
-        )
-    if not registry.load("engines", config.engine).needs_weights:
-        raise UsageError(
-            f"the engine {config.engine} has no model whose attention could be plotted", hint="leave engine out"
-        )
-    if config.output is not None:
-        atomic.refuse_same(path, [config.output])
-    atomic.refuse_same(path, [model.folder.path])
-    atomic.refuse_existing(path, force=force)
-    atomic.check_writable(path)
-
-
->>>>>>> i11eval
 def generate(
     config: GenerateConfig,
     plan: GeneratePlan,

@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from llmctl.verbs import LOADING, Context, Output, Verb
-=======
 from llmctl.readable import from_here
-from llmctl.verbs import Context, Output, Verb
->>>>>>> i11eval
+from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
