@@ -214,6 +214,7 @@ _ENVIRONMENT_HINTS: Final = {
     errno.EACCES: "change the permissions, or choose another path",
     errno.EPERM: "change the permissions, or choose another path",
     errno.EROFS: "choose a writable path",
+    errno.EISDIR: "move the folder away: a file belongs there",
     errno.EMFILE: "raise the limit on open files: ulimit -n",
 }
 
