@@ -244,6 +244,7 @@ _ENVIRONMENT_HINTS: Final = {
     errno.EROFS: "choose a writable path",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or use a file system that holds larger files",
     errno.EIO: "the disk reports errors: check it, or choose a path on another",
+    errno.EISDIR: "move the folder away: a file belongs there",
     errno.EMFILE: "raise the limit on open files: ulimit -n",
     errno.ENFILE: "close other programs: the system's limit on open files is reached",
 }

@@ -71,9 +71,12 @@ def translated(error: BaseException, action: str, where: Path | str, *, hint: st
             where=str(where),
             hint=install[0].strip() if install else f"pip install {error.name}" if error.name else hint,
         )
-    if isinstance(error, Exception) and (fault := untranslated(error)).kind == EnvironmentFault.kind:
-        return fault
-    if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_FOLDER:
+    of_the_folder = isinstance(error, OSError) and error.errno in _OF_THE_FOLDER
+    if isinstance(error, Exception) and not of_the_folder:
+        fault = untranslated(error)
+        if fault.kind == EnvironmentFault.kind:
+            return fault
+    if isinstance(error, OSError) and error.errno is not None and not of_the_folder:
         return EnvironmentFault(f"{action}: {error.strerror}", where=str(error.filename or where))
     return IntegrityError(f"{action}: {summary(error)}", where=_place(str(error), where), hint=hint)
 

@@ -99,7 +99,11 @@ def _config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
         return {}
-    recipe = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"not text in UTF-8: {error}", where=str(path)) from error
+    recipe = parse_yaml(text, str(path))
     return {name: _current(name, block) for name, block in recipe.items()} if isinstance(recipe, dict) else {}
 
 
