@@ -127,6 +127,7 @@ def _guarded(words: Sequence[str]) -> int:
     """Run the command line; map every way of ending to its exit code. Only here are unknown exceptions caught."""
     debug = "--debug" in words
     previous = [(number, signal.signal(number, handler)) for number, handler in _HANDLERS] if _in_main_thread() else []
+    _RECEIVED.clear()
     try:
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code
@@ -158,6 +159,11 @@ def _guarded(words: Sequence[str]) -> int:
         _print_error(words, "usage", message, hint, 2)
         return 2
     except Exception as error:
+        if _RECEIVED:  # a library that was being imported made its own error of the signal's exception
+            _ignore_signals()
+            code, kind = (143, "terminated") if _RECEIVED[0] == signal.SIGTERM else (130, "interrupted")
+            _print_error(words, kind, kind, None, code)
+            return code
         return _foreign(words, error, debug=debug)
     finally:
         for number, handler in previous:
@@ -278,11 +284,16 @@ def _tell_verb(words: Sequence[str], failure: Failure) -> None:
         page.failed(options.settings_in(row.name, page, words), failure, force="--force" in words)
 
 
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
+_RECEIVED: Final[list[int]] = []
+"""The signals that were to end this command."""
 
 
-_HANDLERS: Final = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _terminate))
+def _end(number: int, frame: Any) -> None:
+    _RECEIVED.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+_HANDLERS: Final = ((signal.SIGINT, _end), (signal.SIGTERM, _end))
 """SIGINT too: a shell without job control lets its background processes ignore it."""
 
 

@@ -182,6 +182,7 @@ class ProgressReporter:
         """On a terminal, show what is done before the first event, such as importing PyTorch, which takes seconds."""
         if self._fancy:
             self._draw(f"{text}…", None, None)
+            self._bar.refresh()  # now: an import may keep the thread that draws from running
             self._is_starting = True
 
     def clear(self) -> None:

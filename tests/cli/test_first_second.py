@@ -73,6 +73,19 @@ def test_a_signal_while_the_command_line_is_imported_leaves_no_traceback(number:
         assert done.stderr in (b"error: interrupted\n", b"error: terminated\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_library_is_imported_is_not_called_a_bug(number: int, code: int, tmp_path: Path) -> None:
+    """transformers makes a ModuleNotFoundError of whatever ends an import; here a module named yaml does."""
+    module = f"import os\ntry: os.kill(os.getpid(), {int(number)}); [None] * 10\nexcept BaseException: raise ModuleNotFoundError('yaml')\n"
+    (tmp_path / "yaml.py").write_text(module)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    (tmp_path / "recipe.yaml").write_text("train: {}\n")
+    command = [*LLMCTL, "run", str(tmp_path / "recipe.yaml")]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == code, done.stderr
+    assert b"bug" not in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_in_the_first_half_second_leave_no_traceback(number: signal.Signals, tmp_path: Path) -> None:
     """Also twice. Before the interpreter has started, the signal itself ends the process."""

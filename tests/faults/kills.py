@@ -115,7 +115,7 @@ COMMANDS: Final = {
     "compare": Command(
         (
             *("compare", "--models", "rnn,lstm", "--data", "pd", "--max-steps", "4", "--limit", "16", "--out", "cmp"),
-            *("--set=train.model.hidden=16", "--set=train.model.layers=1", "--set=train.precision=fp32"),
+            *("--set=train.model.hidden=16", "--set=train.model.layers=1"),
             "--set=search.rates=1",
         ),
         "cmp",
