@@ -111,6 +111,7 @@ def run_in_subprocess(worker: Worker, arguments: tuple[Any, ...], emit: EventSin
     """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
+    end_children_with_this_process()  # a process copies the configuration when it is constructed
     process = spawn.Process(target=_subprocess_main, args=(worker, arguments, sender), name=worker.__name__)
     with _forwarded_signals() as stop_requests, receiver:
         try:
@@ -197,7 +198,6 @@ def _interruptible(call: Callable[[], Any]) -> Any:
 
 def _start(process: SpawnProcess) -> None:
     """Start a process with stop signals blocked; they stay pending until `_subprocess_main` is ready to handle them."""
-    end_children_with_this_process()
     resource_tracker.ensure_running()  # before blocking: starting the tracker unblocks the signals
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:

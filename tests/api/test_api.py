@@ -125,7 +125,7 @@ def test_a_run_is_resumed_with_its_own_settings(data: llmctl.PreparedData, tmp_p
     assert content(resumed.model) == content(whole.model)
     with pytest.raises(llmctl.errors.ConfigError, match="seed: the run was started with 5"):
         llmctl.train(out=out, resume=True, seed=6)
-    with pytest.raises(llmctl.errors.UsageError, match="no run that can continue"):
+    with pytest.raises(llmctl.errors.UsageError, match="not a run that can be resumed"):
         llmctl.train(out=tmp_path / "nothing", resume=True)
 
 

@@ -27,6 +27,18 @@ TEMPLATE = (
 )
 
 
+def _spoil(weights: Path) -> None:
+    """Fill a safetensors file with values that are not finite: only what reads the values notices it."""
+    data = weights.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    weights.write_bytes(data[:start] + b"\xff" * (len(data) - start))
+
+
+@pytest.fixture(scope="session")
+def spoil() -> Callable[[Path], None]:
+    return _spoil
+
+
 @pytest.fixture(scope="session")
 def chat_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A llama with a chat template; the same with a long context, and with a system message of its template's own; a

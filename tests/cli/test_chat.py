@@ -146,10 +146,10 @@ def test_refusals(pipe: Any, typed: bytes, words: list[str], code: int, message:
 
 
 def test_a_language_model_is_refused_in_one_line_that_says_what_to_do(
-    capsys: Any, monkeypatch: Any, chat_folders: Any, tmp_path: Path
+    capsys: Any, monkeypatch: Any, chat_folders: Any, tmp_path: Path, spoil: Any
 ) -> None:
     folder = shutil.copytree(chat_folders["lm"], tmp_path / "lm")
-    (folder / "model.safetensors").write_bytes(b"never to be opened")
+    spoil(folder / "model.safetensors")
     code, out, err = llmctl(capsys, monkeypatch, "Thou\n", "--model", folder)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1

@@ -106,7 +106,7 @@ def test_an_interrupted_batch_keeps_its_rows_and_goes_on(
     assert not out.exists()
     if signal.SIGKILL not in sent:
         assert process.returncode == 75
-        assert "with --resume goes on" in err
+        assert "with --resume continues" in err
     inside(*words, "--output", out, "--resume")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
@@ -125,10 +125,10 @@ def test_a_system_message_and_the_role_developer(chat_folders: Folders, tmp_path
     words = ("generate", "--model", chat_folders["long"], "--set", "engine=echo")
     (row,) = inside(*words, "--prompt", "hi", "--system", "Be brief.")["completions"]
     assert row["prompt"] == "Be brief.\nhi"
-    parts = [{"type": "text", "text": "hi"}, {"type": "text", "text": "you"}]
+    parts = [{"type": "text", "text": "hi "}, {"type": "text", "text": "you"}]
     messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
     asked = written(tmp_path / "in.jsonl", {"messages": messages})
-    assert inside(*words, "--input", asked)["completions"][0]["prompt"] == "Be brief.\nhi\nyou"
+    assert inside(*words, "--input", asked)["completions"][0]["prompt"] == "Be brief.\nhi you"
     error = inside("generate", "--model", chat_folders["lm"], "--prompt", "x", "--system", "y", code=2)["error"]
     assert "a system message is for chat models" in error["message"]
 

@@ -368,22 +368,22 @@ def test_nothing_asked_on_a_terminal(capsys: Any, folders: Any, monkeypatch: pyt
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_weights_are_read(
-    capsys: Any, folders: Any, tmp_path: Path
+    capsys: Any, folders: Any, tmp_path: Path, spoil: Any
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(folders["lm"], broken)
-    (broken / "model.safetensors").write_bytes(b"never to be opened")
+    spoil(broken / "model.safetensors")
     assert llmctl(capsys, "--model", broken, "--prompt", "x! " * 200)[0] == 3
     assert llmctl(capsys, "--model", broken, "--prompt", "a")[0] == 5
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused_with_both_numbers(
-    capsys: Any, folders: Any, tmp_path: Path
+    capsys: Any, folders: Any, tmp_path: Path, spoil: Any
 ) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(folders["lm"], mixed)
     tokenizers.save(tokenizers.train("bpe", lambda: [TEXT], len(TEXT), 340), mixed)
-    (mixed / "model.safetensors").write_bytes(b"never to be opened")
+    spoil(mixed / "model.safetensors")
     code, _, err = llmctl(capsys, "--model", mixed, "--prompt", "a")
     assert code == 2
     assert "the tokenizer has 340 entries" in err

@@ -113,7 +113,7 @@ def test_merged_weights_say_what_peft_says_and_are_a_plain_model(
     assert (merged - before).abs().max() > 0.01
     parents = json.loads((out / "llmctl.json").read_text())["parents"]
     assert set(parents) == {"data", "model", "adapter"}
-    assert "no adapter" in inside("merge", out, "--out", tmp_path / "again", code=2)["error"]["message"]
+    assert "is not an adapter" in inside("merge", out, "--out", tmp_path / "again", code=2)["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["llama", "t5", "bert"])

@@ -65,7 +65,9 @@ def test_language_models_with_a_search_and_one_that_fails(inside: Inside, sonnet
     assert failed["scores"] == []
     assert [each["model"] for each in document["best"]] == [None, None]
     shown = {name: value for name, value in document.items() if name not in ("status", "error")}
-    assert saved(out) == shown | {"finished": True}
+    written = saved(out)
+    assert written.pop("settings")["lrs"] == {"lstm": 1e12}
+    assert written == shown | {"finished": True}
     assert sorted(each.name for each in (out / "plots").iterdir()) == [
         "loss-seconds.png",
         "loss-seconds.svg",
@@ -104,7 +106,7 @@ def test_stopped_or_killed_it_goes_on_to_what_it_would_have_been(
     number: signal.Signals, inside: Inside, sonnets: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = ("--lr", "3e-3", "--max-steps", "150", "--set", "train.save_every=3", "--set", "train.eval_every=150")
+    words = ("--lr", "3e-3", "--max-steps", "300", "--set", "train.save_every=3", "--set", "train.eval_every=300")
     command = [sys.executable, "-m", "llmctl", *compare(sonnets, "rnn", out, *RECURRENT, *words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -118,7 +120,7 @@ def test_stopped_or_killed_it_goes_on_to_what_it_would_have_been(
         assert f"llmctl compare --resume {out}" in talk
     assert saved(out)["finished"] is False
     document = inside("compare", "--resume", out)
-    assert (document["rows"][0]["status"], document["rows"][0]["steps"]) == ("ok", 150)
+    assert (document["rows"][0]["status"], document["rows"][0]["steps"]) == ("ok", 300)
     assert saved(out)["finished"] is True
     record = json.loads((out / "runs/rnn/run.json").read_text())
     assert record["result"]["resumed_from"] is not None

@@ -80,7 +80,7 @@ def _asked(question: str, *answers: str) -> dict[str, Any]:
 
 LONGER = {
     "translation": lambda more: {"source": "a" * (3 + more), "target": "b" * (9 - more)},
-    "classification": lambda more: {"text": "a" * (12 + more), "label": "good"},
+    "classification": lambda more: {"text": "a" * (12 + more), "label": "good" if more % 2 else "bad"},
     "question-answering": lambda more: {"question": "a", "context": "b" * (10 + more), "answers": ["c" * more, "d"]},
     "chat": lambda more: _asked("a" * (5 + more), "b", "cc", "d" * more),
 }
@@ -94,7 +94,7 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
 ) -> None:
     families: dict[str, Family] = {"gpt2": "decoder", "marian": "encoder-decoder", "bert": "encoder"}
     able = registry.load("tasks", task)().families
-    for more in range(1, 9):
+    for more in range(2 if task == "classification" else 1, 9):
         folder, rows = tmp_path / f"{more}", tmp_path / f"{more}.jsonl"
         records = [LONGER[task](number) for number in range(1, more + 1)]
         rows.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
@@ -104,10 +104,12 @@ def test_the_widths_and_the_tokens_of_a_forecast_are_those_of_the_batches(
         for model, family in families.items():
             if family not in able:
                 continue
-            settings = () if limit is None else ("--set", f"max_length={limit}")
+            settings = () if limit is None else ("--set", f"max_length={limit}", "--set", "long_answers=cut")
             words = ("--data", folder, "--model", model, "--out", "not-made", "--dry-run", *settings)
             forecast = inside("train", *words)["plan"]["forecast"]
-            layout = Layout(given, family, prompt_format_for(family, given, packed=False), context=limit or 512)
+            layout = Layout(
+                given, family, prompt_format_for(family, given, packed=False), context=limit or 512, long_answers="cut"
+            )
             source = examples(TokenStore.open(folder / "tokens", "train"), layout, block_size=None, denoising=None)
             arrays = source.arrays(range(len(source)))
             widths = {"source": arrays["input_ids"].shape[1]}

@@ -103,7 +103,7 @@ def open_rows(output: Path, key: str, *, resume: bool, samples: int, total: int)
             kept = len(earlier) + rows.written
             if not kept:
                 place.unlink(missing_ok=True)
-            elif not isinstance(error, Exception):  # a signal
+            elif not isinstance(error, (Exception, GeneratorExit)):  # a signal
                 raise Stopped(
                     f"interrupted: {kept:,} rows are kept in {place}",
                     hint=f"the same command with --resume continues; there are {total:,} rows to answer",

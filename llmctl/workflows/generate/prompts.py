@@ -115,5 +115,5 @@ def _message(message: Any) -> Any:
     if isinstance(parts, list) and all(
         isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts
     ):
-        changed["content"] = "\n".join(each["text"] for each in parts)
+        changed["content"] = "".join(each["text"] for each in parts)
     return changed
