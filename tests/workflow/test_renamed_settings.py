@@ -97,7 +97,7 @@ def test_a_comparison_rejects_it_under_both_names(inside: Inside, sonnets: Path,
     for key in ("corruption", "noise_density"):
         words = ("--data", sonnets, "--models", "bert", "--out", tmp_path / "compare", f"--set=train.{key}=0.4")
         error = inside("compare", *words, code=2)["error"]
-        assert "not for a comparison: noise_density" in error["message"]
+        assert "not allowed here: noise_density" in error["message"]
 
 
 def test_a_run_and_a_model_of_the_version_before_resume_and_open(
