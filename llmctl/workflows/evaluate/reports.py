@@ -94,7 +94,7 @@ def failed(settings: Mapping[str, Any], failure: Failure, *, force: bool) -> Non
     inputs += [*_paths(settings, "data"), *_paths(settings, "model")]
     for name, text in (("junit", report.junit_error), ("markdown", report.markdown_error)):
         for path in _paths(settings, name):
-            # The error itself is already told; a report that cannot be written must not replace it.
+            # The error itself is already reported; a report that cannot be written must not replace it.
             with contextlib.suppress(LlmctlError, OSError):
                 check(path, inputs, force=force or os.path.realpath(path) in _WRITTEN)
                 _write(path, text(failure))
