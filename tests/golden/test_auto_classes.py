@@ -60,7 +60,7 @@ for name, asked in json.load(sys.stdin).items():
     }
 print(json.dumps(answers))
 """
-README = """
+SNIPPET = """
 import json, re, sys
 from pathlib import Path
 
@@ -219,14 +219,14 @@ def test_prepared_data_opens_with_datasets_and_its_tokenizer_with_transformers(
         assert found[str(folder)]["decoded"] == found[str(folder)]["text"]
 
 
-def test_the_readme_s_python_runs_as_printed(
+def test_the_python_of_the_training_page_runs_as_printed(
     runs: Path, dates: Path, predictors: Mapping[str, Predictor], tmp_path: Path
 ) -> None:
     for place, made in (("runs/translator", runs / "lstm-seq2seq"), ("data/dates", dates)):
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).symlink_to(made, target_is_directory=True)
-    readme = Path(llmctl.__file__).parent.parent / "README.md"
-    name, size, splits = elsewhere(README, tmp_path, tmp_path / "home", str(readme))
+    page = Path(llmctl.__file__).parent.parent / "docs" / "training.md"
+    name, size, splits = elsewhere(SNIPPET, tmp_path, tmp_path / "home", str(page))
     engine: Any = predictors["lstm-seq2seq"].engine
     assert (name, size) == (type(engine.model).__name__, len(engine.tokenizer))
     assert splits == ["test", "train", "validation"]
