@@ -30,6 +30,8 @@ def convert(file: Path, folder: Path) -> None:
         try:
             config = AutoConfig.from_pretrained(file.parent, **options)
             AutoModelForCausalLM._model_mapping[type(config)]
+            if config.model_type == "gpt2":  # transformers reads these two under names that GPT-2 does not have
+                config.n_inner, config.n_positions = config.feed_forward_length, config.n_ctx
         except Exception as error:
             raise UsageError(
                 f"transformers cannot read the architecture {architecture!r} from GGUF as a decoder",
@@ -38,7 +40,7 @@ def convert(file: Path, folder: Path) -> None:
             ) from error
         with _read(file), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be disabled
             model, info = AutoModelForCausalLM.from_pretrained(
-                file.parent, dtype=torch.float32, output_loading_info=True, **options
+                file.parent, config=config, dtype=torch.float32, output_loading_info=True, **options
             )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
     lost = [f"{len(keys)} {kind}: {', '.join(sorted(map(str, keys))[:5])}" for kind, keys in info.items() if keys]
