@@ -73,7 +73,7 @@ def score_fields(score: Score) -> dict[str, Any]:
 def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalResult:
     """Score. A gate that is not met is part of the result, not an error: the caller exits with 10."""
     started = time.monotonic()
-    from llmctl.metrics.scoring import Built, score_built
+    from llmctl.metrics.scoring import Built, fitting_script, score_built
 
     before: list[Answer] | None = None
     facts: Facts = {}
@@ -83,7 +83,8 @@ def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: b
         answers, facts = _answers_of_model(config, checked.handle, checked.metrics, emit)
         if config.baseline is not None and checked.recorded is None:
             before = _baseline_of(config.baseline, answers)
-    metrics = [Built.of(*each) for each in checked.metrics]
+    chosen = config.metric or checked.gates
+    metrics = [Built.of(*each) for each in (checked.metrics if chosen else fitting_script(checked.metrics, answers))]
     scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
     for warning in scored.warnings:
