@@ -84,7 +84,7 @@ def evaluate(plan: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalRes
         answers, facts = _answers_of_model(config, plan.handle, plan.metrics, emit)
         if config.baseline is not None and plan.recorded is None:
             before = _baseline_of(config.baseline, answers)
-    chosen = config.metric or plan.gates
+    chosen = config.metric or config.require
     metrics = [Built.of(*each) for each in (plan.metrics if chosen else fitting_script(plan.metrics, answers))]
     scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
