@@ -26,13 +26,14 @@ from llmctl.workflows.inference.model import ModelHandle, find_model
 class ExportPlan:
     """The checked input: the model, how it is prompted, and the precision of the export."""
 
+    config: ExportConfig
     handle: ModelHandle
     quantize: Quantization
 
     def to_dict(self) -> dict[str, Any]:
         """The plan shown by `--dry-run`."""
-        config = self.handle.folder.config
-        return {"model_type": config.get("model_type"), "task": self.handle.task.name, "quantize": self.quantize}
+        described = self.handle.folder.config
+        return {"model_type": described.get("model_type"), "task": self.handle.task.name, "quantize": self.quantize}
 
 
 def preflight(config: ExportConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> ExportPlan:
@@ -48,17 +49,17 @@ def preflight(config: ExportConfig, *, force: bool, offline: bool, emit: EventSi
     atomic.refuse_existing(config.out, force=force, marker=exports.EXPORT)
     weights = sum(each.stat().st_size for place in inputs for each in place.glob("*.safetensors"))
     atomic.check_writable(config.out, bytes_needed=weights)
-    return ExportPlan(handle, quantize)
+    return ExportPlan(config, handle, quantize)
 
 
-def export(config: ExportConfig, plan: ExportPlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
+def export(plan: ExportPlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
     """Make the folder. It is kept if the verification is not met: `checks` say so."""
     from llmctl.store.tokenizers import copy_tokenizer
     from llmctl.workflows.export import converters, verify
     from llmctl.workflows.inference.requests import open_request_builder
 
     started = time.monotonic()
-    handle, source = plan.handle, plan.handle.folder
+    config, handle, source = plan.config, plan.handle, plan.handle.folder
     builder = open_request_builder(handle)
     with atomic.atomic_folder(config.out, force=force, marker=exports.EXPORT) as folder:
         emit(Event("note", {"text": f"converting {config.model} to {config.to}, {plan.quantize}"}))

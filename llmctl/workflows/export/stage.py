@@ -42,10 +42,10 @@ class ExportModel(Verb[ExportConfig]):
 
         return run.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
 
-    def run(self, config: ExportConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.export import run
 
-        document = run.export(config, plan, context.emit, force=context.force)
+        document = run.export(plan, context.emit, force=context.force)
         return Output(document, lambda: _lines(document), self.refusal(document))
 
 
