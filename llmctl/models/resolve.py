@@ -142,7 +142,9 @@ def _key(file: Path) -> str:
     own = atomic.sha256(file)
     beside = [file.parent / name for name in (*_beside(file), CARD)] if _beside(file) else []
     if beside:
-        own = hashlib.sha256("".join([own, *(atomic.sha256(each) for each in beside if each.is_file())]).encode()).hexdigest()
+        own = hashlib.sha256(
+            "".join([own, *(atomic.sha256(each) for each in beside if each.is_file())]).encode()
+        ).hexdigest()
     return own[:32]
 
 

@@ -1,7 +1,7 @@
 """The folder that `export` makes: the files of another program, our tokenizer and card, and `export.json`.
 
-    export.json   format, precision, what verification measured, size, hash of the source
-    source/       config.json and generation_config.json of the source, where the format has a config.json of its own
+export.json   format, precision, what verification measured, size, hash of the source
+source/       config.json and generation_config.json of the source, where the format has a config.json of its own
 """
 
 from __future__ import annotations

@@ -50,7 +50,13 @@ class GgufPrompts:
 
 
 def write(
-    model: PreTrainedModel, file: Path, *, name: str, vocabulary: GgufVocabulary, prompts: GgufPrompts, quantize: Quantization
+    model: PreTrainedModel,
+    file: Path,
+    *,
+    name: str,
+    vocabulary: GgufVocabulary,
+    prompts: GgufPrompts,
+    quantize: Quantization,
 ) -> None:
     """Write `model`, of a `model_type` in `ARCHITECTURES`, to `file`.
 

@@ -61,7 +61,7 @@ class GgufVocabulary:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that llama.cpp makes of it, for texts in which the names of control tokens are plain text."""
         known = PRE_TOKENIZERS[self.pre]
-        pairs = [tuple(merge.split(" ")) for merge in self.merges]
+        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in self.merges)]
         vocabulary = {token: number for number, token in enumerate(self.tokens)}
         rebuilt = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=known.whole_words))
         cuts = [pre_tokenizers.Split(Regex(each), "isolated") for each in known.expressions]
@@ -124,6 +124,4 @@ def read(file: Path) -> GgufVocabulary:
     """The vocabulary that a GGUF file holds."""
     fields = GGUFReader(file).fields
     value = {name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges", "pre")}
-    return GgufVocabulary(
-        tuple(value["tokens"]), tuple(value["token_type"]), tuple(value["merges"]), str(value["pre"])
-    )
+    return GgufVocabulary(tuple(value["tokens"]), tuple(value["token_type"]), tuple(value["merges"]), str(value["pre"]))

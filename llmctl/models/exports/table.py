@@ -92,7 +92,11 @@ def _window(config: Mapping[str, Any], program: str) -> Reason:
     window, context = config.get("sliding_window"), config.get("max_position_embeddings")
     if config.get("use_sliding_window") is False or not isinstance(window, int) or not isinstance(context, int):
         return None
-    return f"its attention has a window of {window:,} tokens, which {program} does not compute" if window < context else None
+    return (
+        f"its attention has a window of {window:,} tokens, which {program} does not compute"
+        if window < context
+        else None
+    )
 
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
@@ -135,7 +139,8 @@ def check(config: Mapping[str, Any], name: FormatName, quantize: Quantization | 
             if each.name != name and kind in each.model_types and each.reason(config) is None
         ]
         raise UsageError(
-            f"this {kind} cannot be exported to {name}: {why}" + (f"; export it to {' or '.join(others)}" if others else "")
+            f"this {kind} cannot be exported to {name}: {why}"
+            + (f"; export it to {' or '.join(others)}" if others else "")
         )
     if quantize is not None and quantize not in wanted.quantizations:
         raise UsageError(f"{name} has no {quantize}; it can be exported as {', '.join(wanted.quantizations)}")

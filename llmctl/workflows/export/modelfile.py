@@ -53,7 +53,6 @@ def template(handle: ModelHandle, layout: Layout, *, add_bos: bool) -> str:
 
 
 def _record(handle: ModelHandle) -> Any:
-    from llmctl.types import Record
 
     return Record("", handle.task.record_of("text"))
 
@@ -71,7 +70,7 @@ def _conversation(layout: Layout) -> str:
         pass  # a template without system messages
     user_turn = f'{{{{ if eq .Role "user" }}}}{user}{{{{ .Content }}}}{{{{ end }}}}'
     answer = f'{{{{ if eq .Role "assistant" }}}}{_go(before[1])}{{{{ .Content }}}}{_go(ends[1])}{{{{ end }}}}'
-    loop = f'{{{{ range .Messages }}}}{system}{user_turn}{answer}{{{{ $last = .Role }}}}{{{{ end }}}}'
+    loop = f"{{{{ range .Messages }}}}{system}{user_turn}{answer}{{{{ $last = .Role }}}}{{{{ end }}}}"
     return f'{{{{ $last := "" }}}}{loop}{_go(after)}'
 
 

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llmctl.data.layout import Layout

@@ -51,7 +51,13 @@ class ExportModel(Verb[ExportConfig]):
 
 def _lines(document: Mapping[str, Any]) -> list[str | Table]:
     rows = [
-        (check["what"], number(check["measured"]), number(check["tolerance"]), check["unit"], "yes" if check["met"] else "NO")
+        (
+            check["what"],
+            number(check["measured"]),
+            number(check["tolerance"]),
+            check["unit"],
+            "yes" if check["met"] else "NO",
+        )
         for check in document["checks"]
     ]
     found: list[str | Table] = []

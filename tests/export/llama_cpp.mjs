@@ -11,7 +11,8 @@ const {file, texts, prompts, tokens} = JSON.parse(readFileSync(0, "utf8"));
 
 const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: "error", maxThreads: 1});
 const model = await llama.loadModel({modelPath: file, gpuLayers: 0});
-const context = await model.createContext({contextSize: Math.min(model.trainContextSize, 512), flashAttention: false});
+// Keys and values in f32: the default, f16, moves near ties.
+const context = await model.createContext({contextSize: Math.min(model.trainContextSize, 512), flashAttention: false, experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"});
 const sequence = context.getSequence();
 const greedy = [], probabilities = [];
 for (const prompt of prompts) {
