@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +58,7 @@ class Bands:
     def of(cls, threshold: float) -> Self:
         """The longest bands that miss a pair at the threshold with probability `MISSED` at most."""
         fitting = [
-            rows
-            for rows in range(1, PERMUTATIONS + 1)
-            if (1 - threshold**rows) ** (PERMUTATIONS // rows) <= MISSED
+            rows for rows in range(1, PERMUTATIONS + 1) if (1 - threshold**rows) ** (PERMUTATIONS // rows) <= MISSED
         ]
         rows = max(fitting, default=1)
         return cls(PERMUTATIONS // rows, rows)

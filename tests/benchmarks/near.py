@@ -86,7 +86,9 @@ def main(who: str, count: str, language: str) -> None:
     dropped = llmctl(texts) if who == "llmctl" else datasketch(texts, separator)
     seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{who}: {dropped:,} of {len(texts):,} dropped; {before:.0f} MB before, {peak:.0f} MB at most; seconds {seconds:.2f}")
+    print(
+        f"{who}: {dropped:,} of {len(texts):,} dropped; {before:.0f} MB before, {peak:.0f} MB at most; seconds {seconds:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -113,7 +113,9 @@ def test_records_without_words_and_those_left_out_are_alone(tmp_path: Path) -> N
 
 def test_shingles_are_words_or_characters_by_script() -> None:
     shingler = Shingler(2)
-    hashes, counts = shingler.shingles(["The cat, the cat!", "the CAT the cat", "床前明月", "GPT模型2", "", "one", "สวัส"])
+    hashes, counts = shingler.shingles(
+        ["The cat, the cat!", "the CAT the cat", "床前明月", "GPT模型2", "", "one", "สวัส"]
+    )
     assert counts.tolist() == [3, 3, 3, 3, 0, 1, 3]
     assert hashes[:3].tolist() == hashes[3:6].tolist()
     assert hashes[0] == hashes[2]
