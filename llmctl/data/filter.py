@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llmctl.data.encode import Segmenting
 from llmctl.data.filters.spec import Filter
 from llmctl.data.formats import Bad
-from llmctl.data.judge import Candidate, DroppedRecord, Judge
+from llmctl.data.judge import Admissible, DroppedRecord, Judge
 from llmctl.data.spec import Clean, Dedup, Splits
 from llmctl.data.split import CONTRADICTORY, IN_SEVERAL_SPLITS, SEVERAL_ANSWERS, Deduplicator
 from llmctl.errors import DataError
@@ -62,7 +62,7 @@ class RecordFilter:
         found = self.judge.judge(record, split)
         return found if isinstance(found, DroppedRecord) else self.admit(found)
 
-    def admit(self, candidate: Candidate) -> KeptRecord | DroppedRecord:
+    def admit(self, candidate: Admissible) -> KeptRecord | DroppedRecord:
         """Keep a candidate unless it repeats an earlier one. Raises `ConflictingId` for an id seen with other content."""
         record, digest = candidate.record, candidate.digest
         repeated = self._deduplicator.content(digest)

@@ -27,7 +27,7 @@ class DroppedRecord:
     origin: str = field(default="", compare=False)
 
 
-class Candidate(NamedTuple):
+class Admissible(NamedTuple):
     """A cleaned record that is kept unless it repeats another one."""
 
     record: Record
@@ -65,7 +65,7 @@ class Judge:
         self._task, self._columns, self._asked = task, columns, asked
         self._min_chars, self._splits, self._filters = clean.min_chars, splits, filters
 
-    def judge(self, record: Record | Bad, split: str | None = None) -> Candidate | DroppedRecord:
+    def judge(self, record: Record | Bad, split: str | None = None) -> Admissible | DroppedRecord:
         """Clean a record and judge it. `split`: the split that its file names; None: it follows from a hash.
 
         Raises `DataError` for a bad row or one that the task cannot read.
@@ -95,7 +95,7 @@ class Judge:
         question = digest if self._asked is None else self._question(fields, segments)
         if split is None:
             split = split_of(digest if self._splits.hash == "record" else question, self._splits)
-        return Candidate(
+        return Admissible(
             Record(record.id, fields, record.origin),
             digest,
             question,
