@@ -24,6 +24,7 @@ MARKER: Final = "config.json"
 class MergePlan:
     """The checked input: an adapter with its base, or a GGUF file."""
 
+    config: MergeConfig
     adapter: ModelFolder | None
     file: Path | None
 
@@ -42,14 +43,14 @@ def preflight(config: MergeConfig, *, force: bool, offline: bool, emit: EventSin
     file = None if config.model.startswith(HUB) else gguf_file(Path(config.model).expanduser())
     if file is not None:
         _check_output(config, [file], force=force)
-        return MergePlan(None, file)
+        return MergePlan(config, None, file)
     adapter = open_weights(config.model, base=config.base, offline=offline, emit=emit)
     if adapter.base is None:
         raise UsageError(
             f"{config.model} is not an adapter: there is nothing to merge", hint="use it directly as --model"
         )
     _check_output(config, [adapter.path, *adapter.base.glob("*.safetensors")], force=force)
-    return MergePlan(adapter, None)
+    return MergePlan(config, adapter, None)
 
 
 def _check_output(config: MergeConfig, inputs: list[Path], *, force: bool) -> None:
@@ -58,9 +59,9 @@ def _check_output(config: MergeConfig, inputs: list[Path], *, force: bool) -> No
     atomic.check_writable(config.out, bytes_needed=sum(each.stat().st_size for each in inputs if each.is_file()))
 
 
-def merge(config: MergeConfig, plan: MergePlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
+def merge(plan: MergePlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
     """Write the model folder. Weights are float32, because rounding the sum to bfloat16 would lose small updates."""
-    started = time.monotonic()
+    started, config = time.monotonic(), plan.config
     with atomic.atomic_folder(config.out, force=force, marker=MARKER) as folder:
         if plan.adapter is None:
             assert plan.file is not None

@@ -31,9 +31,9 @@ class Merge(Verb[MergeConfig]):
 
         return run.preflight(config, force=context.force, offline=context.offline, emit=context.emit)
 
-    def run(self, config: MergeConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.export import run
 
-        document = run.merge(config, plan, context.emit, force=context.force)
+        document = run.merge(plan, context.emit, force=context.force)
         size, seconds = number(document["weights_bytes"]), number(document["seconds"])
         return Output(document, lambda: [f"{document['model']}: {size} bytes of {document['dtype']} in {seconds} s"])
