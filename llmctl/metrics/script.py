@@ -46,6 +46,9 @@ _SPLIT: Final = re.compile(f"[{_HAN}{_KANA}{_HANGUL}]|[{_UNSPACED_LETTERS}][{_UN
 SPLIT: Final[frozenset[Script]] = frozenset({"chinese", "japanese", "korean", "unspaced"})
 """Scripts whose text is split into characters: spaces do not separate their words, or do so too coarsely."""
 
+UNSPACED: Final[frozenset[Script]] = SPLIT - {"korean"}
+"""Scripts without spaces between words."""
+
 _KANA_OF_JAPANESE: Final = 10
 """Japanese prose is about half kana; Chinese prose has kana only in names. One tenth separates the two."""
 
