@@ -229,6 +229,9 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
     "engines": (
         CatalogRow("torch", "llmctl.engines.spec:TORCH", "runs models with torch and transformers"),
         CatalogRow(
+            "ctranslate2", "llmctl.engines.spec:CTRANSLATE2", "runs a folder exported for CTranslate2, fast on a CPU"
+        ),
+        CatalogRow(
             "echo",
             "llmctl.engines.spec:ECHO",
             "returns the prompt as the answer, for tests",

@@ -7,6 +7,7 @@ it any more. `generate` is a loop over a session.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import itertools
 import threading
 from abc import ABC, abstractmethod
@@ -264,7 +265,19 @@ class EngineSpec:
     name: str
     implementation: str
     needs_weights: bool = True
-    """Whether the engine needs the loaded model; if not, `model` is None."""
+    """Whether the engine needs the loaded model; if not, `model` is None, or the folder for an engine of a `format`."""
+    format: str | None = None
+    """The format of `llmctl export` that it runs."""
+    package: str | None = None
+    """What it needs beside llmctl, in an extra of its name."""
+
+    @property
+    def installed(self) -> bool:
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+    @property
+    def install(self) -> str:
+        return f"pip install 'llmctl[{self.name}]'"
 
     def build(self, **parts: Any) -> Engine:
         module, _, attribute = self.implementation.partition(":")
@@ -273,4 +286,11 @@ class EngineSpec:
 
 
 TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine")
+CTRANSLATE2 = EngineSpec(
+    "ctranslate2",
+    "llmctl.engines.ctranslate2:CTranslate2Engine",
+    needs_weights=False,
+    format="ctranslate2",
+    package="ctranslate2",
+)
 ECHO = EngineSpec("echo", "llmctl.engines.echo:EchoEngine", needs_weights=False)

@@ -22,6 +22,8 @@ LOSS: Final = "loss"
 """The default score for choosing the best checkpoint."""
 
 
+AUTO: Final = "auto"
+"""The engine that the model asks for."""
 VERIFY: Final = "verify"
 """The switch that hashes every file, see `store/integrity.py`."""
 VERIFY_HELP: Final = "hash all weights (and prepared data) again, even where size and time are unchanged"
@@ -108,7 +110,11 @@ def _column_map(value: str) -> str:
 TaskName = Annotated[str, AfterValidator(registered("tasks"))]
 
 
-EngineName = Annotated[str, AfterValidator(registered("engines"))]
+def _engine(name: str) -> str:
+    return name if name == AUTO else registered("engines")(name)
+
+
+EngineName = Annotated[str, AfterValidator(_engine)]
 
 
 ModelReference = Annotated[str, AfterValidator(_model_reference)]

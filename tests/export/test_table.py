@@ -17,7 +17,10 @@ Inside = Callable[..., dict[str, Any]]
 Source = Callable[[str], Path]
 
 DECODERS = {"gpt2", "llama", "llama-tied", "mistral", "qwen2", "qwen3"}
-EXPORTED = {"gguf": DECODERS}
+EXPORTED = {
+    "gguf": DECODERS,
+    "ctranslate2": {*DECODERS, "bart", "bert", "marian", "t5", "t5-gated"},
+}
 SOURCES = (*sorted(DECODERS), "bart", "bert", "marian", "t5", "t5-gated")
 
 

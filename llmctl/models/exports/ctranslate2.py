@@ -17,9 +17,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from llmctl.models.exports.table import Quantization
+from llmctl.store.exports import CT2_HEAD
 
-HEAD: Final = "classifier.safetensors"
-"""The classification head of an encoder, which CTranslate2 does not compute: (labels, hidden) and (labels)."""
 QUANTIZATIONS: Final[Mapping[str, str]] = {
     "f32": "float32",
     "f16": "float16",
@@ -106,8 +105,8 @@ def write(model: PreTrainedModel, tokenizer: Any, folder: Path, *, quantize: Qua
         spec.save(str(folder))
         files = [folder / "model.bin"]
         if head:
-            save_file({name: each.detach().float().contiguous() for name, each in head.items()}, folder / HEAD)
-            files.append(folder / HEAD)
+            save_file({name: each.detach().float().contiguous() for name, each in head.items()}, folder / CT2_HEAD)
+            files.append(folder / CT2_HEAD)
     return files
 
 

@@ -18,6 +18,7 @@ from llmctl.store import atomic
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.spec import ChatConfig
 from llmctl.workflows.inference.conversation import Message, check_fits, fitted, message_of
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def preflight(config: ChatConfig, *, offline: bool, verify: bool = False, emit: 
             f"{config.model} is not a chat model, its task is {model.task.name}: "
             f"use llmctl generate --model {quoted(config.model)} --prompt TEXT"
         )
+    engine_for(model, config.engine)
     return ChatPlan(model, sampling)
 
 
