@@ -104,7 +104,13 @@ def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) 
 
 
 def _examine(
-    config: TrainConfig, collector: ErrorCollector, *, offline: bool, verify: bool = False, emit: EventSink
+    config: TrainConfig,
+    collector: ErrorCollector,
+    *,
+    offline: bool,
+    verify: bool = False,
+    parents: Mapping[str, str] | None = None,
+    emit: EventSink,
 ) -> TrainPlan | None:
     """The plan, or None where `collector` holds a fault that makes it impossible."""
     prepared = collector.check("data", open_prepared, config.data)
@@ -141,7 +147,7 @@ def _examine(
         shape=shape,
         pretrained_folder=pretrained_folder,
         best_by=best_by,
-        parents=_parents(config, prepared, pretrained_folder),
+        parents=parents or _parents(config, prepared, pretrained_folder),
         resume=False,
         denoising=denoising,
     )
@@ -155,11 +161,15 @@ def preflight(
     resume: bool = False,
     verify: bool = False,
     in_worker: bool = False,
+    parents: Mapping[str, str] | None = None,
     emit: EventSink = null_sink,
 ) -> TrainPlan:
-    """`examine`, and check that the run can be written to `out`; raises all faults at once."""
+    """`examine`, and check that the run can be written to `out`; raises all faults at once.
+
+    `in_worker`: the checks that the starting process made are not repeated. `parents`: the hashes it found.
+    """
     collector = ErrorCollector()
-    plan = _examine(config, collector, offline=offline, verify=verify, emit=emit)
+    plan = _examine(config, collector, offline=offline, verify=verify, parents=parents, emit=emit)
     if plan is not None and not in_worker:
         collector.check("data", plan.prepared.check_files, verify=verify)
     resuming = resume and runs.is_started(config.out)
