@@ -31,6 +31,8 @@ from llmctl.registry import near
 
 S = TypeVar("S", bound="Spec")
 
+MOST_LISTED: Final = 12
+"""Most known keys that an error lists."""
 LONGEST_NAME: Final = 255
 """Most bytes in the name of a file or folder (NAME_MAX of Linux and macOS)."""
 
@@ -281,7 +283,8 @@ def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
     if kind == "extra_forbidden":
         holder = _holder(spec, location[:-1])
         fields = [*holder.model_fields, *holder.moved] if holder else []
-        known = f"known keys: {', '.join(fields)}" if fields else None
+        few = len(fields) <= MOST_LISTED
+        known = (f"known keys: {', '.join(fields)}" if few else "--help-all lists the known keys") if fields else None
         last = str(location[-1])
         if holder and (new := holder.renamed.get(last)):
             return Fault(path, f"is the old name of {new!r}, which is given too", f"keep {new!r} alone")

@@ -287,33 +287,18 @@ def _denoising(
 
     Raises `ConfigError` for a `noise_density` that would have no effect.
     """
-    card = (
-        pretrained_folder.card
-        if pretrained_folder and pretrained_folder.card and pretrained_folder.card.task == task.name
-        else None
-    )
-    kind = (
-        architecture.name
-        if architecture
-        else str(pretrained_folder.config.get("model_type", ""))
-        if pretrained_folder
-        else ""
-    )
-    noise_density = config.noise_density or (card.noise_density if card else None)
+    own = pretrained_folder.config if pretrained_folder else {}
+    kind = architecture.name if architecture else str(own.get("model_type", ""))
+    card = pretrained_folder.card if pretrained_folder else None
+    trained_with = card.noise_density if card and card.task == task.name else None
+    noise_density = config.noise_density or trained_with
     found = families.denoising_of(family, kind, noise_density) if task.packed else None
     if found is None and config.noise_density is not None:
         problem = "has no effect" + (
             " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
         )
-        raise ConfigError(
-            [
-                Fault(
-                    "noise_density",
-                    problem,
-                    "leave it out; all families but decoders denoise the text of language-modeling",
-                )
-            ]
-        )
+        hint = "leave it out; all families but decoders denoise the text of language-modeling"
+        raise ConfigError([Fault("noise_density", problem, hint)])
     return found
 
 
