@@ -84,7 +84,10 @@ class Splits(_From):
         "input", "what is hashed: what is asked, so that one input is in one split; record: the answer too, as in 0.1"
     )
     seed: StrictInt = key(
-        0, "another number assigns records anew, as it takes to split a train split of llmctl again", ge=0, le=2**32 - 1
+        0,
+        "another number assigns records differently; needed to split a train split of llmctl again",
+        ge=0,
+        le=2**32 - 1,
     )
 
     @property

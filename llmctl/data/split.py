@@ -72,7 +72,7 @@ def split_of(digest: bytes, splits: Splits) -> str:
     """`test`, `validation` or `train`: the hash as a number in [0, 1), compared with the fractions.
 
     Test comes first, so that neither more data nor another validation fraction moves a record into or out of it. The
-    records of a train split have a high hash, all of them: `splits.seed` hashes again, to divide them anew.
+    records of a train split have a high hash, all of them: `splits.seed` hashes again, to divide them differently.
     """
     if splits.seed:
         digest = hashlib.blake2b(digest, digest_size=16, salt=splits.seed.to_bytes(16, "big")).digest()
@@ -87,7 +87,9 @@ def why_empty(split: str, kept: int, splits: Splits) -> str:
     fraction = splits.test if split == "test" else splits.validation
     if kept * fraction < EXPECTED:
         return f"{kept:,} records are too few for its fraction"
-    return f"the same hash made this text a train split before; --set splits.seed={splits.seed + 1} divides it anew"
+    return (
+        f"the same hash made this text a train split before; --set splits.seed={splits.seed + 1} divides it differently"
+    )
 
 
 class Deduplicator:
