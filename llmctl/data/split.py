@@ -83,7 +83,7 @@ def split_of(digest: bytes, splits: Splits) -> str:
 
 
 def why_empty(split: str, kept: int, splits: Splits) -> str:
-    """Why no record is in a held-out split, as far as the numbers tell."""
+    """Why a held-out split is empty: too few records, or an input that this hash divided before."""
     fraction = splits.test if split == "test" else splits.validation
     if kept * fraction < EXPECTED:
         return f"{kept:,} records are too few for its fraction"
