@@ -69,13 +69,13 @@ _llmctl_preprocess() {
 
 _llmctl_train() {
     case $previous in
-    --data | --config | --events) _llmctl_offer "" -f; return ;;
+    --data | --out) _llmctl_offer "" -d; return ;;
     --model) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
-    --out) _llmctl_offer "" -d; return ;;
     --adapter) _llmctl_offer "lora"; return ;;
     --epochs | --max-steps | --max-tokens | --max-time | --batch-size | --patience | --processes | --machines | --machine-rank | --main-address | --seed | --lr) return ;;
     --precision) _llmctl_offer "auto fp32 bf16 fp16"; return ;;
     --best-by) _llmctl_offer "bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
+    --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= long_answers= noise_density= instruction= compile= processes= machines= machine_rank= main_address= seed="; return ;;
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--data --model --out --adapter --epochs --max-steps --max-tokens --max-time --batch-size --precision --best-by --patience --processes --machines --machine-rank --main-address --seed --lr --resume --measure --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
@@ -118,22 +118,22 @@ _llmctl_eval() {
 
 _llmctl_merge() {
     case $previous in
-    --model | --out) _llmctl_offer "" -d; return ;;
-    --base | --config | --events) _llmctl_offer "" -f; return ;;
+    --model | --base | --config | --events) _llmctl_offer "" -f; return ;;
+    --out) _llmctl_offer "" -d; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= out= base="; return ;;
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--model --out --base --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
-    _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -f
+    _llmctl_offer "" -f
 }
 
 _llmctl_compare() {
     case $previous in
-    --data | --config | --events) _llmctl_offer "" -f; return ;;
+    --data | --out) _llmctl_offer "" -d; return ;;
     --models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
-    --out) _llmctl_offer "" -d; return ;;
     --epochs | --max-steps | --max-tokens | --max-time | --batch-size | --lr | --limit | --seed) return ;;
     --precision) _llmctl_offer "auto fp32 bf16"; return ;;
     --metric) _llmctl_offer "bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
+    --config | --events) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed="; return ;;
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--data --models --out --epochs --max-steps --max-tokens --max-time --batch-size --lr --precision --metric --limit --seed --resume --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
@@ -159,7 +159,7 @@ _llmctl_show() {
     case $previous in
     --index | --instruction | --nearest) return ;;
     --split) _llmctl_offer "train validation test"; return ;;
-    --model | --data) _llmctl_offer "" -f; return ;;
+    --model | --data) _llmctl_offer "" -d; return ;;
     --set) compopt -o nospace; _llmctl_offer "preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed="; return ;;
     models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base"; return ;;
     tasks) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
@@ -174,8 +174,9 @@ _llmctl_show() {
 _llmctl_suggest() {
     case $previous in
     --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
-    --data | --config) _llmctl_offer "" -f; return ;;
+    --data) _llmctl_offer "" -d; return ;;
     --memory | --batch-size) return ;;
+    --config) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "task= data= memory= batch_size="; return ;;
     esac
     _llmctl_offer "--task --data --memory --batch-size --config --set --json --debug --help-all --help"

@@ -81,7 +81,7 @@ complete -c llmctl -n '__llmctl_is preprocess' -l help-all -d 'also list every s
 
 # train
 complete -c llmctl -n '__llmctl_is train' -a '(__fish_complete_directories)'
-complete -c llmctl -n '__llmctl_is train' -l data -r -F -d 'prepared folder'
+complete -c llmctl -n '__llmctl_is train' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder'
 complete -c llmctl -n '__llmctl_is train' -l model -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base (__fish_complete_directories)' -d 'NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones'
 complete -c llmctl -n '__llmctl_is train' -l out -x -a '(__fish_complete_directories)' -d 'run folder to create'
 complete -c llmctl -n '__llmctl_is train' -l adapter -x -a 'lora' -d 'lora: train low-rank matrices beside frozen pretrained weights'
@@ -197,8 +197,8 @@ complete -c llmctl -n '__llmctl_is eval' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is eval' -l help-all -d 'also list every setting with type and default'
 
 # merge
-complete -c llmctl -n '__llmctl_is merge' -F -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base'
-complete -c llmctl -n '__llmctl_is merge' -l model -x -a '(__fish_complete_directories)' -d 'a run or folder with an adapter, or a GGUF file'
+complete -c llmctl -n '__llmctl_is merge' -F
+complete -c llmctl -n '__llmctl_is merge' -l model -r -F -d 'a run or folder with an adapter, or a GGUF file'
 complete -c llmctl -n '__llmctl_is merge' -l out -x -a '(__fish_complete_directories)' -d 'model folder to create'
 complete -c llmctl -n '__llmctl_is merge' -l base -r -F -d 'base model of the adapter (default: the recorded path)'
 complete -c llmctl -n '__llmctl_is merge' -l config -r -F -d 'recipe file (YAML); repeatable, later files win'
@@ -215,7 +215,7 @@ complete -c llmctl -n '__llmctl_is merge' -l help-all -d 'also list every settin
 
 # compare
 complete -c llmctl -n '__llmctl_is compare' -a '(__fish_complete_directories)'
-complete -c llmctl -n '__llmctl_is compare' -l data -r -F -d 'prepared folder'
+complete -c llmctl -n '__llmctl_is compare' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder'
 complete -c llmctl -n '__llmctl_is compare' -l models -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base (__fish_complete_directories)' -d 'NAME[:SIZE], folder or hf:ID; comma-separated or repeated'
 complete -c llmctl -n '__llmctl_is compare' -l out -x -a '(__fish_complete_directories)' -d 'output folder'
 complete -c llmctl -n '__llmctl_is compare' -l epochs -x -d 'budget in epochs (default: 3 if no budget is given)'
@@ -271,9 +271,9 @@ complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems date
 complete -c llmctl -n '__llmctl_after show engines' -a 'torch echo'
 complete -c llmctl -n '__llmctl_is show' -l index -x -d 'index of the record (or block), from 0'
 complete -c llmctl -n '__llmctl_is show' -l split -x -a 'train validation test' -d 'split: train, validation or test'
-complete -c llmctl -n '__llmctl_is show' -l model -r -F -d 'model whose format is shown: a run, a folder or NAME[:SIZE] (default: the task\'s preferred family)'
+complete -c llmctl -n '__llmctl_is show' -l model -x -a '(__fish_complete_directories)' -d 'model whose format is shown: a run, a folder or NAME[:SIZE] (default: the task\'s preferred family)'
 complete -c llmctl -n '__llmctl_is show' -l instruction -x -d 'instruction prompt for decoders (default: the model\'s, else the task\'s)'
-complete -c llmctl -n '__llmctl_is show' -l data -r -F -d 'prepared data: estimate memory and compute for training on it'
+complete -c llmctl -n '__llmctl_is show' -l data -x -a '(__fish_complete_directories)' -d 'prepared data: estimate memory and compute for training on it'
 complete -c llmctl -n '__llmctl_is show' -l measure -d 'with --data: run a few training steps to measure the time; nothing is kept'
 complete -c llmctl -n '__llmctl_is show' -l nearest -x -d 'the tokens whose embeddings are nearest to that of a word'
 complete -c llmctl -n '__llmctl_is show' -l set -x -a 'preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed=' -d 'set any setting, VALUE in YAML: model.layers=6; repeatable'
@@ -283,7 +283,7 @@ complete -c llmctl -n '__llmctl_is show' -l help-all -d 'also list every setting
 
 # suggest
 complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task to learn (default: that of --data)'
-complete -c llmctl -n '__llmctl_is suggest' -l data -r -F -d 'prepared folder, to take its size into account'
+complete -c llmctl -n '__llmctl_is suggest' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder, to take its size into account'
 complete -c llmctl -n '__llmctl_is suggest' -l memory -x -d 'available memory, such as 8GiB (default: free memory of this machine)'
 complete -c llmctl -n '__llmctl_is suggest' -l batch-size -x -d 'records (or blocks) per step [default: 32]'
 complete -c llmctl -n '__llmctl_is suggest' -l config -r -F -d 'recipe file (YAML); repeatable, later files win'

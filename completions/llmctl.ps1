@@ -112,7 +112,7 @@ $llmctlValues = @{
     'eval --config' = @()
     'eval --set' = @('model=', 'data=', 'split=', 'task=', 'predictions=', 'references=', 'metric=', 'require=', 'baseline=', 'junit=', 'markdown=', 'interval.level=', 'interval.resamples=', 'limit=', 'out=', 'max_new_tokens=', 'num_beams=', 'labels=', 'calibrate=', 'instruction=', 'window=', 'batch_size=', 'base=', 'precision=', 'engine=', 'seed=')
     'eval --events' = @()
-    'merge' = @('rnn', 'rnn:nano', 'rnn:tiny', 'rnn:small', 'rnn:base', 'lstm', 'lstm:nano', 'lstm:tiny', 'lstm:small', 'lstm:base', 'attention', 'attention:nano', 'attention:tiny', 'attention:small', 'attention:base', 'gpt2', 'gpt2:nano', 'gpt2:tiny', 'gpt2:small', 'gpt2:base', 'llama', 'llama:nano', 'llama:tiny', 'llama:small', 'llama:base', 'lstm-seq2seq', 'lstm-seq2seq:nano', 'lstm-seq2seq:tiny', 'lstm-seq2seq:small', 'lstm-seq2seq:base', 'lstm-classifier', 'lstm-classifier:nano', 'lstm-classifier:tiny', 'lstm-classifier:small', 'lstm-classifier:base', 't5', 't5:nano', 't5:tiny', 't5:small', 't5:base', 'marian', 'marian:nano', 'marian:tiny', 'marian:small', 'marian:base', 'bart', 'bart:nano', 'bart:tiny', 'bart:small', 'bart:base', 'bert', 'bert:nano', 'bert:tiny', 'bert:small', 'bert:base')
+    'merge' = @()
     'merge --model' = @()
     'merge --out' = @()
     'merge --base' = @()

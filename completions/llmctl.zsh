@@ -65,10 +65,6 @@ _llmctl_eval--set() {
 _llmctl_merge--set() {
     compadd "$@" -S "" -- model= out= base=
 }
-_llmctl_merge() {
-    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
-    _files
-}
 _llmctl_compare--models() {
     compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
     _files -/
@@ -191,7 +187,7 @@ _llmctl() {
             ;;
         train)
             _arguments $help \
-                '--data=[prepared folder]:value:_files' \
+                '--data=[prepared folder]:value:_files -/' \
                 '--model=[NAME\[:SIZE\] for random weights; a run, model folder or hf:ID for pretrained ones]:value:_llmctl_train--model' \
                 '--out=[run folder to create]:value:_files -/' \
                 '--adapter=[lora: train low-rank matrices beside frozen pretrained weights]:value:_llmctl_train--adapter' \
@@ -312,7 +308,7 @@ _llmctl() {
             ;;
         merge)
             _arguments $help \
-                '--model=[a run or folder with an adapter, or a GGUF file]:value:_files -/' \
+                '--model=[a run or folder with an adapter, or a GGUF file]:value:_files' \
                 '--out=[model folder to create]:value:_files -/' \
                 '--base=[base model of the adapter (default: the recorded path)]:value:_files' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
@@ -326,11 +322,11 @@ _llmctl() {
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
                 '--help-all[also list every setting with type and default]' \
-                '*:word:_llmctl_merge'
+                '*:word:_files'
             ;;
         compare)
             _arguments $help \
-                '--data=[prepared folder]:value:_files' \
+                '--data=[prepared folder]:value:_files -/' \
                 '*--models=[NAME\[:SIZE\], folder or hf:ID; comma-separated or repeated]:value:_llmctl_compare--models' \
                 '--out=[output folder]:value:_files -/' \
                 '--epochs=[budget in epochs (default: 3 if no budget is given)]:value: ' \
@@ -384,9 +380,9 @@ _llmctl() {
             _arguments $help \
                 '--index=[index of the record (or block), from 0]:value: ' \
                 '--split=[split: train, validation or test]:value:_llmctl_show--split' \
-                '--model=[model whose format is shown: a run, a folder or NAME\[:SIZE\] (default: the task'\''s preferred family)]:value:_files' \
+                '--model=[model whose format is shown: a run, a folder or NAME\[:SIZE\] (default: the task'\''s preferred family)]:value:_files -/' \
                 '--instruction=[instruction prompt for decoders (default: the model'\''s, else the task'\''s)]:value: ' \
-                '--data=[prepared data: estimate memory and compute for training on it]:value:_files' \
+                '--data=[prepared data: estimate memory and compute for training on it]:value:_files -/' \
                 '--measure[with --data: run a few training steps to measure the time; nothing is kept]' \
                 '--nearest=[the tokens whose embeddings are nearest to that of a word]:value: ' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_show--set' \
@@ -398,7 +394,7 @@ _llmctl() {
         suggest)
             _arguments $help \
                 '--task=[task to learn (default: that of --data)]:value:_llmctl_suggest--task' \
-                '--data=[prepared folder, to take its size into account]:value:_files' \
+                '--data=[prepared folder, to take its size into account]:value:_files -/' \
                 '--memory=[available memory, such as 8GiB (default: free memory of this machine)]:value: ' \
                 '--batch-size=[records (or blocks) per step \[default: 32\]]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \

@@ -11,9 +11,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,9 @@ from llmctl import other_tools
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.recipes import parse_yaml, read_recipe
 from llmctl.registry import near
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 S = TypeVar("S", bound="Spec")
 
@@ -56,6 +59,8 @@ class Spec(BaseModel):
         protected_namespaces=(),
         populate_by_name=True,
     )
+    shown: ClassVar[Shown | None] = None
+    """How a value of this spec is shown where it has a flag."""
     shorthand: ClassVar[str | None] = None
     """The key that a plain string sets: `model: gpt2:nano` means `model: {name: gpt2:nano}`."""
     moved: ClassVar[Mapping[str, str]] = {}
@@ -101,6 +106,41 @@ def flag(default: Any, help: str, *, panel: str = "Settings", short: str | None 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """A field without a flag, set by `--set` or in a recipe."""
     return Field(default, description=help, **rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How help and completion show the values of a type: `Annotated[str, Shown(metavar="TEXT")]`.
+
+    `metavar`: stands for a value; default: by its type, else the name of the setting. `names`: the registry kind that the
+    values name, or the values themselves, where others are valid too. `path`: values may be paths.
+    """
+
+    metavar: str = ""
+    names: str | tuple[str, ...] = ()
+    path: bool = False
+
+
+Text = Annotated[str, Shown(metavar="TEXT")]
+
+
+Folder = Annotated[Path, Shown(metavar="DIR")]
+
+
+def shown(info: FieldInfo) -> Shown:
+    """The outermost `Shown` of a setting's type, found inside `| None` and `tuple[…, ...]` too."""
+    return _shown_in((*reversed(info.metadata), info.annotation)) or Shown()
+
+
+def _shown_in(parts: Iterable[Any]) -> Shown | None:
+    for part in parts:
+        if isinstance(part, Shown):
+            return part
+        if isinstance(part, type) and issubclass(part, Spec):
+            return part.shown
+        if found := _shown_in((*reversed(getattr(part, "__metadata__", ())), *get_args(part))):
+            return found
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Strict
 
+from llmctl.config import Shown
+
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(k|m|g|b|t|ki?b|mi?b|gi?b|ti?b)?", re.IGNORECASE)
 
 
@@ -51,4 +53,4 @@ def parse_duration(value: Any) -> Any:
 Size = Annotated[int, BeforeValidator(parse_size), Strict()]
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Strict()]
+Duration = Annotated[float, BeforeValidator(parse_duration), Strict(), Shown(metavar="TIME")]

@@ -13,7 +13,6 @@ from llmctl.cli.completion_scripts import Command, Flag, Place, Values
 from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
 from llmctl.config import ignore
-from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import EnvironmentFault
 from llmctl.workflows.inspect.parts import settings
 
@@ -51,23 +50,23 @@ def _values(page: options.Page, option: options.Option) -> Values | None:
         return None
     if option is options.SET:
         return Values(tuple(_keys(page)), unfinished=True)
-    words = option.choices or (_names(option.kind) if option.kind else ())
-    if option.key == "tokenizer":
-        words = TOKENIZERS
-    return Values(words, _place(option))
+    return Values(option.choices or _named(option), _place(option))
+
+
+def _named(option: options.Option) -> tuple[str, ...]:
+    return _names(option.names) if isinstance(option.names, str) else option.names
 
 
 def _place(option: options.Option) -> Place | None:
     if not option.is_path:
         return None
-    return "folder" if option.key in ("model", "models", "out") else "file"
+    return "folder" if option.metavar in ("DIR", "MODEL", "MODELS") else "file"
 
 
 def _words(page: options.Page) -> Values | None:
     """The values of positional arguments: of the positional setting, or of the verb's arguments."""
-    if page.positional:
-        kind = options.KIND_OF.get(page.positional)
-        return Values(_names(kind) if kind else (), "folder" if page.positional == "out" else "file")
+    if page.words is not None:
+        return Values(_named(page.words), _place(page.words))
     if not page.arguments:
         return None
     first = page.arguments[0]
