@@ -17,7 +17,13 @@ Inside = Callable[..., dict[str, Any]]
 Source = Callable[[str], Path]
 Pair = tuple[Predictor, Predictor]
 
-PROMPTS = ("The quick brown fox", "Shall I compare thee", "床前明月光，疑是", "It was", "the worst of times, it was the best")
+PROMPTS = (
+    "The quick brown fox",
+    "Shall I compare thee",
+    "床前明月光，疑是",
+    "It was",
+    "the worst of times, it was the best",
+)
 NAMES = ("llama", "marian", "t5")
 
 
