@@ -232,6 +232,11 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             "ctranslate2", "llmctl.engines.spec:CTRANSLATE2", "runs a folder exported for CTranslate2, fast on a CPU"
         ),
         CatalogRow(
+            "openai",
+            "llmctl.engines.spec:OPENAI",
+            "asks a server with the OpenAI API: vLLM, SGLang, Ollama, llama-server, llmctl serve",
+        ),
+        CatalogRow(
             "echo",
             "llmctl.engines.spec:ECHO",
             "returns the prompt as the answer, for tests",

@@ -30,11 +30,12 @@ class TorchEngine(Engine):
         labels: tuple[str, ...] = (),
         device: str | None = None,
         precision: Precision = "fp32",
+        **settings: Any,
     ) -> None:
         """`layout_context`: longest input, if shorter than the model's own limit. `labels`: an encoder's labels.
 
         A model that declares no maximum length (recurrent, or with relative positions) has no limit. `device`: where to
-        move the model; None leaves it where it is.
+        move the model; None leaves it where it is. `settings`: those of other engines.
         """
         self.loaded = LoadedModel(
             model, tokenizer, family, layout_context=layout_context, device=device, precision=precision

@@ -293,4 +293,5 @@ CTRANSLATE2 = EngineSpec(
     format="ctranslate2",
     package="ctranslate2",
 )
+OPENAI = EngineSpec("openai", "llmctl.engines.openai:OpenAIEngine", needs_weights=False)
 ECHO = EngineSpec("echo", "llmctl.engines.echo:EchoEngine", needs_weights=False)

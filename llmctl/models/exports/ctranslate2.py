@@ -1,4 +1,4 @@
-"""Writes a model in the format of CTranslate2, by its own loaders, mended where they are wrong for models made here.
+"""Writes a model in the format of CTranslate2, by its own loaders, corrected where they are wrong for models made here.
 
 The loaders assume the checkpoints of the hub: Marian's cuts off the last row of the embeddings, believing it to be the
 padding, and starts from a zero vector; BART's reads keys of old configs; GPT-2's and T5's leave the epsilon of the norms at

@@ -171,7 +171,12 @@ def _answers_of_model(
     _warn_unseen_labels(handle, records, emit)
     request_builder = open_request_builder(handle, calibrate=config.calibrate, emit=emit)
     predictor = open_predictor(
-        handle, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
+        handle,
+        precision=config.precision,
+        engine=config.engine,
+        concurrency=config.concurrency,
+        request_builder=request_builder,
+        emit=emit,
     )
     output_types = {spec.output_type for spec, _ in metrics}
     answers = [Answer(id=record.id) for record in records]
@@ -207,6 +212,8 @@ def _answers_of_model(
 
 def _tokenizer_hash(handle: ModelHandle, tokenizer: Any) -> str:
     """Hash of tokenizer.json; for older formats without it, of the tokenizer as transformers converts it."""
+    if handle.server is not None:
+        return "server"
     path = handle.folder.path / "tokenizer.json"
     if path.is_file():
         return atomic.sha256(path)[:8]

@@ -12,6 +12,8 @@ from llmctl.metrics.spec import IntervalSpec
 from llmctl.values import Folder, Shown, Size
 from llmctl.workflows.settings import (
     AUTO,
+    CONCURRENCY,
+    CONCURRENCY_HELP,
     INSTRUCTION,
     EngineName,
     ModelReference,
@@ -69,5 +71,6 @@ class EvalConfig(Spec):
     batch_size: StrictInt = flag(32, "records per batch", panel="Run", ge=1)
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation; published figures use fp32")
+    concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
     engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -100,6 +100,7 @@ def generate(
                     plan.model,
                     precision=config.precision,
                     engine=config.engine,
+                    concurrency=config.concurrency,
                     request_builder=request_builder,
                     emit=emit,
                 )

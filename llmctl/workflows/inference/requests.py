@@ -16,7 +16,7 @@ from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models.pretrained import config_of
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, EventSink, Fitted, Record, Request, Segment, Tokens, null_sink
+from llmctl.types import Event, EventSink, Family, Fitted, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
@@ -221,6 +221,65 @@ class RequestBuilder:
         return window, stride
 
 
+class ServerRequestBuilder(RequestBuilder):
+    """Puts records in words for a server, which lays them out by its own template and cuts nothing off."""
+
+    def __init__(self, handle: ModelHandle, *, emit: EventSink = null_sink) -> None:
+        self.task, self.emit, self.calibrate = handle.task, emit, False
+        self.truncate, self.truncated, self.block_size, self.labels = "refuse", 0, None, ()
+        self.layout = ServerLayout(handle.instruct())  # type: ignore[assignment]
+        self._clean = self._clean_prompt = None
+
+    def fitted(self, record: Record) -> Fitted:
+        segments = self._prompt_segments(record)
+        return Fitted(Request(record.id, (), wording=self._wording(record, segments)))
+
+    def _wording(self, record: Record, segments: Sequence[Segment], answer: str = "") -> Wording:
+        task, texts = self.task, [segment.text for segment in segments]
+        if task.packed:
+            return Wording(task.name, record.fields, text="".join(texts), answer=answer)
+        if task.answer_role == "assistant":
+            messages = tuple((segment.role, segment.text) for segment in segments)
+        else:
+            instruction = [self.layout.instruction] if self.layout.instruction else []
+            messages = (("user", "\n\n".join([*instruction, *texts])),)
+        return Wording(task.name, record.fields, messages, answer=answer)
+
+    def length(self, record: Record) -> int:
+        return 0
+
+    def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
+        """The whole text; a server does not continue a conversation that it is scored on."""
+        self.task.check(record)
+        if not self.task.packed:
+            raise UsageError(
+                f"a server scores plain text, not {self.task.name}", hint="--task language-modeling, or a local model"
+            )
+        text = "".join(segment.text for segment in self.task.segments(record))
+        wording = Wording(self.task.name, record.fields, answer=text)
+        return ScoringRequests([Request(record.id, (), wording=wording)], len(text.encode()))
+
+    def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
+        if window is not None:
+            raise UsageError("a server scores each text as a whole: it takes no window", hint="leave window out")
+        return 0, 0
+
+
+class ServerLayout:
+    """What is known of the layout of a server: the instruction that goes with each record."""
+
+    family: Family = "decoder"
+    tokenizer = None
+    context = None
+
+    def __init__(self, instruction: str) -> None:
+        self.instruction = instruction
+
+    def encode(self, text: str) -> list[str]:
+        """The words of a text, of which only the number is used."""
+        return text.split()
+
+
 def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
     if cleaner is None:
         return record
@@ -254,6 +313,8 @@ def open_request_builder(
 
     Raises `UsageError` with both sizes where tokenizer and model do not match.
     """
+    if handle.server is not None:
+        return ServerRequestBuilder(handle, emit=emit)
     config = config_of(handle.folder.architecture)
     tokenizer = load_tokenizer(handle.folder.path)
     handle.check_vocabulary(len(tokenizer))

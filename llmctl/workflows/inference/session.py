@@ -17,7 +17,7 @@ from llmctl.types import Answer, Completion, EventSink, Precision, Record, Reque
 from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
-from llmctl.workflows.settings import AUTO
+from llmctl.workflows.settings import AUTO, CONCURRENCY
 
 RECORDS_AT_ONCE: Final = 256
 """Records scored together."""
@@ -112,6 +112,7 @@ def open_predictor(
     task: str | None = None,
     precision: Precision | Literal["auto"] = "fp32",
     engine: str = AUTO,
+    concurrency: int = CONCURRENCY,
     offline: bool = False,
     request_builder: RequestBuilder | None = None,
     emit: EventSink = null_sink,
@@ -126,13 +127,14 @@ def open_predictor(
     computed = resolve_precision(precision)
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     built = spec.build(
-        model=load_model(handle, computed) if spec.needs_weights else handle.folder if spec.format else None,
+        model=load_model(handle, computed) if spec.needs_weights else handle.server or handle.folder,
         tokenizer=request_builder.layout.tokenizer,
         family=handle.family,
         layout_context=request_builder.layout.context,
         labels=handle.labels,
         device=device,
         precision=computed,
+        concurrency=concurrency,
     )
     return Predictor(request_builder, built)
 
