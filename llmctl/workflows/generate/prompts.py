@@ -95,7 +95,7 @@ class Seen:
 
 
 def count_rows(input: str) -> int | None:
-    """The lines of a file of one row a line; None where only reading tells."""
+    """The number of lines of a file with one row per line; None for other inputs."""
     path = Path(input)
     if (
         input == STDIN

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 1_000
 """The JSON document holds the rows of an output file up to so many; a larger file is read where it is."""
 UNREADABLE: Final = 1_000
-"""An output is begun without the model if so many rows in a row cannot be asked."""
+"""Rows read in search of one that can be asked before the model is loaded."""
 EVENT_SECONDS: Final = 0.1
 """Progress is reported at most so often."""
 
