@@ -47,7 +47,7 @@ IN_MEMORY: Final = 1 << 20
 MOST_RANGES: Final = 512
 
 
-class Outcome(IntEnum):
+class Disposition(IntEnum):
     """What becomes of a candidate."""
 
     KEPT = 0
@@ -60,8 +60,8 @@ class Outcome(IntEnum):
     """It has the id of an earlier one with other content."""
 
 
-KEPT: Final = (Outcome.KEPT, Outcome.REPEATED)
-DROPPED: Final = (Outcome.DUPLICATE, Outcome.NEAR_DUPLICATE, Outcome.LEAKAGE)
+KEPT: Final = (Disposition.KEPT, Disposition.REPEATED)
+DROPPED: Final = (Disposition.DUPLICATE, Disposition.NEAR_DUPLICATE, Disposition.LEAKAGE)
 
 
 class CandidateWriter:
@@ -129,7 +129,7 @@ class Candidates:
         self.firsts = np.cumsum([0, *counts])
         """(parts + 1,) index of the first candidate of each part, and R"""
         self.outcomes: NDArray[np.uint8] = np.zeros(0, np.uint8)
-        """(R,) `Outcome`; a file, so that memory does not grow with R"""
+        """(R,) `Disposition`; a file, so that memory does not grow with R"""
         if len(self):
             self.outcomes = np.memmap(scratch / "outcomes", np.uint8, "w+", shape=(len(self),))
 
@@ -163,10 +163,10 @@ class Candidates:
             order, firsts = _groups(rows, later)
             others = np.ones(len(rows), bool)
             others[firsts] = False
-            marks = np.full(len(rows), Outcome.DUPLICATE if drop else Outcome.REPEATED, np.uint8)
+            marks = np.full(len(rows), Disposition.DUPLICATE if drop else Disposition.REPEATED, np.uint8)
             if leakage and drop:
                 first = order[np.repeat(firsts, np.diff(np.append(firsts, len(rows))))]
-                marks[later[order] & ~later[first]] = Outcome.LEAKAGE
+                marks[later[order] & ~later[first]] = Disposition.LEAKAGE
             self.outcomes[rows["index"][order[others]]] = marks[others]
 
     def find_same_ids(self) -> None:
@@ -175,14 +175,14 @@ class Candidates:
             order, firsts = _groups(rows)
             first = order[np.repeat(firsts, np.diff(np.append(firsts, len(rows))))]
             other = (rows["digest"][order] != rows["digest"][first]).any(axis=1)
-            self.outcomes[rows["index"][order[other]]] = Outcome.SAME_ID
+            self.outcomes[rows["index"][order[other]]] = Disposition.SAME_ID
 
     def count_questions(self, *, labelled: bool) -> tuple[int, Counter[str]]:
         """The number of different questions, and counts of the kept candidates whose question an earlier one has. Both are
         empty where the whole record is the question."""
         distinct, found = 0, Counter[str]()
         asked: Wanted = lambda rows, outcomes: (  # noqa: E731
-            (rows["question"] != rows["digest"]).any(axis=1) & (outcomes == Outcome.KEPT)
+            (rows["question"] != rows["digest"]).any(axis=1) & (outcomes == Disposition.KEPT)
         )
         for rows in self._by_hash("question", asked):
             order, firsts = _groups(rows)

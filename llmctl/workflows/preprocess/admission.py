@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from llmctl.data.candidates import DROPPED, KEPT, Candidates, Outcome
+from llmctl.data.candidates import DROPPED, KEPT, Candidates, Disposition
 from llmctl.data.judge import DroppedRecord, text_of
 from llmctl.data.near import PERMUTATIONS, Bands, NearReader, clusters, jaccard
 from llmctl.data.spec import SPLITS
@@ -69,12 +69,12 @@ class Admission:
         for outcome in DROPPED:
             self._account(outcome)
 
-    def places(self, outcome: Outcome) -> NDArray[np.int64]:
+    def places(self, outcome: Disposition) -> NDArray[np.int64]:
         """Indices of the candidates with that outcome."""
         return np.flatnonzero(self.candidates.outcomes == outcome)
 
     def _account_same_ids(self) -> None:
-        places = self.places(Outcome.SAME_ID)
+        places = self.places(Disposition.SAME_ID)
         if not len(places):
             return
         policy = self._config.on_bad_record
@@ -88,7 +88,7 @@ class Admission:
                 bad.add(same_id(record), record)
         self._read.rejected += bad.rejected
 
-    def _account(self, outcome: Outcome) -> None:
+    def _account(self, outcome: Disposition) -> None:
         reason, places = outcome.name.lower(), self.places(outcome)
         if not len(places):
             return
@@ -115,8 +115,8 @@ class Admission:
         stays = np.where(stays < len(alive), stays, np.arange(len(alive)))
         dropped = (rank != stays[root]) | (led & ~held)
         leaked = led & ~held
-        self.candidates.outcomes[alive[dropped & ~leaked]] = Outcome.NEAR_DUPLICATE
-        self.candidates.outcomes[alive[leaked]] = Outcome.LEAKAGE
+        self.candidates.outcomes[alive[dropped & ~leaked]] = Disposition.NEAR_DUPLICATE
+        self.candidates.outcomes[alive[leaked]] = Disposition.LEAKAGE
         sizes = np.bincount(root, minlength=1)
         self.near = {
             "threshold": threshold,

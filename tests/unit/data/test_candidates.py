@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmctl.data import candidates as module
-from llmctl.data.candidates import Candidates, CandidateWriter, Outcome
+from llmctl.data.candidates import Candidates, CandidateWriter, Disposition
 from llmctl.data.judge import Admissible
 from llmctl.data.split import CONTRADICTORY, IN_SEVERAL_SPLITS, content_hash
 from llmctl.types import Record
@@ -32,7 +32,7 @@ def opened(folder: Path, *parts: list[Admissible]) -> Candidates:
 
 
 def names(found: Candidates) -> list[str]:
-    return [Outcome(each).name.lower() for each in found.outcomes.tolist()]
+    return [Disposition(each).name.lower() for each in found.outcomes.tolist()]
 
 
 def test_the_first_of_the_same_content_stays(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_ranges_of_the_hash_find_the_same(tmp_path: Path, monkeypatch: pytest.Mo
         assert not list((tmp_path / str(number)).glob("range-*"))
     assert (outcomes[0][0] == outcomes[1][0]).all()
     assert outcomes[0][1] == outcomes[1][1]
-    assert {Outcome.KEPT, Outcome.DUPLICATE, Outcome.SAME_ID} <= set(outcomes[0][0].tolist())
+    assert {Disposition.KEPT, Disposition.DUPLICATE, Disposition.SAME_ID} <= set(outcomes[0][0].tolist())
 
 
 def test_no_candidates(tmp_path: Path) -> None:
