@@ -11,9 +11,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,7 @@ from llmctl import other_tools
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.recipes import parse_yaml, read_recipe
 from llmctl.registry import near
+from llmctl.values import Shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -106,25 +107,6 @@ def flag(default: Any, help: str, *, panel: str = "Settings", short: str | None 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """A field without a flag, set by `--set` or in a recipe."""
     return Field(default, description=help, **rules)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """How help and completion show the values of a type: `Annotated[str, Shown(metavar="TEXT")]`.
-
-    `metavar`: stands for a value; default: by its type, else the name of the setting. `names`: the registry kind that the
-    values name, or the values themselves, where others are valid too. `path`: values may be paths.
-    """
-
-    metavar: str = ""
-    names: str | tuple[str, ...] = ()
-    path: bool = False
-
-
-Text = Annotated[str, Shown(metavar="TEXT")]
-
-
-Folder = Annotated[Path, Shown(metavar="DIR")]
 
 
 def shown(info: FieldInfo) -> Shown:

@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema
 from pydantic_core import core_schema
 
 from llmctl import registry
-from llmctl.config import Shown, UsageValueError, key
+from llmctl.config import UsageValueError, key
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
 from llmctl.gates import Gate
 from llmctl.metrics.parse import MetricRequest, request_gate, request_metric, request_score
 from llmctl.models.spec import HUB, Shape
+from llmctl.values import Shown
 
 LOSS: Final = "loss"
 """The default score for choosing the best checkpoint."""

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import StrictFloat, StrictInt
 
-from llmctl.config import Spec, Text, flag, key
-from llmctl.values import Size
+from llmctl.config import Spec, flag, key
+from llmctl.values import Size, Text
 from llmctl.workflows.settings import EngineName, ModelReference
 
 

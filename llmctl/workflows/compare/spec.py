@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, create_model, model_validator
 
 from llmctl import registry
-from llmctl.config import Folder, Shown, Spec, UsageValueError, flag, key
+from llmctl.config import Spec, UsageValueError, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import HUB, Shape
-from llmctl.values import Duration, Size
+from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import ModelReference, RequestedMetric
 from llmctl.workflows.train.spec import TrainConfig
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import StrictBool, StrictInt
 
-from llmctl.config import Folder, Shown, Spec, flag, key
+from llmctl.config import Spec, flag, key
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.values import Size
+from llmctl.values import Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, RequestedGate, RequestedMetric, TaskName
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from llmctl.config import Folder, Shown, Spec, flag
+from llmctl.config import Spec, flag
 from llmctl.models.exports.table import FormatName, Quantization
+from llmctl.values import Folder, Shown
 from llmctl.workflows.settings import ModelReference
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt
 
-from llmctl.config import Shown, Spec, Text, flag, key
-from llmctl.values import Size
+from llmctl.config import Spec, flag, key
+from llmctl.values import Shown, Size, Text
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, TaskName
 
 _ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}

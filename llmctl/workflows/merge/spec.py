@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from llmctl.config import Folder, Shown, Spec, flag
+from llmctl.config import Spec, flag
+from llmctl.values import Folder, Shown
 from llmctl.workflows.settings import ModelReference
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import StrictInt
 
-from llmctl.config import DocumentUnit, Folder, Shown, Spec, flag, key
+from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.filters.spec import Quality
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
-from llmctl.values import Size
+from llmctl.values import Folder, Shown, Size
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import StrictInt
 
-from llmctl.config import Folder, Spec, flag
-from llmctl.values import Size
+from llmctl.config import Spec, flag
+from llmctl.values import Folder, Size
 from llmctl.workflows.settings import TaskName
 
 

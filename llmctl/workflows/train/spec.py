@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt
 
-from llmctl.config import Folder, Shown, Spec, flag, key
+from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
 from llmctl.training.spec import Optimizer, Schedule
-from llmctl.values import Duration, Size
+from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
 BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
