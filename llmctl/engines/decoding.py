@@ -44,18 +44,18 @@ def decoding_for(loaded: LoadedModel) -> Decoding | None:
     """The decoding that fits the model; None: none does, and transformers' `generate` answers."""
     model, config = loaded.model, loaded.model.config
     if "cache_params" in loaded.accepts:
-        return Recurrent(loaded) if config.model_type.startswith("llmctl-") else None
+        return RecurrentRows(loaded) if config.model_type.startswith("llmctl-") else None
     if not {"attention_mask", "past_key_values"} <= loaded.accepts or getattr(model, "_is_stateful", False):
         return None
     layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
     if not all(type(layer) is DynamicLayer for layer in layers):
         return None  # windows, states of linear attention
     if loaded.family == "decoder":
-        return Attention(loaded) if "position_ids" in loaded.accepts else None
-    return CrossAttention(loaded) if config.model_type in _WITH_ENCODER else None
+        return AttentionRows(loaded) if "position_ids" in loaded.accepts else None
+    return SourceRows(loaded) if config.model_type in _WITH_ENCODER else None
 
 
-class Attention:
+class AttentionRows:
     """A decoder with key/value memory."""
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -92,7 +92,7 @@ class Attention:
         self._slots.keep(order)
 
 
-class CrossAttention:
+class SourceRows:
     """A decoder with key/value memory of its own tokens and of an encoded source."""
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -140,7 +140,7 @@ class CrossAttention:
         self._source.keep(order)
 
 
-class Recurrent:
+class RecurrentRows:
     """A model of ours whose past is a state of fixed size, with or without an encoded source."""
 
     def __init__(self, loaded: LoadedModel) -> None:

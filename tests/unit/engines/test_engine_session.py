@@ -32,10 +32,10 @@ FAMILIES = {
     "marian": "encoder-decoder",
     "lstm-seq2seq": "encoder-decoder",
 }
-CONTINUOUS = {"window": None, "lstm": "Recurrent", "rnn": "Recurrent", "lstm-seq2seq": "Recurrent"} | {
-    "t5": "CrossAttention",
-    "bart": "CrossAttention",
-    "marian": "CrossAttention",
+CONTINUOUS = {"window": None, "lstm": "RecurrentRows", "rnn": "RecurrentRows", "lstm-seq2seq": "RecurrentRows"} | {
+    "t5": "SourceRows",
+    "bart": "SourceRows",
+    "marian": "SourceRows",
 }
 PROMPTS = ("The quick", "It was the worst of times, it was", "", "床前明月光，疑是", "a", "dog", "over the lazy dog")
 SAMPLINGS = (
@@ -161,7 +161,7 @@ def test_greedy_answers_are_those_of_transformers(built: Built, all_models: Any,
 @pytest.mark.parametrize("name", FAMILIES)
 def test_which_models_are_batched_continuously(built: Built, name: str) -> None:
     found = decoding_for(built(name).loaded)  # type: ignore[attr-defined]
-    assert (None if found is None else type(found).__name__) == CONTINUOUS.get(name, "Attention")
+    assert (None if found is None else type(found).__name__) == CONTINUOUS.get(name, "AttentionRows")
 
 
 def test_tokens_that_a_model_forbids_or_forces(built: Built, all_models: Any, tokenizer: Any) -> None:
