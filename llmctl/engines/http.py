@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ class Server:
             timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=connections + 1),
         )
+        weakref.finalize(self, self._client.close)
 
     def model(self, name: str) -> dict[str, Any]:
         """The server's entry of a model; empty if the server has no list. Raises `UsageError` if it is not in the list,

@@ -136,7 +136,7 @@ class OpenAIEngine(Engine):
             sentence, disorder = (self._logprobs("", text) for text in (PROBE, SHUFFLED))
         except LlmctlError as error:
             raise self._cannot_score(str(error)) from error
-        if len(sentence) < len(PROBE.split()) or sum(sentence) / len(sentence) <= sum(disorder) / len(disorder):
+        if len(sentence) < len(PROBE.split()) - 1 or sum(sentence) / len(sentence) <= sum(disorder) / len(disorder):
             raise self._cannot_score("what it returns are not those of the prompt")
         self._scores = True
 
