@@ -138,6 +138,8 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "bert", f"{_MODELS}:BERT", "BERT: masked language modelling, classification (transformers implementation)"
         ),
+        CatalogRow("ctc", f"{_MODELS}:CTC", "speech recognition: convolutions, bidirectional LSTM, CTC"),
+        CatalogRow("whisper", f"{_MODELS}:WHISPER", "Whisper: speech recognition (transformers implementation)"),
     ),
     "tasks": (
         CatalogRow(
@@ -160,6 +162,12 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         ),
         CatalogRow(
             "classification", "llmctl.tasks.classification:Classification", "predict the label of a text: {text, label}"
+        ),
+        CatalogRow(
+            "speech-recognition",
+            "llmctl.tasks.speech_recognition:SpeechRecognition",
+            "write what is said in a recording: {audio, text}",
+            ("asr",),
         ),
         CatalogRow("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
     ),

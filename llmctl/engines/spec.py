@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmctl.errors import UsageError
-from llmctl.types import Completion, Likelihood, Request
+from llmctl.types import MODALITY, Completion, Likelihood, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +76,24 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """`implementation` is `module:Class`, called with the arguments of `build`."""
+    """`implementation` is `module:Class`, called with the arguments of `build`; `speech` is the one for models that hear."""
 
     name: str
     implementation: str
+    speech: str | None = None
     needs_weights: bool = True
     """Whether the engine needs the loaded model; if not, `model` is None."""
 
     def build(self, **parts: Any) -> Engine:
-        module, _, attribute = self.implementation.partition(":")
+        place = self.implementation
+        if MODALITY[parts["family"]] == "audio":
+            if self.speech is None:
+                raise UsageError(f"the engine {self.name} does not read audio", hint="leave engine out")
+            place = self.speech
+        module, _, attribute = place.partition(":")
         engine: Engine = getattr(importlib.import_module(module), attribute)(**parts)
         return engine
 
 
-TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine")
+TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine", speech="llmctl.engines.speech:SpeechEngine")
 ECHO = EngineSpec("echo", "llmctl.engines.echo:EchoEngine", needs_weights=False)

@@ -20,6 +20,7 @@ from llmctl.store import atomic, runs
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Answer, Event, EventSink, Record, Score
+from llmctl.workflows.compatibility import references_audio
 from llmctl.workflows.evaluate import reports
 from llmctl.workflows.evaluate.checks import EvalPlan, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
@@ -256,7 +257,13 @@ def _all_records(config: EvalConfig, task: Task) -> Iterator[Record]:
     from llmctl.data.read import read_records
 
     fields_of = task.record_of if task.packed else None
-    return read_records([str(config.data)], check=task.check, adapt=task.adapt, fields_of=fields_of)
+    return read_records(
+        [str(config.data)],
+        check=task.check,
+        adapt=task.adapt,
+        open_audio=references_audio(task),
+        fields_of=fields_of,
+    )
 
 
 def _compare(
