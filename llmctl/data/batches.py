@@ -78,9 +78,7 @@ class Records:
 
     @property
     def why_left_out(self) -> str:
-        return (
-            f"their answers do not fit {self.layout.context} tokens; --set long_answers=cut keeps their beginnings"
-        )
+        return f"their answers do not fit {self.layout.context} tokens; --set long_answers=cut keeps their beginnings"
 
     @functools.cached_property
     def left_out(self) -> frozenset[int]:

@@ -289,7 +289,9 @@ def encode_split(
 
     found = (workers or Workers(1)).pieces(task, text, encoder, rules)
     lead = encoder.codes.lead if task.packed else None
-    tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled, modality=task.modality)
+    tokens = write_store(
+        out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled, modality=task.modality
+    )
     return EncodedSplit(tokens, np.concatenate(kept))
 
 

@@ -23,7 +23,9 @@ class TextLine(NamedTuple):
     text: str
 
 
-def ordered_rows(input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None) -> Iterator[Record | TextLine | Bad]:
+def ordered_rows(
+    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None
+) -> Iterator[Record | TextLine | Bad]:
     """Every row of an input, in order, bad ones included.
 
     Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that lines stay aligned. Other formats:

@@ -62,7 +62,11 @@ def content_hash(fields: Mapping[str, Any], columns: Sequence[str]) -> bytes:
     """A 16-byte hash of the values of these columns; independent of file, line, id and the order of fields."""
     values = [fields.get(name) for name in columns]
     # A single text is by far the most frequent content and needs no JSON.
-    text = values[0] if len(values) == 1 and isinstance(values[0], str) else json.dumps(values, ensure_ascii=False, default=_sound)
+    text = (
+        values[0]
+        if len(values) == 1 and isinstance(values[0], str)
+        else json.dumps(values, ensure_ascii=False, default=_sound)
+    )
     return hashlib.blake2b(text.encode(), digest_size=16, person=b"llmctl-content").digest()
 
 

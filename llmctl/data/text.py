@@ -91,7 +91,9 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_struct(kind):
         parts = ([value.data or b"" for value in values], [value.path.encode() for value in values])
         fields = [
-            pa.Array.from_buffers(each.type, len(values), [None, _offsets(part).buffers()[1], pa.py_buffer(b"".join(part))])
+            pa.Array.from_buffers(
+                each.type, len(values), [None, _offsets(part).buffers()[1], pa.py_buffer(b"".join(part))]
+            )
             for each, part in zip(kind, parts, strict=True)
         ]
         return pa.StructArray.from_arrays(fields, fields=list(kind))

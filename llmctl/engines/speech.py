@@ -8,19 +8,28 @@ Letters: B windows of a batch, M mel bands, T frames of 10 ms, S output frames, 
 
 from __future__ import annotations
 
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GenerationMixin
 
 from llmctl.engines import ctc_search
-from llmctl.engines.spec import Sampling
-from llmctl.errors import UsageError
-from llmctl.store.border import running
+from llmctl.engines.loaded import LoadedModel
+from llmctl.engines.spec import (
+    Answered,
+    Engine,
+    EngineEvent,
+    EngineSession,
+    Failed,
+    Job,
+    NewText,
+    Sampling,
+)
+from llmctl.errors import LlmctlError, UsageError
 from llmctl.types import AudioWindow, Completion, Family, Likelihood, Precision, Request, Spoken
 
 MOST_WINDOWS: Final = 16
@@ -41,7 +50,7 @@ class Heard(NamedTuple):
     spoken: tuple[Spoken, ...] = ()
 
 
-class SpeechEngine:
+class SpeechEngine(Engine):
     """Runs `model`; see `engines.spec.Engine`. An answer does not depend on the batch it was generated in."""
 
     def __init__(
@@ -55,40 +64,25 @@ class SpeechEngine:
         device: str | None = None,
         precision: Precision = "fp32",
     ) -> None:
-        self.model, self.tokenizer, self.family = model.to(device or model.device), tokenizer, family
-        self.device = str(self.model.device)
-        self.bf16 = precision == "bf16"
-        self.context = layout_context
-        self._recognise: Callable[[Sequence[AudioWindow], Sampling, tuple[int, ...]], list[Heard]] = {
+        self.loaded = LoadedModel(
+            model, tokenizer, family, layout_context=layout_context, device=device, precision=precision
+        )
+        self.model, self.tokenizer, self.family = self.loaded.model, tokenizer, family
+        self.device, self.context = self.loaded.device, layout_context
+        self.recognise: Callable[[Sequence[AudioWindow], Sampling, tuple[int, ...]], list[Heard]] = {
             "ctc": self._ctc,
             "speech-seq2seq": self._seq2seq,
         }[family]
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
-    ) -> Iterator[Completion]:
-        """Transcripts in the order of the requests. Raises `UsageError` for sampling, and what opening a recording does."""
-        sampling.check()
+    def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:
+        super().check(request, sampling, logprobs=logprobs)
         if sampling.samples or sampling.num_samples > 1:
             raise UsageError("a transcript is not sampled", hint="leave out temperature, top_k, top_p and num_samples")
-        windows = ((number, window) for number, each in enumerate(requests) for window in _windows(each))
-        size = min(sampling.batch_size, MOST_WINDOWS)
-        pending: list[list[Heard]] = []
-        first = 0
-        while batch := list(itertools.islice(windows, size)):
-            heard = self._recognise([window for _, window in batch], sampling, requests[batch[0][0]].input_ids)
-            for (number, _), found in zip(batch, heard, strict=True):
-                while first + len(pending) <= number:
-                    pending.append([])
-                pending[number - first].append(found)
-                if stream is not None:
-                    stream(found.text)
-            # All before the last request of the batch are whole.
-            while first < batch[-1][0]:
-                yield _joined(requests[first], pending.pop(0))
-                first += 1
-        for number in range(first, len(requests)):
-            yield _joined(requests[number], pending.pop(0))
+        if logprobs is not None:
+            raise UsageError("transcripts have no log-probabilities of tokens", hint="leave logprobs out")
+
+    def session(self, *, rows: int = 16) -> SpeechSession:
+        return SpeechSession(self, rows)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
         raise UsageError("likelihoods of transcripts are not computed", hint="use wer or cer")
@@ -97,8 +91,8 @@ class SpeechEngine:
 
     def _ctc(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
         inputs = self._inputs(windows)
-        with torch.inference_mode(), running(self.model), self._autocast():
-            logits = self._evaluated()(**inputs).logits  # (B, S, V)
+        with self.loaded.computing():
+            logits = self.model(**inputs).logits  # (B, S, V)
         log_p = logits.float().log_softmax(-1).cpu().numpy()
         blank, heard = int(self.model.config.pad_token_id), []
         mask = inputs["attention_mask"]
@@ -121,8 +115,8 @@ class SpeechEngine:
         before = (int(config.decoder_start_token_id), *start)
         room = min(sampling.max_new_tokens, (self.context or config.max_target_positions) - len(before))
         ids = torch.tensor([before] * len(windows), device=self.device)
-        with torch.inference_mode(), running(self.model), self._autocast():
-            encoded = self._evaluated().get_encoder()(inputs["input_features"].to(self.model.dtype))
+        with self.loaded.computing():
+            encoded = self.model.get_encoder()(inputs["input_features"].to(self.model.dtype))
             rows = self._searched(encoded, ids, sampling, room)
         heard = []
         end = config.eos_token_id
@@ -134,8 +128,6 @@ class SpeechEngine:
 
     def _searched(self, encoded: Any, ids: Tensor, sampling: Sampling, room: int) -> Tensor:
         """transformers' plain greedy or beam search: Whisper's own `generate` is for its published tokenizers only."""
-        from transformers import GenerationMixin
-
         own, config = self.model.generation_config, self.model.config
         settings = GenerationConfig(
             max_new_tokens=room,
@@ -146,23 +138,15 @@ class SpeechEngine:
             pad_token_id=config.pad_token_id,
             **{name: value for name in KEPT if (value := getattr(own, name, None)) is not None},
         )
-        self.model.generation_config = GenerationConfig()
-        try:
-            rows: Tensor = GenerationMixin.generate(
-                self.model, encoder_outputs=encoded, decoder_input_ids=ids, generation_config=settings
-            )
-        finally:
-            self.model.generation_config = own
+        rows: Tensor = GenerationMixin.generate(
+            self.loaded.without_own_settings(),
+            encoder_outputs=encoded,
+            decoder_input_ids=ids,
+            generation_config=settings,
+        )
         return rows
 
     # -- shared -----------------------------------------------------------------------------------------------
-
-    def _evaluated(self) -> Any:
-        return self.model.eval()
-
-    def _autocast(self) -> Any:
-        enabled = self.bf16 and self.model.dtype == torch.float32
-        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=enabled)
 
     def _inputs(self, windows: Sequence[AudioWindow]) -> dict[str, Tensor]:
         """Features (B, M, T) or samples (B, N), padded at the end, and which of them are real."""
@@ -188,25 +172,107 @@ class SpeechEngine:
         return text[:1].isspace() or UNSPACED[0] <= text[:1] <= UNSPACED[1]
 
 
-def _windows(request: Request) -> Iterator[AudioWindow]:
-    if request.windows is None:
-        raise ValueError(f"request {request.id!r} has no recording")
-    return request.windows()
+class Listening:
+    """A job with the windows that are still to be read, and what was recognised in those before."""
+
+    def __init__(self, job: Job) -> None:
+        if job.request.windows is None:
+            raise ValueError(f"request {job.request.id!r} has no recording")
+        self.job, self.heard = job, list[Heard]()
+        self.key = job.request.input_ids, job.sampling.num_beams, job.sampling.max_new_tokens
+        self._windows = job.request.windows()
+        self._next = next(self._windows, None)
+
+    def take(self) -> AudioWindow:
+        """The next window; reads ahead by one, so that the last is known to be the last."""
+        assert self._next is not None
+        found, self._next = self._next, next(self._windows, None)
+        return found
+
+    @property
+    def over(self) -> bool:
+        return self._next is None
+
+
+class SpeechSession(EngineSession):
+    """Transcribes a batch of windows at a step: the next ones of the first recordings."""
+
+    engine: SpeechEngine
+
+    def __init__(self, engine: SpeechEngine, rows: int) -> None:
+        super().__init__(engine)
+        self._rows = min(rows, MOST_WINDOWS)
+        self._waiting: deque[Job] = deque()
+        self._listening: deque[Listening] = deque()
+
+    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        self._waiting.extend(submitted)
+        if cancelled:
+            self._waiting = deque(each for each in self._waiting if each.ticket not in cancelled)
+            self._listening = deque(each for each in self._listening if each.job.ticket not in cancelled)
+        events: list[EngineEvent] = []
+        batch: list[tuple[Listening, AudioWindow]] = []
+        held: deque[Listening] = deque()
+        while len(batch) < self._rows and (self._listening or self._waiting):
+            listening = self._listening.popleft() if self._listening else self._opened(events)
+            if listening is None:
+                continue
+            held.append(listening)
+            if batch and batch[0][0].key != listening.key:
+                break
+            try:
+                while len(batch) < self._rows and not listening.over:
+                    batch.append((listening, listening.take()))
+            except LlmctlError as error:
+                batch = [each for each in batch if each[0] is not listening]
+                held.pop()
+                events.append(Failed(listening.job.ticket, error))
+        self._listening.extendleft(reversed(held))
+        if not batch:
+            return events
+        first = batch[0][0].job
+        heard = self.engine.recognise([window for _, window in batch], first.sampling, first.request.input_ids)
+        for (listening, _), found in zip(batch, heard, strict=True):
+            text = separated(listening.heard, found.text)
+            listening.heard.append(found._replace(text=text))
+            if listening.job.stream and text:
+                events.append(NewText(listening.job.ticket, 0, text))
+        while self._listening and self._listening[0].over:
+            done = self._listening.popleft()
+            events.append(Answered(done.job.ticket, _joined(done.job.request, done.heard)))
+        return events
+
+    def _opened(self, events: list[EngineEvent]) -> Listening | None:
+        job = self._waiting.popleft()
+        try:
+            return Listening(job)
+        except LlmctlError as error:
+            events.append(Failed(job.ticket, error))
+            return None
+
+    def close(self) -> None:
+        super().close()
+        self._waiting.clear()
+        self._listening.clear()
+
+
+def separated(before: Sequence[Heard], text: str) -> str:
+    """The text of a window with the space that separates it from the text before."""
+    last = next((each.text for each in reversed(before) if each.text), "")
+    return f" {text}" if last and text and not UNSPACED[0] <= last[-1] <= UNSPACED[1] else text
 
 
 def _joined(request: Request, heard: Sequence[Heard]) -> Completion:
-    text = ""
-    for each in heard:
-        between = " " if text and each.text and not (UNSPACED[0] <= text[-1] <= UNSPACED[1]) else ""
-        text += between + each.text
     spoken = tuple(
         part
         for each in heard
-        for part in (each.spoken or ((Spoken(each.window.start, each.window.end, each.text),) if each.text else ()))
+        for part in (
+            each.spoken or ((Spoken(each.window.start, each.window.end, each.text.strip()),) if each.text else ())
+        )
     )
     return Completion(
         id=request.id,
-        text=text,
+        text="".join(each.text for each in heard),
         finish_reason="stop" if all(each.complete for each in heard) else "length",
         tokens=sum(each.tokens for each in heard),
         spoken=spoken,

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from llmctl.metrics.references import count_references, reference_script, signed
-from llmctl.metrics.script import UNSPACED
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import ErrorRateOptions, Statistics
+from llmctl.script import UNSPACED
 from llmctl.types import Answer
 
 _BLANKS: Final = re.compile(r"\s\s+")

@@ -14,8 +14,8 @@ from llmctl.metrics import intervals
 from llmctl.metrics.intervals import Rows
 from llmctl.metrics.parse import label
 from llmctl.metrics.references import reference_script
-from llmctl.metrics.script import UNSPACED
 from llmctl.metrics.spec import FittedMetric, IntervalSpec, Metric, MetricSpec
+from llmctl.script import UNSPACED
 from llmctl.types import Answer, Score
 
 ROWS_FOR_INTERVAL: Final = 2

@@ -117,9 +117,7 @@ def ctc_losses(logits: Tensor, lengths: Tensor, labels: Tensor, blank: int) -> T
     """
     log_p = logits.float().log_softmax(-1).transpose(0, 1)  # (S, B, V)
     sizes = (labels >= 0).sum(1)  # (B,)
-    return F.ctc_loss(
-        log_p, labels.clamp(min=0), lengths, sizes, blank=blank, reduction="none", zero_infinity=True
-    )
+    return F.ctc_loss(log_p, labels.clamp(min=0), lengths, sizes, blank=blank, reduction="none", zero_infinity=True)
 
 
 def build(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> SpeechForCTC:

@@ -57,9 +57,7 @@ def text(
     name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
     promptable = plan.family in plan.task.promptable
     asked = "--prompt TEXT" if plan.task.modality == "text" else "--input FILE.wav"
-    command = (
-        f"llmctl generate --model {name} {asked}" if promptable else f"llmctl train --model {name} --data DIR"
-    )
+    command = f"llmctl generate --model {name} {asked}" if promptable else f"llmctl train --model {name} --data DIR"
     tags = "\n".join(f"- {tag}" for tag in ("llmctl", plan.task.name))
     return f"""---
 library_name: transformers

@@ -19,7 +19,6 @@ from llmctl.workflows.train import model_card
 from llmctl.workflows.train.assemble import Parts
 from llmctl.workflows.train.checks import TrainPlan
 
-
 PREPROCESSOR: Final = "preprocessor_config.json"
 """Where transformers finds what a speech model reads."""
 
