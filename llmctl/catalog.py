@@ -226,6 +226,18 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "abstracts", f"{_SETS}:ABSTRACTS", "62 passages with one-sentence summaries, summarization, English"
         ),
+        CatalogRow("spoken-numbers-en", f"{_SETS}:SPOKEN_NUMBERS_EN", "spoken numbers, speech recognition, English"),
+        CatalogRow(
+            "spoken-numbers-en-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_EN_VOICES",
+            "spoken numbers by other voices, speech recognition, English",
+        ),
+        CatalogRow("spoken-numbers-zh", f"{_SETS}:SPOKEN_NUMBERS_ZH", "spoken numbers, speech recognition, Chinese"),
+        CatalogRow(
+            "spoken-numbers-zh-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_ZH_VOICES",
+            "spoken numbers by other voices, speech recognition, Chinese",
+        ),
     ),
     "engines": (
         CatalogRow("torch", "llmctl.engines.spec:TORCH", "runs models with torch and transformers"),

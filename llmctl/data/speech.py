@@ -26,7 +26,7 @@ CACHED_BYTES: Final = 512 << 20
 """Features of a training split that are kept instead of being computed in every epoch."""
 
 
-def features(samples: sound.Samples, hearing: Hearing) -> NDArray[np.float32]:
+def features_of(samples: sound.Samples, hearing: Hearing) -> NDArray[np.float32]:
     """(N,) -> (M, T), or for a model that reads samples (N,) with mean 0 and variance 1."""
     if hearing.bands:
         pad = round((hearing.max_seconds or 0) * SAMPLE_RATE) if hearing.padded else None
@@ -42,7 +42,7 @@ def windows(audio: Audio, hearing: Hearing) -> Callable[[], Iterator[AudioWindow
 
     def opened() -> Iterator[AudioWindow]:
         for window in sound.windows(audio, seconds):
-            yield AudioWindow(window.start, window.end, features(window.samples, hearing))
+            yield AudioWindow(window.start, window.end, features_of(window.samples, hearing))
 
     return opened
 
@@ -94,15 +94,16 @@ class SpeechRecords(Records):
         """`input_features` (B, M, T), or `input_values` (B, N); `attention_mask` (B, T) or (B, N) unless every
         recording is padded to the same length; `labels` (B, U)."""
         places = self.places(indices)
-        heard = [self._features(index) for index in places]
+        heard = [self.features(index) for index in places]
         targets = [self.layout.target(self.store.record(index)) for index in places]
         return {**batched(heard, self.hearing), "labels": padded_rows(targets, IGNORED, max(map(len, targets)))}
 
-    def _features(self, index: int) -> NDArray[np.float32]:
+    def features(self, index: int) -> NDArray[np.float32]:
+        """What the model reads of a record, by its index in the store."""
         known = self._cache.get(index)
         if known is not None:
             return known
-        found = features(sound.read(Audio(f"record {index}", self.store.recording(index))), self.hearing)
+        found = features_of(sound.read(Audio(f"record {index}", self.store.recording(index))), self.hearing)
         if self._kept_bytes[0] + found.nbytes <= CACHED_BYTES:
             self._cache[index] = found
             self._kept_bytes[0] += found.nbytes

@@ -5,7 +5,7 @@ blanks. The most probable path need not collapse to the most probable text, beca
 search adds them up: for each prefix it keeps the probability of the paths that end in a blank and of those that do not.
 
     p_∅(l, t) = p(∅ | t) · (p_∅(l, t-1) + p_¬(l, t-1))
-    p_¬(l, t) = p(l_end | t) · p_¬(l, t-1)                           the last token goes on
+    p_¬(l, t) = p(l_end | t) · p_¬(l, t-1)                           the last token continues
     p_¬(l k, t) = p(k | t) · (p_∅(l, t-1) + [k ≠ l_end] p_¬(l, t-1))  a new token; equal ones need a blank between
 
 Papers: Graves, Fernández, Gomez and Schmidhuber 2006, section 3.2; Hannun et al. 2014 (arXiv:1408.2873).

@@ -86,6 +86,11 @@ def context_of(config: Mapping[str, Any]) -> int | None:
     return next((each for each in found if isinstance(each, int) and not isinstance(each, bool)), None)
 
 
+def hearing_for(family: Family) -> Hearing:
+    """What our own speech models with random weights read."""
+    return hearing_of({"model_type": "whisper" if family == "speech-seq2seq" else "llmctl-ctc"})
+
+
 def hearing_of(config: Mapping[str, Any]) -> Hearing:
     """What the speech model of a config.json reads."""
     bands = config.get("num_mel_bins")

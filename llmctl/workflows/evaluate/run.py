@@ -286,6 +286,11 @@ def _compare(
     return scored.scores, tuple(tests)
 
 
+def _place(data: Path | None) -> str | None:
+    """The absolute path of the data, or the name of a built-in data set."""
+    return None if data is None else os.path.abspath(data) if data.exists() else str(data)
+
+
 def _keep(
     plan: EvalPlan,
     result: EvalResult,
@@ -319,7 +324,7 @@ def _keep(
             folder / "scores.json",
             {
                 "model": config.model,
-                "data": os.path.abspath(config.data) if config.data else None,
+                "data": _place(config.data),
                 "split": config.split,
                 "at": runs.now(),
                 **result.document(),

@@ -23,8 +23,6 @@ from llmctl.types import Family, Precision
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
 
-MODEL_TYPES: Final[Mapping[Family, str]] = {"ctc": "llmctl-ctc", "speech-seq2seq": "whisper"}
-"""The `model_type` of our own speech models with random weights."""
 INSTRUCTION_TOKENS: Final = 24
 """Tokens of an instruction, about."""
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
@@ -285,8 +283,8 @@ def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats) -> tu
 
 def _heard(plan: TrainPlan, found: LengthStats, rows: int, seconds: float, tokens: int) -> BatchShape:
     """The batch of recordings of this length: output frames and, of an encoder-decoder, tokens."""
-    own = plan.pretrained_folder.config if plan.pretrained_folder else {"model_type": MODEL_TYPES[plan.family]}
-    hearing = families.hearing_of(own)
+    folder = plan.pretrained_folder
+    hearing = families.hearing_of(folder.config) if folder else families.hearing_for(plan.family)
     frames = round((hearing.max_seconds or 0.0 if hearing.padded else seconds) * 100)
     if plan.family == "ctc":
         return BatchShape(min(rows, found.records), max(1, frames // hearing.stride))
