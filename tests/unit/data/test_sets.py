@@ -155,7 +155,7 @@ def test_spoken_numbers_are_recordings_of_numbers(name: str) -> None:
         assert row["text"] == write(int(row["id"].rpartition("-")[2]))
         assert row["id"].startswith(row["speaker"])
         seconds = sound.seconds_of(Audio(row["audio"]["path"], row["audio"]["bytes"]))
-        assert 0.2 < seconds < 1.5
+        assert 0.1 < seconds < 1.5
     voices = {row["speaker"] for row in rows}
     assert voices == set(spoken_numbers.SETS[name].voices)
     assert not voices & set(spoken_numbers.SETS[name.removesuffix("-voices")].voices) or not name.endswith("-voices")
