@@ -251,6 +251,7 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "ctranslate2", "llmctl.engines.spec:CTRANSLATE2", "runs a folder exported for CTranslate2, fast on a CPU"
         ),
+        CatalogRow("onnx", "llmctl.engines.spec:ONNX", "runs a folder exported to ONNX, in ONNX Runtime"),
         CatalogRow(
             "openai",
             "llmctl.engines.spec:OPENAI",

@@ -335,5 +335,6 @@ CTRANSLATE2 = EngineSpec(
     format="ctranslate2",
     package="ctranslate2",
 )
+ONNX = EngineSpec("onnx", "llmctl.engines.onnx:OnnxEngine", needs_weights=False, format="onnx", package="onnxruntime")
 OPENAI = EngineSpec("openai", "llmctl.engines.openai:OpenAIEngine", needs_weights=False)
 ECHO = EngineSpec("echo", "llmctl.engines.echo:EchoEngine", needs_weights=False)

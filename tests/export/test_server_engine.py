@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -89,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         tokens = body["prompt"].split(" ")
         tokens = [tokens[0], *(f" {each}" for each in tokens[1:])]
         offsets = [sum(map(len, tokens[:number])) for number in range(len(tokens))]
-        values = [None, *(log_of(*pair) for pair in zip(tokens, tokens[1:], strict=False))]
+        values = [None, *(log_of(*pair) for pair in itertools.pairwise(tokens))]
         details = {
             "tokens": [*tokens, " x"],
             "token_logprobs": [*values, -9.0],

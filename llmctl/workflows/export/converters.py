@@ -22,7 +22,7 @@ def write(
 
     Raises `UsageError`, in one line, for a tokenizer that the format cannot hold.
     """
-    return {"gguf": _gguf, "ctranslate2": _ctranslate2}[to](handle, layout, folder, quantize, name)
+    return {"gguf": _gguf, "ctranslate2": _ctranslate2, "onnx": _onnx}[to](handle, layout, folder, quantize, name)
 
 
 def _gguf(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
@@ -58,6 +58,14 @@ def _ctranslate2(handle: ModelHandle, layout: Layout, folder: Path, quantize: Qu
     (folder / SOURCE).mkdir()
     _copy(handle, folder / SOURCE, CONFIG, GENERATION)
     return ctranslate2.write(model, layout.tokenizer, folder, quantize=quantize)
+
+
+def _onnx(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
+    from llmctl.models.exports import onnx
+
+    files = onnx.write(load_model(handle, "fp32"), folder, family=handle.family, quantize=quantize)
+    _copy(handle, folder, CONFIG, GENERATION)
+    return files
 
 
 def _copy(handle: ModelHandle, folder: Path, *names: str) -> None:

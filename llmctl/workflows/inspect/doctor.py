@@ -36,6 +36,7 @@ OPTIONAL: Final = (
     ("peft", "train --adapter lora and its runs", "pip install 'llmctl[adapters]'"),
     ("gguf", "--model FILE.gguf and export --to gguf", "pip install 'llmctl[gguf]'"),
     ("ctranslate2", "export --to ctranslate2 and its engine", "pip install 'llmctl[ctranslate2]'"),
+    ("onnxruntime", "export --to onnx and its engine", "pip install 'llmctl[onnx]'"),
     ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),
     ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),
 )
