@@ -65,6 +65,7 @@ VERBS: Final = (
         WORK,
         "stage",
     ),
+    VerbRow("serve", f"{_VERBS}.serve.stage:Serve", "Serve a model over HTTP: OpenAI's interface, tasks, a web page.", WORK, "block"),
     VerbRow(
         "merge",
         f"{_VERBS}.export.stage:Merge",

@@ -60,6 +60,8 @@ def _run(verb: Verb[Any], session: Session) -> None:
     if output.refusal:
         session.fail(output.refusal, output.document, lambda: show(output.lines()))
     session.finish(output.document, lambda: show(output.lines()))
+    if output.then is not None:
+        output.then()
     return None
 
 

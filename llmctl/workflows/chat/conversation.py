@@ -17,7 +17,7 @@ from llmctl.readable import quoted
 from llmctl.store import atomic
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.spec import ChatConfig
-from llmctl.workflows.inference.conversation import Message, check_fits, fitted, message_of
+from llmctl.workflows.inference.conversation import Message, PartialAnswer, check_fits, fitted, message_of
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
@@ -258,25 +258,6 @@ class Conversation:
             text = f"the context of {self.context:,} tokens is full: the oldest {turns} dropped from the prompt"
             self.emit(Event("warning", {"text": text}))
         self._warned_dropped = dropped
-
-
-class PartialAnswer:
-    """Collects the pieces of an answer, without leading and trailing whitespace."""
-
-    def __init__(self, show: Show | None) -> None:
-        self.text = ""
-        self._show = show
-        self._held = ""
-
-    def __call__(self, piece: str) -> None:
-        grown = self._held + piece
-        if not self.text:
-            grown = grown.lstrip()
-        new = grown.rstrip()
-        self._held = grown[len(new) :]
-        if new and self._show is not None:
-            self._show(new)
-        self.text += new
 
 
 def piped_lines(source: Iterable[bytes]) -> Iterator[tuple[str, str]]:
