@@ -65,7 +65,13 @@ VERBS: Final = (
         WORK,
         "stage",
     ),
-    VerbRow("serve", f"{_VERBS}.serve.stage:Serve", "Serve a model over HTTP: OpenAI's interface, tasks, a web page.", WORK, "block"),
+    VerbRow(
+        "serve",
+        f"{_VERBS}.serve.stage:Serve",
+        "Serve a model over HTTP: OpenAI's interface, tasks, a web page.",
+        WORK,
+        "block",
+    ),
     VerbRow(
         "merge",
         f"{_VERBS}.export.stage:Merge",

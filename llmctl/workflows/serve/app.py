@@ -37,9 +37,7 @@ def build(service: Service, *, local: bool) -> Gate:
         ],
         redirect_slashes=False,
     )
-    gate = Gate(
-        router, keys=service.plan.keys, counters=service.counters, emit=service.emit, local=local
-    )
+    gate = Gate(router, keys=service.plan.keys, counters=service.counters, emit=service.emit, local=local)
     pages.gate = gate
     return gate
 

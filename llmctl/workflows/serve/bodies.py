@@ -216,7 +216,9 @@ class CompletionBody(Streamed):
         several = prompt if isinstance(prompt, list) and prompt and not _is_number(prompt[0]) else [prompt]
         for each in several:
             if not (isinstance(each, str) or (isinstance(each, list) and each and all(map(_is_token, each)))):
-                raise FieldFault("prompt", "must be a text, a list of texts, token ids, or a list of lists of token ids")
+                raise FieldFault(
+                    "prompt", "must be a text, a list of texts, token ids, or a list of lists of token ids"
+                )
         return {**value, "prompt": several}
 
     @model_validator(mode="after")
@@ -299,7 +301,9 @@ def _asks_for_nothing(name: str, value: Any) -> bool:
         return name in _WITHOUT_EFFECT or name in _UNSUPPORTED or name in _LABELS_OF_CLIENTS
     if name in _LABELS_OF_CLIENTS:
         return isinstance(value, str)
-    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in _WITHOUT_EFFECT.get(name, ()))
+    return any(
+        value == each and isinstance(value, bool) == isinstance(each, bool) for each in _WITHOUT_EFFECT.get(name, ())
+    )
 
 
 def shown(text: str) -> str:

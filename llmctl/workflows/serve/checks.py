@@ -48,9 +48,7 @@ class ServePlan:
         }
 
 
-def preflight(
-    config: ServeConfig, *, offline: bool, verify: bool = False, emit: EventSink = null_sink
-) -> ServePlan:
+def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit: EventSink = null_sink) -> ServePlan:
     """Check everything that needs no torch. Raises all faults at once: `UsageError`s, `MissingPackage`, `BusyError` for a
     port in use, and what `find_model` raises."""
     collector = ErrorCollector()

@@ -64,10 +64,10 @@ class Counters:
             lines = list(self._lines(gauges, totals))
         return "\n".join([*lines, ""])
 
-    def _lines(
-        self, gauges: Mapping[str, tuple[str, float]], totals: Mapping[str, tuple[str, float]]
-    ) -> Iterator[str]:
-        yield from _head("requests_total", "counter", "Requests by endpoint and HTTP status; 499: the client went away.")
+    def _lines(self, gauges: Mapping[str, tuple[str, float]], totals: Mapping[str, tuple[str, float]]) -> Iterator[str]:
+        yield from _head(
+            "requests_total", "counter", "Requests by endpoint and HTTP status; 499: the client went away."
+        )
         for (endpoint, status), count in sorted(self.requests.items()):
             yield f'llmctl_requests_total{{endpoint="{endpoint}",status="{status}"}} {count}'
         yield from _head("request_seconds", "histogram", "Time from the head of a request to the end of its answer.")

@@ -65,6 +65,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        scope["app"] = self.app  # the router raises for unknown paths then
         sent: list[int] = []
         """The status of the answer once it has begun, and `_WHOLE` once it is complete."""
 
@@ -168,12 +169,13 @@ async def body_of(request: Request, *, most: int, seconds: float) -> bytes:
                 parts.append(part)
     except TimeoutError:
         raise Refusal(
-            408, f"the request was not complete after {seconds:g} s", code="slow_client", headers={"connection": "close"}
+            408,
+            f"the request was not complete after {seconds:g} s",
+            code="slow_client",
+            headers={"connection": "close"},
         ) from None
     return b"".join(parts)
 
 
 def _too_large(most: int) -> Refusal:
     return Refusal(413, f"the body is larger than {most:,} bytes", code="body_too_large")
-
-

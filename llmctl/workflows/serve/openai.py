@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -230,9 +230,7 @@ class OpenAIEndpoints:
         if not body.stream:
             whole = self._whole(answers, predictor, body, prompts, interface)
             choices, usage = await self.service.while_connected(request, whole)
-            return JSONAnswer(
-                {**head, "object": interface.kind, "choices": choices, "usage": usage.document()}
-            )
+            return JSONAnswer({**head, "object": interface.kind, "choices": choices, "usage": usage.document()})
         stream = self._stream(answers, predictor, body, prompts, interface, started)
         chunks = _events(stream, {**head, "object": interface.chunk_kind}, include_usage=body.include_usage)
         # The first event is awaited here, so that a refusal still has its status.
@@ -241,7 +239,7 @@ class OpenAIEndpoints:
 
     async def _whole(
         self,
-        answers: AsyncIterator[tuple[int, NewText | Answered]],
+        answers: AsyncGenerator[tuple[int, NewText | Answered]],
         predictor: Predictor,
         body: Streamed,
         prompts: Sequence[Asked],
@@ -249,7 +247,7 @@ class OpenAIEndpoints:
     ) -> tuple[list[dict[str, Any]], Usage]:
         choices: dict[int, dict[str, Any]] = {}
         tokens = 0
-        async with contextlib.aclosing(answers):  # type: ignore[type-var]
+        async with contextlib.aclosing(answers):
             async for number, event in answers:
                 if isinstance(event, Answered):
                     text = predictor.task.read(event.completion.text)
@@ -259,17 +257,17 @@ class OpenAIEndpoints:
 
     async def _stream(
         self,
-        answers: AsyncIterator[tuple[int, NewText | Answered]],
+        answers: AsyncGenerator[tuple[int, NewText | Answered]],
         predictor: Predictor,
         body: Streamed,
         prompts: Sequence[Asked],
         interface: Interface,
         started: float,
-    ) -> AsyncIterator[dict[str, Any] | Usage]:
+    ) -> AsyncGenerator[dict[str, Any] | Usage]:
         """The choice of each chunk, then the usage."""
         growing = [_growing(predictor) for _ in range(len(prompts) * body.n)]
         tokens, is_first = 0, True
-        async with contextlib.aclosing(answers):  # type: ignore[type-var]
+        async with contextlib.aclosing(answers):
             opened = False
             async for number, event in answers:
                 if not opened:
@@ -308,19 +306,19 @@ def _growing(predictor: Predictor) -> Growing:
     return grown
 
 
-async def _nothing(answers: int) -> AsyncIterator[tuple[int, NewText | Answered]]:
+async def _nothing(answers: int) -> AsyncGenerator[tuple[int, NewText | Answered]]:
     """Answers of no token, as `max_tokens: 0` asks for."""
     for number in range(answers):
         yield number, Answered(0, Completion("", "", "length", 0), last=True)
 
 
 async def _events(
-    stream: AsyncIterator[dict[str, Any] | Usage], head: dict[str, Any], *, include_usage: bool
-) -> AsyncIterator[bytes]:
+    stream: AsyncGenerator[dict[str, Any] | Usage], head: dict[str, Any], *, include_usage: bool
+) -> AsyncGenerator[bytes]:
     """Server-sent events. An error after the first of them is an event too, and the last one."""
     usage = {"usage": None} if include_usage else {}
     begun = False
-    async with contextlib.aclosing(stream):  # type: ignore[type-var]
+    async with contextlib.aclosing(stream):
         try:
             async for each in stream:
                 begun = True
@@ -340,8 +338,8 @@ def _event(document: dict[str, Any]) -> bytes:
     return b"data: " + encoded(document) + b"\n\n"
 
 
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async with contextlib.aclosing(rest):  # type: ignore[type-var]
+async def _chained(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(rest):
         yield first
         async for each in rest:
             yield each
@@ -350,10 +348,10 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
 class EventStream(StreamingResponse):
     """Server-sent events, as they come. When the client goes away, the iteration ends and its rows are freed."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes]) -> None:
         super().__init__(chunks, media_type="text/event-stream", headers=HEADERS | {"x-accel-buffering": "no"})
         self._chunks = chunks
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async with contextlib.aclosing(self._chunks):  # type: ignore[type-var]
+        async with contextlib.aclosing(self._chunks):
             await super().__call__(scope, receive, send)

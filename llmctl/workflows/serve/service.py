@@ -8,7 +8,7 @@ import functools
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -109,9 +109,9 @@ class Service:
         Raises `Refusal`.
         """
         request = Request("prompt", tuple(ids[:1]), tuple(ids[1:]))
-        scored = await self.call(lambda: next(self.engine.score([request], logprobs=top)), param="prompt")
+        scored = await self.call(lambda: self.engine.token_logprobs(request, top), param="prompt")
         left_out = is_text and ids[0] not in self._opens_texts[:1]
-        return list(scored.token_logprobs) if left_out else [AnswerToken(ids[0]), *scored.token_logprobs]
+        return list(scored) if left_out else [AnswerToken(ids[0]), *scored]
 
     async def request_for(
         self, task: str, fields: dict[str, Any], *, origin: str = "", param: str | None = None, bad_record: int = 400
@@ -148,7 +148,7 @@ class Service:
 
     async def answers(
         self, predictor: Predictor, requests: Sequence[Request], body: Asking, *, param: str
-    ) -> AsyncIterator[tuple[int, NewText | Answered]]:
+    ) -> AsyncGenerator[tuple[int, NewText | Answered]]:
         """The answers as they come, each with its number: those to the first request, then those to the second, …
 
         A label is chosen, so there is one answer, without settings. Raises `Refusal`.
@@ -168,7 +168,7 @@ class Service:
         """The most likely label, by the likelihood of each."""
         return await self.call(lambda: next(predictor.complete([request], Sampling())), param=param)
 
-    async def _events(self, asks: Sequence[Ask], *, param: str) -> AsyncIterator[tuple[int, NewText | Answered]]:
+    async def _events(self, asks: Sequence[Ask], *, param: str) -> AsyncGenerator[tuple[int, NewText | Answered]]:
         """See `answers`. Requests that are not answered at the end of the iteration are cancelled."""
         loop, heard = asyncio.get_running_loop(), asyncio.Queue[EngineEvent]()
 
@@ -214,7 +214,7 @@ class Service:
         except TimeoutError:
             raise refusals.too_slow(self.config.request_timeout) from None
 
-    async def while_connected(self, request: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
+    async def while_connected(self, request: HttpRequest, work: Awaitable[T]) -> T:
         """The result of the work, which is dropped when the client goes away. Raises `ClientGone`."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(_disconnected(request))
@@ -236,4 +236,3 @@ async def _disconnected(request: HttpRequest) -> None:
 
 def identifier(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(12)}"
-

@@ -50,9 +50,7 @@ class TaskEndpoint:
         tokens = sum(row["tokens"] for row in found)
         usage = Usage(sum(len(row.request.input_ids) for row in rows), tokens)
         service.counters.answered(*usage)
-        return JSONAnswer(
-            {"model": service.plan.name, "task": name, "completions": found, "usage": usage.document()}
-        )
+        return JSONAnswer({"model": service.plan.name, "task": name, "completions": found, "usage": usage.document()})
 
     def _task(self, name: str) -> str:
         """A task of the model, by its name or an alias. Raises `Refusal`."""
@@ -84,7 +82,7 @@ class TaskEndpoint:
     async def _answers(self, predictor: Predictor, rows: list[AskedRecord], body: TaskBody) -> list[dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
         answers = self.service.answers(predictor, [row.request for row in rows], body, param="records")
-        async with contextlib.aclosing(answers):  # type: ignore[type-var]
+        async with contextlib.aclosing(answers):
             async for number, event in answers:
                 if isinstance(event, Answered):
                     row, completion = rows[number // body.n], event.completion

@@ -31,7 +31,7 @@ class TokenTexts:
         text: str = self._tokenizer.decode([*anchor, *ids], clean_up_tokenization_spaces=False)
         return text
 
-    def bytes(self, token: int) -> bytes:
+    def raw(self, token: int) -> bytes:
         """The UTF-8 bytes of a token in the middle of a text; possibly a part of a character."""
         found = self._bytes.get(token)
         if found is None:
@@ -52,7 +52,7 @@ class TokenTexts:
 
     def text(self, token: int) -> str:
         r"""The text of a token; `bytes:\xe5\xba` for a part of a character, as OpenAI writes it."""
-        found = self.bytes(token)
+        found = self.raw(token)
         try:
             return found.decode()
         except UnicodeDecodeError:
@@ -67,7 +67,7 @@ def chat_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts) -> dict[str,
     """`choices[].logprobs` of a chat completion."""
 
     def entry(token: int, logprob: float | None) -> dict[str, Any]:
-        return {"token": texts.text(token), "logprob": _number(logprob), "bytes": list(texts.bytes(token))}
+        return {"token": texts.text(token), "logprob": _number(logprob), "bytes": list(texts.raw(token))}
 
     return {
         "content": [
@@ -89,7 +89,7 @@ def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, start:
         found["token_logprobs"].append(_number(each.logprob))
         found["top_logprobs"].append(top if each.logprob is not None else None)
         found["text_offset"].append(start)
-        pending += texts.bytes(each.id)
+        pending += texts.raw(each.id)
         whole = pending.decode("utf-8", "ignore")
         start += len(whole)
         pending = pending[len(whole.encode()) :]
