@@ -37,11 +37,25 @@ LAST_SECONDS: Final = 3
 def serve(plan: ServePlan, emit: EventSink) -> Output:
     """Open the model and listen. The server runs after the address was printed, until a signal ends it.
 
+    Raises what `open_server` raises.
+    """
+    stop = Stop(emit)
+    server = open_server(plan, emit)
+    stop.catch()
+    return Output(
+        {"url": server.url, "model": plan.name, "task": plan.model.task.name, "tasks": list(plan.tasks)},
+        lambda: [server.url],
+        then=lambda: _run(server, stop),
+    )
+
+
+def open_server(plan: ServePlan, emit: EventSink) -> Server:
+    """The model behind an address at which clients can already connect; `Server.run_until_stopped` answers them.
+
     Raises what `bound` and `open_predictor` raise.
     """
     config = plan.config
     listening = bound(config)
-    stop = Stop()
     try:
         request_builder = open_request_builder(plan.model, truncate="refuse", emit=emit)
         predictor = open_predictor(
@@ -57,29 +71,21 @@ def serve(plan: ServePlan, emit: EventSink) -> Output:
             raise socket_error(config, error) from error
         scheduler = Scheduler(predictor.engine, rows=config.max_batch, queue=config.max_queue, emit=emit)
         service = Service(plan, predictor.engine, request_builder, scheduler, emit)
-        server = Server(config, app.build(service, local=_is_loopback(listening)), scheduler)
-        stop.catch()
+        return Server(config, app.build(service, local=_is_loopback(listening)), scheduler, listening)
     except BaseException:
         listening.close()
         raise
-    url = address(config, listening)
-    return Output(
-        {"url": url, "model": plan.name, "task": plan.model.task.name, "tasks": list(plan.tasks)},
-        lambda: [url],
-        then=lambda: _run(server, listening, stop, emit),
-    )
 
 
-def _run(server: Server, listening: socket.socket, stop: Stop, emit: EventSink) -> None:
+def _run(server: Server, stop: Stop) -> None:
     """Serve until the first signal, and then until every request is answered. A second signal ends at once.
 
     Raises `KeyboardInterrupt` after SIGINT, and `Terminated` after a second SIGTERM.
     """
     try:
-        with stop.heard_by(server, emit):
-            asyncio.run(server.serve_on(listening))
+        stop.ends(server)
+        server.run_until_stopped()
     finally:
-        listening.close()
         stop.release()
     if signal.SIGINT in stop.received:
         raise KeyboardInterrupt
@@ -90,7 +96,7 @@ def _run(server: Server, listening: socket.socket, stop: Stop, emit: EventSink) 
 class Server(uvicorn.Server):
     """uvicorn with time limits for slow clients, which answers every accepted request before it ends."""
 
-    def __init__(self, config: ServeConfig, gate: Gate, scheduler: Scheduler) -> None:
+    def __init__(self, config: ServeConfig, gate: Gate, scheduler: Scheduler, listening: socket.socket) -> None:
         connection = type(
             "Connection", (TimedConnection,), {"seconds": config.client_timeout, "most": config.max_connections}
         )
@@ -110,7 +116,8 @@ class Server(uvicorn.Server):
                 backlog=config.max_connections,
             )
         )
-        self.gate, self.scheduler = gate, scheduler
+        self.gate, self.scheduler, self.listening = gate, scheduler, listening
+        self.url = address(config, listening)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextlib.contextmanager
@@ -118,19 +125,23 @@ class Server(uvicorn.Server):
         """Signals are handled by `Stop`."""
         yield
 
-    async def serve_on(self, listening: socket.socket) -> None:
+    def run_until_stopped(self) -> None:
         """Serve until `drain` or `end`."""
         # What uvicorn and asyncio log of broken requests and connections would fill the log of an attacked server.
         for name in ("uvicorn", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._loop = asyncio.get_running_loop()
         self.scheduler.start()
-        if self.gate.draining:  # a signal came before the loop ran
-            self.drain()
         try:
-            await self.serve(sockets=[listening])
+            asyncio.run(self._serve_on_loop())
         finally:
-            await asyncio.to_thread(self.scheduler.stop)
+            self.listening.close()
+            self.scheduler.stop()
+
+    async def _serve_on_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self.gate.draining:  # it was stopped before the loop ran
+            self.drain()
+        await self.serve(sockets=[self.listening])
 
     def drain(self) -> None:
         """Refuse new requests, answer those that were accepted, and end. May be called from any thread."""
@@ -153,8 +164,9 @@ class Server(uvicorn.Server):
 class Stop:
     """The signals that end the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, emit: EventSink) -> None:
         self.received: list[int] = []
+        self._emit = emit
         self._previous: list[tuple[signal.Signals, Any]] = []
         self._server: Server | None = None
 
@@ -168,12 +180,11 @@ class Stop:
         for each, handler in self._previous:
             signal.signal(each, handler)
 
-    @contextlib.contextmanager
-    def heard_by(self, server: Server, emit: EventSink) -> Iterator[None]:
-        self._server, self._emit = server, emit
+    def ends(self, server: Server) -> None:
+        """Signals end this server."""
+        self._server = server
         if self.received:
             server.drain()
-        yield
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received.append(number)
@@ -181,12 +192,11 @@ class Stop:
             return
         if len(self.received) > 1:
             self._server.end()
-        else:
-            waiting = self._server.gate.active
-            if waiting:
-                text = f"{waiting} request{'s'[: waiting != 1]} to answer before the end; a second signal ends at once"
-                self._emit(Event("note", {"text": text}))
-            self._server.drain()
+            return
+        if waiting := self._server.gate.active:
+            text = f"{waiting} request{'s'[: waiting != 1]} to answer before the end; a second signal ends at once"
+            self._emit(Event("note", {"text": text}))
+        self._server.drain()
 
 
 def address(config: ServeConfig, listening: socket.socket) -> str:
