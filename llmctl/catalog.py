@@ -68,7 +68,7 @@ VERBS: Final = (
     VerbRow(
         "serve",
         f"{_VERBS}.serve.stage:Serve",
-        "Serve a model over HTTP: OpenAI's interface, tasks, a web page.",
+        "Serve a model over HTTP: OpenAI's interface and every task.",
         WORK,
         "block",
     ),

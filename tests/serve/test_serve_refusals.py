@@ -22,7 +22,8 @@ from tests.serve.conftest import Running, Serving
 Served = Callable[[str], Running]
 CHAT, COMPLETE, TASK = "/v1/chat/completions", "/v1/completions", "/v1/tasks/chat"
 HELLO = [{"role": "user", "content": "hi"}]
-FOREVER = {"prompt": "床前", "max_tokens": 2000, "temperature": 1.0}
+FOREVER = {"prompt": "床前", "max_tokens": 10**6, "temperature": 0}
+"""A greedy answer of `lstm` without an end."""
 
 
 def refused(server: Running, path: str, body: Any, **more: Any) -> tuple[int, dict[str, Any]]:
@@ -173,7 +174,6 @@ def test_no_answer_holds_a_path_of_the_machine(served: Served, folders: Callable
     seen = []
     for path, body in (
         ("/v1/models", None),
-        ("/", None),
         ("/health", None),
         ("/ready", None),
         ("/metrics", None),
@@ -207,7 +207,7 @@ def test_each_key_opens_every_path_and_no_other_does(keyed: Running) -> None:
         for path in ("/v1/models", "/metrics", COMPLETE, "/nope"):
             status, error = refused(keyed, path, {"prompt": "a"} if path == COMPLETE else None, headers=headers)
             assert (status, error["code"]) == (401, "invalid_api_key"), (header, path)
-    for path in ("/", "/health", "/ready"):
+    for path in ("/health", "/ready"):
         assert keyed.ask(path)[0] == 200
     with pytest.raises(openai.AuthenticationError):
         keyed.client("wrong").models.list()
@@ -221,7 +221,7 @@ def test_a_key_is_not_shown(keyed: Running) -> None:
 
 
 def test_other_machines_need_a_key(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    for host in ("0.0.0.0", "::", ""):
+    for host in ("0.0.0.0", "::"):
         with pytest.raises(UsageError, match="need a key"):
             preflight(ServeConfig(model=str(folders("lm")), host=host, port=0), offline=True)
     (tmp_path / "empty").write_text("# none\n")
@@ -272,7 +272,7 @@ def test_a_body_that_is_too_large_is_refused_even_while_it_is_sent(serving: Serv
 
 
 def test_a_full_queue_is_429_with_the_time_to_wait(serving: Serving) -> None:
-    with serving("lstm", max_batch=1, max_queue=1) as server:
+    with serving("lstm", max_batch=1, max_queue=1, max_new_tokens=10**6) as server:
         sockets = [begun(server, FOREVER | {"stream": True}) for _ in range(2)]
         until(lambda: server.load == 2)
         status, document, headers = server.ask(COMPLETE, {"prompt": "a"})
@@ -289,7 +289,7 @@ def test_a_full_queue_is_429_with_the_time_to_wait(serving: Serving) -> None:
 
 
 def test_a_request_that_takes_too_long_is_ended(serving: Serving) -> None:
-    with serving("lstm", request_timeout=0.3) as server:
+    with serving("lstm", request_timeout=0.3, max_new_tokens=10**6) as server:
         assert refused(server, COMPLETE, FOREVER | {"n": 8})[0] == 504
         *_, last = server.stream(COMPLETE, FOREVER | {"n": 8, "stream": True})
         assert json.loads(last)["error"]["code"] == "timeout"
@@ -298,14 +298,12 @@ def test_a_request_that_takes_too_long_is_ended(serving: Serving) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_its_place(serving: Serving, stream: bool) -> None:
-    with serving("lstm", max_batch=2) as server:
+    with serving("lstm", max_batch=2, max_new_tokens=10**6) as server:
         clients = [begun(server, FOREVER | {"stream": stream}) for _ in range(4)]
         until(lambda: server.load == 4)
         for each in clients:
             each.close()
-        left = time.monotonic()
         until(lambda: server.load == 0)
-        assert time.monotonic() - left < 30, "a place is free after a step, not after the answer"
         assert server.ask(COMPLETE, {"prompt": "a", "max_tokens": 1})[0] == 200
         until(lambda: server.metric('llmctl_requests_total{endpoint="/v1/completions",status="499"}') == 4)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from importlib import resources
 from typing import Any
 
 import psutil
@@ -25,7 +21,6 @@ def build(service: Service, *, local: bool) -> Gate:
     pages, chat, tasks = Pages(service), OpenAIEndpoints(service), TaskEndpoint(service)
     router = Router(
         [
-            Route("/", pages.page),
             Route("/health", pages.health),
             Route("/ready", pages.ready),
             Route("/metrics", pages.metrics),
@@ -43,17 +38,13 @@ def build(service: Service, *, local: bool) -> Gate:
 
 
 class Pages:
-    """What can be read: the web page, the model, and how the server is."""
+    """What can be read: the model, and how the server is."""
 
     gate: Gate
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._page = (resources.files("llmctl.workflows.serve") / "page.html").read_bytes()
         self._process = psutil.Process()
-
-    async def page(self, request: HttpRequest) -> Response:
-        return Response(self._page, media_type="text/html", headers=HEADERS | page_headers(self._page))
 
     async def health(self, request: HttpRequest) -> Response:
         alive = self.service.scheduler.alive
@@ -106,23 +97,3 @@ class Pages:
         text = self.service.counters.text(gauges, totals)
         build = f'# HELP llmctl_info Version.\n# TYPE llmctl_info gauge\nllmctl_info{{version="{__version__}"}} 1\n'
         return Response(text + build, media_type="text/plain; version=0.0.4", headers=HEADERS)
-
-
-def page_headers(page: bytes) -> dict[str, str]:
-    """Headers that let the page run its own script and style alone, and talk to this server alone."""
-
-    def hashed(tag: str) -> str:
-        found = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), page, re.DOTALL)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each).digest()).decode()}'" for each in found)
-
-    policy = (
-        "default-src 'none'",
-        f"script-src {hashed('script')}",
-        f"style-src {hashed('style')}",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-    return {"content-security-policy": "; ".join(policy), "referrer-policy": "no-referrer"}

@@ -24,7 +24,7 @@ class TimedConnection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self.most:
             transport.abort()
-        self._wait_for_request()
+        self._wait_for_request(self.seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
@@ -40,7 +40,8 @@ class TimedConnection(H11Protocol):
         self._forget_deadline()
         super().on_response_complete()
         if not self._busy:
-            self._wait_for_request()
+            # The first bytes of the next request end uvicorn's limit for idle connections.
+            self._wait_for_request(self.timeout_keep_alive + self.seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -57,9 +58,9 @@ class TimedConnection(H11Protocol):
         """Whether a request is being answered; its body has a time limit of its own."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _wait_for_request(self) -> None:
-        """The next request must be there in time. Its first bytes end uvicorn's limit for idle connections."""
-        self._deadline = self.loop.call_later(self.timeout_keep_alive + self.seconds, self.transport.abort)
+    def _wait_for_request(self, seconds: float) -> None:
+        """The head of the next request must be there in time."""
+        self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import uvicorn
 
-from llmctl.errors import Terminated
 from llmctl.types import Event, EventSink
 from llmctl.verbs import Output
 from llmctl.workflows.inference.requests import open_request_builder
@@ -77,10 +76,10 @@ def open_server(plan: ServePlan, emit: EventSink) -> Server:
         raise
 
 
-def _run(server: Server, stop: Stop) -> None:
+def _run(server: Server, stop: Stop) -> int:
     """Serve until the first signal, and then until every request is answered. A second signal ends at once.
 
-    Raises `KeyboardInterrupt` after SIGINT, and `Terminated` after a second SIGTERM.
+    Returns the exit code: 0 after one SIGTERM.
     """
     try:
         stop.ends(server)
@@ -88,9 +87,8 @@ def _run(server: Server, stop: Stop) -> None:
     finally:
         stop.release()
     if signal.SIGINT in stop.received:
-        raise KeyboardInterrupt
-    if len(stop.received) > 1:
-        raise Terminated
+        return 130
+    return 143 if len(stop.received) > 1 else 0
 
 
 class Server(uvicorn.Server):
