@@ -10,13 +10,13 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from llmctl import __version__
-from llmctl.workflows.serve.gate import HEADERS, Gate, JSONAnswer
+from llmctl.workflows.serve.guard import HEADERS, Guard, JSONAnswer
 from llmctl.workflows.serve.openai import OpenAIEndpoints
 from llmctl.workflows.serve.service import Service
 from llmctl.workflows.serve.tasks import TaskEndpoint
 
 
-def build(service: Service, *, local: bool) -> Gate:
+def build(service: Service, *, local: bool) -> Guard:
     """The application of a service. `local`: it is reachable from this machine alone."""
     pages, chat, tasks = Pages(service), OpenAIEndpoints(service), TaskEndpoint(service)
     router = Router(
@@ -32,15 +32,15 @@ def build(service: Service, *, local: bool) -> Gate:
         ],
         redirect_slashes=False,
     )
-    gate = Gate(router, keys=service.plan.keys, counters=service.counters, emit=service.emit, local=local)
-    pages.gate = gate
-    return gate
+    guard = Guard(router, keys=service.plan.keys, counters=service.counters, emit=service.emit, local=local)
+    pages.guard = guard
+    return guard
 
 
 class Pages:
     """What can be read: the model, and how the server is."""
 
-    gate: Gate
+    guard: Guard
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -51,7 +51,7 @@ class Pages:
         return JSONAnswer({"status": "ok" if alive else "the engine has stopped"}, 200 if alive else 503)
 
     async def ready(self, request: HttpRequest) -> Response:
-        if self.gate.draining:
+        if self.guard.draining:
             return JSONAnswer({"status": "draining"}, 503)
         return await self.health(request)
 
@@ -86,8 +86,8 @@ class Pages:
             "answers_running": ("Answers that are being generated.", min(load, scheduler.rows)),
             "answers_waiting": ("Answers that wait for their turn.", max(0, load - scheduler.rows)),
             "answers_at_once": ("Most answers that are generated at once.", scheduler.rows),
-            "requests_active": ("Requests that are being answered.", self.gate.active),
-            "draining": ("1 while the server shuts down.", self.gate.draining),
+            "requests_active": ("Requests that are being answered.", self.guard.active),
+            "draining": ("1 while the server shuts down.", self.guard.draining),
             "memory_bytes": ("Resident memory of the process.", self._process.memory_info().rss),
         }
         totals = {

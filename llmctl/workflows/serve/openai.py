@@ -17,7 +17,7 @@ from llmctl.types import AnswerToken, Completion, Request
 from llmctl.workflows.inference.conversation import PartialAnswer
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve.bodies import ChatBody, CompletionBody, Prompt, Streamed
-from llmctl.workflows.serve.gate import HEADERS, JSONAnswer, encoded
+from llmctl.workflows.serve.guard import HEADERS, JSONAnswer, encoded
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import LANGUAGE_MODELING, Service, Usage, identifier
 from llmctl.workflows.serve.tokens import TokenTexts, chat_logprobs, completion_logprobs

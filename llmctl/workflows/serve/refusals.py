@@ -1,4 +1,4 @@
-"""What a client is told when a request is not answered: OpenAI's error object, without a path of this machine."""
+"""What a client gets when a request is not answered: OpenAI's error object, without a path of this machine."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from llmctl.workflows.inference.session import open_predictor
 from llmctl.workflows.serve import app
 from llmctl.workflows.serve.checks import ServePlan, bound, socket_error
 from llmctl.workflows.serve.connections import TimedConnection
-from llmctl.workflows.serve.gate import Gate
+from llmctl.workflows.serve.guard import Guard
 from llmctl.workflows.serve.scheduler import Scheduler
 from llmctl.workflows.serve.service import Service
 from llmctl.workflows.serve.spec import ServeConfig
@@ -94,13 +94,13 @@ def _run(server: Server, stop: Stop) -> int:
 class Server(uvicorn.Server):
     """uvicorn with time limits for slow clients, which answers every accepted request before it ends."""
 
-    def __init__(self, config: ServeConfig, gate: Gate, scheduler: Scheduler, listening: socket.socket) -> None:
+    def __init__(self, config: ServeConfig, guard: Guard, scheduler: Scheduler, listening: socket.socket) -> None:
         connection = type(
             "Connection", (TimedConnection,), {"seconds": config.client_timeout, "most": config.max_connections}
         )
         super().__init__(
             uvicorn.Config(
-                gate,
+                guard,
                 http=connection,
                 ws="none",
                 loop="asyncio",
@@ -114,7 +114,7 @@ class Server(uvicorn.Server):
                 backlog=config.max_connections,
             )
         )
-        self.gate, self.scheduler, self.listening = gate, scheduler, listening
+        self.guard, self.scheduler, self.listening = guard, scheduler, listening
         self.url = address(config, listening)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -137,13 +137,13 @@ class Server(uvicorn.Server):
 
     async def _serve_on_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if self.gate.draining:  # it was stopped before the loop ran
+        if self.guard.draining:  # it was stopped before the loop ran
             self.drain()
         await self.serve(sockets=[self.listening])
 
     def drain(self) -> None:
         """Refuse new requests, answer those that were accepted, and end. May be called from any thread."""
-        self.gate.draining = True
+        self.guard.draining = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._end_when_idle)
 
@@ -153,7 +153,7 @@ class Server(uvicorn.Server):
 
     def _end_when_idle(self) -> None:
         assert self._loop is not None
-        if self.gate.active:
+        if self.guard.active:
             self._loop.call_later(0.05, self._end_when_idle)
         else:
             self.should_exit = True
@@ -191,7 +191,7 @@ class Stop:
         if len(self.received) > 1:
             self._server.end()
             return
-        if waiting := self._server.gate.active:
+        if waiting := self._server.guard.active:
             text = f"{waiting} request{'s'[: waiting != 1]} to answer before the end; a second signal ends at once"
             self._emit(Event("note", {"text": text}))
         self._server.drain()

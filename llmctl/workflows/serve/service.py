@@ -24,7 +24,7 @@ from llmctl.workflows.serve import refusals
 from llmctl.workflows.serve.bodies import Asking, B, Streamed, parse, shown
 from llmctl.workflows.serve.checks import ServePlan
 from llmctl.workflows.serve.counters import Counters
-from llmctl.workflows.serve.gate import ClientGone, body_of
+from llmctl.workflows.serve.guard import ClientGone, body_of
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.scheduler import Ask, QueueFull, Scheduler
 from llmctl.workflows.serve.tokens import TokenTexts
@@ -129,7 +129,7 @@ class Service:
             raise self.refusal(error, param=param, bad_record=bad_record) from error
 
     def refusal(self, error: LlmctlError, *, param: str | None = None, bad_record: int = 400) -> Refusal:
-        """What a client is told of an error; the rest is for the log."""
+        """What a client learns of an error; the rest is for the log."""
         found = refusals.refusal_of(error, param=param, bad_record=bad_record)
         if found.status >= 500:
             self.emit(refusals.event(error))

@@ -18,7 +18,7 @@ from llmctl.types import Adapting, Record, Request
 from llmctl.workflows.inference.asked import asked
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve.bodies import TaskBody, shown
-from llmctl.workflows.serve.gate import JSONAnswer
+from llmctl.workflows.serve.guard import JSONAnswer
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import Service, Usage
 

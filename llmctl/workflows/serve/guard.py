@@ -50,7 +50,7 @@ def encoded(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-class Gate:
+class Guard:
     """Checks keys and origins, refuses while draining, turns exceptions into error objects, and counts requests."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Gate:
             return
         scope["app"] = self.app  # the router raises for unknown paths then
         sent: list[int] = []
-        """The status of the answer once it has begun, and `_WHOLE` once it is complete."""
+        """The status of the answer once it has started, and `_WHOLE` once it is complete."""
 
         async def watched(message: Message) -> None:
             await send(message)
