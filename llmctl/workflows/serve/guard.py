@@ -102,7 +102,7 @@ class Guard:
 
     @staticmethod
     async def _answer(refusal: Refusal, scope: Scope, receive: Receive, send: Any, sent: list[int]) -> None:
-        """Send the error object, unless an answer has begun: then only closing the connection is left."""
+        """Send the error object, unless an answer was started: then only closing the connection is left."""
         if sent:
             raise ConnectionAbortedError
         await JSONAnswer(refusal.document(), refusal.status, refusal.headers)(scope, receive, send)

@@ -317,17 +317,17 @@ async def _events(
 ) -> AsyncGenerator[bytes]:
     """Server-sent events. An error after the first of them is an event too, and the last one."""
     usage = {"usage": None} if include_usage else {}
-    begun = False
+    started = False
     async with contextlib.aclosing(stream):
         try:
             async for each in stream:
-                begun = True
+                started = True
                 if not isinstance(each, Usage):
                     yield _event({**head, "choices": [each], **usage})
                 elif include_usage:
                     yield _event({**head, "choices": [], "usage": each.document()})
         except Refusal as refusal:
-            if not begun:
+            if not started:
                 raise
             yield _event(refusal.document())
             return
