@@ -68,7 +68,7 @@ VERBS: Final = (
     VerbRow(
         "serve",
         f"{_VERBS}.serve.stage:Serve",
-        "Serve a model over HTTP: OpenAI's interface and every task.",
+        "Serve a model over HTTP: OpenAI's interface, every task, a web page.",
         WORK,
         "block",
     ),

@@ -35,6 +35,7 @@ SHAPE = {"layers": 1, "hidden": 32, "embedding": 16, "heads": 2, "context": CONT
 MODELS = {
     "lm": ("gpt2", "language-modeling", "document"),
     "chat": ("llama", "chat", "control"),
+    "endless": ("llama", "chat", "control"),
     "lstm": ("lstm", "language-modeling", "document"),
     "translation": ("marian", "translation", "pair"),
     "summarization": ("lstm-seq2seq", "summarization", "pair"),
@@ -48,7 +49,7 @@ MODELS = {
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A model folder as training leaves it. Weights are spread wide, so that answers differ from prompt to prompt, and
-    control tokens but the end token are never the likeliest."""
+    the answers of `endless` do not end."""
     root = tmp_path_factory.mktemp("served")
 
     def made(name: str) -> Path:
@@ -57,7 +58,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             return folder
         architecture, task, style = MODELS[name]
         spec = registry.load("models", architecture)
-        given = {each: value for each, value in SHAPE.items() if each in spec.settings()}
+        shape = SHAPE | ({"context": 100_000} if name == "endless" else {})
+        given = {each: value for each, value in shape.items() if each in spec.settings()}
         labels = LABELS if task == "classification" else ()
         torch.manual_seed(1)
         tokenizer = tokenizers.train("bpe", lambda: [TEXT] * 4, 4 * len(TEXT), 330)
@@ -67,6 +69,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             for weights in model.parameters():
                 if weights.dim() > 1:
                     weights.normal_(0.0, 0.4)
+            if name == "endless":
+                model.get_output_embeddings().weight[: len(tokenizers.CONTROL)] = 0.0
         pretrained.save(model, folder)
         tokenizers.save(tokenizer, folder)
         write_card(folder, Card(task=task, family=spec.family, style=style, labels=labels))

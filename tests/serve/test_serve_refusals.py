@@ -174,6 +174,7 @@ def test_no_answer_holds_a_path_of_the_machine(served: Served, folders: Callable
     seen = []
     for path, body in (
         ("/v1/models", None),
+        ("/", None),
         ("/health", None),
         ("/ready", None),
         ("/metrics", None),
@@ -207,7 +208,7 @@ def test_each_key_opens_every_path_and_no_other_does(keyed: Running) -> None:
         for path in ("/v1/models", "/metrics", COMPLETE, "/nope"):
             status, error = refused(keyed, path, {"prompt": "a"} if path == COMPLETE else None, headers=headers)
             assert (status, error["code"]) == (401, "invalid_api_key"), (header, path)
-    for path in ("/health", "/ready"):
+    for path in ("/", "/health", "/ready"):
         assert keyed.ask(path)[0] == 200
     with pytest.raises(openai.AuthenticationError):
         keyed.client("wrong").models.list()

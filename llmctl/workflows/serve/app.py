@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from llmctl import __version__
+from llmctl.workflows.serve import webpage
 from llmctl.workflows.serve.guard import HEADERS, Guard, JSONAnswer
 from llmctl.workflows.serve.openai import OpenAIEndpoints
 from llmctl.workflows.serve.service import Service
@@ -21,6 +22,7 @@ def build(service: Service, *, local: bool) -> Guard:
     pages, chat, tasks = Pages(service), OpenAIEndpoints(service), TaskEndpoint(service)
     router = Router(
         [
+            Route("/", pages.page),
             Route("/health", pages.health),
             Route("/ready", pages.ready),
             Route("/metrics", pages.metrics),
@@ -38,13 +40,17 @@ def build(service: Service, *, local: bool) -> Guard:
 
 
 class Pages:
-    """What can be read: the model, and how the server is."""
+    """What can be read: the web page, the model, and how the server is."""
 
     guard: Guard
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._page = webpage.read()
         self._process = psutil.Process()
+
+    async def page(self, request: HttpRequest) -> Response:
+        return self._page
 
     async def health(self, request: HttpRequest) -> Response:
         alive = self.service.scheduler.alive

@@ -15,10 +15,12 @@ MEBIBYTE: Final = 1 << 20
 
 
 class ServeConfig(Spec):
-    """Serve a model over HTTP, for OpenAI clients."""
+    """Serve a model over HTTP, for OpenAI clients and browsers."""
 
     model: ModelReference = flag(..., "run, model folder, or hf:ID", panel="Main")
-    task: TaskName | None = flag(None, "task of text prompts; default: the one the model was trained for", panel="Main")
+    task: TaskName | None = flag(
+        None, "task of the web page and of text prompts; default: the one the model was trained for", panel="Main"
+    )
     host: str = flag("127.0.0.1", "address to listen on; any but this machine's own needs keys", panel="Network")
     port: StrictInt = flag(8000, "port to listen on; 0: a free one", panel="Network", ge=0, le=65535)
     api_key_file: Path | None = flag(
