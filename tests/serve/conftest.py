@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,3 +187,18 @@ def generated(folders: Callable[[str], Path]) -> Callable[..., list[str]]:
         return [each.text for each in found]
 
     return generate
+
+
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not _holds(holds):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _holds(holds: Callable[[], Any]) -> bool:
+    try:
+        return bool(holds())
+    except ValueError:  # a metric that is not there yet
+        return False

@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-
 import pytest
 
 from tests.serve import browser
 from tests.serve.browser import Page
-from tests.serve.conftest import LABELS, Running, Serving
+from tests.serve.conftest import LABELS, Running, Serving, until
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium on this machine: apt-get install chromium")
 Served = Callable[[str], Running]
@@ -48,8 +47,7 @@ def test_a_conversation(page: Page, serving: Serving) -> None:
         assert "stopped" in page.text(".message.assistant .tools")
         [first] = answers(page)
         assert first
-        page.until(f"fetch('/metrics').then(r => r.text()).then(t => t.includes('llmctl_answers_running 0'))")
-        assert server.load == 0, "a stopped answer frees its place"
+        until(lambda: server.load == 0)  # a stopped answer frees its place
         assert page.text(".message.user .text") == hostile
         assert page.run("document.querySelector('#prompt').value") == ""
         assert page.run("document.querySelectorAll('img').length") == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from llmctl.errors import UsageError
 from llmctl.workflows.serve.checks import preflight
 from llmctl.workflows.serve.spec import ServeConfig
-from tests.serve.conftest import Running, Serving
+from tests.serve.conftest import Running, Serving, until
 
 Served = Callable[[str], Running]
 CHAT, COMPLETE, TASK = "/v1/chat/completions", "/v1/completions", "/v1/tasks/chat"
@@ -330,20 +329,6 @@ def begun(server: Running, body: Any) -> socket.socket:
     head = f"POST {COMPLETE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
     connection.sendall(head.encode() + data)
     return connection
-
-
-def until(holds: Callable[[], Any], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not _holds(holds):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def _holds(holds: Callable[[], Any]) -> bool:
-    try:
-        return bool(holds())
-    except ValueError:  # a metric that is not there yet
-        return False
 
 
 def test_many_clients_at_once_get_their_own_answers(served: Served, generated: Callable[..., list[str]]) -> None:
