@@ -120,7 +120,7 @@ _llmctl_eval() {
 _llmctl_serve() {
     case $previous in
     --model) _llmctl_offer "" -d; return ;;
-    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
     --host | --port | --max-batch | --max-queue | --seed) return ;;
     --api-key-file | --config | --events) _llmctl_offer "" -f; return ;;
     --engine) _llmctl_offer "torch echo"; return ;;

@@ -27,7 +27,7 @@ complete -c llmctl -n '__llmctl_is ""' -a train -d 'Train or fine-tune a model o
 complete -c llmctl -n '__llmctl_is ""' -a generate -d 'Generate text from prompts.'
 complete -c llmctl -n '__llmctl_is ""' -a chat -d 'Chat with a model; answers piped lines one by one.'
 complete -c llmctl -n '__llmctl_is ""' -a eval -d 'Score a model or a predictions file; optionally gate on the score.'
-complete -c llmctl -n '__llmctl_is ""' -a serve -d 'Serve a model over HTTP: OpenAI\'s interface and every task.'
+complete -c llmctl -n '__llmctl_is ""' -a serve -d 'Serve a model over HTTP: OpenAI\'s interface, every task, a web page.'
 complete -c llmctl -n '__llmctl_is ""' -a export -d 'Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.'
 complete -c llmctl -n '__llmctl_is ""' -a merge -d 'Merge an adapter into its base, or convert a GGUF file.'
 complete -c llmctl -n '__llmctl_is ""' -a compare -d 'Train and score several models under equal conditions; mark the best.'
@@ -201,7 +201,7 @@ complete -c llmctl -n '__llmctl_is eval' -l help-all -d 'also list every setting
 
 # serve
 complete -c llmctl -n '__llmctl_is serve' -l model -x -a '(__fish_complete_directories)' -d 'run, model folder, or hf:ID'
-complete -c llmctl -n '__llmctl_is serve' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task of text prompts; default: the one the model was trained for'
+complete -c llmctl -n '__llmctl_is serve' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task of the web page and of text prompts; default: the one the model was trained for'
 complete -c llmctl -n '__llmctl_is serve' -l host -x -d 'address to listen on; any but this machine\'s own needs keys [default: 127.0.0.1]'
 complete -c llmctl -n '__llmctl_is serve' -l port -x -d 'port to listen on; 0: a free one [default: 8000]'
 complete -c llmctl -n '__llmctl_is serve' -l api-key-file -r -F -d 'file with the keys that clients may use, one per line; default: no key'

@@ -116,7 +116,7 @@ $llmctlValues = @{
     'eval --set' = @('model=', 'data=', 'split=', 'task=', 'predictions=', 'references=', 'metric=', 'require=', 'baseline=', 'junit=', 'markdown=', 'interval.level=', 'interval.resamples=', 'limit=', 'out=', 'max_new_tokens=', 'num_beams=', 'labels=', 'calibrate=', 'instruction=', 'window=', 'batch_size=', 'base=', 'precision=', 'engine=', 'seed=')
     'eval --events' = @()
     'serve --model' = @()
-    'serve --task' = @('language-modeling', 'translation', 'summarization', 'question-answering', 'classification', 'chat')
+    'serve --task' = @('language-modeling', 'translation', 'summarization', 'question-answering', 'classification', 'speech-recognition', 'chat')
     'serve --host' = @()
     'serve --port' = @()
     'serve --api-key-file' = @()

@@ -66,7 +66,7 @@ _llmctl_eval--set() {
     compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed=
 }
 _llmctl_serve--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
 }
 _llmctl_serve--engine() {
     compadd "$@" -- torch echo
@@ -147,7 +147,7 @@ _llmctl() {
         'generate:Generate text from prompts.'
         'chat:Chat with a model; answers piped lines one by one.'
         'eval:Score a model or a predictions file; optionally gate on the score.'
-        'serve:Serve a model over HTTP: OpenAI'\''s interface and every task.'
+        'serve:Serve a model over HTTP: OpenAI'\''s interface, every task, a web page.'
         'export:Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.'
         'merge:Merge an adapter into its base, or convert a GGUF file.'
         'compare:Train and score several models under equal conditions; mark the best.'
@@ -333,7 +333,7 @@ _llmctl() {
         serve)
             _arguments $help \
                 '--model=[run, model folder, or hf:ID]:value:_files -/' \
-                '--task=[task of text prompts; default: the one the model was trained for]:value:_llmctl_serve--task' \
+                '--task=[task of the web page and of text prompts; default: the one the model was trained for]:value:_llmctl_serve--task' \
                 '--host=[address to listen on; any but this machine'\''s own needs keys \[default: 127.0.0.1\]]:value: ' \
                 '--port=[port to listen on; 0: a free one \[default: 8000\]]:value: ' \
                 '--api-key-file=[file with the keys that clients may use, one per line; default: no key]:value:_files' \

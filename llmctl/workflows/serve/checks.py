@@ -84,7 +84,9 @@ def _check_packages() -> None:
 
 def _check_modality(model: ModelHandle) -> None:
     if model.task.modality != "text":
-        raise UsageError(f"{model.reference} reads recordings; serve answers texts", hint="llmctl generate --input a.wav")
+        raise UsageError(
+            f"{model.reference} reads recordings; serve answers texts", hint="llmctl generate --input a.wav"
+        )
 
 
 def _check_host(config: ServeConfig) -> None:
