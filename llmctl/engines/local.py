@@ -14,7 +14,7 @@ from llmctl.engines.loaded import LoadedModel
 from llmctl.engines.plain import PlainScheduler
 from llmctl.engines.spec import Engine, EngineEvent, EngineSession, Job, Sampling
 from llmctl.errors import UsageError
-from llmctl.types import Family, Likelihood, Precision, Request
+from llmctl.types import AnswerToken, Family, Likelihood, Precision, Request
 
 
 class TorchEngine(Engine):
@@ -60,6 +60,9 @@ class TorchEngine(Engine):
         Raises `DataError` if a request does not fit the context.
         """
         return scoring.score(self.loaded, requests, batch_size)
+
+    def token_logprobs(self, request: Request, top: int) -> list[AnswerToken]:
+        return scoring.token_logprobs(self.loaded, request, top)
 
 
 class TorchSession(EngineSession):
