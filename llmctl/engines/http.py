@@ -24,7 +24,7 @@ LONGEST: Final = 300
 """Characters of a server's message that are shown."""
 
 
-class Server:
+class ApiServer:
     """The server at a URL such as `http://localhost:8000/v1`. May be used from several threads."""
 
     def __init__(self, url: str, key: str | None, connections: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from llmctl.engines.http import Server
+from llmctl.engines.http import ApiServer
 from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Failed, Job, NewText, Sampling
 from llmctl.engines.text import first_stop
 from llmctl.errors import EnvironmentFault, LlmctlError, UsageError
@@ -36,7 +36,7 @@ class OpenAIEngine(Engine):
         `UsageError` if it does not serve the model."""
         self.family, self.concurrency = family, concurrency
         self.name, url = model
-        self.server = Server(url, os.environ.get(KEY), concurrency)
+        self.server = ApiServer(url, os.environ.get(KEY), concurrency)
         entry = self.server.model(self.name)
         self.tasks: tuple[str, ...] = tuple(entry.get("tasks") or ()) if entry.get("owned_by") == "llmctl" else ()
         """The tasks of `llmctl serve`."""
