@@ -134,24 +134,6 @@ def test_a_file_killed_at_any_moment_is_the_same_in_the_end(
         out.unlink()
 
 
-def test_rows_are_answered_before_the_input_ends(chat_folders: Folders, tmp_path: Path) -> None:
-    """Rows come and go one by one: nothing waits for the end of a pipe."""
-    out, model = tmp_path / "out.jsonl", str(chat_folders["lm"])
-    words = ["generate", "--model", model, "--set", "engine=echo", "--input", "-", "--output", str(out), "--quiet"]
-    process = subprocess.Popen([sys.executable, "-m", "llmctl", *words], stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(b"".join(b"love %d\n" % number for number in range(4_000)))
-    process.stdin.flush()
-    deadline = time.monotonic() + 120
-    while not any(left.stat().st_size for left in tmp_path.glob("out.jsonl.*.partial")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert any(left.stat().st_size for left in tmp_path.glob("out.jsonl.*.partial"))
-    process.stdin.write(b"the last one")
-    process.stdin.close()
-    assert process.wait(timeout=120) == 0
-    assert [row["text"] for row in rows(out)] == [f"love {number}" for number in range(4_000)] + ["the last one"]
-
-
 def test_the_second_row_of_an_id_is_an_error_row(chat_folders: Folders, tmp_path: Path, inside: Inside) -> None:
     same = {"id": "b", "prompt": "same"}
     asked = written(tmp_path / "in.jsonl", {"id": "a", "prompt": "one"}, {"id": "a", "prompt": "two"}, same, same)
