@@ -124,7 +124,7 @@ class PlainBatch:
         return []
 
     def cancel(self, tickets: set[int]) -> None:
-        """End the rows of these tickets at their next token. A beam search runs to its end."""
+        """End the rows of these tickets at their next token; a beam search, if nobody waits for any of its rows."""
         self.cancelled |= tickets
 
     def close(self) -> None:
@@ -173,13 +173,14 @@ class PlainBatch:
         ids, mask, width = self._inputs()
         padding = (mask == 0).sum(1).repeat_interleave(sampling.num_beams) if loaded.family == "decoder" else None
         stops = [text.StopText(loaded.tokenizer, sampling.stop, width)] if sampling.stop else []
+        tickets = {job.ticket for job in jobs}
         with loaded.computing():
             found: Tensor = loaded.without_own_settings().generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=_settings(loaded, sampling, loaded.limit_of(jobs[0])),
                 logits_processor=choosing.processors(sampling, padding=padding, draws=()),
-                stopping_criteria=StoppingCriteriaList(stops),
+                stopping_criteria=StoppingCriteriaList([*stops, Abandoned(tickets, self.cancelled)]),
             )  # (B · samples, width + generated)
         events: list[EngineEvent] = []
         for number, row in enumerate(found.tolist()):
@@ -233,6 +234,18 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         """The token that was chosen for a row, with its log-probability."""
         number = self._logprobs[row]
         return None if number is None or self._values is None else choosing.details(self._values[row], token, number)
+
+
+class Abandoned(StoppingCriteria):  # type: ignore[misc]
+    """Ends a batch of which every row was cancelled."""
+
+    def __init__(self, tickets: set[int], cancelled: set[int]) -> None:
+        self._tickets, self._cancelled = tickets, cancelled
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """(B, T) -> (B,) bool."""
+        over = self._tickets <= self._cancelled
+        return torch.full(input_ids.shape[:1], over, dtype=torch.bool, device=input_ids.device)
 
 
 class Watch(StoppingCriteria):  # type: ignore[misc]

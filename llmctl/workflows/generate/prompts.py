@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from llmctl.data.formats import Bad
 from llmctl.data.read import content_id
@@ -98,14 +99,13 @@ class Seen:
         return None if content == row[1] else origin
 
 
+ONE_ROW_PER_LINE: Final = (".jsonl", ".ndjson", ".txt")
+
+
 def count_rows(input: str) -> int | None:
     """The number of lines of a file with one row per line; None for other inputs."""
     path = Path(input)
-    if (
-        input == STDIN
-        or not path.is_file()
-        or path.suffix.lower() in (".gz", ".zst", ".parquet", ".json", ".csv", ".tsv")
-    ):
+    if input == STDIN or not path.is_file() or path.suffix.lower() not in ONE_ROW_PER_LINE:
         return None
     lines, last = 0, b"\n"
     with path.open("rb") as file:

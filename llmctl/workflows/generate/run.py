@@ -32,7 +32,7 @@ EVENT_SECONDS: Final = 0.1
 
 
 @dataclass(slots=True)
-class Tally:
+class AnswerCounts:
     """What was done, and how fast. `done` and `failed` count input rows, those of an interrupted command included."""
 
     total: int | None = None
@@ -51,7 +51,7 @@ class Tally:
 class GenerateResult:
     """The answers in the order of the rows."""
 
-    tally: Tally
+    tally: AnswerCounts
     seconds: float
     alone: bool
     """There is one prompt, from the command line, and one answer."""
@@ -183,7 +183,7 @@ class Answering:
 
     def __init__(self, config: GenerateConfig, plan: GeneratePlan, emit: EventSink) -> None:
         self.config, self.plan, self.emit = config, plan, emit
-        self.tally = Tally()
+        self.tally = AnswerCounts()
         self.first: Request | None = None
         """The first request."""
         self._builder: RequestBuilder | None = None
