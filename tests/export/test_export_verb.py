@@ -64,7 +64,18 @@ def test_a_chat_model_for_ollama(inside: Inside, chats: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("to", ["gguf", "ctranslate2"])
 def test_an_adapter_is_merged_on_the_way(inside: Inside, chats: Path, tmp_path: Path, to: str) -> None:
-    words = ("--data", chats / "data", "--model", chats / "run", "--adapter", "lora", "--max-steps", "2", "--lr", "0.05")
+    words = (
+        "--data",
+        chats / "data",
+        "--model",
+        chats / "run",
+        "--adapter",
+        "lora",
+        "--max-steps",
+        "2",
+        "--lr",
+        "0.05",
+    )
     inside("train", *words, "--out", tmp_path / "lora")
     document = inside("export", tmp_path / "lora", "--to", to, "--out", tmp_path / "out", "--verify", "4")
     assert all(check["met"] for check in document["checks"])
@@ -106,15 +117,16 @@ def test_nothing_is_overwritten(inside: Inside, source: Source, tmp_path: Path) 
     inside(*words)
     assert "exists" in inside(*words, code=2)["error"]["message"]
     inside(*words, "--force")
-    assert "exported" not in inside("export", source("gpt2"), "--to", "gguf", "--out", source("gpt2"), code=2)["error"]["hint"]
+    assert (
+        "exported"
+        not in inside("export", source("gpt2"), "--to", "gguf", "--out", source("gpt2"), code=2)["error"]["hint"]
+    )
 
 
 def test_an_export_is_not_exported_again(inside: Inside, source: Source, tmp_path: Path) -> None:
     inside("export", source("gpt2"), "--to", "ctranslate2", "--out", tmp_path / "one", "--verify", "0")
     error = inside("export", tmp_path / "one", "--to", "gguf", "--out", tmp_path / "two", code=2)["error"]
     assert "is an export already" in error["message"]
-
-
 
 
 def test_own_architectures_are_refused_by_name(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
