@@ -157,6 +157,7 @@ class SpeechEngine(Engine):
             self.loaded.without_own_settings(),
             encoder_outputs=encoded,
             decoder_input_ids=ids,
+            decoder_attention_mask=torch.ones_like(ids),
             generation_config=settings,
             logits_processor=rules,
         )
