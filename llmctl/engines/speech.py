@@ -156,6 +156,7 @@ class SpeechEngine(Engine):
         rows: Tensor = GenerationMixin.generate(
             self.loaded.without_own_settings(),
             encoder_outputs=encoded,
+            attention_mask=torch.ones_like(ids),  # of the recording: unused, but transformers warns without one
             decoder_input_ids=ids,
             decoder_attention_mask=torch.ones_like(ids),
             generation_config=settings,
