@@ -68,6 +68,7 @@ def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit:
         emit=emit,
     )
     if model is not None:
+        collector.check("model", _check_modality, model)
         model = collector.check("model", model.choosing)
     collector.raise_all()
     assert model is not None
@@ -79,6 +80,13 @@ def _check_packages() -> None:
     missing = next((each for each in PACKAGES if importlib.util.find_spec(each) is None), None)
     if missing is not None:
         raise MissingPackage(missing, needed_for="serve", install="pip install 'llmctl[serve]'")
+
+
+def _check_modality(model: ModelHandle) -> None:
+    if model.task.modality != "text":
+        raise UsageError(
+            f"{model.reference} reads recordings; serve answers texts", hint="llmctl generate --input a.wav"
+        )
 
 
 def _check_host(config: ServeConfig) -> None:
@@ -160,7 +168,8 @@ def _tasks(config: ServeConfig, model: ModelHandle, *, offline: bool) -> dict[st
     """The model with every task that its family can be prompted with, its own first."""
     found = {model.task.name: model}
     for entry in registry.entries("tasks"):
-        if entry.name in found or model.family not in registry.load("tasks", entry.name)().promptable:
+        task = registry.load("tasks", entry.name)()
+        if entry.name in found or task.modality != "text" or model.family not in task.promptable:
             continue
         handle = find_model(config.model, task=entry.name, base=config.base, offline=offline)
         if not handle.task.labelled or handle.labels:
