@@ -116,19 +116,17 @@ class Service:
         with self._laying_out:
             return predictor.request_builder.generation_request(record)
 
-    async def request_for(
-        self, task: str, fields: dict[str, Any], *, origin: str = "", param: str | None = None, bad_record: int = 400
-    ) -> tuple[Predictor, Request]:
+    async def request_for(self, task: str, fields: dict[str, Any], *, param: str) -> tuple[Predictor, Request]:
         """The request that asks a record, laid out as in training. Raises `Refusal`."""
 
         def made() -> tuple[Predictor, Request]:
             predictor = self.predictor(task)
-            return predictor, self.lay_out(predictor, Record(content_id(fields), fields, origin))
+            return predictor, self.lay_out(predictor, Record(content_id(fields), fields))
 
         try:
             return await run_in_threadpool(made)
         except LlmctlError as error:
-            raise self.refusal(error, param=param, bad_record=bad_record) from error
+            raise self.refusal(error, param=param) from error
 
     def refusal(self, error: LlmctlError, *, param: str | None = None, bad_record: int = 400) -> Refusal:
         """What a client learns of an error; the rest is for the log."""
