@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
@@ -16,11 +13,12 @@ from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
-from llmctl.store.models import GENERATION
+from llmctl.store.model_config import GENERATION
 from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Family, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
+from llmctl.workflows.inference.windows import runs, spans
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Window in tokens for scoring documents with a model of unlimited context."""
@@ -235,7 +233,7 @@ class RequestBuilder:
         if self.layout.family == "decoder":
             requests = [
                 Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
-                for start, end in _runs(sample.loss_mask)
+                for start, end in runs(sample.loss_mask)
                 for begin, first, last in spans(start, end, window, stride)
             ]
             return ScoringRequests(requests, count)
@@ -326,26 +324,6 @@ def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
     if cleaner is None:
         return record
     return Record(record.id, {name: cleaner.value(value) for name, value in record.fields.items()}, record.origin)
-
-
-def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Split the scoring of the tokens [start, end) of a sequence into passes that fit a sliding window.
-
-    Yields (begin, first, last): score the tokens [first, last) given the tokens [begin, first). Each pass reads at most
-    `window` tokens (its last token is scored but not read). The first pass scores as many as the window holds, each
-    later one `stride` more, so that every token has a context of at least `window - stride` tokens, or all before it.
-    """
-    first = max(start, 1)  # the first token has no context to be predicted from
-    last = min(end, max(window + 1, first + stride))
-    while first < end:
-        yield max(0, last - window - 1), first, last
-        first, last = last, min(end, last + stride)
-
-
-def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Runs [start, end) of True."""
-    edges = np.flatnonzero(np.diff(loss_mask, prepend=False, append=False))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
 def _language(handle: ModelHandle) -> str | None:
