@@ -14,8 +14,9 @@ from llmctl import registry
 from llmctl.data.formats import Bad
 from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
 from llmctl.data.sources import STDIN, InputSource, find_sources
-from llmctl.data.spec import TOKENIZERS
+from llmctl.data.spec import TOKENIZERS, CleanRules
 from llmctl.data.split import splits_of_files
+from llmctl.data.words import check_segmenter, rules_of
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub, resolve
 from llmctl.models.spec import HUB
@@ -45,6 +46,8 @@ class PreprocessPlan:
     """The folder of an existing tokenizer; None where one is trained."""
     notes: tuple[str, ...]
     input_bytes: int
+    clean: CleanRules
+    """With the content of the files that the settings name."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
@@ -79,14 +82,24 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     if task is not None and config.on_bad_record == "fail" and collector.ok:
         collector.check("inputs", _check_first_records, config, task, sources)
         collector.check("splits.from", split_files, config, sources)
+    clean = collector.check("clean", _clean_rules, config)
     collector.check("out", _check_out, config, sources, force=force)
     look = collector.ok or not resolve.is_costly(config.tokenizer)
     tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
     collector.raise_all()
     assert task is not None
     assert tokenizer is not None
+    assert clean is not None
     folder, notes = tokenizer
-    return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources))
+    if "zh" in config.clean.stopwords and config.clean.segment == "none":
+        notes.append("stop words are removed between blanks, and Chinese has none: --segment jieba cuts it into words")
+    return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources), clean)
+
+
+def _clean_rules(config: PreprocessConfig) -> CleanRules:
+    """The rules of cleaning with the content of their files. Raises what `check_segmenter` and `rules_of` raise."""
+    check_segmenter(config.clean)
+    return rules_of(config.clean)
 
 
 def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:

@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,6 +18,7 @@ from llmctl.data.read import ReadContext, scan
 from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
 from llmctl.errors import DataError, GateError
+from llmctl.script import script_of
 from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PreprocessPlan", "PreprocessResult", "preflight", "preprocess"]
 
+SCRIPT_TEXTS: Final = 200
+SCRIPT_CHARACTERS: Final = 1000
+"""Texts, and characters of each, that the script of a text is found by."""
+ONE_BY_ONE: Final = ("chinese", "japanese")
+"""Scripts of which the tokenizer `word` makes every character a word."""
 REPORT_EVERY_SECONDS: Final = 0.5
 SAMPLES: Final = 20
 """Dropped records kept for the report, of each reason."""
@@ -98,6 +105,7 @@ def preprocess(
             block_size=config.block_size if plan.task.packed else None,
             text_sha256={split: files[f"text/{split}-00000.parquet"].sha256 for split in SPLITS},
             config=config.model_dump(mode="json"),
+            clean=plan.clean.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
             split_by=result.split_by,
             **result.facts,
@@ -156,7 +164,7 @@ def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, f
     asked = None if task.packed else [column.name for column in task.prompt_columns()]
     filters = open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
     record_filter = RecordFilter(
-        task, list(columns), config.clean, config.dedup, config.splits, asked=asked, filters=filters
+        task, list(columns), plan.clean, config.dedup, config.splits, asked=asked, filters=filters
     )
     progress = _Progress(emit, "read")
     labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
@@ -272,7 +280,19 @@ def _make_tokenizer(
                 for segment in plan.task.segments(record):
                     yield segment.text
 
-        tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
+        segmented = config.clean.segment != "none"
+        if (
+            kind == "word"
+            and not segmented
+            and script_of(text[:SCRIPT_CHARACTERS] for text in islice(texts(), SCRIPT_TEXTS)) in ONE_BY_ONE
+        ):
+            message = (
+                "the text is Chinese or Japanese, which has no blanks between words: each character is a word; "
+                "--segment jieba cuts Chinese into words"
+            )
+            emit(Event("note", {"text": message}))
+        trained = tokenizers.train(kind, texts, characters, config.vocab_size, segmented=segmented)
+        tokenizers.save(trained, out)
         known = open_codes(out)
     size = known.tokenizer.get_vocab_size(with_added_tokens=True)
     return TokenizerFacts(kind=kind, vocab_size=size, sha256=atomic.sha256(out / "tokenizer.json"))

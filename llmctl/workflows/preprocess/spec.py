@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import StrictInt
 
@@ -16,6 +17,8 @@ from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 
 class PreprocessConfig(Spec):
     """Read, clean, split, train or load a tokenizer, encode."""
+
+    moved: ClassVar[Mapping[str, str]] = {"segment": "clean.segment", "stopwords": "clean.stopwords"}
 
     inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets; - for standard input")
     task: TaskName | None = flag(None, "task of the records; default: that of a built-in data set", panel="Main")

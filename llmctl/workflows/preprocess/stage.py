@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.data.spec import STOPWORDS
 from llmctl.errors import LlmctlError
 from llmctl.readable import number
 from llmctl.verbs import Context, Output, Verb
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 from llmctl.workflows.settings import places
 
-CLEANING: Final = ("newlines", "control", "unicode", "lowercase", "whitespace", "label")
+CLEANING: Final = ("newlines", "control", "unicode", "lowercase", "whitespace", "words", "label")
 """The rules of cleaning that `cleaned` counts records by."""
 
 
@@ -38,7 +39,9 @@ class Preprocess(Verb[PreprocessConfig]):
         missing = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
         existing = [word for word in config.inputs if word not in (*missing, STDIN)]
         found = [path for source in (find_sources(existing) if existing else ()) for path in source.paths]
-        return [*found, *map(Path, missing), *places(config.source_file, config.target_file, config.tokenizer)]
+        lists = [Path(name).expanduser() for name in config.clean.stopwords if name not in STOPWORDS]
+        named = places(config.source_file, config.target_file, config.tokenizer, config.clean.dictionary)
+        return [*found, *map(Path, missing), *named, *lists]
 
     def repeatable(self, config: PreprocessConfig) -> bool:
         from llmctl.data.sources import STDIN
