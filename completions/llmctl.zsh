@@ -388,6 +388,7 @@ _llmctl() {
                 '--instruction=[instruction prompt for decoders (default: the model'\''s, else the task'\''s)]:value: ' \
                 '--data=[prepared data: estimate memory and compute for training on it]:value:_files' \
                 '--measure[with --data: run a few training steps to measure the time; nothing is kept]' \
+                '--nearest=[the tokens whose embeddings are nearest to that of a word]:value: ' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_show--set' \
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
