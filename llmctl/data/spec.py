@@ -64,9 +64,8 @@ class Clean(Spec):
 class CleanRules(Clean):
     """The rules with the content of the files that they name, as prepared data and models record them."""
 
-    stopword_list: tuple[str, ...] = ()
-    """In lower case."""
-    dictionary_entries: tuple[str, ...] = ()
+    stopword_list: tuple[str, ...] = key((), "all stop words, in lower case")
+    dictionary_entries: tuple[str, ...] = key((), "lines of the user dictionary")
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Self:

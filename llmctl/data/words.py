@@ -70,7 +70,7 @@ def _lines(path: Path, key: str) -> list[str]:
     return lines
 
 
-class Words:
+class WordRules:
     """Applies the rules for words to texts. Use `words_of`, which makes none where the rules have nothing to do."""
 
     def __init__(self, rules: CleanRules) -> None:
@@ -102,10 +102,10 @@ class Words:
         return value
 
 
-def words_of(rules: CleanRules) -> Words | None:
+def words_of(rules: CleanRules) -> WordRules | None:
     """What applies the rules for words; None if there are none. Raises `MissingPackage`."""
     check_segmenter(rules)
-    return Words(rules) if rules.segment != "none" or rules.stopword_list else None
+    return WordRules(rules) if rules.segment != "none" or rules.stopword_list else None
 
 
 def _line(line: str, cut: Cut | None, stop: Collection[str]) -> str:
