@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.data.filters.languages import check_package
 from llmctl.data.formats import Bad
 from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
 from llmctl.data.sources import STDIN, InputSource, find_sources
-from llmctl.data.spec import TOKENIZERS, CleanRules
+from llmctl.data.spec import CHAT_ROLES, TOKENIZERS, CleanRules
 from llmctl.data.split import splits_of_files
 from llmctl.data.words import check_segmenter, rules_of
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
@@ -22,7 +23,7 @@ from llmctl.models import hub, resolve
 from llmctl.models.spec import HUB
 from llmctl.registry import near
 from llmctl.store import atomic
-from llmctl.store.prepared import MANIFEST
+from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Adapting
 from llmctl.workflows.preprocess.spec import PreprocessConfig
@@ -83,6 +84,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
         collector.check("inputs", _check_first_records, config, task, sources)
         collector.check("splits.from", split_files, config, sources)
     clean = collector.check("clean", _clean_rules, config)
+    collector.check("filters", _check_filters, config, task)
     collector.check("out", _check_out, config, sources, force=force)
     look = collector.ok or not resolve.is_costly(config.tokenizer)
     tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
@@ -94,6 +96,20 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     if "zh" in config.clean.stopwords and config.clean.segment == "none":
         notes.append("stop words are removed between blanks, and Chinese has none: --segment jieba cuts it into words")
     return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources), clean)
+
+
+def _check_filters(config: PreprocessConfig, task: Task | None) -> None:
+    """Raise what the filters lack: `MissingPackage`, `UsageError` for a missing file, `ConfigError` for an unknown side."""
+    if config.languages:
+        check_package()
+    if isinstance(config.languages, dict) and task is not None:
+        roles = ("system", *CHAT_ROLES[1:]) if task.answer_role == "assistant" else ("source", "target", "text")
+        for role in config.languages:
+            if role not in roles:
+                raise ConfigError([Fault("languages", f"no text is called {role!r}", f"texts: {', '.join(roles)}")])
+    for name in config.decontaminate:
+        if not is_prepared(Path(name)):
+            find_sources([name])
 
 
 def _clean_rules(config: PreprocessConfig) -> CleanRules:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import StrictInt
+from pydantic import BeforeValidator, StrictInt
 
 from llmctl.config import DocumentUnit, Spec, flag, key
-from llmctl.data.filters.spec import Quality
+from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.values import Size
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
+
+AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
 
 
 class PreprocessConfig(Spec):
@@ -54,6 +56,15 @@ class PreprocessConfig(Spec):
     splits: Splits = key(Splits(), "what assigns records to splits, and fractions held out")
     clean: Clean = key(Clean(), "how to clean text")
     quality: Quality = key(Quality(), "bounds on the form of a text; web: the published ones for pages of the web")
+    languages: AllowedLanguages = key(
+        (), "drop records in other languages than these, [zh, en], or by side of a pair, {source: en, target: zh}"
+    )
+    decontaminate: tuple[str, ...] = key(
+        (), "drop records that share 13 words (characters of Chinese) with these files, prepared folders or data sets"
+    )
+    pii: Pii = key(
+        "off", "e-mail addresses, phone numbers, IDs, cards, keys …: count them, mask them, or drop the record"
+    )
     dedup: Dedup = key(Dedup(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -41,7 +41,7 @@ class Preprocess(Verb[PreprocessConfig]):
         found = [path for source in (find_sources(existing) if existing else ()) for path in source.paths]
         lists = [Path(name).expanduser() for name in config.clean.stopwords if name not in STOPWORDS]
         named = places(config.source_file, config.target_file, config.tokenizer, config.clean.dictionary)
-        return [*found, *map(Path, missing), *named, *lists]
+        return [*found, *map(Path, missing), *named, *lists, *places(*config.decontaminate)]
 
     def repeatable(self, config: PreprocessConfig) -> bool:
         from llmctl.data.sources import STDIN
