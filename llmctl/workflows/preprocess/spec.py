@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, StrictInt
 from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
-from llmctl.values import Size
+from llmctl.values import Folder, Shown, Size
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 
 AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
@@ -22,9 +22,11 @@ class PreprocessConfig(Spec):
 
     moved: ClassVar[Mapping[str, str]] = {"segment": "clean.segment", "stopwords": "clean.stopwords"}
 
-    inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets; - for standard input")
+    inputs: tuple[Annotated[str, Shown(names="datasets", path=True)], ...] = key(
+        (), "files, folders, globs, built-in data sets; - for standard input"
+    )
     task: TaskName | None = flag(None, "task of the records; default: that of a built-in data set", panel="Main")
-    out: Path = flag(..., "folder to create", panel="Main")
+    out: Folder = flag(..., "folder to create", panel="Main")
     columns: ColumnMap | None = flag(
         None, "your column for each field: text=body,label=stars; with dots for nested ones", panel="Input"
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
 from llmctl.training.spec import Optimizer, Schedule
-from llmctl.values import Duration, Size
+from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
 BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
@@ -26,11 +25,11 @@ class TrainConfig(Spec):
     moved: ClassVar[Mapping[str, str]] = {"lr": "optimizer.lr"}
     renamed: ClassVar[Mapping[str, str]] = {"corruption": "noise_density"}
 
-    data: Path = flag(..., "prepared folder", panel="Main")
+    data: Folder = flag(..., "prepared folder", panel="Main")
     model: ModelSettings = flag(
         ..., "NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones", panel="Main"
     )
-    out: Path = flag(..., "run folder to create", panel="Main")
+    out: Folder = flag(..., "run folder to create", panel="Main")
     adapter: Adapter | None = flag(
         None, "lora: train low-rank matrices beside frozen pretrained weights", panel="Learning"
     )
@@ -87,5 +86,7 @@ class TrainConfig(Spec):
     processes: StrictInt = flag(1, "processes on this machine", panel="Processes", ge=1)
     machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1)
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
-    main_address: str = flag("127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes")
+    main_address: Annotated[str, Shown(metavar="HOST[:PORT]")] = flag(
+        "127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes"
+    )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
