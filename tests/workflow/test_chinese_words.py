@@ -66,7 +66,7 @@ def run(inside: Inside, rows: Path) -> Path:
 def test_words_and_stop_words() -> None:
     assert cleaned("我来到北京清华大学。", segment="jieba") == "我 来到 北京 清华大学 。"
     assert cleaned("我来到北京清华大学。", segment="jieba", stopwords=("zh",)) == "来到 北京 清华大学"
-    assert cleaned("The hotel, and its rooms: NOT good.", stopwords=("en",)) == "hotel, rooms:"
+    assert cleaned("The hotel, and its rooms: NOT good.", stopwords=("en",)) == "hotel, its rooms: NOT good."
     assert cleaned("no Chinese  here, isn't it", segment="jieba") == "no Chinese  here, isn't it"
     assert cleaned("写信给<EMAIL>谢谢", segment="jieba") == "写信 给 <EMAIL> 谢谢"
 

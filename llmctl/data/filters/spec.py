@@ -298,7 +298,7 @@ def known_languages(value: Any) -> Any:
         raise UsageValueError("must be a list of languages", "write [zh, en], or {source: en, target: zh}")
     for name in names:
         if name not in LANGUAGES:
-            raise UsageValueError(f"{name!r} is no language that can be told", "codes of ISO 639-1: en, zh, de, fr, …")
+            raise UsageValueError(f"{name!r} is not a known language", "codes of ISO 639-1: en, zh, de, fr, …")
     return tuple(names)
 
 
