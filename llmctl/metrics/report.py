@@ -82,10 +82,10 @@ def github_annotations(scores: Sequence[Score], gates: Sequence[GateResult]) -> 
 
     https://docs.github.com/actions/reference/workflow-commands-for-github-actions
     """
-    return annotations(gates, ", ".join(f"{score.metric} {shown(score)}" for score in scores), VERB)
+    return annotations_of(gates, ", ".join(f"{score.metric} {shown(score)}" for score in scores), VERB)
 
 
-def annotations(gates: Sequence[GateResult], notice: str, verb: str) -> str:
+def annotations_of(gates: Sequence[GateResult], notice: str, verb: str) -> str:
     """GitHub workflow commands: an error for each gate that is not met, and a notice unless it is empty."""
     lines = [
         f"::error title={_property(f'gate not met: {gate.require}')}::{_message(gate.why)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 from llmctl.errors import Failure, GateError, LlmctlError, UsageError
 from llmctl.gates import GateResult
 from llmctl.store import atomic
+from llmctl.types import Event, EventSink
 from llmctl.workflows.settings import places
 
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
@@ -48,11 +48,13 @@ def write(path: Path, text: str) -> None:
     _WRITTEN.add(os.path.realpath(path))
 
 
-def finish(gates: Sequence[GateResult], annotations: str, document: Mapping[str, Any]) -> GateError | None:
-    """Write the annotations to standard error under GitHub Actions; return the error for gates that are not met, with the
+def finish(
+    gates: Sequence[GateResult], annotations: str, document: Mapping[str, Any], emit: EventSink
+) -> GateError | None:
+    """Emit the annotations under GitHub Actions; return the error for gates that are not met, with the
     document."""
     if annotated():
-        sys.stderr.write(annotations)
+        emit(Event("annotation", {"text": annotations}))
     missed = [gate.why for gate in gates if not gate.met]
     if not missed:
         return None
@@ -63,11 +65,18 @@ def finish(gates: Sequence[GateResult], annotations: str, document: Mapping[str,
 
 def annotated() -> bool:
     """Whether annotations are read."""
-    return os.environ.get("GITHUB_ACTIONS") == "true" and sys.stderr is not None
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def failed(
-    verb: str, settings: Mapping[str, Any], failure: Failure, *, done: str, inputs: Sequence[str], force: bool
+    verb: str,
+    settings: Mapping[str, Any],
+    failure: Failure,
+    emit: EventSink,
+    *,
+    done: str,
+    inputs: Sequence[str],
+    force: bool,
 ) -> None:
     """Report an error that ended a verb where its numbers would have been reported.
 
@@ -79,7 +88,7 @@ def failed(
     from llmctl.metrics import report
 
     if annotated():
-        sys.stderr.write(report.github_error(failure, verb))
+        emit(Event("annotation", {"text": report.github_error(failure, verb)}))
     read = [path for name in inputs for path in _paths(settings, name)]
     for name, text in (("junit", report.junit_error(failure, verb)), ("markdown", report.markdown_error(failure))):
         for path in _paths(settings, name):

@@ -20,8 +20,8 @@ from llmctl.store import atomic, runs
 from llmctl.store.prepared import Prepared, is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, null_sink
-from llmctl.workflows.compatibility import unreadable
 from llmctl.workflows import reports
+from llmctl.workflows.compatibility import unreadable
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.settings import places
@@ -173,7 +173,7 @@ def _data(config: EvalConfig, *, verify: bool) -> Prepared | Path:
     prepared = open_prepared(config.data)
     if not prepared.manifest.splits.get(config.split):
         raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
-    prepared.check_files(verify=verify, only=prepared.text(config.split).relative_to(prepared.path).as_posix())
+    prepared.check_files(verify=verify, only=prepared.text(config.split))
     return prepared
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.errors import Failure, GateError
+from llmctl.types import EventSink
 from llmctl.workflows import reports
 from llmctl.workflows.evaluate.spec import EvalConfig
 
@@ -26,13 +27,13 @@ def write(config: EvalConfig, result: EvalResult) -> None:
         reports.write(config.markdown, report.markdown(result.scores, result.gates))
 
 
-def finish(result: EvalResult) -> GateError | None:
+def finish(result: EvalResult, emit: EventSink) -> GateError | None:
     """See `reports.finish`."""
     from llmctl.metrics import report
 
-    return reports.finish(result.gates, report.github_annotations(result.scores, result.gates), result.document())
+    return reports.finish(result.gates, report.github_annotations(result.scores, result.gates), result.document(), emit)
 
 
-def failed(settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+def failed(settings: Mapping[str, Any], failure: Failure, emit: EventSink, *, force: bool) -> None:
     """See `reports.failed`."""
-    reports.failed("eval", settings, failure, done="scores", inputs=READ, force=force)
+    reports.failed("eval", settings, failure, emit, done="scores", inputs=READ, force=force)

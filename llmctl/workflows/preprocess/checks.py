@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.data import ray_workers
 from llmctl.data.filters.languages import check_package
 from llmctl.data.formats import Bad
 from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
@@ -26,6 +27,8 @@ from llmctl.store import atomic
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Adapting
+from llmctl.workflows import reports
+from llmctl.workflows.preprocess.gates import check_gates
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 PEEKED_SOURCES: Final = 64
@@ -72,6 +75,8 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     collector = ErrorCollector()
     collector.check("encoding", _check_encoding, config.encoding)
     collector.check("splits", _check_fractions, config)
+    if config.executor == "ray":
+        collector.check("executor", ray_workers.check_installed)
     sources = tuple(
         collector.check("inputs", find_sources, config.inputs, config.source_file, config.target_file) or ()
     )
@@ -85,6 +90,12 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
         collector.check("splits.from", split_files, config, sources)
     clean = collector.check("clean", _clean_rules, config)
     collector.check("filters", _check_filters, config, task)
+    collector.check("require", check_gates, config)
+    for key, path in (("junit", config.junit), ("markdown", config.markdown)):
+        if path is not None:
+            collector.check(key, reports.check, path, _inputs_of(sources), force=force)
+    if config.junit is not None and config.markdown is not None:
+        collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
     collector.check("out", _check_out, config, sources, force=force)
     look = collector.ok or not resolve.is_costly(config.tokenizer)
     tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
@@ -110,6 +121,10 @@ def _check_filters(config: PreprocessConfig, task: Task | None) -> None:
     for name in config.decontaminate:
         if not is_prepared(Path(name)):
             find_sources([name])
+
+
+def _inputs_of(sources: Iterable[InputSource]) -> list[Path]:
+    return [path for source in sources for path in source.paths]
 
 
 def _clean_rules(config: PreprocessConfig) -> CleanRules:

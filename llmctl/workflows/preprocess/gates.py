@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from llmctl.data.filters.spec import FILTERS
 from llmctl.errors import ConfigError, Failure, Fault, GateError
 from llmctl.gates import GateResult, Number, is_share
 from llmctl.registry import near
+from llmctl.types import EventSink
 from llmctl.workflows import reports
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
@@ -56,7 +57,12 @@ def counts_of(records: Mapping[str, Any], found: Mapping[str, int]) -> dict[str,
     A filter counts a record under one name, whether it drops it or finds something in one that is kept.
     """
     dropped: Mapping[str, int] = records["dropped"]
-    whole = {"read": records["read"], "kept": records["kept"], "dropped": sum(dropped.values()), "rejected": records["rejected"]}
+    whole = {
+        "read": records["read"],
+        "kept": records["kept"],
+        "dropped": sum(dropped.values()),
+        "rejected": records["rejected"],
+    }
     names = dict.fromkeys((*dropped, *found))
     return whole | {name: dropped.get(name, 0) + found.get(name, 0) for name in names}
 
@@ -64,34 +70,48 @@ def counts_of(records: Mapping[str, Any], found: Mapping[str, int]) -> dict[str,
 def checked(config: PreprocessConfig, counts: Mapping[str, int]) -> list[GateResult]:
     """Whether each gate is met. What was never seen counts 0."""
     return [
-        gate.check([Number(gate.name, counts.get(gate.name, 0) / (max(counts["read"], 1) if is_share(gate) else 1), counts["read"])])
+        gate.check(
+            [
+                Number(
+                    gate.name,
+                    counts.get(gate.name, 0) / (max(counts["read"], 1) if is_share(gate) else 1),
+                    counts["read"],
+                )
+            ]
+        )
         for gate in config.require
     ]
 
 
-def rows_of(gates: list[GateResult]) -> list[dict[str, Any]]:
+def rows_of(gates: Iterable[GateResult]) -> list[dict[str, Any]]:
     """The gates in the JSON document."""
     return [{"require": gate.require, "met": gate.met, "value": gate.value, "why": gate.why} for gate in gates]
 
 
 def missed(document: Mapping[str, Any]) -> GateError | None:
     """The error for gates that are not met, from the document; the folder is kept nevertheless."""
-    told = [gate["why"] for gate in document.get("gates", ()) if not gate["met"]]
-    return GateError("a gate is not met: " + "; ".join(told)) if told else None
+    text = [gate["why"] for gate in document.get("gates", ()) if not gate["met"]]
+    return GateError("a gate is not met: " + "; ".join(text)) if text else None
 
 
-def report(config: PreprocessConfig, counts: Mapping[str, int], gates: list[GateResult], document: Mapping[str, Any]) -> GateError | None:
+def report(
+    config: PreprocessConfig,
+    gates: Sequence[GateResult],
+    document: Mapping[str, Any],
+    emit: EventSink,
+) -> GateError | None:
     """Write the reports that the settings name; return the error for gates that are not met."""
-    from llmctl.metrics.report import annotations, junit_of_counts, markdown_of_counts
+    from llmctl.metrics.report import annotations_of, junit_of_counts, markdown_of_counts
 
+    counts = counts_of(document["records"], document.get("found", {}))
     if config.junit is not None:
         reports.write(config.junit, junit_of_counts(counts, gates, VERB))
     if config.markdown is not None:
         reports.write(config.markdown, markdown_of_counts(counts, gates))
     notice = f"{counts['kept']:,} of {counts['read']:,} records kept"
-    return reports.finish(gates, annotations(gates, notice, VERB), document)
+    return reports.finish(gates, annotations_of(gates, notice, VERB), document, emit)
 
 
-def failed(settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+def failed(settings: Mapping[str, Any], failure: Failure, emit: EventSink, *, force: bool) -> None:
     """Report an error that ended the command before its gates were checked."""
-    reports.failed(VERB, settings, failure, done="gates", inputs=READ, force=force)
+    reports.failed(VERB, settings, failure, emit, done="records", inputs=READ, force=force)

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.filters.pii import masked
 from llmctl.data.filters.spec import FILTERS
 from llmctl.data.judge import DroppedRecord
 from llmctl.script import Script, script_of
+from llmctl.store import atomic
+from llmctl.tasks.spec import Task
 
 REPORT: Final = "report.html"
 SHOWN: Final = 300
@@ -64,6 +67,19 @@ class Account:
     """How near-duplicates were looked for, and how many clusters there are."""
 
 
+def write_report(folder: Path, account: Account, task: Task) -> None:
+    """Write the page into the prepared folder; measures lengths and scripts of what it holds."""
+    from llmctl.data.lengths import histogram
+    from llmctl.data.text import read_text, shards
+    from llmctl.data.tokens import TokenStore
+
+    train = read_text(shards(folder / "text", "train"))
+    account.scripts = scripts_of(part.text for record in train for part in task.segments(record)[:1])
+    splits = [split for split, records in account.splits.items() if records]
+    account.lengths = {split: histogram(TokenStore.open(folder / "tokens", split)) for split in splits}
+    atomic.write_text(folder / REPORT, page(account))
+
+
 def scripts_of(texts: Iterable[str]) -> dict[Script, int]:
     """Texts by their script."""
     counts = Counter(script_of([text]) for text in islice(texts, RECORDS))
@@ -104,7 +120,9 @@ def _table(headings: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], n
     marks = ['<th class="n">' if place in numbers else "<th>" for place in range(len(headings))]
     head = "".join(f"{mark}{_both(each)}</th>" for mark, each in zip(marks, headings, strict=True))
     body = "".join(
-        "<tr>" + "".join(f'<td{" class=n" if at in numbers else ""}>{cell}</td>' for at, cell in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{' class=n' if at in numbers else ''}>{cell}</td>" for at, cell in enumerate(row))
+        + "</tr>"
         for row in rows
     )
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
@@ -124,7 +142,9 @@ def _summary(account: Account) -> str:
         f"<li><b>{count:,}</b> {_both(name)}{'' if share is None else f' <i>{share:.1%}</i>'}</li>"
         for name, count, share in cards
     )
-    rows = [(html.escape(name), f"{count:,}", f"{account.tokens.get(name, 0):,}") for name, count in account.splits.items()]
+    rows = [
+        (html.escape(name), f"{count:,}", f"{account.tokens.get(name, 0):,}") for name, count in account.splits.items()
+    ]
     table = _table((("split", "划分"), ("records", "记录"), ("tokens", "词元")), rows, (1, 2))
     return f'<ul class="cards">{shown}</ul>{table}'
 
@@ -156,9 +176,13 @@ def _dropped(account: Account) -> str:
     parts = [_heading("Dropped, by reason", "剔除的记录（按原因）")]
     for name, count in sorted(dropped.items(), key=lambda each: (-each[1], each[0])):
         samples = account.samples.get(name, ())
-        told = f"<summary>{_reason(name)} <b>{count:,}</b> <i>{count / read:.1%}</i>{_bar(count / read)}</summary>"
-        near = f"<p>{html.escape(_near(account.near))}</p>" if account.near and name in ("near_duplicate", "leakage") else ""
-        parts.append(f"<details>{told}{near}{''.join(map(_sample, samples))}</details>")
+        text = f"<summary>{_reason(name)} <b>{count:,}</b> <i>{count / read:.1%}</i>{_bar(count / read)}</summary>"
+        near = (
+            f"<p>{html.escape(_near(account.near))}</p>"
+            if account.near and name in ("near_duplicate", "leakage")
+            else ""
+        )
+        parts.append(f"<details>{text}{near}{''.join(map(_sample, samples))}</details>")
     return "\n".join(parts)
 
 
@@ -171,7 +195,9 @@ def _sample(record: DroppedRecord) -> str:
     text = masked(record.text[: 2 * SHOWN], Counter())
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     why = f'<span class="why">{html.escape(record.why)}</span>' if record.why else ""
-    return f'<blockquote><span class="at">{html.escape(record.origin)}</span> {why}<p>{html.escape(text)}</p></blockquote>'
+    return (
+        f'<blockquote><span class="at">{html.escape(record.origin)}</span> {why}<p>{html.escape(text)}</p></blockquote>'
+    )
 
 
 def _found(found: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""What `preprocess` would drop, told from a sample of the records; nothing is written."""
+"""What `preprocess` would drop, by a sample of the records; nothing is written."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections import Counter
 from itertools import islice
 from typing import Any, Final
 
-from llmctl.data.filters.spec import FILTERS, open_filters
-from llmctl.data.judge import DroppedRecord, Judge
+from llmctl.data.filters.pii import masked
+from llmctl.data.judge import DroppedRecord
 from llmctl.data.read import scan
 from llmctl.errors import DataError
 from llmctl.workflows.preprocess.checks import PreprocessPlan, read_context_of, split_files
+from llmctl.workflows.preprocess.reading import filters_of, judge_of
 
 EXAMPLES: Final = 3
 """Dropped records shown of each reason."""
@@ -25,10 +26,7 @@ def sample(plan: PreprocessPlan, records: int) -> dict[str, Any]:
     that cannot be read.
     """
     config, task = plan.config, plan.task
-    columns = [column.name for column in task.columns]
-    asked = None if task.packed else [column.name for column in task.prompt_columns()]
-    filters = open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
-    judge = Judge(task, columns, plan.clean, config.splits, asked=asked, filters=filters)
+    judge = judge_of(config, task, plan.clean, filters_of(config))
     dropped, found, seen = Counter[str](), Counter[str](), set[bytes]()
     examples: dict[str, list[dict[str, str]]] = {}
     read = 0
@@ -65,14 +63,16 @@ def sample(plan: PreprocessPlan, records: int) -> dict[str, Any]:
 
 def lines(document: dict[str, Any]) -> list[str]:
     """The sample for a person."""
-    told = [f"{document['kept']:,} of {document['read']:,} records would be kept"]
+    said = [f"{document['kept']:,} of {document['read']:,} records would be kept"]
     for reason, count in document["dropped"].items():
-        told.append(f"{reason} {count:,} ({count / document['read']:.1%})")
+        said.append(f"{reason} {count:,} ({count / document['read']:.1%})")
         for each in document["examples"][reason]:
-            told.append(f"  {each['origin']} {each['why']}: {each['text']}".replace("\n", "↵"))
-    told += [f"found: {name} {count:,}" for name, count in document["found"].items()]
-    return told
+            said.append(f"  {each['origin']} {each['why']}: {each['text']}".replace("\n", "↵"))
+    said += [f"found: {name} {count:,}" for name, count in document["found"].items()]
+    return said
 
 
 def _short(text: str) -> str:
+    """The beginning of a text, without personal data."""
+    text = masked(text[: 4 * SHOWN], Counter())
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -12,7 +12,7 @@ from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.values import Folder, Shown, Size
-from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
+from llmctl.workflows.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
 
 AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
 
@@ -69,4 +69,19 @@ class PreprocessConfig(Spec):
     )
     dedup: Dedup = key(Dedup(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
+    executor: Literal["local", "ray"] = flag(
+        "local", "where records are read and encoded: processes of this machine, or a Ray cluster", panel="Run"
+    )
+    sample: StrictInt | None = flag(
+        None, "with --dry-run: read only this many records and show what would be dropped", panel="Run", ge=1
+    )
+    require: tuple[RequestedCountGate, ...] = flag(
+        (),
+        "gate: share of the records read, 'kept>=0.9', or a count, 'pii==0'; exit code 10 if not met; repeatable",
+        panel="Report",
+    )
+    junit: Path | None = flag(None, "write counts and gates as JUnit XML", panel="Report")
+    markdown: Path | None = flag(
+        None, "write counts and gates as a Markdown table; $GITHUB_STEP_SUMMARY is appended to", panel="Report"
+    )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
