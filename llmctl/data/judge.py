@@ -97,6 +97,9 @@ class Judge:
                     fields = {name: self._rewritten(name, value, each.rewrite) for name, value in fields.items()}
                     segments = self._task.segments(Record(record.id, fields, record.origin))
                     reading = Reading(segments, held_out=reading.held_out)
+        # Of the text before it is cut into words: the same records are held out with and without.
+        digest = content_hash(fields, self._columns)
+        question = digest if self._asked is None else self._question(fields, segments)
         if self._words is not None:
             label = self._task.answer_role if self._task.labelled else None
             cut = self._words.fields(fields, self._answers, label)
@@ -106,8 +109,6 @@ class Judge:
                 segments = self._task.segments(Record(record.id, fields, record.origin))
                 if reason := self._unusable(segments):
                     return DroppedRecord(reason, text=text_of(whole), origin=record.origin)
-        digest = content_hash(fields, self._columns)
-        question = digest if self._asked is None else self._question(fields, segments)
         if split is None:
             split = split_of(digest if self._splits.hash == "record" else question, self._splits)
         return Admissible(

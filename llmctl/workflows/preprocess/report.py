@@ -51,7 +51,7 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
 class Account:
     """What the page shows."""
 
-    title: str
+    task: str
     records: Mapping[str, Any]
     """`read`, `kept`, `dropped`, `rejected`, as in the manifest."""
     found: Mapping[str, int]
@@ -89,7 +89,7 @@ def scripts_of(texts: Iterable[str]) -> dict[Script, int]:
 def page(account: Account) -> str:
     """The page, the same for the same account."""
     parts = [
-        f"<h1>{html.escape(account.title)}</h1>",
+        f"<h1>{_both((f'Prepared data: {account.task}', f'预处理数据：{account.task}'))}</h1>",
         _summary(account),
         _gates(account.gates),
         _dropped(account),
@@ -103,7 +103,7 @@ def page(account: Account) -> str:
         ),
         _sources(account.records["dropped"], account.found),
     ]
-    return _PAGE.format(title=html.escape(account.title), body="\n".join(filter(None, parts)))
+    return _PAGE.format(title=html.escape(f"llmctl preprocess: {account.task}"), body="\n".join(filter(None, parts)))
 
 
 def _both(texts: tuple[str, str]) -> str:
@@ -160,7 +160,7 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
         )
         for gate in gates
     ]
-    return _heading("Gates", "门槛") + _table((("gate", "门槛"), ("", ""), ("why", "原因")), rows, ())
+    return _heading("Gates", "门禁") + _table((("gate", "门禁"), ("", ""), ("why", "原因")), rows, ())
 
 
 def _reason(name: str) -> str:
