@@ -22,7 +22,7 @@ SHOWN: Final = 300
 """Characters of a sample."""
 MOST_LABELS: Final = 30
 RECORDS: Final = 2000
-"""Records of the train split by which scripts are counted."""
+"""Texts of the train split by which scripts are counted."""
 
 SCRIPTS: Final[Mapping[Script, tuple[str, str]]] = {
     "latin": ("Latin", "拉丁文"),
@@ -74,7 +74,9 @@ def write_report(folder: Path, account: Account, task: Task) -> None:
     from llmctl.data.tokens import TokenStore
 
     train = read_text(shards(folder / "text", "train"))
-    account.scripts = scripts_of(part.text for record in train for part in task.segments(record)[:1])
+    account.scripts = scripts_of(
+        part.text for record in train for part in task.segments(record) if part.audio is None and part.role != "label"
+    )
     splits = [split for split, records in account.splits.items() if records]
     account.lengths = {split: histogram(TokenStore.open(folder / "tokens", split)) for split in splits}
     atomic.write_text(folder / REPORT, page(account))
@@ -97,7 +99,7 @@ def page(account: Account) -> str:
         _lengths(account.lengths),
         _bars(("Labels of the train split", "训练集的标签"), islice(account.labels.items(), MOST_LABELS)),
         _bars(
-            (f"Scripts, of the first {RECORDS:,} records of the train split", f"文字种类（训练集前 {RECORDS:,} 条）"),
+            (f"Scripts of the first {RECORDS:,} texts of the train split", f"文字种类（训练集前 {RECORDS:,} 条文本）"),
             ((_both(SCRIPTS[name]), count) for name, count in account.scripts.items()),
             marked=True,
         ),
