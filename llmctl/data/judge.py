@@ -85,7 +85,7 @@ class Judge:
             return DroppedRecord(reason, text=text_of(fields), origin=record.origin)
         found: list[Verdict] = []
         if self._filters:
-            reading = Reading(segments, held_out=split in ("validation", "test"))
+            reading = Reading(_written(segments), held_out=split in ("validation", "test"))
             for each in self._filters:
                 verdict = each.judge(reading)
                 if verdict is None:
@@ -96,7 +96,10 @@ class Judge:
                 if each.rewrites:
                     fields = {name: self._rewritten(name, value, each.rewrite) for name, value in fields.items()}
                     segments = self._task.segments(Record(record.id, fields, record.origin))
-                    reading = Reading(segments, held_out=reading.held_out)
+                    reading = Reading(_written(segments), held_out=reading.held_out)
+        # Of the text before it is cut into words: the same records are held out with and without.
+        digest = content_hash(fields, self._columns)
+        question = digest if self._asked is None else self._question(fields, segments)
         if self._words is not None:
             label = self._task.answer_role if self._task.labelled else None
             cut = self._words.fields(fields, self._answers, label)
@@ -106,8 +109,6 @@ class Judge:
                 segments = self._task.segments(Record(record.id, fields, record.origin))
                 if reason := self._unusable(segments):
                     return DroppedRecord(reason, text=text_of(whole), origin=record.origin)
-        digest = content_hash(fields, self._columns)
-        question = digest if self._asked is None else self._question(fields, segments)
         if split is None:
             split = split_of(digest if self._splits.hash == "record" else question, self._splits)
         return Admissible(
@@ -155,6 +156,11 @@ class Judge:
 
     def _rewritten(self, name: str, value: Any, rewrite: Callable[[str], str]) -> Any:
         return value if self._is_label(name) else mapped(value, rewrite)
+
+
+def _written(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments that are texts: filters judge no recording."""
+    return [segment for segment in segments if segment.audio is None]
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:

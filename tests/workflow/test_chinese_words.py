@@ -68,7 +68,7 @@ def test_words_and_stop_words() -> None:
     assert cleaned("我来到北京清华大学。", segment="jieba", stopwords=("zh",)) == "来到 北京 清华大学"
     assert cleaned("The hotel, and its rooms: NOT good.", stopwords=("en",)) == "hotel, its rooms: NOT good."
     assert cleaned("no Chinese  here, isn't it", segment="jieba") == "no Chinese  here, isn't it"
-    assert cleaned("写信给<EMAIL>谢谢", segment="jieba") == "写信 给 <EMAIL> 谢谢"
+    assert cleaned("写信给<EMAIL>谢谢", segment="jieba") == "写信给 <EMAIL> 谢谢"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ SHOWN: Final = 300
 """Characters of a sample."""
 MOST_LABELS: Final = 30
 RECORDS: Final = 2000
-"""Records of the train split by which scripts are counted."""
+"""Texts of the train split by which scripts are counted."""
 
 SCRIPTS: Final[Mapping[Script, tuple[str, str]]] = {
     "latin": ("Latin", "拉丁文"),
@@ -51,7 +51,7 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
 class Account:
     """What the page shows."""
 
-    title: str
+    task: str
     records: Mapping[str, Any]
     """`read`, `kept`, `dropped`, `rejected`, as in the manifest."""
     found: Mapping[str, int]
@@ -74,7 +74,9 @@ def write_report(folder: Path, account: Account, task: Task) -> None:
     from llmctl.data.tokens import TokenStore
 
     train = read_text(shards(folder / "text", "train"))
-    account.scripts = scripts_of(part.text for record in train for part in task.segments(record)[:1])
+    account.scripts = scripts_of(
+        part.text for record in train for part in task.segments(record) if part.audio is None and part.role != "label"
+    )
     splits = [split for split, records in account.splits.items() if records]
     account.lengths = {split: histogram(TokenStore.open(folder / "tokens", split)) for split in splits}
     atomic.write_text(folder / REPORT, page(account))
@@ -89,7 +91,7 @@ def scripts_of(texts: Iterable[str]) -> dict[Script, int]:
 def page(account: Account) -> str:
     """The page, the same for the same account."""
     parts = [
-        f"<h1>{html.escape(account.title)}</h1>",
+        f"<h1>{_both((f'Prepared data: {account.task}', f'预处理数据：{account.task}'))}</h1>",
         _summary(account),
         _gates(account.gates),
         _dropped(account),
@@ -97,13 +99,13 @@ def page(account: Account) -> str:
         _lengths(account.lengths),
         _bars(("Labels of the train split", "训练集的标签"), islice(account.labels.items(), MOST_LABELS)),
         _bars(
-            (f"Scripts, of the first {RECORDS:,} records of the train split", f"文字种类（训练集前 {RECORDS:,} 条）"),
+            (f"Scripts of the first {RECORDS:,} texts of the train split", f"文字种类（训练集前 {RECORDS:,} 条文本）"),
             ((_both(SCRIPTS[name]), count) for name, count in account.scripts.items()),
             marked=True,
         ),
         _sources(account.records["dropped"], account.found),
     ]
-    return _PAGE.format(title=html.escape(account.title), body="\n".join(filter(None, parts)))
+    return _PAGE.format(title=html.escape(f"llmctl preprocess: {account.task}"), body="\n".join(filter(None, parts)))
 
 
 def _both(texts: tuple[str, str]) -> str:
@@ -160,7 +162,7 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
         )
         for gate in gates
     ]
-    return _heading("Gates", "门槛") + _table((("gate", "门槛"), ("", ""), ("why", "原因")), rows, ())
+    return _heading("Gates", "门禁") + _table((("gate", "门禁"), ("", ""), ("why", "原因")), rows, ())
 
 
 def _reason(name: str) -> str:

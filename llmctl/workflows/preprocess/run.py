@@ -97,7 +97,7 @@ def preprocess(
         }
         gates = checked(config, counts_of(account, result.facts.get("found", {})))
         page = Account(
-            title=f"{config.out.name}: {plan.task.name}",
+            task=plan.task.name,
             records=account,
             found=result.facts.get("found", {}),
             splits=result.splits,

@@ -43,8 +43,7 @@ def make_tokenizer(plan: PreprocessPlan, emit: EventSink, folder: Path, characte
 
         def texts() -> Iterator[str]:
             for record in read_text(shards(folder / "text", "train")):
-                for segment in plan.task.segments(record):
-                    yield segment.text
+                yield from (segment.text for segment in plan.task.segments(record) if segment.audio is None)
 
         segmented = config.clean.segment != "none"
         if (
