@@ -55,7 +55,7 @@ complete -c llmctl -n '__llmctl_is quickstart' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is quickstart' -l help-all -d 'also list every setting with type and default'
 
 # preprocess
-complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
+complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews reviews-zh trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
 complete -c llmctl -n '__llmctl_is preprocess' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task of the records; default: that of a built-in data set'
 complete -c llmctl -n '__llmctl_is preprocess' -l out -x -a '(__fish_complete_directories)' -d 'folder to create'
 complete -c llmctl -n '__llmctl_is preprocess' -l columns -x -d 'your column for each field: text=body,label=stars; with dots for nested ones'
@@ -319,7 +319,7 @@ complete -c llmctl -n '__llmctl_after show show' -a 'models tasks metrics datase
 complete -c llmctl -n '__llmctl_after show models' -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base'
 complete -c llmctl -n '__llmctl_after show tasks' -a 'language-modeling translation summarization question-answering classification speech-recognition chat'
 complete -c llmctl -n '__llmctl_after show metrics' -a 'bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1'
-complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
+complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews reviews-zh trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
 complete -c llmctl -n '__llmctl_after show engines' -a 'torch echo'
 complete -c llmctl -n '__llmctl_is show' -l index -x -d 'index of the record (or block), from 0'
 complete -c llmctl -n '__llmctl_is show' -l split -x -a 'train validation test' -d 'split: train, validation or test'

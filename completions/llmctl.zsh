@@ -28,7 +28,7 @@ _llmctl_preprocess--set() {
     compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= splits.seed= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.segment= clean.dictionary= clean.stopwords= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= languages= decontaminate= pii= dedup.exact= dedup.near= dedup.shingle= workers= executor= sample= require= junit= markdown= seed=
 }
 _llmctl_preprocess() {
-    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices
+    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews reviews-zh trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices
     _files
 }
 _llmctl_train--model() {
@@ -119,7 +119,7 @@ _llmctl_show() {
     models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base; return ;;
     tasks) compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat; return ;;
     metrics) compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1; return ;;
-    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices; return ;;
+    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews reviews-zh trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices; return ;;
     engines) compadd "$@" -- torch echo; return ;;
     esac
     compadd "$@" -- models tasks metrics datasets engines data
