@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from llmctl.data import ctc_tokenizer
 from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
 from llmctl.data.plain import settle
 from llmctl.data.pretokens import pieces
@@ -21,6 +22,7 @@ from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, DataError, Fault, UsageError
 from llmctl.store import atomic
 from llmctl.store.border import border, quiet
+from llmctl.store.safety import read_json
 from llmctl.store.tokenizers import check_tokenizer, copy_tokenizer, settings_of
 
 CONTROL: Final = (
@@ -323,6 +325,11 @@ def load_tokenizer(folder: Path) -> Any:
     check_tokenizer(folder)
     own = folder / "tokenizer.json"
     place = own if own.is_file() else folder
+    if not own.is_file() and _class_of(folder) == ctc_tokenizer.CLASS:
+        with border("the tokenizer cannot be opened", folder / "vocab.json", silent=True):
+            found = ctc_tokenizer.open_ctc_tokenizer(folder)
+            settle(found.backend_tokenizer)
+        return found
     with border("the tokenizer cannot be opened", place, silent=True):
         from transformers import AutoTokenizer
 
@@ -337,6 +344,11 @@ def load_tokenizer(folder: Path) -> Any:
     with border("the tokenizer cannot be used", place, silent=True):
         settle(backend)
     return tokenizer
+
+
+def _class_of(folder: Path) -> str:
+    path = folder / "tokenizer_config.json"
+    return str(read_json(path).get("tokenizer_class")) if path.is_file() else ""
 
 
 def import_tokenizer(folder: Path, out: Path) -> None:
