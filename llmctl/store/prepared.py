@@ -96,6 +96,9 @@ class Manifest(Spec):
     text_sha256: dict[str, str]
     config: dict[str, Any]
     seconds: float
+    clean: dict[str, Any] | None = None
+    """The rules of cleaning with the content of their files (`data/spec.py:CleanRules`); None if version 0.1 wrote the
+    folder: they are in `config`."""
     files: dict[str, integrity.FileHash] = {}
     """Every file but this one, for `Prepared.check_files`; empty if version 0.1 wrote the folder."""
 
@@ -116,10 +119,15 @@ class Prepared:
         return self.path / "tokens"
 
     @property
+    def clean(self) -> dict[str, Any] | None:
+        """How the text was cleaned, for a model to do the same."""
+        return self.manifest.clean or self.manifest.config.get("clean")
+
+    @property
     def content(self) -> str:
         """One hash of the content. Leaves out `seconds`, so that preparing the same data again gives the same hash, and
-        `lengths` and `files`, which older folders lack."""
-        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files"})
+        `lengths`, `files` and `clean`, which older folders lack."""
+        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "clean"})
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def check_files(self, *, verify: bool = False, only: Collection[Path] = ()) -> None:
@@ -223,8 +231,11 @@ def data_card(manifest: Manifest) -> str:
     splits = [split for split, count in manifest.splits.items() if count]
     files = "".join(f"      - split: {split}\n        path: text/{split}-*.parquet\n" for split in splits)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.records.dropped.items())) or "none"
+    heard = {split: each.seconds for split, each in manifest.lengths.items() if each.seconds is not None}
     rows = "".join(
-        f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |\n" for split in manifest.splits
+        f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |"
+        + (f" {heard.get(split, 0.0):,.1f} |\n" if heard else "\n")
+        for split in manifest.splits
     )
     # File names may contain any character; as JSON strings they stay on one line.
     sources = "".join(f"* {json.dumps(each.path)} ({each.bytes:,} bytes)\n" for each in manifest.inputs)
@@ -239,8 +250,8 @@ configs:
 
 Made by llmctl {manifest.llmctl}. `manifest.json` holds counts, hashes and the whole configuration.
 
-| split | records | tokens |
-|---|---:|---:|
+| split | records | tokens |{" seconds |" if heard else ""}
+|---|---:|---:|{"---:|" if heard else ""}
 {rows}
 Read {manifest.records.read:,} records, kept {manifest.records.kept:,}, dropped: {dropped}, \
 rejected {manifest.records.rejected:,}.

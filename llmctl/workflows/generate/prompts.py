@@ -48,8 +48,7 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """
     seen = Seen()
     empty = True
-    rows = recordings_of(input) if task.modality == "audio" else ()
-    for row in rows or ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
+    for row in ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
         empty = False
         if isinstance(row, Bad):
             yield row.error

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, GateError, LlmctlError
+from llmctl.store import atomic
 from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, EventSink, Fitted, Record, Request
-from llmctl.workflows.generate.checks import GeneratePlan
+from llmctl.workflows.generate import subtitles
+from llmctl.workflows.generate.checks import SRT, GeneratePlan
 from llmctl.workflows.generate.output import check_same, open_rows
 from llmctl.workflows.generate.prompts import PromptRow, count_rows, input_rows, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
@@ -58,6 +60,7 @@ class GenerateResult:
     continues: bool
     """An answer continues its prompt (language modelling)."""
     streamed: bool
+    timestamps: bool = False
     explained: str | None = None
     """The attention plot."""
 
@@ -79,6 +82,9 @@ class GenerateResult:
         prompt if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
         if self.alone:
             [row] = self.tally.completions
+            if self.timestamps:
+                yield from subtitles.lines(row.get("segments", ()))
+                return
             yield row["prompt"] + row["text"] if self.continues else row["text"]
             return
         yield from (json.dumps(row, ensure_ascii=False) for row in self.tally.completions)
@@ -101,8 +107,8 @@ def generate(
     """
     answering = Answering(config, plan, emit)
     task, alone = plan.model.task, len(plan.prompts) == 1 and config.num_samples == 1
-    streamed = stream is not None and alone and config.output is None
-    if config.output is not None:
+    streamed = stream is not None and alone and config.output is None and not config.timestamps
+    if config.output is not None and not answering.subtitled:
         seconds = _write(answering, resume=resume)
     else:
         rows = list(answering.rows())
@@ -121,6 +127,8 @@ def generate(
         else:
             for _ in answering.answers(pairs):
                 pass
+        if config.output is not None:
+            atomic.write_text(config.output, subtitles.srt(answering.tally.completions[0].get("segments", ())))
         seconds = time.monotonic() - started
     if config.explain is not None and answering.first is not None:
         from llmctl.workflows.generate import attention_plot
@@ -138,6 +146,7 @@ def generate(
         alone=alone,
         continues=task.packed,
         streamed=streamed,
+        timestamps=config.timestamps,
     )
 
 
@@ -184,6 +193,7 @@ class Answering:
     def __init__(self, config: GenerateConfig, plan: GeneratePlan, emit: EventSink) -> None:
         self.config, self.plan, self.emit = config, plan, emit
         self.tally = AnswerCounts()
+        self.subtitled = config.output is not None and config.output.suffix.lower() == SRT
         self.first: Request | None = None
         """The first request."""
         self._builder: RequestBuilder | None = None
@@ -202,7 +212,11 @@ class Answering:
 
             config = self.config
             self._builder = open_request_builder(
-                self.plan.model, calibrate=config.calibrate, truncate=config.truncate or "refuse", emit=self.emit
+                self.plan.model,
+                calibrate=config.calibrate,
+                truncate=config.truncate or "refuse",
+                timestamps=config.timestamps or self.subtitled,
+                emit=self.emit,
             )
         return self._builder
 
@@ -311,6 +325,8 @@ def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> 
         "finish_reason": completion.finish_reason,
         "tokens": completion.tokens,
     }
+    if completion.spoken:
+        row["segments"] = [part._asdict() for part in completion.spoken]
     return row | {"sample": completion.sample} if sampling.num_samples > 1 else row
 
 

@@ -69,7 +69,7 @@ def publish(
                 labels=parts.labels,
                 block_size=plan.prepared.manifest.block_size,
                 noise_density=plan.denoising.noise_density if plan.denoising else None,
-                clean=plan.prepared.manifest.config.get("clean"),
+                clean=plan.prepared.clean,
                 parents={
                     name: value
                     for name, value in plan.parents.items()
