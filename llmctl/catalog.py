@@ -162,6 +162,11 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             "classification", "llmctl.tasks.classification:Classification", "predict the label of a text: {text, label}"
         ),
         CatalogRow("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
+        CatalogRow(
+            "preference",
+            "llmctl.tasks.preference:Preference",
+            "prefer one of two answers: {prompt: [{role, content}], chosen, rejected}",
+        ),
     ),
     "metrics": (
         CatalogRow("bleu", f"{_METRICS}:BLEU", "n-gram precision with brevity penalty (sacrebleu), 0-100"),
@@ -189,6 +194,16 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             aliases=("em",),
         ),
         CatalogRow("f1", f"{_METRICS}:F1", "token-overlap F1 against the best reference (SQuAD), 0-1"),
+        CatalogRow(
+            "reward_accuracy",
+            f"{_METRICS}:REWARD_ACCURACY",
+            "share of preference pairs whose preferred answer has the larger reward, 0-1",
+        ),
+        CatalogRow(
+            "reward_margin",
+            f"{_METRICS}:REWARD_MARGIN",
+            "mean difference of the rewards of preference pairs, in nats",
+        ),
     ),
     "datasets": (
         CatalogRow("sonnets", f"{_SETS}:SONNETS", "Shakespeare's 154 sonnets, language modelling, English"),

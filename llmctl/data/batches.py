@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from llmctl.data.spec import PADDED_TO
 from llmctl.data.tokens import TokenStore
 from llmctl.types import IGNORED, Family
 
-Arrays = dict[str, NDArray[np.int64]]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

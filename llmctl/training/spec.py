@@ -23,6 +23,16 @@ class Optimizer(Spec):
     eps: StrictFloat = key(1e-8, "added to the denominator for numerical stability", gt=0)
 
 
+class Dpo(Spec):
+    """Preference tuning; formulas and sources are in `training/preference.py`."""
+
+    beta: StrictFloat = key(0.1, "how strongly the model is held to the reference: the scale of rewards", gt=0)
+    loss: Literal["sigmoid", "ipo", "hinge"] = key("sigmoid", "loss of a pair: sigmoid (DPO), ipo or hinge (SLiC)")
+    label_smoothing: StrictFloat = key(
+        0.0, "expected share of pairs whose preference is wrong; for the sigmoid loss", ge=0, lt=0.5
+    )
+
+
 class Schedule(Spec):
     """The learning-rate schedule over the budget of a run."""
 

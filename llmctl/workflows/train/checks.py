@@ -25,6 +25,7 @@ from llmctl.tasks.spec import Task
 from llmctl.training import machine
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import (
+    answering_task,
     check_able,
     check_card,
     check_instruction,
@@ -33,6 +34,7 @@ from llmctl.workflows.compatibility import (
     unreadable,
 )
 from llmctl.workflows.settings import LOSS
+from llmctl.workflows.train import objective
 from llmctl.workflows.train.defaults import resolve
 from llmctl.workflows.train.resume import check_resumable, check_same_parents
 from llmctl.workflows.train.spec import TrainConfig
@@ -58,6 +60,8 @@ class TrainPlan:
     resume: bool
     denoising: Denoising | None
     """The denoising objective of plain text; None for next-token prediction and other tasks."""
+    answers: Task
+    """The task that the trained model answers; another than `task` for preference pairs."""
 
     @property
     def recorded(self) -> TrainConfig:
@@ -129,11 +133,14 @@ def _examine(
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
     denoising = collector.check("noise_density", _denoising, config, task, family, architecture, pretrained_folder)
-    collector.check("instruction", check_instruction, config.instruction, task, family, tokenizer)
+    trained = pretrained_folder.card.task if pretrained_folder and pretrained_folder.card else None
+    answers = answering_task(task, trained)
+    collector.check("instruction", check_instruction, config.instruction, answers, family, tokenizer)
+    collector.check("", objective.check, config, task, answers, family, random=pretrained_folder is None)
     if not collector.ok:
         return None
     return TrainPlan(
-        config=resolve(config, architecture, shape, pretrained_folder),
+        config=resolve(config, architecture, shape, pretrained_folder, pairs=task.pairs),
         prepared=prepared,
         task=task,
         family=family,
@@ -144,6 +151,7 @@ def _examine(
         parents=_parents(config, prepared, pretrained_folder),
         resume=False,
         denoising=denoising,
+        answers=answers,
     )
 
 

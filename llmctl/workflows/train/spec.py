@@ -10,7 +10,7 @@ from pydantic import StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
-from llmctl.training.spec import Optimizer, Schedule
+from llmctl.training.spec import Dpo, Optimizer, Schedule
 from llmctl.values import Duration, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
@@ -34,6 +34,12 @@ class TrainConfig(Spec):
     adapter: Adapter | None = flag(
         None, "lora: train low-rank matrices beside frozen pretrained weights", panel="Learning"
     )
+    objective: Literal["likelihood", "dpo"] | None = flag(
+        None,
+        "what is minimised; default: dpo for preference pairs, else likelihood, the negative log-likelihood",
+        panel="Learning",
+    )
+    dpo: Dpo = key(Dpo(), "preference tuning")
     epochs: StrictFloat | None = flag(
         None, "stop after this many passes over the data; default: 3 if no budget is set", panel="Budget", gt=0
     )
