@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictFloat, StrictInt
 
 from llmctl.config import Spec, key
 
 Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
+
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+TRACKERS: Final[Mapping[TrackerName, tuple[str, ...]]] = {
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy"),
+    "trackio": ("trackio",),
+}
+"""Trackers and the modules that each needs; the first one is also the package to install."""
 
 
 class Optimizer(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -10,7 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.errors import ConfigError, DataError, EnvironmentFault, ErrorCollector, Fault, UsageError
+from llmctl.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFault,
+    ErrorCollector,
+    Fault,
+    MissingPackage,
+    UsageError,
+)
 from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
@@ -23,6 +32,7 @@ from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
 from llmctl.training import machine
+from llmctl.training.spec import TRACKERS
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import (
     answering_task,
@@ -118,6 +128,7 @@ def _examine(
     if config.compile:
         collector.check("compile", _check_compiler)
     collector.check("", _check_counts, config)
+    collector.check("tracker", _check_trackers, config)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -190,6 +201,14 @@ def _check_compiler() -> None:
             "compile=true needs a C++ compiler, and none is found",
             hint="install g++, or point the environment variable CXX at a compiler",
         )
+
+
+def _check_trackers(config: TrainConfig) -> None:
+    """Raises `MissingPackage` for a tracker that is not installed."""
+    for name in config.tracker:
+        package, *others = TRACKERS[name]
+        if any(importlib.util.find_spec(each) is None for each in (package, *others)):
+            raise MissingPackage(package, needed_for=f"--tracker {name}", install=f"pip install {package}")
 
 
 def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, force: bool) -> None:

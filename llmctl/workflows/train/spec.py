@@ -10,7 +10,7 @@ from pydantic import StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
-from llmctl.training.spec import Dpo, Optimizer, Schedule
+from llmctl.training.spec import Dpo, Optimizer, Schedule, TrackerName
 from llmctl.values import Duration, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
@@ -94,4 +94,7 @@ class TrainConfig(Spec):
     machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1)
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
     main_address: str = flag("127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes")
+    tracker: tuple[TrackerName, ...] = flag(
+        (), "also log to tensorboard, wandb, mlflow or trackio, in RUN/trackers; repeatable", panel="Run"
+    )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
