@@ -102,10 +102,19 @@ def _new_head(
     return f"the classifier over {len(labels)} labels"
 
 
-def save(model: PreTrainedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write config.json, model.safetensors (sharded beyond `shard_bytes`) and generation_config.json into `folder`."""
+def save(
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write config.json, model.safetensors (sharded beyond `shard_bytes`) and generation_config.json into `folder`.
+
+    `weights`: the weights to write in place of the model's own.
+    """
     with quiet():
-        model.save_pretrained(folder, max_shard_size=shard_bytes)
+        model.save_pretrained(folder, max_shard_size=shard_bytes, state_dict=dict(weights) if weights else None)
 
 
 def _checked_config(folder: Path) -> PreTrainedConfig:

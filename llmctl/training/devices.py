@@ -23,6 +23,13 @@ def has_accelerator() -> bool:
     return torch.accelerator.is_available()
 
 
+def exact_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that lacks it (Apple's GPUs, some of Intel's and Huawei's)."""
+    if device.type == "xpu":
+        return torch.float64 if torch.xpu.get_device_properties(device).has_fp64 else torch.float32
+    return torch.float32 if device.type in ("mps", "npu") else torch.float64
+
+
 def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
     """`auto` is bf16 if the hardware supports it, otherwise fp32.
 

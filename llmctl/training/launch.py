@@ -278,17 +278,7 @@ class WorkerChannel:
 
     def error(self, error: LlmctlError) -> None:
         """Send the error that ended this worker, so that the user sees it instead of a traceback; the last message."""
-        self._send(
-            {
-                "event": "error",
-                "class": type(error).__name__,
-                "kind": error.kind,
-                "exit_code": error.exit_code,
-                "message": error.message,
-                "where": error.where,
-                "hint": error.hint,
-            }
-        )
+        self._send({"event": "error", **errors.encoded(error)})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._connection is not None:
@@ -302,19 +292,11 @@ def _receive(connection: Connection, emit: EventSink) -> dict[str, Any] | Llmctl
         while True:
             message = json.loads(connection.recv_bytes())
             if message["event"] == "error":
-                return _decoded_error(message)
+                return errors.decoded(message)
             if message["event"] == "result":
                 return dict(message["value"])
             emit(Event(message.pop("event"), message))
     return None
-
-
-def _decoded_error(message: Mapping[str, Any]) -> LlmctlError:
-    error_class: type[LlmctlError] = getattr(errors, message["class"], LlmctlError)
-    error = LlmctlError.__new__(error_class)
-    LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
-    error.kind, error.exit_code = message["kind"], message["exit_code"]
-    return error
 
 
 @contextlib.contextmanager

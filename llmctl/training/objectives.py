@@ -39,7 +39,7 @@ class Objective(nn.Module):
     """A loss over micro-batches. Its parameters are those of the models it holds; checkpoints save a model, never the
     objective, so parameter names on disk do not depend on it.
 
-    The two counts are static: they describe a batch and need no model.
+    The counts and `without_targets` are static: they describe a batch and need no model.
     """
 
     reported: tuple[str, ...] = ()
@@ -61,6 +61,11 @@ class Objective(nn.Module):
         """How many tokens of a micro-batch are not padding."""
         mask = arrays.get("attention_mask")
         return arrays["input_ids"].size if mask is None else int(mask.sum())
+
+    @staticmethod
+    def without_targets(arrays: Arrays) -> dict[str, NDArray[np.int64]]:
+        """The micro-batch with no targets, so that its loss is 0, for a process with fewer micro-batches than others."""
+        return {**arrays, "labels": np.full_like(arrays["labels"], IGNORED)}
 
 
 class LikelihoodObjective(Objective):

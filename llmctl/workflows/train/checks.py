@@ -357,6 +357,8 @@ def _check_counts(config: TrainConfig) -> None:
     if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
         problem = f"{config.micro_batch_size} is more than batch_size {config.batch_size}"
         faults.append(Fault("micro_batch_size", problem))
+    if config.cpu_offload and config.parallel != "fsdp":
+        faults.append(Fault("cpu_offload", "moves the parts of weights that fsdp makes", "add --parallel fsdp"))
     if config.machine_rank >= config.machines:
         faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
     if faults:

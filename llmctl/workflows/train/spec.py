@@ -90,6 +90,21 @@ class TrainConfig(Spec):
         "torch.compile the model: a minute or more to start; then 5 to 8 % faster for gpt2:tiny and llama:tiny in fp32 on "
         "one CPU core, no faster for lstm:nano",
     )
+    parallel: Literal["auto", "ddp", "fsdp"] = flag(
+        "auto",
+        "how processes share the model: ddp, all of it in each; fsdp, a part in each, for models too large for one device; "
+        "auto: ddp",
+        panel="Processes",
+    )
+    activation_checkpointing: StrictBool = key(
+        False, "keep only the inputs of each layer and compute the rest again: less memory, about a third more time"
+    )
+    cpu_offload: StrictBool = key(
+        False, "with parallel=fsdp: keep weights, gradients and optimizer state in the CPU's memory between their uses"
+    )
+    prefetch: StrictInt | None = key(
+        None, "batches to build ahead of their step; default: 2 with an accelerator, 0 on a CPU", ge=0
+    )
     processes: StrictInt = flag(1, "processes on this machine", panel="Processes", ge=1)
     machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1)
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
