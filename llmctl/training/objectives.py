@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Objective(nn.Module):
         return arrays["input_ids"].size if mask is None else int(mask.sum())
 
     @staticmethod
-    def without_targets(arrays: Arrays) -> dict[str, NDArray[np.int64]]:
+    def without_targets(arrays: Arrays) -> dict[str, NDArray[Any]]:
         """The micro-batch with no targets, so that its loss is 0, for a process with fewer micro-batches than others."""
         return {**arrays, "labels": np.full_like(arrays["labels"], IGNORED)}
 
@@ -95,13 +96,11 @@ class DecoderLikelihood(LikelihoodObjective):
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
     def logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
-        inputs, mask, labels = batch["input_ids"], batch.get("attention_mask"), batch["labels"]
-        hidden = self._hidden(inputs, mask)
-        if hidden is not None:
-            found: Tensor = _row_logprobs(self.model, hidden, labels)
-            return found
-        logits = self.model(input_ids=inputs, attention_mask=mask, use_cache=False).logits  # (B, T, V)
-        found = _row_logprobs(None, logits, labels)
+        inputs, mask = batch["input_ids"], batch.get("attention_mask")
+        states, model = self._hidden(inputs, mask), self.model
+        if states is None:
+            states, model = self.model(input_ids=inputs, attention_mask=mask, use_cache=False).logits, None  # (B, T, V)
+        found: Tensor = _row_logprobs(model, states, batch["labels"])
         return found
 
     def _hidden(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -132,12 +131,10 @@ class EncoderDecoderLikelihood(LikelihoodObjective):
 
     def logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
         source, shifted = self._inputs(batch)
-        hidden = self._hidden(source, shifted)
-        if hidden is not None:
-            found: Tensor = _row_logprobs(self.model, hidden, batch["labels"])
-            return found
-        logits = self.model(**source, decoder_input_ids=shifted, use_cache=False).logits  # (B, U, V)
-        found = _row_logprobs(None, logits, batch["labels"])
+        states, model = self._hidden(source, shifted), self.model
+        if states is None:
+            states, model = self.model(**source, decoder_input_ids=shifted, use_cache=False).logits, None  # (B, U, V)
+        found: Tensor = _row_logprobs(model, states, batch["labels"])
         return found
 
     def _inputs(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:

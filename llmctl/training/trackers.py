@@ -73,7 +73,9 @@ def _mlflow(folder: Path, run: str, resumed_at: int | None) -> Any:
         import mlflow
 
         mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').absolute()}")
-    return MLflowTracker(PROJECT, logging_dir=(folder / "artifacts").absolute().as_uri(), run_name=run, run_id=_remembered(folder))
+    return MLflowTracker(
+        PROJECT, logging_dir=(folder / "artifacts").absolute().as_uri(), run_name=run, run_id=_remembered(folder)
+    )
 
 
 def _trackio(folder: Path, run: str, resumed_at: int | None) -> Any:

@@ -276,7 +276,14 @@ def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats) -> tu
     target = found.longest_target if plan.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
-    return BatchShape(min(rows, found.records), min(source, limit), min(target, limit)), found.records
+    return BatchShape(
+        min(rows, found.records) * _sequences(plan), min(source, limit), min(target, limit)
+    ), found.records
+
+
+def _sequences(plan: TrainPlan) -> int:
+    """Sequences of a record: one for each of its answers."""
+    return 2 if plan.task.pairs else 1
 
 
 def _beside(plan: TrainPlan) -> int:
@@ -324,7 +331,7 @@ def _tokens(plan: TrainPlan, found: LengthStats) -> int:
     """Tokens read in an epoch."""
     if plan.prepared.manifest.block_size is not None:
         return found.tokens
-    return round(found.records * sum(_average(plan, found)))
+    return round(found.records * sum(_average(plan, found)) * _sequences(plan))
 
 
 def _typical(plan: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
