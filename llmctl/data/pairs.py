@@ -49,8 +49,7 @@ class Pairs:
     @functools.cached_property
     def kept(self) -> NDArray[np.int64]:
         """The index in the store of each example."""
-        fitting = [index for index in range(len(self.store)) if all(map(self.layout.fits, self._sides(index)))]
-        return np.array(fitting, np.int64)
+        return np.array([index for index in range(len(self.store)) if self.fits(index)], np.int64)
 
     @property
     def left_out(self) -> int:
@@ -70,12 +69,17 @@ class Pairs:
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         """The arrays of `collate` with 2·B rows, the preferred answers first; `reference` (2·B,) float32, if known."""
-        both = [self._sides(index) for index in self.places(indices)]
+        both = [self.sides(index) for index in self.places(indices)]
         samples = [self.layout.sample(pair[side]) for side in (0, 1) for pair in both]
         arrays = collate(samples, self.layout.family, self.pad, context=self.layout.context)
         if self.reference is not None:
             arrays["reference"] = self.reference[list(indices)].T.reshape(-1)
         return arrays
 
-    def _sides(self, index: int) -> tuple[list[Tokens], list[Tokens]]:
+    def fits(self, index: int) -> bool:
+        """Whether both sequences of a record of the store fit the context."""
+        return all(map(self.layout.fits, self.sides(index)))
+
+    def sides(self, index: int) -> tuple[list[Tokens], list[Tokens]]:
+        """The segments of both sequences of a record of the store."""
         return sides(self.store.record(index), self.answer_role)

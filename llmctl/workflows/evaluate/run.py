@@ -75,7 +75,7 @@ def evaluate(plan: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalRes
     """Score. A gate that is not met is part of the result, not an error: the caller exits with 10."""
     started = time.monotonic()
     config = plan.config
-    from llmctl.metrics.scoring import Built, score_built
+    from llmctl.metrics.scoring import Built, fitting_script, score_built
 
     before: list[Answer] | None = None
     facts: Facts = {}
@@ -85,7 +85,8 @@ def evaluate(plan: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalRes
         answers, facts = _answers_of_pairs(plan, emit) if plan.reference else _answers_of_model(plan, emit)
         if config.baseline is not None and plan.recorded is None:
             before = _baseline_of(config.baseline, answers)
-    metrics = [Built.of(*each) for each in plan.metrics]
+    chosen = config.metric or config.require
+    metrics = [Built.of(*each) for each in (plan.metrics if chosen else fitting_script(plan.metrics, answers))]
     scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
     for warning in scored.warnings:

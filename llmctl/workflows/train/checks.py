@@ -137,13 +137,15 @@ def _examine(
     family = collector.check("model", _family, config, task, architecture, pretrained_folder)
     if family is None:
         return None
-    collector.check("data", _check_blocks, config, prepared, family, pretrained_folder)
+    collector.check("data", objective.check_blocks, config, prepared, family, pretrained_folder)
     if shape is not None:
         collector.check("model", _check_shape, config, prepared, shape)
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
-    denoising = collector.check("noise_density", _denoising, config, task, family, architecture, pretrained_folder)
+    denoising = collector.check(
+        "noise_density", objective.denoising, config, task, family, architecture, pretrained_folder
+    )
     trained = pretrained_folder.card.task if pretrained_folder and pretrained_folder.card else None
     answers = answering_task(task, trained)
     collector.check("instruction", check_instruction, config.instruction, answers, family, tokenizer)
@@ -291,65 +293,6 @@ def _family(
     family: Family = architecture.family if architecture else families.family_of(own)
     check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
     return family
-
-
-def _denoising(
-    config: TrainConfig,
-    task: Task,
-    family: Family,
-    architecture: ModelSpec | None,
-    pretrained_folder: ModelFolder | None,
-) -> Denoising | None:
-    """The denoising objective; a model fine-tuned further keeps the noise density it was trained with.
-
-    Raises `ConfigError` for a `noise_density` that would have no effect.
-    """
-    card = (
-        pretrained_folder.card
-        if pretrained_folder and pretrained_folder.card and pretrained_folder.card.task == task.name
-        else None
-    )
-    kind = (
-        architecture.name
-        if architecture
-        else str(pretrained_folder.config.get("model_type", ""))
-        if pretrained_folder
-        else ""
-    )
-    noise_density = config.noise_density or (card.noise_density if card else None)
-    found = families.denoising_of(family, kind, noise_density) if task.packed else None
-    if found is None and config.noise_density is not None:
-        problem = "has no effect" + (
-            " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
-        )
-        raise ConfigError(
-            [
-                Fault(
-                    "noise_density",
-                    problem,
-                    "leave it out; all families but decoders denoise the text of language-modeling",
-                )
-            ]
-        )
-    return found
-
-
-MIN_DENOISING_BLOCK: Final = 8
-"""Tokens of the shortest block in which some can be corrupted and enough are left to predict them."""
-
-
-def _check_blocks(
-    config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
-) -> None:
-    """Raise `ConfigError` for blocks too short for denoising, or longer than the context of pretrained weights."""
-    block = prepared.manifest.block_size
-    context = families.context_of(pretrained_folder.config) if pretrained_folder else None
-    if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
-        problem = f"the blocks of {config.data} have {block} tokens, too few for denoising"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
-    if block is not None and context is not None and block > context:
-        problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])
 
 
 def _check_counts(config: TrainConfig) -> None:
