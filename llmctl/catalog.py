@@ -66,8 +66,15 @@ VERBS: Final = (
         "stage",
     ),
     VerbRow(
+        "export",
+        f"{_VERBS}.export.stage:ExportModel",
+        "Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.",
+        WORK,
+        "stage",
+    ),
+    VerbRow(
         "merge",
-        f"{_VERBS}.export.stage:Merge",
+        f"{_VERBS}.merge.stage:Merge",
         "Merge an adapter into its base, or convert a GGUF file.",
         WORK,
         "block",
