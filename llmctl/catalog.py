@@ -240,6 +240,8 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "abstracts", f"{_SETS}:ABSTRACTS", "62 passages with one-sentence summaries, summarization, English"
         ),
+        CatalogRow("preferences-en", f"{_SETS}:PREFERENCES_EN", "286 preference pairs, preference, English"),
+        CatalogRow("preferences-zh", f"{_SETS}:PREFERENCES_ZH", "282 preference pairs, preference, Chinese"),
     ),
     "engines": (
         CatalogRow("torch", "llmctl.engines.spec:TORCH", "runs models with torch and transformers"),

@@ -86,7 +86,7 @@ def test_the_tuned_model_is_a_chat_model_and_prefers_the_short_answer(
     card = json.loads((tmp_path / "run" / "model" / "llmctl.json").read_text(encoding="utf-8"))
     assert card["task"] == "chat"
     answer = inside("generate", "--model", tmp_path / "run", "--prompt", "雪是什么颜色？9", "--max-new-tokens", "12")
-    assert not answer["outputs"][0]["text"].startswith("这")
+    assert not answer["completions"][0]["text"].startswith("这")
 
 
 def test_resuming_preference_tuning_is_exact(
