@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llmctl import errors
-from llmctl.errors import LlmctlError
 from llmctl.training import devices, shards
 from llmctl.training.objectives import Objective
 
@@ -91,21 +89,6 @@ class Strategy:
         everyone: list[Any] = [None] * self.processes
         torch.distributed.all_gather_object(everyone, mine)
         return everyone
-
-    def from_main(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns, or raises as an `LlmctlError`, in the main process; the same in all of them."""
-        if self.alone:
-            return make()
-        made: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                made = [make(), None]
-            except LlmctlError as error:
-                made = [None, errors.encoded(error)]
-        torch.distributed.broadcast_object_list(made)
-        if made[1] is not None:
-            raise errors.decoded(made[1])
-        return made[0]
 
     def clip(self, clip_norm: float) -> Tensor:
         """Clip the norm of the gradients of this process; returns the norm before."""

@@ -22,7 +22,8 @@ from llmctl.store.models import ModelFolder, content_hash
 from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
-from llmctl.training import machine
+from llmctl.training import machine, world
+from llmctl.training.world import World
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import (
     check_able,
@@ -58,6 +59,8 @@ class TrainPlan:
     resume: bool
     denoising: Denoising | None
     """The denoising objective of plain text; None for next-token prediction and other tasks."""
+    world: World | None = None
+    """The processes that another launcher started as this run; None if llmctl starts them."""
 
     @property
     def recorded(self) -> TrainConfig:
@@ -159,6 +162,11 @@ def preflight(
 ) -> TrainPlan:
     """`examine`, and check that the run can be written to `out`; raises all faults at once."""
     collector = ErrorCollector()
+    joined = (
+        None
+        if in_worker
+        else collector.check("processes", world.joined, config.processes, config.machines, config.machine_rank)
+    )
     plan = _examine(config, collector, offline=offline, verify=verify, emit=emit)
     if plan is not None and not in_worker:
         collector.check("data", plan.prepared.check_files, verify=verify)
@@ -172,7 +180,7 @@ def preflight(
     collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()
     assert plan is not None
-    return replace(plan, resume=resuming)
+    return replace(plan, resume=resuming, world=joined)
 
 
 def _check_compiler() -> None:

@@ -14,10 +14,10 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic
-from llmctl.training import agreement, checkpoints, devices, loop, objectives, optimizers, parallel
+from llmctl.training import agreement, checkpoints, devices, loop, meeting, objectives, optimizers, parallel
 from llmctl.training import plan as planning
 from llmctl.training.parallel import Strategy
-from llmctl.types import EventSink, null_sink
+from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train import assemble, resume
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.spec import TrainConfig
@@ -31,8 +31,9 @@ class Learner:
     def __init__(self, plan: TrainPlan, emit: EventSink) -> None:
         config = plan.config
         self.config, self.plan = config, plan
+        self._emit = emit
         self.precision = devices.resolve_precision(config.precision)
-        self.accelerator = devices.accelerator(self.precision, processes_here=config.processes)
+        self.accelerator = devices.accelerator(self.precision)
         self.main = bool(self.accelerator.is_main_process)
         self.alone = bool(self.accelerator.num_processes == 1)
         torch.manual_seed(config.seed)
@@ -59,13 +60,16 @@ class Learner:
         """The objective, spread over the processes of the run."""
         config = self.config
         objective = objectives.LIKELIHOODS[self.plan.family](self.model)
-        if config.activation_checkpointing:
-            parallel.checkpoint_activations(objective)
+        if config.activation_checkpointing and not parallel.checkpoint_activations(objective):
+            text = f"activation_checkpointing has no effect: {config.model.name} has no stack of layers"
+            self._emit(Event("warning", {"text": text}))
         if config.compile:
             from llmctl.training import compiling
 
             compiling.compile_forward(objective)
         if self.alone:
+            if config.parallel == "fsdp":
+                self._emit(Event("note", {"text": "one process holds all of the model: --parallel fsdp has no effect"}))
             return Strategy(objective, self.accelerator)
         if config.parallel == "fsdp":
             self._begins_with = agreement.number_of_weights(self.model)
@@ -150,7 +154,7 @@ class Learner:
         probe = atomic.temporary_beside(self.config.out / "shared")
         if self.main:
             probe.touch()
-        seen = (probe.parent / self.strategy.from_main(lambda: probe.name)).exists()
+        seen = (probe.parent / meeting.from_main(lambda: probe.name)).exists()
         found = all(self.strategy.gather_objects(seen))
         if self.main:
             probe.unlink()

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import number
+from llmctl.types import null_sink
 from llmctl.verbs import LOADING, Context, DryRun, Output, Verb
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 from llmctl.workflows.train.spec import TrainConfig
@@ -32,7 +33,7 @@ class Train(Verb[TrainConfig]):
     )
 
     def starts(self, config: TrainConfig) -> str | None:
-        return LOADING
+        return None if _follows() else LOADING
 
     def reads(self, config: TrainConfig) -> list[Path]:
         return places(config.data, config.model.name)
@@ -95,7 +96,7 @@ class Train(Verb[TrainConfig]):
             offline=context.offline,
             resume=context.resume,
             verify=context.verify,
-            emit=context.emit,
+            emit=null_sink if _follows() else context.emit,
         )
 
     def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:
@@ -120,7 +121,15 @@ class Train(Verb[TrainConfig]):
         from llmctl.workflows.train import run
 
         document = run.train(plan, context.emit, force=context.force).document()
-        return Output(document, lambda: _lines(document))
+        return Output(document, lambda: _lines(document), silent=_follows())
+
+
+def _follows() -> bool:
+    """Whether another process of the same run reports for this one."""
+    from llmctl.training import world
+
+    found = world.find()
+    return found is not None and found.follows
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:
