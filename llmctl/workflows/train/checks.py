@@ -34,6 +34,7 @@ from llmctl.workflows.compatibility import (
     unreadable,
 )
 from llmctl.workflows.settings import LOSS
+from llmctl.workflows.train.consistency import check_blocks, check_counts, check_shape
 from llmctl.workflows.train.defaults import resolve
 from llmctl.workflows.train.resume import check_resumable, check_same_parents
 from llmctl.workflows.train.spec import TrainConfig
@@ -116,7 +117,7 @@ def _examine(
     model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit)
     if config.compile:
         collector.check("compile", _check_compiler)
-    collector.check("", _check_counts, config)
+    collector.check("", check_counts, config)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -125,9 +126,9 @@ def _examine(
     family = collector.check("model", _family, config, task, architecture, pretrained_folder)
     if family is None:
         return None
-    collector.check("data", _check_blocks, config, prepared, family, pretrained_folder)
+    collector.check("data", check_blocks, config, prepared, family, pretrained_folder)
     if shape is not None:
-        collector.check("model", _check_shape, config, prepared, shape)
+        collector.check("model", check_shape, config, prepared, shape)
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
@@ -313,58 +314,6 @@ def _denoising(
             ]
         )
     return found
-
-
-MIN_DENOISING_BLOCK: Final = 8
-"""Tokens of the shortest block in which some can be corrupted and enough are left to predict them."""
-
-
-def _check_blocks(
-    config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
-) -> None:
-    """Raise `ConfigError` for blocks too short for denoising, or longer than the context of pretrained weights."""
-    block = prepared.manifest.block_size
-    context = families.context_of(pretrained_folder.config) if pretrained_folder else None
-    if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
-        problem = f"the blocks of {config.data} have {block} tokens, too few for denoising"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
-    if block is not None and context is not None and block > context:
-        problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])
-
-
-def _check_counts(config: TrainConfig) -> None:
-    faults: list[Fault] = []
-    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
-        problem = f"{config.micro_batch_size} is more than batch_size {config.batch_size}"
-        faults.append(Fault("micro_batch_size", problem))
-    if config.cpu_offload and config.parallel != "fsdp":
-        faults.append(Fault("cpu_offload", "moves the parts of weights that fsdp makes", "add --parallel fsdp"))
-    if config.machine_rank >= config.machines:
-        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
-    if faults:
-        raise ConfigError(faults)
-
-
-def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
-    block = prepared.manifest.block_size
-    faults: list[Fault] = []
-    if shape.context is not None and block is not None and block > shape.context:
-        faults.append(
-            Fault(
-                "model.context",
-                f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {shape.context}",
-                f"--set model.context={block}, or preprocess with --set block_size={shape.context}",
-            )
-        )
-    if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
-        faults.append(Fault("model.heads", f"hidden {shape.hidden} is not a multiple of heads {shape.heads}"))
-    labels = prepared.manifest.labels
-    if shape.head == "sigmoid" and len(labels) != 2:
-        problem = f"sigmoid needs exactly two labels, {config.data} has {len(labels)}"
-        faults.append(Fault("model.head", problem, "--set model.head=softmax"))
-    if faults:
-        raise ConfigError(faults)
 
 
 def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:
