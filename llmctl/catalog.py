@@ -66,8 +66,15 @@ VERBS: Final = (
         "stage",
     ),
     VerbRow(
+        "export",
+        f"{_VERBS}.export.stage:ExportModel",
+        "Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.",
+        WORK,
+        "stage",
+    ),
+    VerbRow(
         "merge",
-        f"{_VERBS}.export.stage:Merge",
+        f"{_VERBS}.merge.stage:Merge",
         "Merge an adapter into its base, or convert a GGUF file.",
         WORK,
         "block",
@@ -168,6 +175,8 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow("chrf", f"{_METRICS}:CHRF", "character n-gram F-score (sacrebleu), 0-100"),
         CatalogRow("ter", f"{_METRICS}:TER", "translation edit rate (sacrebleu), lower is better"),
         CatalogRow("rouge", f"{_METRICS}:ROUGE", "ROUGE-1, -2, -L, -Lsum F-measure (rouge-score), 0-1"),
+        CatalogRow("wer", f"{_METRICS}:WER", "word error rate of transcripts, lower is better"),
+        CatalogRow("cer", f"{_METRICS}:CER", "character error rate of transcripts, lower is better"),
         CatalogRow(
             "perplexity",
             f"{_METRICS}:PERPLEXITY",

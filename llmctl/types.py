@@ -112,15 +112,27 @@ class Fitted:
     cut: Mapping[str, int] = field(default_factory=dict)
 
 
+class AnswerToken(NamedTuple):
+    """A generated token. `logprob`: its log-probability in nats before temperature and filters, None where that was not
+    asked for; `top`: the most likely tokens in its place with theirs, best first."""
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A generated answer. `tokens` counts generated tokens; `sample` numbers the answers to one request, from 0."""
+    """A generated answer. `tokens` counts generated tokens, without the end token; `sample` numbers the answers to one
+    request, from 0."""
 
     id: str
     text: str
     finish_reason: Literal["stop", "length", "label"]
     tokens: int
     sample: int = 0
+    token_logprobs: tuple[AnswerToken, ...] = ()
+    """The generated tokens, where log-probabilities were asked for; as many as `tokens`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from llmctl.config import Spec
 from llmctl.errors import ConfigError, Failure, Fault, IntegrityError, LlmctlError, UsageError
@@ -92,6 +92,16 @@ class Output:
     """Another process of the same work prints the result."""
 
 
+class Plan(Protocol):
+    """What the checks of a verb found. `config` is complete: what can be derived from the inputs is filled in.
+
+    The plan of a verb that writes also has `to_dict()`, the facts that `--dry-run` shows.
+    """
+
+    @property
+    def config(self) -> Spec: ...
+
+
 class Verb(Generic[C]):
     """A command with settings. Subclasses declare inputs and outputs, check the settings and do the work."""
 
@@ -160,14 +170,14 @@ class Verb(Generic[C]):
 
     # -- the work ---------------------------------------------------------------------------------------------
 
-    def check(self, config: C, context: Context) -> Any:
+    def check(self, config: C, context: Context) -> Plan:
         """Raise every error that can be found before slow work starts; return the plan that `run` takes."""
         raise NotImplementedError
 
-    def dry_run(self, config: C, plan: Any, context: Context) -> DryRun:
-        return DryRun(config, plan.to_dict())
+    def dry_run(self, plan: Any, context: Context) -> DryRun:
+        return DryRun(plan.config, plan.to_dict())
 
-    def run(self, config: C, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         raise NotImplementedError
 
     def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:

@@ -115,7 +115,7 @@ def _run(verb: Verb[Any], given: Mapping[str, Any], context: Context) -> Mapping
     validated = config.validate(verb.spec, config.merge(config.combine(verb.spec, [recorded]), block))
     plan = verb.check(validated, context)
     with _script_not_imported():
-        output = verb.run(validated, plan, context)
+        output = verb.run(plan, context)
     if output.refusal:
         output.refusal.document = output.document
         raise output.refusal

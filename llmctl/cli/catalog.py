@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl import registry
-from llmctl.cli import options, show_cost, show_data
+from llmctl.cli import options, show_cost, show_data, show_nearest
 from llmctl.cli.render import table
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
@@ -37,6 +37,7 @@ def run_list(session: Session) -> None:
 
 def run_show(session: Session) -> None:
     kind, name = session.extra["kind"], session.extra["name"]
+    word = show_nearest.requested(session, kind)
     if kind == "data" and (name is None or registry.looks_like_path(name) or not registry.kinds_with(name)):
         if name is None:
             raise UsageError("show data needs a prepared folder", hint="llmctl show data PREPARED --index 3")
@@ -46,6 +47,9 @@ def run_show(session: Session) -> None:
         raise UsageError(f"--{next(iter(given))} is only valid for: llmctl show data PREPARED")
     if name is None:
         raise _nameless(kind)
+    if word is not None:
+        show_cost.refuse(session)
+        return show_nearest.run(session, name, word)
     from llmctl.workflows.inspect.parts import describe
 
     document = describe(kind, name)
@@ -119,12 +123,13 @@ LIST = options.Page(
 )
 SHOW = options.Page(
     run_show,
-    extra=(*show_data.OPTIONS, *show_cost.OPTIONS),
+    extra=(*show_data.OPTIONS, *show_cost.OPTIONS, *show_nearest.OPTIONS),
     arguments=(KIND, NAME),
     shared=(options.SET, *options.OUTPUT),
     examples=(
         "llmctl show models gpt2:tiny",
         "llmctl show models llama:small --data data/poems --measure",
+        "llmctl show models runs/poems --nearest 月",
         "llmctl show data data/poems --index 3",
     ),
 )

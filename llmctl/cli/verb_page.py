@@ -49,10 +49,10 @@ def _run(verb: Verb[Any], session: Session) -> None:
     if (not session.dry_run or on) and (text := verb.starts(config)):
         session.reporter.starting(text)
     if session.dry_run:
-        found = verb.dry_run(config, plan, context)
+        found = verb.dry_run(plan, context)
         return session.plan(found.settings, found.facts, found.shown, found.refusal)
     try:
-        output = verb.run(config, plan, context)
+        output = verb.run(plan, context)
     except BaseException:
         if live is not None:
             live.end_line()

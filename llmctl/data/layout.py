@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from llmctl.data.plain import control_tokens, plain_ids
 from llmctl.data.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
-from llmctl.types import Family, Segment, Tokens
+from llmctl.types import Family, Role, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]
 
@@ -229,6 +229,11 @@ class Layout:
         None if the tokenizer has its own, or if the format does not support conversations.
         """
         return CHAT_TEMPLATES.get(self.prompt_format)
+
+    def delimiters(self, turns: Sequence[tuple[Role, bool]]) -> Delimiters:
+        """The tokens around the segments of a prompt with these roles, each with whether it is in the loss; `after` is where
+        the answer begins."""
+        return self._formatter.delimiters(tuple(turns), True)
 
     # -- control tokens ---------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from llmctl.engines.spec import Sampling
+from llmctl.types import AnswerToken
 
 _SMALLEST: Final = 2.0**-25
 """Half the step between two float32 draws from [0, 1); replaces a draw of zero."""
@@ -72,3 +73,9 @@ def seed_of(*key: Any) -> int:
     """A seed for `torch.Generator` that depends only on the key."""
     text = "/".join(map(str, key)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def details(logprobs: Tensor, token: int, number: int) -> AnswerToken:
+    """A chosen token with its log-probability and those of the `number` most likely ones; `logprobs` (V,)."""
+    values, ids = logprobs.topk(min(number, len(logprobs)))
+    return AnswerToken(token, float(logprobs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmctl.engines.spec import Sampling
-from llmctl.store.border import border
-from llmctl.types import Completion, Family, Likelihood, Request
+from llmctl.engines.rows import AnswerRow
+from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Job
+from llmctl.types import AnswerToken, Completion, Family, Likelihood, Request
 
 
-class EchoEngine:
+class EchoEngine(Engine):
     """Answers with the text of the prompt, truncated to `max_new_tokens`; an encoder answers with its first label.
 
     All tokens are equally likely, as are all labels: log p = -tokens · log V.
@@ -29,31 +30,64 @@ class EchoEngine:
     ) -> None:
         """`model` and `settings` are accepted for compatibility with other engines and ignored."""
         self.tokenizer, self.family, self.context, self.labels = tokenizer, family, layout_context, labels
+        self.special = frozenset(tokenizer.all_special_ids)
+        self.surprise = math.log(len(labels) if family == "encoder" else len(tokenizer))
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
-    ) -> Iterator[Completion]:
-        sampling.check()
-        for request in requests:
-            for sample in range(sampling.num_samples):
-                completion = self._answer(request, sampling, sample)
-                if stream is not None:
-                    stream(completion.text)
-                yield completion
-
-    def _answer(self, request: Request, sampling: Sampling, sample: int) -> Completion:
-        if self.family == "encoder":
-            return Completion(request.id, self.labels[0] if self.labels else "", "label", 0, sample)
-        special = set(self.tokenizer.all_special_ids)
-        prompt_ids = [token for token in request.input_ids if token not in special]
-        kept = prompt_ids[: sampling.max_new_tokens]
-        with border("the tokenizer cannot decode an answer", self.tokenizer.name_or_path, silent=True):
-            text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
-        position = min((position for position in map(text.find, sampling.stop) if position >= 0), default=None)
-        ended = position is not None or len(kept) == len(prompt_ids)
-        return Completion(request.id, text[:position], "stop" if ended else "length", len(kept), sample)
+    def session(self, *, rows: int = 16) -> EchoSession:
+        return EchoSession(self, rows)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
-        surprise = math.log(len(self.labels) if self.family == "encoder" else len(self.tokenizer))
         for request in requests:
-            yield Likelihood(request.id, -len(request.answer_ids) * surprise, len(request.answer_ids))
+            yield Likelihood(request.id, -len(request.answer_ids) * self.surprise, len(request.answer_ids))
+
+
+class EchoSession(EngineSession):
+    """Gives one token of each row at a step; an answer that nobody watches, at once."""
+
+    engine: EchoEngine
+
+    def __init__(self, engine: EchoEngine, rows: int) -> None:
+        super().__init__(engine)
+        self._rows = rows
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._active: list[tuple[AnswerRow, Iterator[int]]] = []
+
+    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        answers_each = 1 if self.engine.family == "encoder" else None
+        self._waiting.extend(
+            (job, sample) for job in submitted for sample in range(answers_each or job.sampling.num_samples)
+        )
+        if cancelled:
+            self._waiting = deque(each for each in self._waiting if each[0].ticket not in cancelled)
+            self._active = [each for each in self._active if each[0].job.ticket not in cancelled]
+        events: list[EngineEvent] = []
+        for row, tokens in self._active:
+            token = next(tokens, None)
+            row.add(token, self._details(row.job, token))
+            events += row.events()
+        self._active = [each for each in self._active if not each[0].ended]
+        free = self._rows - len(self._active)
+        for _ in range(min(free, len(self._waiting))):
+            job, sample = self._waiting.popleft()
+            if answers_each:
+                label = self.engine.labels[0] if self.engine.labels else ""
+                events.append(Answered(job.ticket, Completion(job.request.id, label, "label", 0, sample)))
+            elif job.stream:
+                self._active.append(self._row(job, sample))
+            else:
+                row, tokens = self._row(job, sample)
+                while not row.ended:
+                    token = next(tokens, None)
+                    row.add(token, self._details(job, token))
+                events += row.events()
+        return events
+
+    def _row(self, job: Job, sample: int) -> tuple[AnswerRow, Iterator[int]]:
+        engine = self.engine
+        ids = [token for token in job.request.input_ids if token not in engine.special]
+        whole = len(ids) <= job.sampling.max_new_tokens
+        limit = len(ids) + 1 if whole else job.sampling.max_new_tokens
+        return AnswerRow(job, sample, engine.tokenizer, before=None, limit=limit), iter(ids)
+
+    def _details(self, job: Job, token: int | None) -> AnswerToken | None:
+        return None if token is None or job.logprobs is None else AnswerToken(token, -self.engine.surprise)

@@ -1,14 +1,26 @@
-"""The engine interface: token ids in, text or likelihoods out."""
+"""The engine interface: token ids in, text or likelihoods out.
+
+An engine answers through sessions: `submit` a request, `step` until its events have come, `cancel` it if nobody waits for
+it any more. `generate` is a loop over a session.
+"""
 
 from __future__ import annotations
 
 import importlib
+import itertools
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from llmctl.errors import UsageError
-from llmctl.types import Completion, Likelihood, Request
+from llmctl.errors import LlmctlError, UsageError
+from llmctl.types import AnswerToken, Completion, Family, Likelihood, Request
+
+AHEAD: Final = 16
+"""Requests that `generate` submits before their turn, as a multiple of the rows; they are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +69,192 @@ class Sampling:
             raise UsageError("an empty stop text would end every answer immediately", hint="remove --stop ''")
 
 
-class Engine(Protocol):
-    """Generates and scores. Results follow the order of the requests; samples of one request are consecutive.
+@dataclass(frozen=True, slots=True)
+class NewText:
+    """What an answer has grown by. The texts of an answer joined are the text of its completion: half a character, and
+    text that may become a stop text, are held back. `tokens` may be empty, and so may `text`."""
 
-    Both methods raise `DataError`, before any work, for a request that does not fit the model's context.
+    ticket: int
+    sample: int
+    text: str
+    tokens: tuple[AnswerToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer is complete. `last`: it is the last sample of its ticket; nothing follows."""
+
+    ticket: int
+    completion: Completion
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request cannot be answered; nothing follows for its ticket. Other requests go on."""
+
+    ticket: int
+    error: LlmctlError
+
+
+EngineEvent = NewText | Answered | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submitted request. `stream`: `NewText` is wanted. `logprobs`: log-probabilities are wanted, with those of so many
+    most likely tokens beside the chosen one; None: none."""
+
+    ticket: int
+    request: Request
+    sampling: Sampling
+    stream: bool = False
+    logprobs: int | None = None
+
+
+class EngineSession(ABC):
+    """Requests that an engine answers together, each with its own settings.
+
+    `submit`, `cancel` and `pending` may be called from any thread at any time; `step` and `close` from one thread at a
+    time. An answer depends on its request and settings alone, not on what else is in the session.
     """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._submitted: list[Job] = []
+        self._cancelled: set[int] = set()
+        self._open: dict[int, int] = {}
+        """Answers still to come, by ticket."""
+
+    @property
+    def pending(self) -> int:
+        """Number of requests that are submitted and not yet answered."""
+        with self._lock:
+            return len(self._open)
+
+    def submit(self, request: Request, sampling: Sampling, *, stream: bool = False, logprobs: int | None = None) -> int:
+        """Take a request and return its ticket. Events follow from `step`: one `Answered` for each of
+        `sampling.num_samples` samples, or one `Failed`; before them, with `stream`, `NewText`.
+
+        `sampling.seed` and `request.place` (0 if None) decide what is drawn; `sampling.batch_size` has no meaning here.
+        Raises what `Engine.check` raises, and takes nothing then.
+        """
+        self.engine.check(request, sampling, logprobs=logprobs)
+        with self._lock:
+            ticket = next(self._numbers)
+            self._open[ticket] = 1 if self.engine.family == "encoder" else sampling.num_samples
+            self._submitted.append(Job(ticket, request, sampling, stream, logprobs))
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Drop a request. It leaves at the next `step`, which returns no event of it. Unknown tickets are ignored."""
+        with self._lock:
+            if self._open.pop(ticket, None) is not None:
+                self._cancelled.add(ticket)
+
+    def step(self) -> list[EngineEvent]:
+        """Work until something has happened, at most for one token of each row that is being answered, where the engine
+        can; the events. Returns at once where nothing is pending. May return no event while requests are pending.
+
+        What the model itself raises ends the session.
+        """
+        with self._lock:
+            submitted, self._submitted = self._submitted, []
+            cancelled, self._cancelled = self._cancelled, set()
+        events = self._advance([each for each in submitted if each.ticket not in cancelled], cancelled)
+        with self._lock:
+            return [self._counted(each) for each in events if each.ticket in self._open]
+
+    def _counted(self, event: EngineEvent) -> EngineEvent:
+        if isinstance(event, Failed):
+            del self._open[event.ticket]
+        elif isinstance(event, Answered):
+            self._open[event.ticket] -= 1
+            if not self._open[event.ticket]:
+                del self._open[event.ticket]
+                return replace(event, last=True)
+        return event
+
+    @abstractmethod
+    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        """Add what was submitted, drop what was cancelled, and work; see `step`. `last` of an answer is set by the caller."""
+
+    def close(self) -> None:
+        """Drop all requests and free what the session holds."""
+        with self._lock:
+            self._submitted.clear()
+            self._open.clear()
+
+
+class Engine(ABC):
+    """Generates and scores. An engine may be used from several threads at once; each session belongs to one of them."""
+
+    family: Family
+
+    @abstractmethod
+    def session(self, *, rows: int = 16) -> EngineSession:
+        """A new session. `rows`: answers that are generated at once; more requests wait their turn."""
+
+    @abstractmethod
+    def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
+        """log p(answer_ids | input_ids) of each request, in nats and in the order of the requests.
+
+        Raises `DataError`, before any work, for a request that does not fit the model's context.
+        """
+
+    def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:
+        """Raise `UsageError` for settings that the engine cannot follow, `PromptTooLong` for a prompt that does not fit
+        the model's context."""
+        sampling.check()
+        if logprobs is not None and sampling.num_beams > 1:
+            raise UsageError("beam search gives no log-probabilities of tokens", hint="leave num_beams out")
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, stream: Callable[[str], None] | None = None
     ) -> Iterator[Completion]:
-        """Answer each request. `stream` receives pieces of text as they are generated (one request, one sample)."""
-        ...
+        """Answer requests, `sampling.batch_size` rows at a time. Answers come in the order of the requests, the samples of
+        one request one after the other. `stream` receives pieces of text as they are generated (one request, one sample).
 
-    def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
-        """log p(answer_ids | input_ids) of each request."""
-        ...
+        A request without a `place` gets its number. Raises what `check` raises, before anything is generated.
+        """
+        sampling.check()
+        if stream is not None and (len(requests) != 1 or sampling.num_samples != 1):
+            raise ValueError("streaming requires exactly one request and one sample")
+        for request in requests:
+            self.check(request, sampling)
+        return self._answers(requests, sampling, stream)
+
+    def _answers(
+        self, requests: Sequence[Request], sampling: Sampling, stream: Callable[[str], None] | None
+    ) -> Iterator[Completion]:
+        rows = sampling.batch_size
+        waiting = deque(range(len(requests)))
+        numbers: dict[int, int] = {}
+        """The number of the request of each ticket."""
+        found: dict[int, list[Completion]] = {}
+        complete: set[int] = set()
+        with closing(self.session(rows=rows)) as session:
+            for number in range(len(requests)):
+                while number not in complete:
+                    if waiting and session.pending <= rows:
+                        part = [waiting.popleft() for _ in range(min(AHEAD * rows, len(waiting)))]
+                        for each in sorted(part, key=lambda each: len(requests[each].input_ids), reverse=True):
+                            request = requests[each]
+                            request = request if request.place is not None else replace(request, place=each)
+                            numbers[session.submit(request, sampling, stream=stream is not None)] = each
+                    for event in session.step():
+                        if isinstance(event, Failed):
+                            raise event.error
+                        if isinstance(event, Answered):
+                            found.setdefault(numbers[event.ticket], []).append(event.completion)
+                            if event.last:
+                                complete.add(numbers.pop(event.ticket))
+                        elif stream is not None and event.text:
+                            stream(event.text)
+                complete.discard(number)
+                yield from sorted(found.pop(number), key=lambda each: each.sample)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 from llmctl.store.border import border
 from llmctl.types import Completion
@@ -17,12 +16,14 @@ _BROKEN = "\ufffd"
 """The replacement for bytes that do not (yet) form a character."""
 
 
-def continuation(tokenizer: Any, before: int, ids: Sequence[int]) -> str:
-    """The text that `ids` add after the token `before`.
+def continuation(tokenizer: Any, before: int | None, ids: Sequence[int]) -> str:
+    """The text that `ids` add after the token `before`; None: after nothing.
 
     The two are decoded together: word-level and SentencePiece decoders drop the space before the first token, but here
     that space belongs to the answer.
     """
+    if before is None:
+        return _decode(tokenizer, ids)
     full = _decode(tokenizer, [before, *ids])
     head = _decode(tokenizer, [before])
     return full[len(head) :] if full.startswith(head) else _decode(tokenizer, ids)
@@ -94,48 +95,68 @@ class StopText(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
 
 
-class TextStream(BaseStreamer):  # type: ignore[misc]
-    """Emits the text of one answer piece by piece.
+class AnswerText:
+    """One answer as its tokens come: its text, and when it ends.
 
-    Holds back incomplete characters and text that may turn out to be part of a stop text.
+    Only the last tokens are decoded again for each new one, and none if nobody watches: `stops` and `stream` do.
     """
 
+    WINDOW: Final = 32
+    """Tokens after which the text before the newest is taken as final."""
+
     def __init__(
-        self, tokenizer: Any, emit: Callable[[str], None], ends: Collection[int], stops: Sequence[str]
+        self,
+        tokenizer: Any,
+        before: int | None,
+        *,
+        ends: Collection[int],
+        limit: int,
+        stops: Sequence[str] = (),
+        stream: bool = False,
     ) -> None:
-        self.tokenizer, self.emit, self.ends, self.stops = tokenizer, emit, ends, stops
-        self._before: int | None = None
-        self._ids: list[int] = []
-        self._emitted = ""
-        self._ended = False
+        """`before`: the token before the answer; None: the answer is a text of its own. `limit`: the most tokens."""
+        self.tokenizer, self.before, self.ends, self.limit = tokenizer, before, ends, limit
+        self.stops, self._watched = stops, stream or bool(stops)
+        self.ids: list[int] = []
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.text = ""
+        """The whole text; known once the answer has ended."""
+        self._start = 0
+        """The first token of the window."""
+        self._final = self._seen = self._shown = ""
+        """The text before the window, all text so far, and what `fresh` has returned of it."""
 
-    def put(self, value: Tensor) -> None:
-        """First the prompt (1, T), then each token (1,)."""
-        if self._before is None:
-            self._before = int(value.flatten()[-1])
+    def add(self, token: int) -> None:
+        """Take the next token; sets `finish_reason` if the answer ends with it."""
+        if token in self.ends:
+            self.finish("stop")
             return
-        token = int(value.flatten()[-1])
-        self._ended = self._ended or token in self.ends
-        if self._ended:
-            return
-        self._ids.append(token)
-        text = continuation(self.tokenizer, self._before, self._ids)
-        position = first_stop(text, self.stops)
-        if position is not None:
-            text, self._ended = text[:position], True
-        self._emit(text if position is not None else settled(text, self.stops))
+        self.ids.append(token)
+        if self._watched:
+            window = self.ids[self._start :]
+            text = continuation(self.tokenizer, self.ids[self._start - 1] if self._start else self.before, window)
+            self._seen = self._final + text
+            if first_stop(self._seen, self.stops) is not None:
+                self.finish("stop")
+                return
+            if len(window) >= self.WINDOW and not text.endswith(_BROKEN):
+                self._final, self._start = self._seen, len(self.ids)
+        if len(self.ids) >= self.limit:
+            self.finish("length")
 
-    def end(self) -> None:
-        """Called by `generate`; `finish`, which receives the full answer, emits the text still held back."""
+    def finish(self, reason: Literal["stop", "length"] = "stop") -> None:
+        """End the answer here."""
+        self.finish_reason = reason
+        self.text = continuation(self.tokenizer, self.before, self.ids)
+        self.text = self.text[: first_stop(self.text, self.stops)]
 
-    def finish(self, text: str) -> None:
-        """Emit the rest of the full answer."""
-        self._emit(text)
-
-    def _emit(self, text: str) -> None:
-        if len(text) > len(self._emitted) and text.startswith(self._emitted):
-            self.emit(text[len(self._emitted) :])
-            self._emitted = text
+    def fresh(self) -> str:
+        """The text that is certain and was not returned before."""
+        shown = settled(self._seen, self.stops) if self.finish_reason is None else self.text
+        if not shown.startswith(self._shown):
+            return ""
+        piece, self._shown = shown[len(self._shown) :], shown
+        return piece
 
 
 def settled(text: str, stops: Collection[str]) -> str:

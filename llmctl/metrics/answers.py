@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from llmctl.metrics.references import count_references, signed
-from llmctl.metrics.script import SPLIT, script_of, split_characters
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import AnswerOptions, Statistics
+from llmctl.script import SPLIT, script_of, split_characters
 from llmctl.types import Answer
 
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")

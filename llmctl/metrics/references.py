@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 
 from llmctl.errors import DataError
-from llmctl.metrics.script import Script, script_of
 from llmctl.metrics.signature import Signature
+from llmctl.script import Script, script_of
 from llmctl.types import Answer
 
 VARIES = -1

@@ -17,9 +17,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from llmctl.metrics.references import count_references, signed
-from llmctl.metrics.script import script_of, split_characters
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import ROUGE, RougeOptions, Statistics
+from llmctl.script import script_of, split_characters
 from llmctl.types import Answer
 
 Choice = Literal["default", "char", "unicode"]

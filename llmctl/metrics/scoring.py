@@ -13,7 +13,9 @@ from llmctl.errors import DataError
 from llmctl.metrics import intervals
 from llmctl.metrics.intervals import Rows
 from llmctl.metrics.parse import label
+from llmctl.metrics.references import reference_script
 from llmctl.metrics.spec import FittedMetric, IntervalSpec, Metric, MetricSpec
+from llmctl.script import UNSPACED
 from llmctl.types import Answer, Score
 
 ROWS_FOR_INTERVAL: Final = 2
@@ -57,6 +59,14 @@ class Scored:
     def rows(self) -> Mapping[str, Rows]:
         """The rows of each metric, stored beside the predictions."""
         return {name: each.rows for name, each in self.measured.items()}
+
+
+def fitting_script(
+    metrics: Sequence[tuple[MetricSpec, Spec]], answers: Sequence[Answer]
+) -> Sequence[tuple[MetricSpec, Spec]]:
+    """The metrics without those that count words between spaces, if the references are in a script without spaces."""
+    kept = [each for each in metrics if not each[0].needs_spaces]
+    return kept if kept and len(kept) < len(metrics) and reference_script(answers) in UNSPACED else metrics
 
 
 def score_answers(

@@ -59,6 +59,8 @@ class MetricSpec:
     implementation: str
     primary: str | None = None
     """The score that the metric's name stands for; default: the first."""
+    needs_spaces: bool = False
+    """Whether it counts words between spaces. Where the references are in a script without them, it is no default."""
     counts_bytes: bool = False
     """Whether the likelihood is normalised by the bytes of the predicted text instead of its tokens."""
 
@@ -118,6 +120,14 @@ class AnswerOptions(Spec):
     normalize: StrictBool = key(True, "ignore case, punctuation, articles and whitespace when comparing")
 
 
+class ErrorRateOptions(Spec):
+    normalize: Literal["none", "basic", "english"] = key(
+        "none",
+        "text normalisation before comparing: none; `basic`: Whisper's for every language (case, punctuation and brackets "
+        "removed); `english`: Whisper's for English (also contractions, numbers and titles; without its table of spellings)",
+    )
+
+
 class IntervalSpec(Spec):
     """Settings of the confidence interval."""
 
@@ -165,6 +175,23 @@ EXACT_MATCH = _text(
     "exact_match", "llmctl.metrics.answers:ExactMatch", AnswerOptions, "Rajpurkar et al. 2016, arXiv:1606.05250"
 )
 F1 = _text("f1", "llmctl.metrics.answers:TokenF1", AnswerOptions, "Rajpurkar et al. 2016, arXiv:1606.05250")
+WER = _text(
+    "wer",
+    "llmctl.metrics.error_rates:WordErrorRate",
+    ErrorRateOptions,
+    "edits per word of the references; equal to jiwer",
+    scale="0-1, more possible",
+    higher_is_better=False,
+    needs_spaces=True,
+)
+CER = _text(
+    "cer",
+    "llmctl.metrics.error_rates:CharacterErrorRate",
+    ErrorRateOptions,
+    "edits per character of the references; equal to jiwer",
+    scale="0-1, more possible",
+    higher_is_better=False,
+)
 PERPLEXITY = _text(
     "perplexity",
     "llmctl.metrics.likelihood:Perplexity",

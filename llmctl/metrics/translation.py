@@ -20,9 +20,9 @@ from sacrebleu.metrics.ter import TER
 
 from llmctl.errors import MissingPackage
 from llmctl.metrics.references import count_references, reference_script
-from llmctl.metrics.script import Script
 from llmctl.metrics.signature import Signature
 from llmctl.metrics.spec import BleuOptions, ChrfOptions, Statistics, TerOptions
+from llmctl.script import Script
 from llmctl.types import Answer
 
 TOKENIZER_OF: Final[Mapping[Script, str]] = {

@@ -30,6 +30,7 @@ def convert(file: Path, folder: Path) -> None:
         try:
             config = AutoConfig.from_pretrained(file.parent, **options)
             AutoModelForCausalLM._model_mapping[type(config)]
+            _complete(config, file, architecture)
         except Exception as error:
             raise UsageError(
                 f"transformers cannot read the architecture {architecture!r} from GGUF as a decoder",
@@ -38,7 +39,7 @@ def convert(file: Path, folder: Path) -> None:
             ) from error
         with _read(file), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be disabled
             model, info = AutoModelForCausalLM.from_pretrained(
-                file.parent, dtype=torch.float32, output_loading_info=True, **options
+                file.parent, config=config, dtype=torch.float32, output_loading_info=True, **options
             )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
     lost = [f"{len(keys)} {kind}: {', '.join(sorted(map(str, keys))[:5])}" for kind, keys in info.items() if keys]
@@ -50,6 +51,18 @@ def convert(file: Path, folder: Path) -> None:
     pretrained.save(model, folder)
     tokenizer.save_pretrained(folder)
     _drop_foreign_tokens(folder / "tokenizer.json", model.config.vocab_size)
+
+
+def _complete(config: Any, file: Path, architecture: str) -> None:
+    """Set what transformers does not read: the width of a head where it is not hidden / heads, and for GPT-2 the width of
+    the MLP and the context, which it reads under other names."""
+    from gguf import GGUFReader
+
+    if config.model_type == "gpt2":
+        config.n_inner, config.n_positions = config.feed_forward_length, config.n_ctx
+    field = GGUFReader(file).fields.get(f"{architecture}.attention.key_length")
+    if field is not None and hasattr(config, "head_dim"):
+        config.head_dim = int(field.contents())
 
 
 def _drop_foreign_tokens(path: Path, vocabulary: int) -> None:

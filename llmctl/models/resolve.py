@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +17,9 @@ from llmctl.models.spec import HUB
 from llmctl.readable import quoted
 from llmctl.store import atomic
 from llmctl.store.adapters import check_installed
-from llmctl.store.models import ModelFolder, content_hash, open_model
+from llmctl.store.exports import EXPORT
+from llmctl.store.models import CARD, GENERATION, ModelFolder, content_hash, open_model, read_card, write_card
+from llmctl.store.tokenizers import TOKENIZER_FILES
 from llmctl.types import Event, EventSink, null_sink
 
 GGUF: Final = ".gguf"
@@ -98,7 +102,7 @@ def converted(path: Path, emit: EventSink = null_sink) -> Path:
     file = gguf_file(path)
     if file is None:
         return path
-    folder = _cache() / f"{atomic.sha256(file)[:32]}-{CONVERSION}"
+    folder = _cache() / f"{_key(file)}-{CONVERSION}"
     if folder.is_dir():
         emit(Event("note", {"text": f"using the safetensors conversion of {file} in {folder}"}))
         return folder
@@ -110,12 +114,38 @@ def converted(path: Path, emit: EventSink = null_sink) -> Path:
 
 
 def convert(file: Path, folder: Path) -> None:
-    """Convert a GGUF file to a model folder. Raises `MissingPackage` without gguf, and what `gguf.convert` raises."""
+    """Convert a GGUF file to a model folder, with the card and the tokenizer beside it if it is an export.
+
+    Raises `MissingPackage` without gguf, and what `gguf.convert` raises.
+    """
     if importlib.util.find_spec("gguf") is None:
         raise MissingPackage("gguf", needed_for="a GGUF file", install="pip install 'llmctl[gguf]'")
     from llmctl.models import gguf
 
+    card = read_card(file.parent) if (file.parent / EXPORT).is_file() else None
     gguf.convert(file, folder)
+    if card is not None:
+        for name in _beside(file):
+            shutil.copyfile(file.parent / name, folder / name)
+        write_card(folder, card)
+
+
+def _beside(file: Path) -> list[str]:
+    """The files of an export beside its GGUF file that say how the model is prompted."""
+    if not (file.parent / EXPORT).is_file():
+        return []
+    return [name for name in (*TOKENIZER_FILES, GENERATION) if (file.parent / name).is_file()]
+
+
+def _key(file: Path) -> str:
+    """A name for the conversion of a file, from the content of all that it depends on."""
+    own = atomic.sha256(file)
+    beside = [file.parent / name for name in (*_beside(file), CARD)] if _beside(file) else []
+    if beside:
+        own = hashlib.sha256(
+            "".join([own, *(atomic.sha256(each) for each in beside if each.is_file())]).encode()
+        ).hexdigest()
+    return own[:32]
 
 
 def gguf_file(path: Path) -> Path | None:

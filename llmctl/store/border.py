@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def border(action: str, where: Path | str, *, hint: str | None = None, silent: b
     Our own errors, a closed pipe and an interrupt pass unchanged.
     """
     try:
-        with _without_stderr() if silent else contextlib.nullcontext():
+        with _SILENCE if silent else contextlib.nullcontext():
             yield
     except (LlmctlError, BrokenPipeError):
         raise
@@ -139,19 +140,37 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Send what is written to file descriptor 2 to nowhere; a Rust panic prints there before it is raised."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # standard error is closed
-        yield
-        return
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+class _Silence:
+    """Sends what is written to file descriptor 2 to nowhere, while any thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._kept: int | None = None
+        """The file that standard error was; None: it is closed."""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            try:
+                self._kept = os.dup(2)
+            except OSError:
+                self._kept = None
+                return
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._kept is not None:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+                self._kept = None
+
+
+_SILENCE: Final = _Silence()
+"""A Rust panic prints to standard error before it is raised."""

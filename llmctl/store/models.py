@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -16,6 +16,7 @@ from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import quoted
 from llmctl.registry import near_hub, near_path
 from llmctl.store import adapters, atomic, integrity
+from llmctl.store.exports import SOURCE, Export, read_export
 from llmctl.store.model_config import check_config
 from llmctl.store.safety import check_folder, check_weights, read_json
 
@@ -67,11 +68,13 @@ class ModelFolder:
     """Set if the folder holds an adapter instead of a full model."""
     base: Path | None = None
     """The adapter's base model folder, once located; `config` is then the base model's."""
+    export: Export | None = None
+    """Set if `llmctl export` made the folder for another program."""
 
     @property
     def architecture(self) -> Path:
         """The folder whose config.json describes the model."""
-        return self.base or self.path
+        return self.base or (_described(self.path) if self.export else self.path)
 
 
 def model_path(path: Path) -> Path:
@@ -100,24 +103,31 @@ def open_model(path: Path, *, verify: bool = False) -> ModelFolder:
     check_folder(folder)
     config = folder / adapters.CONFIG
     adapter = adapters.parse(read_json(config), config) if is_adapter(folder) else None
-    check_weights(folder, adapters.WEIGHTS if adapter else "*.safetensors")
+    export = read_export(folder)
+    described = _described(folder) if export else folder
+    if export is None:
+        check_weights(folder, adapters.WEIGHTS if adapter else "*.safetensors")
     if adapter is None:
-        check_config(folder)
-    card = _card(folder)
-    if card is not None:
-        _check_files(folder, card, verify=verify)
-    if (folder / GENERATION).is_file():
-        read_json(folder / GENERATION)  # transformers would silently ignore a damaged one
+        check_config(described)
+    card = read_card(folder, verify=verify)
+    if (described / GENERATION).is_file():
+        read_json(described / GENERATION)  # transformers would silently ignore a damaged one
     tokenizer = folder / "tokenizer_config.json"
     settings = read_json(tokenizer) if tokenizer.is_file() else {}
     return ModelFolder(
         path=folder,
-        config=read_json(folder / "config.json") if adapter is None else {},
+        config=read_json(described / "config.json") if adapter is None else {},
         card=card,
         has_tokenizer=tokenizer.is_file() or (folder / "tokenizer.json").is_file(),
         has_chat_template="chat_template" in settings or (folder / "chat_template.jinja").is_file(),
         adapter=adapter,
+        export=export,
     )
+
+
+def _described(folder: Path) -> Path:
+    """Where an export keeps the config.json of the model: in a folder of its own if the format has a file of that name."""
+    return folder / SOURCE if (folder / SOURCE).is_dir() else folder
 
 
 def is_adapter(folder: Path) -> bool:
@@ -144,10 +154,22 @@ def content_hash(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def write_card(folder: Path, card: Card) -> None:
-    """Write the card, with the hashes of the weights in the folder; the last file that matters to a program."""
-    files = integrity.hashes(folder, folder.glob("*.safetensors"))
+def write_card(folder: Path, card: Card, weights: Iterable[Path] | None = None) -> None:
+    """Write the card, with the hashes of the weights in the folder; the last file that matters to a program.
+
+    `weights`: the files that hold them; default: the safetensors.
+    """
+    files = integrity.hashes(folder, folder.glob("*.safetensors") if weights is None else weights)
     atomic.write_json(folder / CARD, card.replace(files=files).model_dump(mode="json"))
+
+
+def read_card(folder: Path, *, verify: bool = False) -> Card | None:
+    """The card of a folder; None if it has none. Raises `IntegrityError` for a damaged one, and where the files that it
+    names have changed."""
+    card = _card(folder)
+    if card is not None:
+        _check_files(folder, card, verify=verify)
+    return card
 
 
 def _check_files(folder: Path, card: Card, *, verify: bool) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -47,13 +47,18 @@ class _Counted:
     name: str
     stages: Stages
 
-    def check(self, config: Any, context: Context) -> None:
+    class Plan(NamedTuple):
+        config: Any
+
+    def check(self, config: Any, context: Context) -> Any:
         atomic.refuse_existing(_place(config), force=context.force)
+        return _Counted.Plan(config)
 
     def check_early(self, config: Any) -> None:
         pass
 
-    def run(self, config: Any, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
+        config = plan.config
         if self.name in self.stages.fails:
             raise self.stages.fails[self.name]
         self.stages.ran.append(self.name)

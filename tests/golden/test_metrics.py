@@ -1,4 +1,4 @@
-"""Metrics against the programs they must agree with: sacrebleu's command line, rouge-score, scikit-learn.
+"""Metrics against the programs they must agree with: sacrebleu's command line, rouge-score, scikit-learn, jiwer.
 
 The texts in `metrics/` are sentences of the Universal Declaration of Human Rights (United Nations, free to reproduce);
 hypotheses, baseline and second reference are rewordings made for these tests.
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jiwer
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
@@ -133,6 +134,29 @@ def test_any_sum_of_rows_is_the_corpus_score_of_those_rows(seed: int) -> None:
         measured = measure(spec.build(options), answers)
         expected = library().corpus_score([texts[0][n] for n in some], [[each[n] for n in some] for each in texts[1:]])
         assert measured.metric.score(measured.rows[some].sum(axis=0))[name] == pytest.approx(expected.score, abs=EXACT)
+
+
+ENGLISH = ["one", "two", "Two", "three,", "don't", "fourteen", "", "a\tb", "  "]
+CHINESE = ["一", "二", "十", "百零三", "，", "。", " ", "𠀀", ""]
+
+
+@pytest.mark.parametrize("words", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_error_rates_equal_jiwer(words: list[str]) -> None:
+    """jiwer 4.0.0 on 500 noisy pairs, one in ten without any answer and some without any reference."""
+    draw = random.Random(1)
+    blank = " " if words is ENGLISH else ""
+    references, predictions = [], []
+    for _ in range(500):
+        said = draw.choices(words, k=draw.randrange(40))
+        heard = [draw.choice(words) if draw.random() < 0.2 else word for word in said if draw.random() > 0.1]
+        references.append(blank.join(said))
+        predictions.append("" if draw.random() < 0.1 else blank.join(heard))
+    answers = paired_up(predictions, references)
+    for metric, library in (("wer", jiwer.wer), ("cer", jiwer.cer)):
+        assert scores(metric, answers)[metric].value == pytest.approx(library(references, predictions), abs=EXACT)
+        for answer in answers[:100]:
+            expected = library(list(answer.references), [answer.prediction])
+            assert scores(metric, [answer])[metric].value == pytest.approx(expected, abs=EXACT)
 
 
 def rouge_means(predictions: list[str], references: list[list[str]], tokenizer: Any = None) -> dict[str, float]:

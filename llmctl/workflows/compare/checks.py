@@ -88,7 +88,8 @@ class Candidate:
 class ComparePlan:
     """The checked comparison."""
 
-    resolved: CompareConfig
+    config: CompareConfig
+    """With the budget and absolute paths, as config.yaml has it."""
     task: Task
     prepared: Prepared
     metrics: Metrics
@@ -99,7 +100,7 @@ class ComparePlan:
 
     @property
     def budget(self) -> dict[str, Any]:
-        return {name: value for name in BUDGETS if (value := getattr(self.resolved, name)) is not None}
+        return {name: value for name in BUDGETS if (value := getattr(self.config, name)) is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """The plan shown by `--dry-run`."""

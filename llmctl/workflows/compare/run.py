@@ -62,7 +62,7 @@ def refusal(result: CompareResult) -> GateError:
 
 def compare(checked: ComparePlan, emit: EventSink, *, force: bool = False) -> CompareResult:
     """Train and score every model. Raises `Stopped` (75) on a stop signal, with the rows finished so far."""
-    out = checked.resolved.out
+    out = checked.config.out
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out), train.StopSignal() as stop:
         _open(checked, force=force)
@@ -82,7 +82,7 @@ def compare(checked: ComparePlan, emit: EventSink, *, force: bool = False) -> Co
 
 def _open(checked: ComparePlan, *, force: bool) -> None:
     """Prepare the locked folder: emptied with `force`, kept on resume. `compare.json` is written first and never missing."""
-    out = checked.resolved.out
+    out = checked.config.out
     if not checked.resume:
         started = {"schema": SCHEMA, "finished": False, "rows": [], "settings": _settings(checked)}
         atomic.write_json(out / COMPARISON, started)
@@ -97,7 +97,7 @@ def _open(checked: ComparePlan, *, force: bool) -> None:
 
 def _settings(checked: ComparePlan) -> dict[str, Any]:
     """The settings as config.yaml has them; `compare.json` has them too, to detect that config.yaml was edited."""
-    settings: dict[str, Any] = json.loads(checked.resolved.model_dump_json(exclude_none=True))
+    settings: dict[str, Any] = json.loads(checked.config.model_dump_json(exclude_none=True))
     return settings
 
 
@@ -106,7 +106,7 @@ class _Comparison:
 
     def __init__(self, checked: ComparePlan, emit: EventSink, stop: Callable[[], bool]) -> None:
         self.checked, self.emit, self.stop = checked, emit, stop
-        self.out = checked.resolved.out
+        self.out = checked.config.out
         before = {row["model"]: row for row in checked.found.get("rows", ()) if row["status"] == "ok"}
         self.rows: dict[str, ComparisonRow] = {
             each.model: before[each.model]
@@ -122,7 +122,7 @@ class _Comparison:
         """The document of `--json` so far."""
         found: dict[str, Any] = {
             "task": self.checked.task.name,
-            "data": str(self.checked.resolved.data),
+            "data": str(self.checked.config.data),
             "split": SPLIT,
             "budget": self.checked.budget,
             "rows": [self.rows[each.model] for each in self.checked.candidates if each.model in self.rows],
@@ -179,7 +179,7 @@ class _Comparison:
             return candidate.rates[0]
         for number, rate in enumerate(candidate.rates, 1):
             self._note(candidate, f"search {number} of {len(candidate.rates)}, learning rate {rate:.3g}")
-            loss, steps = self._trial(candidate, candidate.trial(rate, self.checked.resolved.search.share), number)
+            loss, steps = self._trial(candidate, candidate.trial(rate, self.checked.config.search.share), number)
             search.append({"lr": rate, "validation_loss": loss})
             if steps is not None and steps < LEAST_TRIAL:
                 default: float = candidate.rates[len(candidate.rates) // 2]
@@ -224,7 +224,7 @@ class _Comparison:
         return self._in_subprocess(_train, (settings.model_dump_json(), resume), self._labelled(candidate, "training"))
 
     def _score(self, candidate: Candidate) -> list[dict[str, Any]]:
-        config = self.checked.resolved
+        config = self.checked.config
         self._note(candidate, "scoring")
         evaluation = EvalConfig(
             model=str(candidate.run),
@@ -281,10 +281,10 @@ class _Comparison:
             if self.rows[each.model]["status"] == "ok"
         ]
         if systems:
-            found = best_of(self.checked.metrics, systems, seed=self.checked.resolved.seed)
+            found = best_of(self.checked.metrics, systems, seed=self.checked.config.seed)
             self.best = [asdict(each) for each in found]
         curves = {each.title: runs.metrics(each.run) for each in self.checked.candidates}
-        title = f"{self.checked.task.name} on {self.checked.resolved.data.name}"
+        title = f"{self.checked.task.name} on {self.checked.config.data.name}"
         comparison_plot.loss_plots(curves, self.out / "plots", title=title)
         result = CompareResult(self.document(), {each.model: each.title for each in self.checked.candidates})
         atomic.write_text(self.out / "compare.md", comparison_report.markdown(result.document, result.titles))
@@ -305,4 +305,4 @@ def _train(config_json: str, resume: bool, emit: EventSink) -> dict[str, Any]:
 def _eval(config_json: str, emit: EventSink) -> dict[str, Any]:
     config = EvalConfig.model_validate_json(config_json)
     checked = evaluate.preflight(config, force=True, offline=True)
-    return evaluate.evaluate(config, checked, emit, force=True).document()
+    return evaluate.evaluate(checked, emit, force=True).document()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.readable import from_here, number
-from llmctl.verbs import LOADING, Context, DryRun, Output, Table, Verb
+from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.compare.spec import CompareConfig
 from llmctl.workflows.settings import places
 
@@ -49,10 +49,7 @@ class Compare(Verb[CompareConfig]):
             config, force=context.force, offline=context.offline, resume=context.resume, emit=context.emit
         )
 
-    def dry_run(self, config: CompareConfig, plan: Any, context: Context) -> DryRun:
-        return DryRun(plan.resolved, plan.to_dict())
-
-    def run(self, config: CompareConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.compare import run
 
         result = run.compare(plan, context.emit, force=context.force)

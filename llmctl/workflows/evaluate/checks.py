@@ -12,7 +12,7 @@ from llmctl.config import Spec
 from llmctl.data import predictions as pairs
 from llmctl.data.sources import STDIN
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, LlmctlError, UsageError
-from llmctl.gates import Gate, Number
+from llmctl.gates import Number
 from llmctl.metrics import parse
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.resolve import is_costly, open_weights
@@ -33,8 +33,8 @@ Metrics = list[tuple[MetricSpec, Spec]]
 class EvalPlan:
     """A configuration that passed all checks, with what they found."""
 
+    config: EvalConfig
     metrics: Metrics
-    gates: tuple[Gate, ...]
     handle: ModelHandle | None
     out: Path | None
     recorded: tuple[Number, ...] | None = None
@@ -44,7 +44,7 @@ class EvalPlan:
         return {
             "task": self.handle.task.name if self.handle else None,
             "metrics": [parse.label(*each) for each in self.metrics],
-            "gates": [gate.require for gate in self.gates],
+            "gates": [gate.require for gate in self.config.require],
             "out": str(self.out) if self.out else None,
         }
 
@@ -79,7 +79,7 @@ def preflight(
         collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
     collector.raise_all()
     assert metrics is not None
-    return EvalPlan(metrics, config.require, handle, out, recorded)
+    return EvalPlan(config, metrics, handle, out, recorded)
 
 
 def _check_gates(config: EvalConfig, metrics: Metrics) -> None:

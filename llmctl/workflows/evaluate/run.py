@@ -70,47 +70,50 @@ def score_fields(score: Score) -> dict[str, Any]:
     return {name: fields[name] for name in ("metric", "value", "scale", "signature", "n", "ci", "higher_is_better")}
 
 
-def evaluate(config: EvalConfig, checked: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalResult:
+def evaluate(plan: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalResult:
     """Score. A gate that is not met is part of the result, not an error: the caller exits with 10."""
     started = time.monotonic()
-    from llmctl.metrics.scoring import Built, score_built
+    config = plan.config
+    from llmctl.metrics.scoring import Built, fitting_script, score_built
 
     before: list[Answer] | None = None
     facts: Facts = {}
-    if checked.handle is None:
-        answers, before = _answers_of_files(config, checked)
+    if plan.handle is None:
+        answers, before = _answers_of_files(plan)
     else:
-        answers, facts = _answers_of_model(config, checked.handle, checked.metrics, emit)
-        if config.baseline is not None and checked.recorded is None:
+        answers, facts = _answers_of_model(config, plan.handle, plan.metrics, emit)
+        if config.baseline is not None and plan.recorded is None:
             before = _baseline_of(config.baseline, answers)
-    metrics = [Built.of(*each) for each in checked.metrics]
+    chosen = config.metric or config.require
+    metrics = [Built.of(*each) for each in (plan.metrics if chosen else fitting_script(plan.metrics, answers))]
     scored = score_built(metrics, answers, config.interval, config.seed, facts)
     scores = scored.scores
     for warning in scored.warnings:
         emit(Event("warning", {"text": warning}))
     numbers = of_scores(scores)
-    numbers_before, comparison = checked.recorded, _recorded_comparison(numbers, checked.recorded or ())
+    numbers_before, comparison = plan.recorded, _recorded_comparison(numbers, plan.recorded or ())
     if before is not None:
         baseline, comparison = _compare(config, metrics, answers, before)
         numbers_before = tuple(of_scores(baseline))
-    gates = tuple(gate.check(numbers, numbers_before) for gate in checked.gates)
+    gates = tuple(gate.check(numbers, numbers_before) for gate in config.require)
     predictions = str(config.predictions) if config.predictions else None
     result = EvalResult(scores, gates, comparison, predictions, 0.0, config.instruction)
-    if checked.out is not None:
-        result = replace(result, predictions=str(checked.out / "predictions.jsonl"))
-        _keep(config, checked, result, answers, scored.rows, force=force)
+    if plan.out is not None:
+        result = replace(result, predictions=str(plan.out / "predictions.jsonl"))
+        _keep(plan, result, answers, scored.rows, force=force)
     result = replace(result, seconds=time.monotonic() - started)
     reports.write(config, result)
     return result
 
 
-def _answers_of_files(config: EvalConfig, checked: EvalPlan) -> tuple[list[Answer], list[Answer] | None]:
+def _answers_of_files(plan: EvalPlan) -> tuple[list[Answer], list[Answer] | None]:
     """Predictions with their references; the same for the baseline, in the same order, or None without one."""
+    config = plan.config
     assert config.predictions is not None
     predictions = pairs.read(config.predictions, "predictions", pairs.PREDICTION_FIELDS)
     references = [pairs.read(path, "references", pairs.REFERENCE_FIELDS) for path in config.references]
     answers = pairs.pair(predictions, references)[: config.limit]
-    if config.baseline is None or checked.recorded is not None:
+    if config.baseline is None or plan.recorded is not None:
         return answers, None
     before = pairs.like(pairs.read(config.baseline, "predictions", pairs.PREDICTION_FIELDS), predictions)
     return answers, pairs.pair(before, references)[: config.limit]
@@ -277,8 +280,7 @@ def _compare(
 
 
 def _keep(
-    config: EvalConfig,
-    checked: EvalPlan,
+    plan: EvalPlan,
     result: EvalResult,
     answers: Sequence[Answer],
     rows: Mapping[str, Any],
@@ -286,8 +288,9 @@ def _keep(
     force: bool,
 ) -> None:
     """Write `scores.json`, and `predictions.jsonl` with the metrics' additive statistics in each row."""
-    assert checked.out is not None
-    with atomic.atomic_folder(checked.out, force=force, marker="scores.json") as folder:
+    config = plan.config
+    assert plan.out is not None
+    with atomic.atomic_folder(plan.out, force=force, marker="scores.json") as folder:
         atomic.write_jsonl(
             folder / "predictions.jsonl",
             (

@@ -65,10 +65,10 @@ class Evaluate(Verb[EvalConfig]):
             config, force=context.force, offline=context.offline, verify=context.verify, emit=context.emit
         )
 
-    def run(self, config: EvalConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.evaluate import reports, run
 
-        result = run.evaluate(config, plan, context.emit, force=context.force)
+        result = run.evaluate(plan, context.emit, force=context.force)
         return Output(result.document(), lambda: _lines(result), reports.finish(result))
 
     def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:

@@ -1,105 +1,103 @@
-"""`merge`: write a plain model folder from an adapter and its base, or from a GGUF file."""
+"""`export`: convert a model, write what other verbs need beside it, and verify the result."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from llmctl.data.layout import Layout
 from llmctl.errors import UsageError
-from llmctl.models.resolve import PARENT_PATH, convert, gguf_file, open_weights
-from llmctl.models.spec import HUB
-from llmctl.store import adapters as store
-from llmctl.store import atomic
-from llmctl.store.models import ModelFolder, write_card
+from llmctl.models.exports import table
+from llmctl.models.exports.table import FORMATS, Quantization
+from llmctl.models.resolve import PARENT_PATH, open_weights
+from llmctl.store import atomic, exports
+from llmctl.store.adapters import WEIGHTS
+from llmctl.store.models import Card, ModelFolder, write_card
 from llmctl.types import Event, EventSink, null_sink
-from llmctl.workflows.export.spec import MergeConfig
-
-MARKER: Final = "config.json"
-"""The file that identifies a model folder, which `--force` may replace."""
+from llmctl.workflows.export.spec import ExportConfig
+from llmctl.workflows.inference.model import ModelHandle, find_model
 
 
 @dataclass(frozen=True, slots=True)
-class MergePlan:
-    """The checked input: an adapter with its base, or a GGUF file."""
+class ExportPlan:
+    """The checked input: the model, how it is prompted, and the precision of the export."""
 
-    adapter: ModelFolder | None
-    file: Path | None
+    config: ExportConfig
+    handle: ModelHandle
+    quantize: Quantization
 
     def to_dict(self) -> dict[str, Any]:
         """The plan shown by `--dry-run`."""
-        if self.adapter is None:
-            return {"gguf": str(self.file)}
-        return {"adapter": str(self.adapter.path), "base": str(self.adapter.base)}
+        described = self.handle.folder.config
+        return {"model_type": described.get("model_type"), "task": self.handle.task.name, "quantize": self.quantize}
 
 
-def preflight(config: MergeConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> MergePlan:
-    """Check everything that can be checked before torch is imported.
-
-    Raises `UsageError` if the model is not an adapter, and what `open_weights` raises.
-    """
-    file = None if config.model.startswith(HUB) else gguf_file(Path(config.model).expanduser())
-    if file is not None:
-        _check_output(config, [file], force=force)
-        return MergePlan(None, file)
-    adapter = open_weights(config.model, base=config.base, offline=offline, emit=emit)
-    if adapter.base is None:
-        raise UsageError(
-            f"{config.model} is not an adapter: there is nothing to merge", hint="use it directly as --model"
-        )
-    _check_output(config, [adapter.path, *adapter.base.glob("*.safetensors")], force=force)
-    return MergePlan(adapter, None)
-
-
-def _check_output(config: MergeConfig, inputs: list[Path], *, force: bool) -> None:
+def preflight(config: ExportConfig, *, force: bool, offline: bool, emit: EventSink = null_sink) -> ExportPlan:
+    """Check everything that can be checked before torch is imported. Raises `UsageError` for what cannot be exported."""
+    folder = open_weights(config.model, base=config.base, offline=offline, emit=emit)
+    if folder.export is not None:
+        raise UsageError(f"{config.model} is an export already: export the model that it was made from")
+    quantize = table.check(folder.config, config.to, config.quantize)
+    FORMATS[config.to].check_installed()
+    handle = find_model(config.model, base=config.base, offline=offline, emit=emit)
+    inputs = [folder.path, *([folder.base] if folder.base else [])]
     atomic.refuse_same(config.out, inputs)
-    atomic.refuse_existing(config.out, force=force, marker=MARKER)
-    atomic.check_writable(config.out, bytes_needed=sum(each.stat().st_size for each in inputs if each.is_file()))
+    atomic.refuse_existing(config.out, force=force, marker=exports.EXPORT)
+    weights = sum(each.stat().st_size for place in inputs for each in place.glob("*.safetensors"))
+    atomic.check_writable(config.out, bytes_needed=weights)
+    return ExportPlan(config, handle, quantize)
 
 
-def merge(config: MergeConfig, plan: MergePlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
-    """Write the model folder. Weights are float32, because rounding the sum to bfloat16 would lose small updates."""
-    started = time.monotonic()
-    with atomic.atomic_folder(config.out, force=force, marker=MARKER) as folder:
-        if plan.adapter is None:
-            assert plan.file is not None
-            emit(Event("note", {"text": f"converting {plan.file} to safetensors in float32"}))
-            convert(plan.file, folder)
-        else:
-            _merge(plan.adapter, folder)
-        weights = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
-    return {
-        "model": str(config.out),
-        "dtype": "float32",
-        "weights_bytes": weights,
-        "seconds": round(time.monotonic() - started, 3),
-    }
-
-
-def _merge(source: ModelFolder, folder: Path) -> None:
-    """Write the merged weights, config and generation settings, and the tokenizer and card of the adapter."""
-    from llmctl.models import pretrained
-    from llmctl.models.adapters import with_adapter
+def export(plan: ExportPlan, emit: EventSink, *, force: bool = False) -> dict[str, Any]:
+    """Make the folder. It is kept if the verification is not met: `checks` say so."""
     from llmctl.store.tokenizers import copy_tokenizer
+    from llmctl.workflows.export import converters, verify
+    from llmctl.workflows.inference.requests import open_request_builder
 
-    card = source.card
-    pretrained.save(with_adapter(source), folder)
-    copy_tokenizer(source.path, folder)
-    adapter = atomic.sha256(source.path / store.WEIGHTS)
-    if card is not None:
-        parents = {name: value for name, value in card.parents.items() if name != PARENT_PATH}
-        write_card(folder, card.replace(parents=parents | {"adapter": adapter}))
-    atomic.write_text(folder / "README.md", _readme(source, adapter))
+    started = time.monotonic()
+    config, handle, source = plan.config, plan.handle, plan.handle.folder
+    builder = open_request_builder(handle)
+    with atomic.atomic_folder(config.out, force=force, marker=exports.EXPORT) as folder:
+        emit(Event("note", {"text": f"converting {config.model} to {config.to}, {plan.quantize}"}))
+        files = converters.write(config.to, handle, builder.layout, folder, plan.quantize, name=config.out.name)
+        copy_tokenizer(source.path, folder)
+        write_card(folder, _card(handle, builder.layout), files)
+        done = exports.Export(
+            format=config.to,
+            quantize=plan.quantize,
+            size_bytes=sum(each.stat().st_size for each in files),
+            source_sha256=_source(source),
+            versions={name: importlib.metadata.version(name) for name in FORMATS[config.to].packages},
+        )
+        exports.write(folder, done)
+        if config.verify:
+            emit(Event("note", {"text": f"comparing {config.verify} answers with those of the model"}))
+            done = done.replace(checks=verify.compare(handle, folder, config.verify))
+            exports.write(folder, done)
+    return exports.document(done) | {"out": str(config.out), "seconds": round(time.monotonic() - started, 3)}
 
 
-def _readme(source: ModelFolder, adapter: str) -> str:
-    """The README of the adapter, if any, with a section about the merge."""
-    own = source.path / "README.md"
-    about = own.read_text(encoding="utf-8") if own.is_file() else f"# {source.path.name}\n"
-    return f"""{about.rstrip()}
+def _source(source: ModelFolder) -> str:
+    """The hash of the file of weights that was exported, as `sha256sum` prints it; of several, of their list."""
+    files = [source.path / WEIGHTS] if source.adapter else sorted(source.path.glob("*.safetensors"))
+    if len(files) == 1:
+        return atomic.sha256(files[0])
+    return hashlib.sha256("".join(f"{atomic.sha256(each)}  {each.name}\n" for each in files).encode()).hexdigest()
 
-## Merged
 
-The adapter (weights sha256 {adapter}) was merged into the weights of its base; this folder is self-contained.
-"""
+def _card(handle: ModelHandle, layout: Layout) -> Card:
+    """The card of the source, or for a folder without one how llmctl prompts it."""
+    card = handle.folder.card
+    if card is None:
+        card = Card(
+            task=handle.task.name,
+            family=handle.family,
+            style=layout.prompt_format,
+            instruction=layout.instruction,
+            labels=handle.labels,
+        )
+    parents = {name: value for name, value in card.parents.items() if name != PARENT_PATH}
+    return card.replace(parents=parents)

@@ -1,16 +1,20 @@
-"""Settings of `merge`."""
+"""Settings of `export`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from llmctl.config import Spec, flag
+from llmctl.models.exports.table import FormatName, Quantization
 from llmctl.workflows.settings import ModelReference
 
 
-class MergeConfig(Spec):
-    """Merge an adapter into its base, or convert a GGUF file."""
+class ExportConfig(Spec):
+    """Convert a model for another program, and verify that it answers as before."""
 
-    model: ModelReference = flag(..., "a run or folder with an adapter, or a GGUF file", panel="Main")
-    out: Path = flag(..., "model folder to create", panel="Main")
-    base: Path | None = flag(None, "base model of the adapter (default: the recorded path)", panel="Main")
+    model: ModelReference = flag(..., "a run, a model folder, an adapter, a GGUF file or hf:ID", panel="Main")
+    to: FormatName = flag(..., "gguf (llama.cpp, Ollama), ctranslate2, onnx (ONNX Runtime)", panel="Main")
+    out: Path = flag(..., "folder to create", panel="Main")
+    quantize: Quantization | None = flag(None, "precision of the weights (default: f32)")
+    verify: int = flag(20, "prompts on which the export must answer as the model does; 0: do not verify", ge=0, le=1000)
+    base: Path | None = flag(None, "base model of an adapter (default: the recorded path)")

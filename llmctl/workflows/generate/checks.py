@@ -31,6 +31,7 @@ PLOT_SUFFIXES: Final = (".svg", ".png")
 class GeneratePlan:
     """A configuration that passed all checks. `input` is None where the prompts come from the command line."""
 
+    config: GenerateConfig
     model: ModelHandle
     sampling: Sampling
     prompts: tuple[Record, ...]
@@ -81,7 +82,7 @@ def preflight(
         collector.check("output", check_resume, config.output, key)
     collector.raise_all()
     assert model is not None
-    return GeneratePlan(model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
+    return GeneratePlan(config, model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
 
 
 def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:

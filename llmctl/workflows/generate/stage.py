@@ -62,9 +62,10 @@ class Generate(Verb[GenerateConfig]):
             emit=context.emit,
         )
 
-    def run(self, config: GenerateConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.generate import run
 
+        config: GenerateConfig = plan.config
         result = run.generate(config, plan, context.emit, resume=context.resume, stream=context.stream)
 
         def lines() -> list[str]:

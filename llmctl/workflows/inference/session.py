@@ -125,7 +125,7 @@ def open_predictor(
     computed = resolve_precision(precision)
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     built = spec.build(
-        model=_load(handle, computed) if spec.needs_weights else None,
+        model=load_model(handle, computed) if spec.needs_weights else None,
         tokenizer=request_builder.layout.tokenizer,
         family=handle.family,
         layout_context=request_builder.layout.context,
@@ -136,7 +136,7 @@ def open_predictor(
     return Predictor(request_builder, built)
 
 
-def _load(handle: ModelHandle, precision: Precision) -> Any:
+def load_model(handle: ModelHandle, precision: Precision) -> Any:
     """The model in the precision of the computation: casting its weights once is faster than at every step.
 
     No labels are passed: a classifier without its head is rejected instead of getting a random one.

@@ -38,6 +38,7 @@ UNPACKED: Final = 4
 class PreprocessPlan:
     """A configuration that passed all checks, with what they found."""
 
+    config: PreprocessConfig
     task: Task
     sources: tuple[InputSource, ...]
     tokenizer: Path | None
@@ -85,7 +86,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     assert task is not None
     assert tokenizer is not None
     folder, notes = tokenizer
-    return PreprocessPlan(task, sources, folder, tuple(notes), _unpacked_bytes(sources))
+    return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources))
 
 
 def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:

@@ -20,11 +20,16 @@ LISTED: Final = 10
 def facts_of(context: ReadContext, records: RecordFilter, labels: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Counts of records by what was changed, left out, not read, or found; empty ones are left out."""
     adapting = context.adapting
-    cleaned = {"byte_order_marks": context.boms, "nul_characters": records.cleaner.nul, **_sorted(records.cleaned)}
+    cleaned = {
+        "byte_order_marks": context.boms,
+        "nul_characters": records.judge.cleaner.nul,
+        **_sorted(records.cleaned),
+    }
     found = {
         "layouts": adapting.layouts,
         "changed": adapting.changed,
         "unused": adapting.unused,
+        "found": records.found,
         "repeated_inputs": records.inputs,
         "label_counts": labels,
     }

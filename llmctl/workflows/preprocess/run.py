@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llmctl import __version__
-from llmctl.data.filter import DroppedRecord, RecordFilter
+from llmctl.data.filter import RecordFilter
+from llmctl.data.filters.spec import FILTERS, open_filters
+from llmctl.data.judge import DroppedRecord
 from llmctl.data.read import ReadContext, scan
 from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["PreprocessPlan", "PreprocessResult", "preflight", "preprocess"]
 
 REPORT_EVERY_SECONDS: Final = 0.5
+SAMPLES: Final = 20
+"""Dropped records kept for the report, of each reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,13 @@ class _ReadResult:
     split_by: Literal["files", "input", "record"] = "input"
     facts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Further counts of the manifest: what was changed, unused or found, by kind."""
+    samples: defaultdict[str, list[DroppedRecord]] = field(default_factory=lambda: defaultdict(list))
+    """The first `SAMPLES` records dropped for each reason."""
+
+    def drop(self, record: DroppedRecord) -> None:
+        self.dropped[record.reason] += 1
+        if len(self.samples[record.reason]) < SAMPLES:
+            self.samples[record.reason].append(record)
 
 
 def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _ReadResult:
@@ -143,7 +154,10 @@ def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, f
     by_file = split_files(config, plan.sources)
     result = _ReadResult(read_context_of(config, task), split_by="files" if any(by_file) else config.splits.hash)
     asked = None if task.packed else [column.name for column in task.prompt_columns()]
-    record_filter = RecordFilter(task, list(columns), config.clean, config.dedup, config.splits, asked=asked)
+    filters = open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
+    record_filter = RecordFilter(
+        task, list(columns), config.clean, config.dedup, config.splits, asked=asked, filters=filters
+    )
     progress = _Progress(emit, "read")
     labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     bad = BadRecords(config.on_bad_record, folder, result.dropped)
@@ -159,7 +173,7 @@ def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, f
                 bad.add(error, item)
                 continue
             if isinstance(found, DroppedRecord):
-                result.dropped[found.reason] += 1
+                result.drop(found)
                 continue
             text.add(found.split, found.record, found.characters)
             if found.label is not None:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import StrictInt
 
 from llmctl.config import DocumentUnit, Spec, flag, key
+from llmctl.data.filters.spec import Quality
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.values import Size
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
@@ -49,6 +50,7 @@ class PreprocessConfig(Spec):
     block_size: Size = key(256, "tokens per block in language modelling", ge=2)
     splits: Splits = key(Splits(), "what assigns records to splits, and fractions held out")
     clean: Clean = key(Clean(), "how to clean text")
+    quality: Quality = key(Quality(), "bounds on the form of a text; web: the published ones for pages of the web")
     dedup: Dedup = key(Dedup(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

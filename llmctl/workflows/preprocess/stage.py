@@ -64,10 +64,10 @@ class Preprocess(Verb[PreprocessConfig]):
 
         return checks.preflight(config, force=context.force, offline=context.offline)
 
-    def run(self, config: PreprocessConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.preprocess import run
 
-        document = run.preprocess(config, plan, context.emit, force=context.force).document()
+        document = run.preprocess(plan.config, plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document), self.refusal(document))
 
 

@@ -51,6 +51,18 @@ class QuickstartResult:
 
 
 @dataclass(frozen=True, slots=True)
+class QuickstartPlan:
+    """The settings and the folder that takes the output."""
+
+    config: QuickstartConfig
+    out: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--dry-run` shows."""
+        return {"out": str(self.out), "commands": commands_of(steps(self))}
+
+
+@dataclass(frozen=True, slots=True)
 class Steps:
     """The steps of quickstart, as configurations of the verbs."""
 
@@ -60,8 +72,8 @@ class Steps:
     poet: TrainConfig
 
 
-def preflight(config: QuickstartConfig, *, force: bool) -> Path:
-    """Return the output folder: the given one, or the first of `quickstart`, `quickstart-2`, … that does not exist."""
+def preflight(config: QuickstartConfig, *, force: bool) -> QuickstartPlan:
+    """Choose the output folder: the given one, or the first of `quickstart`, `quickstart-2`, … that does not exist."""
     if config.out is not None:
         out = config.out
         if locks.is_locked(out):
@@ -73,7 +85,7 @@ def preflight(config: QuickstartConfig, *, force: bool) -> Path:
         names = ("quickstart", *(f"quickstart-{number}" for number in range(2, 10_000)))
         out = next(Path(name) for name in names if not Path(name).exists())
     atomic.check_writable(out, bytes_needed=200 * 2**20)
-    return out
+    return QuickstartPlan(config, out)
 
 
 def _interrupted(config: QuickstartConfig, out: Path) -> bool:
@@ -85,9 +97,9 @@ def _interrupted(config: QuickstartConfig, out: Path) -> bool:
         return False
 
 
-def steps(config: QuickstartConfig, out: Path) -> Steps:
+def steps(plan: QuickstartPlan) -> Steps:
     """The four steps before scoring."""
-    seed = config.seed
+    seed, out = plan.config.seed, plan.out
     return Steps(
         PreprocessConfig(inputs=(DATES,), task="translation", out=out / "dates", vocab_size=800, seed=seed),
         _training(out / "dates", "lstm-seq2seq", out / "translator", epochs=10.0, batch_size=64, seed=seed),
@@ -102,26 +114,28 @@ def _training(data: Path, model: str, out: Path, **settings: Any) -> TrainConfig
     return configuration.validate(TrainConfig, {"data": data, "model": model, "out": out, **settings})
 
 
-def quickstart(config: QuickstartConfig, out: Path, emit: EventSink, *, force: bool = False) -> QuickstartResult:
+def quickstart(plan: QuickstartPlan, emit: EventSink, *, force: bool = False) -> QuickstartResult:
     """Prepare data, train two models, score them with baselines and generate samples."""
     started = time.monotonic()
+    config, out = plan.config, plan.out
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     with locks.locked(out):
         try:
-            return _quickstart(config, out, emit, started)
+            return _quickstart(plan, emit, started)
         except Stopped as error:
             again = f"llmctl quickstart --out {out}" + (f" --seed {config.seed}" if config.seed else "")
             raise Stopped(error.message, hint=f"continue: {again}") from error
 
 
-def _quickstart(config: QuickstartConfig, out: Path, emit: EventSink, started: float) -> QuickstartResult:
+def _quickstart(plan: QuickstartPlan, emit: EventSink, started: float) -> QuickstartResult:
+    config, out = plan.config, plan.out
     if _interrupted(config, out):
         emit(Event("note", {"text": f"continuing the quickstart in {out}, which was interrupted"}))
     # Written first, so that an interrupted quickstart can be continued, and replaced by --force.
     atomic.write_json(out / MARKER, {"finished": False, "seed": config.seed})
-    todo = steps(config, out)
+    todo = steps(plan)
     commands = commands_of(todo)
 
     emit(Event("note", {"text": f"$ {commands[0]}"}))
@@ -167,8 +181,7 @@ def _score(config: TrainConfig, metric: str, emit: EventSink) -> Score:
     evaluation = EvalConfig(
         model=str(config.out), data=config.data, metric=(request_metric(metric),), batch_size=128, seed=config.seed
     )
-    checked = evaluate.preflight(evaluation, force=False, offline=True)
-    return evaluate.evaluate(evaluation, checked, emit).scores[0]
+    return evaluate.evaluate(evaluate.preflight(evaluation, force=False, offline=True), emit).scores[0]
 
 
 def _score_row(score: Score, what: str) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from llmctl.readable import number
-from llmctl.verbs import Context, DryRun, Output, Table, Verb
+from llmctl.verbs import Context, Output, Plan, Table, Verb
 from llmctl.workflows.quickstart.spec import QuickstartConfig
 
 
@@ -19,20 +18,15 @@ class Quickstart(Verb[QuickstartConfig]):
     def starts(self, config: QuickstartConfig) -> str | None:
         return "starting"
 
-    def check(self, config: QuickstartConfig, context: Context) -> Path:
+    def check(self, config: QuickstartConfig, context: Context) -> Plan:
         from llmctl.workflows.quickstart import run
 
         return run.preflight(config, force=context.force)
 
-    def dry_run(self, config: QuickstartConfig, plan: Path, context: Context) -> DryRun:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.quickstart import run
 
-        return DryRun(config, {"out": str(plan), "commands": run.commands_of(run.steps(config, plan))})
-
-    def run(self, config: QuickstartConfig, plan: Path, context: Context) -> Output:
-        from llmctl.workflows.quickstart import run
-
-        document = run.quickstart(config, plan, context.emit, force=context.force).document()
+        document = run.quickstart(plan, context.emit, force=context.force).document()
         return Output(document, lambda: _lines(document))
 
 

@@ -127,7 +127,7 @@ def _do(each: Stage, decision: Decision, context: Context) -> Mapping[str, Any]:
     plan = each.verb.check(config, context)
     place = each.makes
     with stage.claimed(place) if place is not None else contextlib.nullcontext():
-        output = each.verb.run(config, plan, context)
+        output = each.verb.run(plan, context)
         # A refusal that the document implies (rejected records) is raised after all stages.
         if output.refusal and not each.verb.refusal(output.document):
             output.refusal.document = output.document

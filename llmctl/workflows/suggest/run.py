@@ -11,7 +11,7 @@ from llmctl.errors import ConfigError, UsageError
 from llmctl.models import families
 from llmctl.models.costs import BatchShape
 from llmctl.models.spec import ModelSpec, Shape
-from llmctl.store.prepared import open_prepared
+from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.training import machine
 from llmctl.types import Family
@@ -64,15 +64,29 @@ class Suggestion:
         }
 
 
-def suggest(config: SuggestConfig) -> dict[str, Any]:
-    """Return the document of the verb. Raises `UsageError` if neither a task nor prepared data is given."""
+@dataclass(frozen=True, slots=True)
+class SuggestPlan:
+    """The task, and the data if any is given."""
+
+    config: SuggestConfig
+    task: Task
+    prepared: Prepared | None
+
+
+def preflight(config: SuggestConfig) -> SuggestPlan:
+    """Raise `UsageError` if neither a task nor prepared data is given, or if they differ."""
     prepared = open_prepared(config.data) if config.data else None
     if prepared is not None and config.task not in (None, prepared.manifest.task):
         raise UsageError(f"{config.data} was prepared for {prepared.manifest.task}, not for {config.task}")
     name = config.task or (prepared.manifest.task if prepared else None)
     if name is None:
         raise UsageError("suggest needs --task or --data", hint="llmctl suggest --task translation --memory 8GiB")
-    task: Task = registry.load("tasks", name)()
+    return SuggestPlan(config, registry.load("tasks", name)(), prepared)
+
+
+def suggest(plan: SuggestPlan) -> dict[str, Any]:
+    """Return the document of the verb."""
+    config, task, prepared = plan.config, plan.task, plan.prepared
     memory = config.memory or machine.free_memory_bytes()
     tokens = prepared.manifest.tokens.get("train", 0) if prepared else None
     found = []

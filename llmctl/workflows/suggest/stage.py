@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.readable import number
-from llmctl.verbs import Context, Output, Table, Verb
+from llmctl.verbs import Context, Output, Plan, Table, Verb
 from llmctl.workflows.settings import places
 from llmctl.workflows.suggest.spec import SuggestConfig
 
@@ -23,13 +23,15 @@ class Suggest(Verb[SuggestConfig]):
     def reads(self, config: SuggestConfig) -> list[Path]:
         return places(config.data)
 
-    def check(self, config: SuggestConfig, context: Context) -> Any:
-        return None
+    def check(self, config: SuggestConfig, context: Context) -> Plan:
+        from llmctl.workflows.suggest.run import preflight
 
-    def run(self, config: SuggestConfig, plan: Any, context: Context) -> Output:
+        return preflight(config)
+
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.suggest.run import suggest
 
-        document = suggest(config)
+        document = suggest(plan)
 
         def lines() -> list[str | Table]:
             from llmctl.workflows.train.forecast import gib

@@ -99,7 +99,7 @@ class Train(Verb[TrainConfig]):
             emit=null_sink if _follows() else context.emit,
         )
 
-    def dry_run(self, config: TrainConfig, plan: Any, context: Context) -> DryRun:
+    def dry_run(self, plan: Any, context: Context) -> DryRun:
         """Reject a run that does not fit in memory and suggest what would make it fit."""
         from llmctl.workflows.train import fitting, forecast
 
@@ -117,7 +117,7 @@ class Train(Verb[TrainConfig]):
             facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
         return DryRun(plan.recorded, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
 
-    def run(self, config: TrainConfig, plan: Any, context: Context) -> Output:
+    def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.train import run
 
         document = run.train(plan, context.emit, force=context.force).document()

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from llmctl.data.filter import ConflictingId, DroppedRecord, KeptRecord, RecordFilter
+from llmctl.data.filter import ConflictingId, KeptRecord, RecordFilter
+from llmctl.data.judge import DroppedRecord
 from llmctl.data.spec import Clean, Dedup, Splits
 from llmctl.data.split import content_hash, split_of
 from llmctl.tasks.chat import Chat

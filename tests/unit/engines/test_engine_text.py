@@ -10,17 +10,21 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from llmctl.engines.text import StopText, TextStream, continuation, read, settled
+from llmctl.engines.text import AnswerText, StopText, continuation, read, settled
 
 
 def stream(tokenizer: Any, ids: list[int], stops: tuple[str, ...] = (), before: int = 1) -> list[str]:
+    answer = AnswerText(tokenizer, before, ends={2}, limit=1000, stops=stops, stream=True)
     pieces: list[str] = []
-    streamer = TextStream(tokenizer, pieces.append, {2}, stops)
-    streamer.put(torch.tensor([[before]]))
     for token in ids:
-        streamer.put(torch.tensor([token]))
-    streamer.finish(read(tokenizer, before, ids, ends={2}, stops=stops).text)
-    return pieces
+        if answer.finish_reason is None:
+            answer.add(token)
+            pieces.append(answer.fresh())
+    if answer.finish_reason is None:
+        answer.finish()
+        pieces.append(answer.fresh())
+    assert answer.text == read(tokenizer, before, ids, ends={2}, stops=stops).text
+    return [piece for piece in pieces if piece]
 
 
 def test_half_a_character_is_never_shown(tokenizer: Any) -> None:
@@ -31,6 +35,15 @@ def test_half_a_character_is_never_shown(tokenizer: Any) -> None:
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert len(pieces) > 5
+
+
+def test_a_long_answer_is_decoded_in_windows(tokenizer: Any) -> None:
+    text = "The quick 思鬱𠀀 brown é😀 fox jumps. " * 20
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert len(ids) > 10 * AnswerText.WINDOW
+    assert "".join(stream(tokenizer, ids)) == text
+    stop = text[60:160]  # across a window
+    assert "".join(stream(tokenizer, ids, (stop,))) == text[: text.index(stop)]
 
 
 def test_bytes_that_never_become_a_character_are_shown_in_the_end(tokenizer: Any) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from llmctl.errors import MissingPackage
 from llmctl.metrics.parse import parse_metric
-from llmctl.metrics.script import script_of, split_characters
 from llmctl.metrics.translation import tokenizer_for
+from llmctl.script import script_of, split_characters
 
 
 @pytest.mark.parametrize(

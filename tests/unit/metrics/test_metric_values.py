@@ -8,7 +8,7 @@ import pytest
 
 from llmctl.errors import DataError
 from llmctl.metrics.parse import parse_metric
-from llmctl.metrics.scoring import score_answers
+from llmctl.metrics.scoring import fitting_script, score_answers
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.types import Answer, Score
 
@@ -206,7 +206,9 @@ def test_another_beta_of_chrf_is_in_the_signature() -> None:
     assert "|beta:3|" in scored("chrf:beta=3", ("a", "a")).signature
 
 
-@pytest.mark.parametrize("metric", ["bleu", "chrf", "ter", "rouge", "accuracy", "macro_f1", "exact_match", "f1"])
+@pytest.mark.parametrize(
+    "metric", ["bleu", "chrf", "ter", "rouge", "accuracy", "macro_f1", "exact_match", "f1", "wer", "cer"]
+)
 def test_an_answer_without_reference_is_bad_data(metric: str) -> None:
     with pytest.raises(DataError, match="no reference") as caught:
         score_answers([parse_metric(metric)], [Answer("a", "x", ("x",)), Answer("b", "y")], NO_INTERVAL, 0)
@@ -216,3 +218,34 @@ def test_an_answer_without_reference_is_bad_data(metric: str) -> None:
 def test_no_rows_is_bad_data() -> None:
     with pytest.raises(DataError, match="no rows to score"):
         score_answers([parse_metric("perplexity")], [], NO_INTERVAL, 0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "prediction", "reference", "expected"),
+    [
+        ("wer", "the cat sat", "the cat sat down", 1 / 4),
+        ("wer", "", "the cat", 1),
+        ("wer", "a b c", "a", 2),
+        ("wer", "two words", "", 2),  # nothing was said: each word is an insertion
+        ("wer", "", "", 0),
+        ("wer", "  the   cat ", "the cat", 0),
+        ("wer", "The cat!", "the cat", 1),
+        ("wer:normalize=basic", "The cat!", "the cat", 0),
+        ("wer:normalize=english", "Mr. Smith won't pay $20", "mister smith will not pay twenty", 1 / 6),
+        ("cer", "一二", "一二三", 1 / 3),
+        ("cer:normalize=basic", "一、二。", "一 二", 0),
+    ],
+)
+def test_error_rates(metric: str, prediction: str, reference: str, expected: float) -> None:
+    score = scored(metric, (prediction, reference))
+    assert score.value == pytest.approx(expected)
+    assert f"norm:{'none' if ':' not in metric else metric.partition('=')[2]}|" in score.signature
+    assert not score.higher_is_better
+
+
+def test_wer_of_chinese_says_to_use_cer_and_is_no_default() -> None:
+    answers = [Answer("1", "一二三", ("一二四",))]
+    metrics = [parse_metric("wer"), parse_metric("cer")]
+    assert "use cer" in score_answers(metrics, answers, NO_INTERVAL, 0).warnings[0]
+    assert [spec.name for spec, _ in fitting_script(metrics, answers)] == ["cer"]
+    assert len(fitting_script(metrics, [Answer("1", "one", ("one",))])) == 2

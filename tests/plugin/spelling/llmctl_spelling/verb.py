@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmctl.config import Spec, flag
 from llmctl.errors import DataError
-from llmctl.verbs import Context, DryRun, Output, Table, Verb
+from llmctl.verbs import Context, Output, Table, Verb
 
 
 class SpellConfig(Spec):
@@ -18,6 +19,18 @@ class SpellConfig(Spec):
     words: Path = flag(..., "a file with one word a line", panel="Main")
     out: Path = flag(..., "the JSON file to write", panel="Main")
     upper: bool = flag(False, "true for capital letters", panel="Main")
+
+
+@dataclass(frozen=True)
+class SpellPlan:
+    """The words of the file."""
+
+    config: SpellConfig
+    words: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--dry-run` shows."""
+        return {"words": len(self.words)}
 
 
 class Spell(Verb[SpellConfig]):
@@ -32,21 +45,19 @@ class Spell(Verb[SpellConfig]):
     def summary(self, document: Mapping[str, Any]) -> list[str]:
         return [f"{len(document['words'])} words: {document['out']}"]
 
-    def check(self, config: SpellConfig, context: Context) -> list[str]:
+    def check(self, config: SpellConfig, context: Context) -> SpellPlan:
         from llmctl.store import atomic
 
         atomic.refuse_existing(config.out, force=context.force)
         if not config.words.is_file():
             raise DataError(f"no such file: {config.words}")
-        return config.words.read_text().split()
+        return SpellPlan(config, config.words.read_text().split())
 
-    def dry_run(self, config: SpellConfig, plan: list[str], context: Context) -> DryRun:
-        return DryRun(config, {"words": len(plan)})
-
-    def run(self, config: SpellConfig, plan: list[str], context: Context) -> Output:
+    def run(self, plan: SpellPlan, context: Context) -> Output:
         from llmctl.store import atomic
 
-        words = [" ".join(word.upper() if config.upper else word) for word in plan]
+        config = plan.config
+        words = [" ".join(word.upper() if config.upper else word) for word in plan.words]
         atomic.write_text(config.out, json.dumps(words))
         document = {"words": words, "out": str(config.out)}
-        return Output(document, lambda: [Table(("word", "letters"), list(zip(plan, words, strict=True)))])
+        return Output(document, lambda: [Table(("word", "letters"), list(zip(plan.words, words, strict=True)))])

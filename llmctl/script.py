@@ -1,4 +1,4 @@
-"""Script detection by counting characters; it decides how metrics tokenize a text."""
+"""The writing system of a text, found by counting characters, and words as it has them."""
 
 from __future__ import annotations
 
@@ -43,8 +43,18 @@ _COUNTED: Final = {
 }
 _SPLIT: Final = re.compile(f"[{_HAN}{_KANA}{_HANGUL}]|[{_UNSPACED_LETTERS}][{_UNSPACED_MARKS}]*")
 
+_MARKS: Final = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
+"""Combining marks, and the blocks of Indian scripts without their full stops: Python's `\\w` has no marks."""
+_ONE: Final = f"{_HAN}{_KANA}{_UNSPACED_LETTERS}"
+_WORD: Final = f"[^\\W_{_ONE}][{_MARKS}]*"
+_UNITS: Final = re.compile(f"[{_ONE}]|(?:{_WORD})+(?:['’-](?:{_WORD})+)*")
+_ASCII_UNITS: Final = re.compile("[a-zA-Z0-9]+(?:['-][a-zA-Z0-9]+)*")
+
 SPLIT: Final[frozenset[Script]] = frozenset({"chinese", "japanese", "korean", "unspaced"})
 """Scripts whose text is split into characters: spaces do not separate their words, or do so too coarsely."""
+
+UNSPACED: Final[frozenset[Script]] = SPLIT - {"korean"}
+"""Scripts without spaces between words."""
 
 _KANA_OF_JAPANESE: Final = 10
 """Japanese prose is about half kana; Chinese prose has kana only in names. One tenth separates the two."""
@@ -74,3 +84,8 @@ def script_of(texts: Iterable[str]) -> Script:
 def split_characters(text: str) -> str:
     """The text with spaces around every character of a script in `SPLIT`, with its marks; other words are not split."""
     return _SPLIT.sub(r" \g<0> ", text)
+
+
+def units_of(text: str) -> list[str]:
+    """The words of a text in order, without punctuation: characters of scripts that put no blanks between words."""
+    return (_ASCII_UNITS if text.isascii() else _UNITS).findall(text)

@@ -1,0 +1,59 @@
+"""One answer on its way: its tokens, its text, and the events that report them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from llmctl.engines.spec import Answered, EngineEvent, Job, NewText
+from llmctl.engines.text import AnswerText
+from llmctl.types import AnswerToken, Completion
+
+
+class AnswerRow:
+    """Sample `sample` of a job, from its first token to its end."""
+
+    def __init__(
+        self, job: Job, sample: int, tokenizer: Any, *, before: int | None, limit: int, ends: Collection[int] = ()
+    ) -> None:
+        """`before`, `limit`, `ends`: as in `AnswerText`."""
+        self.job, self.sample = job, sample
+        self.answer = AnswerText(tokenizer, before, ends=ends, limit=limit, stops=job.sampling.stop, stream=job.stream)
+        self._logprobs: list[AnswerToken] = []
+        self._told = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.answer.finish_reason is not None
+
+    def add(self, token: int | None, details: AnswerToken | None = None) -> None:
+        """Take the next token; None: there is none, and the answer ends. `details`: with its log-probability."""
+        if token is None:
+            self.answer.finish()
+            return
+        before = len(self.answer.ids)
+        self.answer.add(token)
+        if details is not None and len(self.answer.ids) > before:
+            self._logprobs.append(details)
+
+    def events(self) -> list[EngineEvent]:
+        """What has happened since the last call."""
+        events: list[EngineEvent] = []
+        ticket, answer = self.job.ticket, self.answer
+        if self.job.stream:
+            text, ids = answer.fresh(), answer.ids[self._told :]
+            if text or ids:
+                tokens = tuple(self._logprobs[self._told :]) or tuple(map(AnswerToken, ids))
+                events.append(NewText(ticket, self.sample, text, tokens))
+                self._told += len(ids)
+        if answer.finish_reason is not None:
+            completion = Completion(
+                self.job.request.id,
+                answer.text,
+                answer.finish_reason,
+                len(answer.ids),
+                self.sample,
+                tuple(self._logprobs),
+            )
+            events.append(Answered(ticket, completion))
+        return events

@@ -1,0 +1,57 @@
+"""What each format is written from: the model with its adapter merged, the tokenizer, and how training prompted it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from llmctl.data.layout import Layout
+from llmctl.models.exports.table import FormatName, Quantization
+from llmctl.store import atomic
+from llmctl.store.model_config import GENERATION
+from llmctl.workflows.export.modelfile import end_ids, ollama
+from llmctl.workflows.inference.model import ModelHandle
+from llmctl.workflows.inference.session import load_model
+
+
+def write(
+    to: FormatName, handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, *, name: str
+) -> list[Path]:
+    """Write the files of a format into `folder`; returns those that hold weights.
+
+    Raises `UsageError`, in one line, for a tokenizer that the format cannot hold.
+    """
+    return {"gguf": _gguf}[to](handle, layout, folder, quantize, name)
+
+
+def _gguf(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
+    from llmctl.models.exports import gguf
+    from llmctl.models.exports.gguf_tokenizer import vocabulary_of
+
+    tokenizer = layout.tokenizer
+    vocabulary = vocabulary_of(tokenizer, handle.folder.config["vocab_size"], layout.encode)
+    model = load_model(handle, "fp32")
+    template = tokenizer.chat_template or (layout.chat_template() if handle.task.answer_role == "assistant" else None)
+    ends = end_ids(layout, model.generation_config)
+    ids = {
+        role: number
+        for role in ("bos", "unk", "sep", "pad", "mask")
+        if (number := getattr(tokenizer, f"{role}_token_id")) is not None
+    }
+    prompts = gguf.GgufPrompts(
+        ids={**ids, "eos": ends[0], **({"eot": ends[1]} if len(ends) > 1 else {})},
+        add_bos=template is None and tokenizer.bos_token_id is not None,
+        chat_template=template,
+    )
+    file = folder / f"model-{quantize}.gguf"
+    gguf.write(model, file, name=name, vocabulary=vocabulary, prompts=prompts, quantize=quantize)
+    atomic.write_text(folder / "Modelfile", ollama(handle, layout, file.name, ends, add_bos=prompts.add_bos))
+    _keep_generation_config(handle, folder)
+    return [file]
+
+
+def _keep_generation_config(handle: ModelHandle, folder: Path) -> None:
+    own: Any = handle.folder.architecture / GENERATION
+    if own.is_file():
+        shutil.copyfile(own, folder / GENERATION)
