@@ -108,8 +108,8 @@ def _by_rank(variables: Mapping[str, str]) -> World | None:
 
 
 def _by_slurm(variables: Mapping[str, str]) -> World | None:
-    """The tasks of a step of SLURM. A batch script that calls llmctl without srun is a single process, although SLURM tells it
-    how many tasks the job may have."""
+    """The tasks of a step of SLURM. A batch script that calls llmctl without srun is a single process, although its
+    variables say how many tasks the job may have."""
     rank, size = _number(variables, "SLURM_PROCID"), _number(variables, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
     if rank is None or size is None or rank >= size:
         return None
