@@ -108,7 +108,13 @@ def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) 
 
 
 def _examine(
-    config: TrainConfig, collector: ErrorCollector, *, offline: bool, verify: bool = False, emit: EventSink
+    config: TrainConfig,
+    collector: ErrorCollector,
+    *,
+    offline: bool,
+    verify: bool = False,
+    parents: Mapping[str, str] | None = None,
+    emit: EventSink,
 ) -> TrainPlan | None:
     """The plan, or None where `collector` holds a fault that makes it impossible."""
     prepared = collector.check("data", open_prepared, config.data)
@@ -145,7 +151,7 @@ def _examine(
         shape=shape,
         pretrained_folder=pretrained_folder,
         best_by=best_by,
-        parents=_parents(config, prepared, pretrained_folder),
+        parents=parents or _parents(config, prepared, pretrained_folder),
         resume=False,
         denoising=denoising,
     )
@@ -159,16 +165,20 @@ def preflight(
     resume: bool = False,
     verify: bool = False,
     in_worker: bool = False,
+    parents: Mapping[str, str] | None = None,
     emit: EventSink = null_sink,
 ) -> TrainPlan:
-    """`examine`, and check that the run can be written to `out`; raises all faults at once."""
+    """`examine`, and check that the run can be written to `out`; raises all faults at once.
+
+    `in_worker`: the checks that the starting process made are not repeated. `parents`: the hashes it found.
+    """
     collector = ErrorCollector()
     joined = (
         None
         if in_worker
         else collector.check("processes", world.joined, config.processes, config.machines, config.machine_rank)
     )
-    plan = _examine(config, collector, offline=offline, verify=verify, emit=emit)
+    plan = _examine(config, collector, offline=offline, verify=verify, parents=parents, emit=emit)
     if plan is not None and not in_worker:
         collector.check("data", plan.prepared.check_files, verify=verify)
     resuming = resume and runs.is_started(config.out)
@@ -286,33 +296,18 @@ def _denoising(
 
     Raises `ConfigError` for a `noise_density` that would have no effect.
     """
-    card = (
-        pretrained_folder.card
-        if pretrained_folder and pretrained_folder.card and pretrained_folder.card.task == task.name
-        else None
-    )
-    kind = (
-        architecture.name
-        if architecture
-        else str(pretrained_folder.config.get("model_type", ""))
-        if pretrained_folder
-        else ""
-    )
-    noise_density = config.noise_density or (card.noise_density if card else None)
+    own = pretrained_folder.config if pretrained_folder else {}
+    kind = architecture.name if architecture else str(own.get("model_type", ""))
+    card = pretrained_folder.card if pretrained_folder else None
+    trained_with = card.noise_density if card and card.task == task.name else None
+    noise_density = config.noise_density or trained_with
     found = families.denoising_of(family, kind, noise_density) if task.packed else None
     if found is None and config.noise_density is not None:
         problem = "has no effect" + (
             " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
         )
-        raise ConfigError(
-            [
-                Fault(
-                    "noise_density",
-                    problem,
-                    "leave it out; all families but decoders denoise the text of language-modeling",
-                )
-            ]
-        )
+        hint = "leave it out; all families but decoders denoise the text of language-modeling"
+        raise ConfigError([Fault("noise_density", problem, hint)])
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from llmctl.config import combine, validate
 from llmctl.errors import EnvironmentFault, LlmctlError
 from llmctl.training import machine
+from llmctl.types import EventSink
 from llmctl.workflows.train.checks import TrainPlan, examine
 from llmctl.workflows.train.forecast import RESERVE, Forecast, forecast, gib
 from llmctl.workflows.train.resources import precision_of
@@ -24,6 +25,33 @@ class Change:
 
     def to_dict(self) -> dict[str, Any]:
         return {"set": self.setting, "needed_bytes": self.needed}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run costs: `facts` for JSON, `summary` for a person. `refusal`: the error where it does not fit."""
+
+    facts: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    changes: tuple[Change, ...]
+    """What would make it fit; empty where it fits."""
+    refusal: EnvironmentFault | None
+
+
+def cost_of(plan: TrainPlan, emit: EventSink, *, measure: bool = False) -> Cost:
+    """Forecast the cost of a run. `measure`: run a few steps too, if the run fits in memory."""
+    made = forecast(plan)
+    facts, summary = made.to_dict(), made.summary()
+    if not made.fits:
+        found = changes(plan)
+        facts["changes"] = [each.to_dict() for each in found]
+        return Cost(facts, summary, tuple(found), refusal(made, found))
+    if measure:
+        from llmctl.workflows.train.measure import measure_run
+
+        measured = measure_run(plan, emit)
+        facts["measured"], summary["measured"] = measured.to_dict(made), measured.summary(made)
+    return Cost(facts, summary, (), None)
 
 
 def changes(plan: TrainPlan) -> list[Change]:

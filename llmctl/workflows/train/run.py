@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 from llmctl import environment, processes
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, untranslated
 from llmctl.readable import quoted
-from llmctl.store import atomic, locks, runs
+from llmctl.store import locks, runs
 from llmctl.training.world import MEETING_SECONDS, UNSURE_SECONDS, World
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train.checks import TrainPlan, preflight
@@ -109,7 +108,7 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
         def open_run() -> None:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(locks.locked(out))
-            _open_run(plan, force=force)
+            runs.open_folder(out, "train", plan.origin.settings, empty=force and not plan.resume)
 
         _told_to_followers(plan, open_run)
         record = runs.begin(
@@ -170,21 +169,6 @@ def _result(fields: dict[str, Any] | None) -> TrainResult:
     return TrainResult("finished", fields)
 
 
-def _open_run(plan: TrainPlan, *, force: bool) -> None:
-    """Write the resolved configuration to the locked run folder; `force` empties the folder, resuming keeps it."""
-    config = plan.config
-    out = config.out
-    replaced = out.iterdir() if force and not plan.resume else out.rglob(f"{atomic.TEMPORARY}*")
-    for left in list(replaced):
-        if left.name == locks.NAME:
-            continue
-        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
-    recorded = {"train": dict(plan.origin.settings)}
-    import yaml
-
-    atomic.write_text(out / runs.CONFIG, yaml.safe_dump(recorded, allow_unicode=True, sort_keys=False))
-
-
 @contextlib.contextmanager
 def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
     """An `EventSink` that also writes each text to `log.txt`."""
@@ -204,11 +188,14 @@ def _many_processes(plan: TrainPlan, emit: EventSink, here: int) -> dict[str, An
     from llmctl.training import launch
 
     asked = launch.Processes(here, config.machines, config.machine_rank, config.main_address)
-    return launch.run(_worker, (config.model_dump_json(), plan.resume), asked, emit)
+    return launch.run(_worker, (config.model_dump_json(), plan.resume, dict(plan.parents)), asked, emit)
 
 
-def _worker(config_json: str, resume: bool) -> dict[str, Any]:
-    """One of several processes: rebuild everything from the configuration and report through the parent."""
+def _worker(config_json: str, resume: bool, parents: Mapping[str, str]) -> dict[str, Any]:
+    """One of several processes: rebuild everything from the configuration and report through the parent.
+
+    `parents`: as the starting process found them; hashing large weights once is enough.
+    """
     from llmctl.training import launch
 
     config = TrainConfig.model_validate_json(config_json)
@@ -216,7 +203,7 @@ def _worker(config_json: str, resume: bool) -> dict[str, Any]:
     channel = launch.WorkerChannel()
     main = int(os.environ["RANK"]) == 0
     try:
-        plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True)
+        plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True, parents=parents)
         return _one_process(plan, channel if main else null_sink)
     except Exception as error:
         known = error if isinstance(error, LlmctlError) else untranslated(error)

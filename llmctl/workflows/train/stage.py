@@ -101,21 +101,11 @@ class Train(Verb[TrainConfig]):
 
     def dry_run(self, plan: Any, context: Context) -> DryRun:
         """Reject a run that does not fit in memory and suggest what would make it fit."""
-        from llmctl.workflows.train import fitting, forecast
+        from llmctl.workflows.train.fitting import cost_of
 
-        made = forecast.forecast(plan)
-        facts, shown = made.to_dict(), made.summary()
-        refusal = None
-        if not made.fits:
-            changes = fitting.changes(plan)
-            refusal = fitting.refusal(made, changes)
-            facts["changes"] = [each.to_dict() for each in changes]
-        elif "measure" in context.switches:
-            from llmctl.workflows.train.measure import measure_run
-
-            found = measure_run(plan, context.emit)
-            facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
-        return DryRun(plan.recorded, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
+        cost = cost_of(plan, context.emit, measure="measure" in context.switches)
+        facts = plan.to_dict() | {"forecast": cost.facts}
+        return DryRun(plan.recorded, facts, {"forecast": cost.summary}, cost.refusal)
 
     def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.train import run
