@@ -37,12 +37,16 @@ class Learner:
         self.main = bool(self.accelerator.is_main_process)
         self.alone = bool(self.accelerator.num_processes == 1)
         torch.manual_seed(config.seed)
-        self.parts = assemble.assemble(plan, emit if self.main else null_sink, self._once_per_machine)
+        # An adapter draws its random matrices beside weights that have values.
+        empty = config.parallel == "fsdp" and not self.alone and config.adapter is None
+        say = emit if self.main else null_sink
+        self.parts = assemble.assemble(plan, say, self._once_per_machine, empty=empty)
         self.model: Any = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
             adapters.attach(self.model, self.adapter)
-        self.model.to(self.accelerator.device)
+        if self.parts.unread is None:
+            self.model.to(self.accelerator.device)
         if self.precision == "bf16":
             short_attention.use(self.model)
             adapters.cast_frozen_to_bf16(self.model)
@@ -72,8 +76,14 @@ class Learner:
                 self._emit(Event("note", {"text": "one process holds all of the model: --parallel fsdp has no effect"}))
             return Strategy(objective, self.accelerator)
         if config.parallel == "fsdp":
-            self._begins_with = agreement.number_of_weights(self.model)
-            return parallel.FullySharded(objective, self.accelerator, cpu_offload=config.cpu_offload)
+            unread = self.parts.unread
+            # Pretrained weights are compared by the hash of their files, among the settings.
+            self._begins_with = agreement.number_of_weights(self.model) if unread is None else 0
+            strategy = parallel.FullySharded(objective, self.accelerator, cpu_offload=config.cpu_offload)
+            if unread is not None:
+                assert self.plan.pretrained_folder is not None
+                strategy.read(self.model, self.plan.pretrained_folder.path, unread)
+            return strategy
         example = loop.to_tensors(self.parts.train.arrays([0]), self.accelerator.device)
         return parallel.DataParallel(objective, self.accelerator, loop.on_device(example, self.accelerator.device))
 
