@@ -19,7 +19,7 @@ _llmctl_preprocess--tokenizer() {
     _files
 }
 _llmctl_preprocess--set() {
-    compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= dedup.exact= workers= seed=
+    compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= splits.seed= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= dedup.exact= workers= seed=
 }
 _llmctl_preprocess() {
     compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts
@@ -38,8 +38,11 @@ _llmctl_train--precision() {
 _llmctl_train--best-by() {
     compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1
 }
+_llmctl_train--parallel() {
+    compadd "$@" -- auto ddp fsdp
+}
 _llmctl_train--set() {
-    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= long_answers= noise_density= instruction= compile= processes= machines= machine_rank= main_address= seed=
+    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= long_answers= noise_density= instruction= compile= parallel= activation_checkpointing= cpu_offload= prefetch= processes= machines= machine_rank= main_address= seed=
 }
 _llmctl_generate--task() {
     compadd "$@" -- language-modeling translation summarization question-answering classification chat
@@ -71,16 +74,8 @@ _llmctl_export--quantize() {
 _llmctl_export--set() {
     compadd "$@" -S "" -- model= to= out= quantize= verify= base=
 }
-_llmctl_export() {
-    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
-    _files
-}
 _llmctl_merge--set() {
     compadd "$@" -S "" -- model= out= base=
-}
-_llmctl_merge() {
-    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
-    _files
 }
 _llmctl_compare--models() {
     compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
@@ -93,10 +88,10 @@ _llmctl_compare--metric() {
     compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1
 }
 _llmctl_compare--set() {
-    compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
+    compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
 }
 _llmctl_run--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
 }
 _llmctl_list() {
     compadd "$@" -- models tasks metrics datasets engines
@@ -105,7 +100,7 @@ _llmctl_show--split() {
     compadd "$@" -- train validation test
 }
 _llmctl_show--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.workers= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
 }
 _llmctl_show() {
     case $words[CURRENT-1] in
@@ -205,7 +200,7 @@ _llmctl() {
             ;;
         train)
             _arguments $help \
-                '--data=[prepared folder]:value:_files' \
+                '--data=[prepared folder]:value:_files -/' \
                 '--model=[NAME\[:SIZE\] for random weights; a run, model folder or hf:ID for pretrained ones]:value:_llmctl_train--model' \
                 '--out=[run folder to create]:value:_files -/' \
                 '--adapter=[lora: train low-rank matrices beside frozen pretrained weights]:value:_llmctl_train--adapter' \
@@ -217,7 +212,8 @@ _llmctl() {
                 '--precision=[auto: bf16 autocast where the hardware supports it, else fp32 \[default: auto\]]:value:_llmctl_train--precision' \
                 '--best-by=[choose the best checkpoint by loss, a metric of the task or one of its scores (rougeL); default: loss]:value:_llmctl_train--best-by' \
                 '--patience=[stop after this many evaluations without improvement]:value: ' \
-                '--processes=[processes on this machine \[default: 1\]]:value: ' \
+                '--parallel=[how processes share the model: ddp, all of it in each; fsdp, a part in each, for models too large for one device; auto: ddp \[default: auto\]]:value:_llmctl_train--parallel' \
+                '--processes=[processes on this machine; auto: one for each accelerator, one without \[default: auto\]]:value: ' \
                 '--machines=[machines in the run, including this one \[default: 1\]]:value: ' \
                 '--machine-rank=[rank of this machine, from 0 \[default: 0\]]:value: ' \
                 '--main-address=[HOST\[:PORT\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
@@ -326,7 +322,7 @@ _llmctl() {
             ;;
         export)
             _arguments $help \
-                '--model=[a run, a model folder, an adapter, a GGUF file or hf:ID]:value:_files -/' \
+                '--model=[a run, a model folder, an adapter, a GGUF file or hf:ID]:value:_files' \
                 '--to=[gguf (llama.cpp, Ollama), ctranslate2, onnx (ONNX Runtime)]:value:_llmctl_export--to' \
                 '--out=[folder to create]:value:_files -/' \
                 '--quantize=[precision of the weights (default: f32)]:value:_llmctl_export--quantize' \
@@ -343,11 +339,11 @@ _llmctl() {
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
                 '--help-all[also list every setting with type and default]' \
-                '*:word:_llmctl_export'
+                '*:word:_files'
             ;;
         merge)
             _arguments $help \
-                '--model=[a run or folder with an adapter, or a GGUF file]:value:_files -/' \
+                '--model=[a run or folder with an adapter, or a GGUF file]:value:_files' \
                 '--out=[model folder to create]:value:_files -/' \
                 '--base=[base model of the adapter (default: the recorded path)]:value:_files' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
@@ -361,11 +357,11 @@ _llmctl() {
                 '--json[print one JSON document to standard output]' \
                 '--debug[show tracebacks]' \
                 '--help-all[also list every setting with type and default]' \
-                '*:word:_llmctl_merge'
+                '*:word:_files'
             ;;
         compare)
             _arguments $help \
-                '--data=[prepared folder]:value:_files' \
+                '--data=[prepared folder]:value:_files -/' \
                 '*--models=[NAME\[:SIZE\], folder or hf:ID; comma-separated or repeated]:value:_llmctl_compare--models' \
                 '--out=[output folder]:value:_files -/' \
                 '--epochs=[budget in epochs (default: 3 if no budget is given)]:value: ' \
@@ -419,9 +415,9 @@ _llmctl() {
             _arguments $help \
                 '--index=[index of the record (or block), from 0]:value: ' \
                 '--split=[split: train, validation or test]:value:_llmctl_show--split' \
-                '--model=[model whose format is shown: a run, a folder or NAME\[:SIZE\] (default: the task'\''s preferred family)]:value:_files' \
+                '--model=[model whose format is shown: a run, a folder or NAME\[:SIZE\] (default: the task'\''s preferred family)]:value:_files -/' \
                 '--instruction=[instruction prompt for decoders (default: the model'\''s, else the task'\''s)]:value: ' \
-                '--data=[prepared data: estimate memory and compute for training on it]:value:_files' \
+                '--data=[prepared data: estimate memory and compute for training on it]:value:_files -/' \
                 '--measure[with --data: run a few training steps to measure the time; nothing is kept]' \
                 '--nearest=[the tokens whose embeddings are nearest to that of a word]:value: ' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_show--set' \
@@ -433,7 +429,7 @@ _llmctl() {
         suggest)
             _arguments $help \
                 '--task=[task to learn (default: that of --data)]:value:_llmctl_suggest--task' \
-                '--data=[prepared folder, to take its size into account]:value:_files' \
+                '--data=[prepared folder, to take its size into account]:value:_files -/' \
                 '--memory=[available memory, such as 8GiB (default: free memory of this machine)]:value: ' \
                 '--batch-size=[records (or blocks) per step \[default: 32\]]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \

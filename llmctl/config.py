@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeVar, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,9 +28,15 @@ from llmctl import other_tools
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.recipes import parse_yaml, read_recipe
 from llmctl.registry import near
+from llmctl.values import Shown
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 S = TypeVar("S", bound="Spec")
 
+MOST_LISTED: Final = 12
+"""Most known keys that an error lists."""
 LONGEST_NAME: Final = 255
 """Most bytes in the name of a file or folder (NAME_MAX of Linux and macOS)."""
 
@@ -54,6 +60,8 @@ class Spec(BaseModel):
         protected_namespaces=(),
         populate_by_name=True,
     )
+    shown: ClassVar[Shown | None] = None
+    """How a value of this spec is shown where it has a flag."""
     shorthand: ClassVar[str | None] = None
     """The key that a plain string sets: `model: gpt2:nano` means `model: {name: gpt2:nano}`."""
     moved: ClassVar[Mapping[str, str]] = {}
@@ -99,6 +107,22 @@ def flag(default: Any, help: str, *, panel: str = "Settings", short: str | None 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """A field without a flag, set by `--set` or in a recipe."""
     return Field(default, description=help, **rules)
+
+
+def shown(info: FieldInfo) -> Shown:
+    """The outermost `Shown` of a setting's type, found inside `| None` and `tuple[…, ...]` too."""
+    return _shown_in((*reversed(info.metadata), info.annotation)) or Shown()
+
+
+def _shown_in(parts: Iterable[Any]) -> Shown | None:
+    for part in parts:
+        if isinstance(part, Shown):
+            return part
+        if isinstance(part, type) and issubclass(part, Spec):
+            return part.shown
+        if found := _shown_in((*reversed(getattr(part, "__metadata__", ())), *get_args(part))):
+            return found
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -281,7 +305,8 @@ def _fault(spec: type[Spec], error: Mapping[str, Any], prefix: str) -> Fault:
     if kind == "extra_forbidden":
         holder = _holder(spec, location[:-1])
         fields = [*holder.model_fields, *holder.moved] if holder else []
-        known = f"known keys: {', '.join(fields)}" if fields else None
+        few = len(fields) <= MOST_LISTED
+        known = (f"known keys: {', '.join(fields)}" if few else "--help-all lists the known keys") if fields else None
         last = str(location[-1])
         if holder and (new := holder.renamed.get(last)):
             return Fault(path, f"is the old name of {new!r}, which is given too", f"keep {new!r} alone")

@@ -1,11 +1,33 @@
-"""Values that a person writes with a unit: sizes (`64k`, `2GiB`) and durations (`90s`, `1h30m`)."""
+"""Values that a person writes: sizes (`64k`, `2GiB`), durations (`90s`, `1h30m`), and how help shows a type of value."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Strict
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How help and completion show the values of a type: `Annotated[str, Shown(metavar="TEXT")]`.
+
+    `metavar`: stands for a value; default: by its type, else the name of the setting. `names`: the registry kind that the
+    values name, or the values themselves, where others are valid too. `path`: values may be paths.
+    """
+
+    metavar: str = ""
+    names: str | tuple[str, ...] = ()
+    path: bool = False
+
+
+Text = Annotated[str, Shown(metavar="TEXT")]
+
+
+Folder = Annotated[Path, Shown(metavar="DIR")]
+
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(k|m|g|b|t|ki?b|mi?b|gi?b|ti?b)?", re.IGNORECASE)
 
@@ -51,4 +73,4 @@ def parse_duration(value: Any) -> Any:
 Size = Annotated[int, BeforeValidator(parse_size), Strict()]
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Strict()]
+Duration = Annotated[float, BeforeValidator(parse_duration), Strict(), Shown(metavar="TIME")]

@@ -88,6 +88,8 @@ class Output:
     document: Mapping[str, Any]
     lines: Callable[[], Iterable[str | Table]] = tuple
     refusal: LlmctlError | None = None
+    silent: bool = False
+    """Another process of the same work prints the result."""
 
 
 class Plan(Protocol):
@@ -178,7 +180,7 @@ class Verb(Generic[C]):
     def run(self, plan: Any, context: Context) -> Output:
         raise NotImplementedError
 
-    def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+    def failed(self, settings: Mapping[str, Any], failure: Failure, context: Context) -> None:
         """Report an error that ended the command, for verbs that write reports for other tools.
 
         `settings`: as far as they could be read; they may be invalid.

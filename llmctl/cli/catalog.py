@@ -56,7 +56,7 @@ def run_show(session: Session) -> None:
     cost = show_cost.cost_of(session, kind, name)
     if cost is None:
         return session.finish(document, lambda: _show(document))
-    session.finish({**document, "forecast": cost.facts}, lambda: cost.show(document))
+    session.finish({**document, "forecast": cost.facts}, lambda: show_cost.show(document, cost))
     return None
 
 

@@ -25,7 +25,8 @@ from llmctl.workflows.chat.spec import ChatConfig
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP
 
 if TYPE_CHECKING:
-    from llmctl.workflows.chat.conversation import ChatPlan, Conversation, Show, Turn
+    from llmctl.workflows.chat.checks import ChatPlan
+    from llmctl.workflows.chat.conversation import Conversation, Show, Turn
 
 BLOCK_BYTES: Final = 1 << 16
 PROMPT: Final = "> "
@@ -49,20 +50,22 @@ KEYS: Final = (
 
 def run(session: Session) -> None:
     config = session.config(ChatConfig)
-    from llmctl.workflows.chat import conversation as workflow
+    from llmctl.workflows.chat import checks
 
-    plan = workflow.preflight(config, offline=session.offline, verify=session.extra[VERIFY], emit=session.emit)
+    plan = checks.preflight(config, offline=session.offline, verify=session.extra[VERIFY], emit=session.emit)
     if session.dry_run:
         return session.plan(config, plan.to_dict())
     if sys.stdin is None or not sys.stdin.isatty():
-        return _answer_lines(session, config, plan)
+        return _answer_lines(session, plan)
     if session.json or not sys.stdout.isatty():
         raise UsageError(
             "interactive chat needs a terminal for both input and output",
             hint="pipe messages in, one per line, or drop --json and the redirection",
         )
     session.reporter.starting(LOADING)
-    conversation = workflow.open_conversation(config, plan, session.emit)
+    from llmctl.workflows.chat import conversation as workflow
+
+    conversation = workflow.open_conversation(plan, session.emit)
     session.reporter.clear()
     return Prompter(session, conversation, plan.model.folder.path).run()
 
@@ -71,7 +74,7 @@ def run(session: Session) -> None:
 # Piped input
 
 
-def _answer_lines(session: Session, config: ChatConfig, plan: ChatPlan) -> None:
+def _answer_lines(session: Session, plan: ChatPlan) -> None:
     """Answer every line as a message, even if it starts with a slash: piped input must not read or write files."""
     from llmctl.workflows.chat import conversation as workflow
 
@@ -79,7 +82,7 @@ def _answer_lines(session: Session, config: ChatConfig, plan: ChatPlan) -> None:
     first = next(lines, None)
     if first is None:
         raise DataError("no messages", where="standard input", hint="send one message per line")
-    conversation = workflow.open_conversation(config, plan, session.emit)
+    conversation = workflow.open_conversation(plan, session.emit)
     live = sys.stdout.isatty() and not session.json
     turns: list[Turn] = []
     try:

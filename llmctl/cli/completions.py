@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Final
 
 from llmctl import registry
@@ -10,7 +12,8 @@ from llmctl.cli import completion_scripts, options
 from llmctl.cli.completion_scripts import Command, Flag, Place, Values
 from llmctl.cli.pages import page_of
 from llmctl.cli.session import Session
-from llmctl.data.spec import TOKENIZERS
+from llmctl.config import ignore
+from llmctl.errors import EnvironmentFault
 from llmctl.workflows.inspect.parts import settings
 
 SHELL: Final = options.Argument(
@@ -19,13 +22,21 @@ SHELL: Final = options.Argument(
 
 
 def run(session: Session) -> None:
-    text = completion_scripts.script(session.extra["shell"], commands())
+    text = completion_scripts.script(session.extra["shell"], commands(session.note))
     session.finish({"shell": session.extra["shell"], "script": text}, lambda: print(text, end=""))
 
 
-def commands() -> list[Command]:
-    """The built-in verbs with their options and values. Plug-ins are left out, so the script is the same on every machine."""
-    return [_command(row, page_of(row)) for row in VERBS]
+def commands(note: Callable[[str], None] = ignore) -> list[Command]:
+    """Every verb with its options and values, those of plug-ins too. `note` receives what keeps a plug-in out."""
+    found = []
+    for row in registry.verbs().values():
+        try:
+            found.append(_command(row, page_of(row)))
+        except EnvironmentFault as error:
+            if row.owner == registry.OWNER:
+                raise
+            note(f"left out: {error}")
+    return found
 
 
 def _command(row: VerbRow, page: options.Page) -> Command:
@@ -39,23 +50,23 @@ def _values(page: options.Page, option: options.Option) -> Values | None:
         return None
     if option is options.SET:
         return Values(tuple(_keys(page)), unfinished=True)
-    words = option.choices or (_names(option.kind) if option.kind else ())
-    if option.key == "tokenizer":
-        words = TOKENIZERS
-    return Values(words, _place(option))
+    return Values(option.choices or _named(option), _place(option))
+
+
+def _named(option: options.Option) -> tuple[str, ...]:
+    return _names(option.names) if isinstance(option.names, str) else option.names
 
 
 def _place(option: options.Option) -> Place | None:
     if not option.is_path:
         return None
-    return "folder" if option.key in ("model", "models", "out") else "file"
+    return "folder" if option.metavar in ("DIR", "MODEL", "MODELS") else "file"
 
 
 def _words(page: options.Page) -> Values | None:
     """The values of positional arguments: of the positional setting, or of the verb's arguments."""
-    if page.positional:
-        kind = options.KIND_OF.get(page.positional)
-        return Values(_names(kind) if kind else (), "folder" if page.positional == "out" else "file")
+    if page.words is not None:
+        return Values(_named(page.words), _place(page.words))
     if not page.arguments:
         return None
     first = page.arguments[0]
@@ -68,14 +79,13 @@ def _words(page: options.Page) -> Values | None:
 
 
 def _names(kind: str) -> tuple[str, ...]:
-    """The built-in names of a kind; models also with their sizes."""
+    """The names of a kind; models also with their sizes."""
     names: list[str] = []
     for entry in registry.entries(kind):
-        if entry.owner != registry.OWNER:
-            continue
         names.append(entry.name)
         if kind == "models":
-            names += [f"{entry.name}:{size}" for size in registry.load(kind, entry.name).sizes]
+            with contextlib.suppress(EnvironmentFault):  # of a plug-in that cannot be loaded
+                names += [f"{entry.name}:{size}" for size in registry.load(kind, entry.name).sizes]
     return tuple(names)
 
 

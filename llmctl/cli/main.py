@@ -281,7 +281,11 @@ def _tell_verb(words: Sequence[str], failure: Failure) -> None:
 
     page = page_of(row)
     if page.failed is not None:
-        page.failed(options.settings_in(row.name, page, words), failure, force="--force" in words)
+        from llmctl.cli.render import ProgressReporter
+        from llmctl.verbs import Context
+
+        context = Context(ProgressReporter(), force="--force" in words)
+        page.failed(options.settings_in(row.name, page, words), failure, context)
 
 
 _RECEIVED: Final[list[int]] = []

@@ -39,8 +39,8 @@ class Option:
     """Empty for a switch."""
     choices: tuple[str, ...] = ()
     repeatable: bool = False
-    kind: str | None = None
-    """The registry kind its values name."""
+    names: str | tuple[str, ...] = ()
+    """The registry kind its values name, or the names; others may be valid too."""
     is_path: bool = False
     text: bool = False
     """The value is taken verbatim, not parsed as YAML."""
@@ -142,20 +142,15 @@ class Page:
         object.__setattr__(self, "flags", tuple(_flags(self.spec)) if self.spec else ())
 
     @property
+    def words(self) -> Option | None:
+        """The setting filled by words without a flag, as if it had one."""
+        if self.spec is None or self.positional is None:
+            return None
+        return _option(self.positional, self.positional, self.spec.model_fields[self.positional], "")
+
+    @property
     def options(self) -> tuple[Option, ...]:
         return (*self.flags, *self.extra, *self.shared)
-
-
-KIND_OF: Mapping[str, str] = {
-    "task": "tasks",
-    "model": "models",
-    "models": "models",
-    "metric": "metrics",
-    "best_by": "metrics",
-    "engine": "engines",
-    "inputs": "datasets",
-}
-"""The registry kind named by the values of a setting."""
 
 
 def _flags(spec: type[Spec]) -> typing.Iterator[Option]:
@@ -175,7 +170,7 @@ def _flags(spec: type[Spec]) -> typing.Iterator[Option]:
 def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
     from pydantic_core import PydanticUndefined
 
-    from llmctl.config import spec_of
+    from llmctl.config import shown, spec_of
 
     value_type, repeatable = _element_type(info.annotation)
     choices = tuple(map(str, get_args(value_type))) if get_origin(value_type) is Literal else ()
@@ -187,20 +182,22 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
     help_text = info.description or ""
     if info.default not in (None, (), PydanticUndefined) and inner is None:
         help_text += f" [default: {info.default}]"
-    is_path = value_type is Path
+    values = shown(info)
     return Option(
         name="--" + name.replace("_", "-"),
         help=help_text,
         panel=panel,
-        metavar="|".join(choices) or _metavar(name, value_type),
+        metavar="|".join(choices) or values.metavar or _METAVARS.get(value_type) or name.upper(),
         choices=choices,
         repeatable=repeatable,
-        # `model` names an architecture only where it is a block; as text it is a folder.
-        kind=None if name == "model" and inner is None else KIND_OF.get(name),
-        is_path=is_path or name in ("data", "model", "models", "input", "tokenizer"),
-        text=is_path or value_type is str or inner is not None,
+        names=values.names,
+        is_path=value_type is Path or values.path,
+        text=value_type in (Path, str) or inner is not None,
         key=key,
     )
+
+
+_METAVARS: Mapping[Any, str] = {int: "N", float: "X", Path: "FILE"}
 
 
 def _element_type(annotation: Any) -> tuple[Any, bool]:
@@ -219,22 +216,6 @@ def _element_type(annotation: Any) -> tuple[Any, bool]:
             annotation, repeatable = get_args(annotation)[0], True
         else:
             return str if is_dataclass(annotation) else annotation, repeatable
-
-
-def _metavar(name: str, value_type: Any) -> str:
-    if value_type is int:
-        return "N"
-    if value_type is float:
-        return {"max_time": "TIME"}.get(name, "X")
-    if value_type is Path:
-        return "DIR" if name in ("out", "data") else "FILE"
-    return {
-        "prompt": "TEXT",
-        "system": "TEXT",
-        "stop": "TEXT",
-        "columns": "NAME=COLUMN",
-        "main_address": "HOST[:PORT]",
-    }.get(name, name.upper())
 
 
 def add(app: typer.Typer, row: VerbRow, page: Page) -> None:

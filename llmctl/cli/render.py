@@ -124,8 +124,8 @@ def _draw_table(
 
 
 def error_lines(kind: str, message: str, hint: str | None) -> str:
-    """Format an error: where and what, then the hint on a second line."""
-    head = f"error: {plain(message)}"
+    """Format an error: where and what, then the hint on a line of its own. Each of several faults is a line."""
+    head = "\n".join(f"error: {plain(line)}" for line in message.split("\n"))
     return f"{head}\n  {plain(hint)}" if hint else head
 
 
@@ -162,6 +162,10 @@ class ProgressReporter:
         self._last_line = time.monotonic()
 
     def __call__(self, event: Event) -> None:
+        if event.name == "annotation":  # for the CI system, which reads whole lines of standard error
+            self.clear()
+            print(event.fields["text"], end="", file=sys.stderr, flush=True)
+            return
         if self._events is not None:
             self._events.write(
                 json.dumps({"event": event.name, **event.fields}, ensure_ascii=False, default=str) + "\n"

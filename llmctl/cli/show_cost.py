@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl import registry
 from llmctl.cli.options import Option
@@ -14,6 +13,9 @@ from llmctl.cli.terminal import plain
 from llmctl.errors import UsageError
 from llmctl.types import Event
 
+if TYPE_CHECKING:
+    from llmctl.workflows.train.fitting import Cost
+
 PANEL: Final = "show models NAME"
 OPTIONS: Final = (
     Option(
@@ -21,20 +23,6 @@ OPTIONS: Final = (
     ),
     Option("--measure", "with --data: run a few training steps to measure the time; nothing is kept", PANEL),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """A cost forecast: `facts` for JSON, `summary` for the terminal."""
-
-    facts: Mapping[str, Any]
-    summary: Mapping[str, str]
-
-    def show(self, document: Mapping[str, Any]) -> None:
-        print(f"{document['name']}  {plain(document['summary'])}\n")
-        width = max(map(len, self.summary))
-        for name, value in self.summary.items():
-            print(f"{name:<{width}}  {plain(value)}")
 
 
 def refuse(session: Session) -> None:
@@ -53,26 +41,27 @@ def cost_of(session: Session, kind: str, name: str) -> Cost | None:
         return None
     from llmctl import config as configuration
     from llmctl.workflows.train import fitting
-    from llmctl.workflows.train import forecast as forecasting
     from llmctl.workflows.train.checks import examine
+    from llmctl.workflows.train.forecast import check_measurable
     from llmctl.workflows.train.spec import TrainConfig
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}
     config = configuration.load("train", TrainConfig, sets=session.sets, flags=flags, note=session.note)
     if measure:
-        forecasting.check_measurable(config)
-    checked = examine(config, offline=True)
-    made = forecasting.forecast(checked)
-    facts, summary = made.to_dict(), made.summary()
-    if not made.fits:
-        changes = fitting.changes(checked)
-        facts["changes"] = [each.to_dict() for each in changes]
-        summary["it would fit with"] = "; or ".join(each.setting for each in changes) or "no setting that was tried"
-        if measure:
-            session.emit(Event("warning", {"text": "not measured: it does not fit in free memory"}))
-    elif measure:
-        from llmctl.workflows.train.measure import measure_run
+        check_measurable(config)
+    cost = fitting.cost_of(examine(config, offline=True), session.emit, measure=measure)
+    if measure and cost.refusal:
+        session.emit(Event("warning", {"text": "not measured: it does not fit in free memory"}))
+    return cost
 
-        found = measure_run(checked, session.emit)
-        facts["measured"], summary["measured"] = found.to_dict(made), found.summary(made)
-    return Cost(facts, summary)
+
+def show(document: Mapping[str, Any], cost: Cost) -> None:
+    """Print the model and its cost as lines."""
+    print(f"{document['name']}  {plain(document['summary'])}\n")
+    lines = dict(cost.summary)
+    if cost.refusal:
+        would_fit = "; or ".join(each.setting for each in cost.changes)
+        lines["it would fit with"] = would_fit or "no setting that was tried"
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {plain(value)}")

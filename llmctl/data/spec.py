@@ -83,6 +83,12 @@ class Splits(_From):
     hash: Literal["input", "record"] = key(
         "input", "what is hashed: what is asked, so that one input is in one split; record: the answer too, as in 0.1"
     )
+    seed: StrictInt = key(
+        0,
+        "another number assigns records differently; needed to split a train split of llmctl again",
+        ge=0,
+        le=2**32 - 1,
+    )
 
     @property
     def rule(self) -> SplitRule:

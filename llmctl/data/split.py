@@ -16,6 +16,9 @@ SEVERAL_ANSWERS: Final = "several_answers"
 IN_SEVERAL_SPLITS: Final = "in_several_splits"
 """Counts of records whose input was seen before: with another label, another answer, in another split too."""
 
+EXPECTED: Final = 20
+"""A split with this many expected records is empty by chance once in e^20 times."""
+
 _NAMES: Final = {
     "train": "train",
     "training": "train",
@@ -68,12 +71,25 @@ def content_hash(fields: Mapping[str, Any], columns: Sequence[str]) -> bytes:
 def split_of(digest: bytes, splits: Splits) -> str:
     """`test`, `validation` or `train`: the hash as a number in [0, 1), compared with the fractions.
 
-    Test comes first, so that neither more data nor another validation fraction moves a record into or out of it.
+    Test comes first, so that neither more data nor another validation fraction moves a record into or out of it. The
+    records of a train split have a high hash, all of them: `splits.seed` hashes again, to divide them differently.
     """
+    if splits.seed:
+        digest = hashlib.blake2b(digest, digest_size=16, salt=splits.seed.to_bytes(16, "big")).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share < splits.test:
         return "test"
     return "validation" if share < splits.test + splits.validation else "train"
+
+
+def why_empty(split: str, kept: int, splits: Splits) -> str:
+    """Why a held-out split is empty: too few records, or an input that this hash divided before."""
+    fraction = splits.test if split == "test" else splits.validation
+    if kept * fraction < EXPECTED:
+        return f"{kept:,} records are too few for its fraction"
+    return (
+        f"the same hash made this text a train split before; --set splits.seed={splits.seed + 1} divides it differently"
+    )
 
 
 class Deduplicator:

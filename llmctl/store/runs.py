@@ -8,9 +8,10 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from llmctl import __version__
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import quoted
-from llmctl.store import atomic
+from llmctl.store import atomic, locks
 
 RUN: Final = "run.json"
 METRICS: Final = "metrics.jsonl"
@@ -65,6 +66,21 @@ def now() -> str:
 def redact(text: str) -> str:
     """Replace anything that looks like a secret with `***`."""
     return _SECRET.sub(lambda found: (found[2] or "") + "***", text)
+
+
+def open_folder(
+    out: Path, verb: str, settings: Mapping[str, Any], *, empty: bool = False, keep: Collection[str] = ()
+) -> None:
+    """Write config.yaml into a locked output folder and remove what a killed process left half-written.
+
+    `empty`: remove everything but the lock and the names in `keep`.
+    """
+    for left in list(out.iterdir() if empty else out.rglob(f"{atomic.TEMPORARY}*")):
+        if left.name not in (locks.NAME, *keep):
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
+    import yaml
+
+    atomic.write_text(out / CONFIG, yaml.safe_dump({verb: dict(settings)}, allow_unicode=True, sort_keys=False))
 
 
 def begin(

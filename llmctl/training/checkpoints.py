@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from llmctl.errors import IntegrityError
 from llmctl.store import atomic
 from llmctl.store.runs import CHECKPOINTS, Origin
-from llmctl.training import optimizers, shards
+from llmctl.training import meeting, optimizers, shards
 from llmctl.training.loop import Position
 from llmctl.training.parallel import Strategy
 
@@ -99,7 +99,7 @@ def save(
                 )
         return
     with atomic.atomic_folder(path, force=True) if history is not None else contextlib.nullcontext(path) as made:
-        folder = path.parent / strategy.from_main(lambda: made.name)
+        folder = path.parent / meeting.from_main(lambda: made.name)
         shards.write(folder, _tensors(model) | optimizers.state_tensors(optimizer, model))
         own = folder.glob(f"{SHARD}{strategy.rank + 1:05d}-*")
         hashes = strategy.gather_objects({each.name: atomic.sha256(each) for each in own})

@@ -24,9 +24,9 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 def loss_plots(curves: Curves, folder: Path, *, title: str) -> None:
     """Write `loss-tokens` and `loss-seconds`, `.svg` and `.png`. The same curves give the same bytes."""
     for over, unit in (("tokens", "training tokens"), ("seconds", "training time, seconds")):
-        with plots.drawing(9.6, 5.4, font_size=12) as figure:
+        with plots.drawing(9.6, 5.4, font_size=12, text="".join((title, *curves))) as figure:
             _draw(figure.subplots(), curves, over, unit)
-            figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+            figure.suptitle(plots.literal(title), x=0.01, ha="left", fontsize=13)
             plots.save(figure, folder, f"loss-{over}")
 
 
@@ -64,7 +64,7 @@ def _legend(axes: Any, lines: Sequence[tuple[float, str, Any]]) -> None:
         return
     axes.legend(
         [line for *_, line in lines],
-        [f"{model}  {best:.3g}" for best, model, _ in lines],
+        [f"{plots.literal(model)}  {best:.3g}" for best, model, _ in lines],
         title="best validation loss",
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),

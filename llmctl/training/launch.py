@@ -27,11 +27,9 @@ from typing import Any, Final
 from llmctl import errors
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, untranslated
 from llmctl.processes import end_children_with_this_process
+from llmctl.training.world import DEFAULT_PORT, MEETING_SECONDS
 from llmctl.types import Event, EventSink
 
-DEFAULT_PORT: Final = 29500
-RENDEZVOUS_SECONDS: Final = 900
-"""How long machines wait for each other."""
 SOCKET: Final = "LLMCTL_EVENTS_SOCKET"
 """Environment variable that holds the port of the parent's socket on this machine."""
 _HERE: Final = "127.0.0.1"
@@ -75,7 +73,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
             start = elastic_launch(_launch_config(processes), worker)
             if processes.machines > 1:
                 emit(Event("note", {"text": _waiting_text(processes)}))
-                results = _interruptible(lambda: start(*arguments))
+                results = interruptible(lambda: start(*arguments))
             else:
                 results = start(*arguments)
             return dict(results[min(results)])
@@ -84,7 +82,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
                 f"the {processes.machines} machines did not meet at {processes.rendezvous}: "
                 f"{str(error).splitlines()[0]}",
                 hint="--main-address must be the address of machine 0, reachable from all machines; start all of them "
-                f"within {RENDEZVOUS_SECONDS // 60} minutes",
+                f"within {MEETING_SECONDS // 60} minutes",
             ) from error
         except SignalException:
             return None
@@ -157,7 +155,7 @@ def _launch_config(processes: Processes) -> Any:
         run_id="llmctl",
         rdzv_backend="static" if several else "c10d",
         rdzv_endpoint=processes.rendezvous if several else "localhost:0",
-        rdzv_configs={"rank": processes.machine_rank, "timeout": RENDEZVOUS_SECONDS} if several else {},
+        rdzv_configs={"rank": processes.machine_rank, "timeout": MEETING_SECONDS} if several else {},
         local_addr=None if several else "127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,
@@ -171,11 +169,11 @@ def _waiting_text(processes: Processes) -> str:
     others = processes.machines - 1
     return (
         f"machine {processes.machine_rank} of {processes.machines}: waiting at {processes.rendezvous} for "
-        f"{others} other{'s'[: others != 1]}, up to {RENDEZVOUS_SECONDS // 60} minutes"
+        f"{others} other{'s'[: others != 1]}, up to {MEETING_SECONDS // 60} minutes"
     )
 
 
-def _interruptible(call: Callable[[], Any]) -> Any:
+def interruptible(call: Callable[[], Any]) -> Any:
     """Run `call()` in a thread and return its result or raise its exception.
 
     torch does not handle signals while it waits for other machines; the main thread does. If a signal handler raises,

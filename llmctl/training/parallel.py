@@ -12,16 +12,16 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from llmctl import errors
-from llmctl.errors import LlmctlError
+from llmctl.errors import IntegrityError
 from llmctl.training import devices, shards
 from llmctl.training.objectives import Objective
 
@@ -91,21 +91,6 @@ class Strategy:
         everyone: list[Any] = [None] * self.processes
         torch.distributed.all_gather_object(everyone, mine)
         return everyone
-
-    def from_main(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns, or raises as an `LlmctlError`, in the main process; the same in all of them."""
-        if self.alone:
-            return make()
-        made: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                made = [make(), None]
-            except LlmctlError as error:
-                made = [None, errors.encoded(error)]
-        torch.distributed.broadcast_object_list(made)
-        if made[1] is not None:
-            raise errors.decoded(made[1])
-        return made[0]
 
     def clip(self, clip_norm: float) -> Tensor:
         """Clip the norm of the gradients of this process; returns the norm before."""
@@ -179,6 +164,23 @@ class FullySharded(Strategy):
             if not shared & {id(weight) for weight in layer.parameters()}:
                 fully_shard(layer, mesh=mesh, offload_policy=policy)
         fully_shard(objective, mesh=mesh, offload_policy=policy)
+        self._home = torch.device("cpu") if cpu_offload else self.device
+
+    def read(self, model: Any, folder: Path, names: Mapping[str, str]) -> None:
+        """Give `model`, whose weights are on the device `meta`, those in the files of `folder`; `names`: the name there of each
+        weight and buffer. Each process reads its parts alone. Raises `IntegrityError` for weights that are not finite."""
+        buffers = dict(model.named_buffers())
+        self.objective.to_empty(device=self._home)
+        for name, each in buffers.items():
+            owner, _, last = name.rpartition(".")
+            setattr(model.get_submodule(owner), last, each.to(self.device))
+        model.tie_weights()
+        state = model.state_dict()
+        shards.read(folder, {name: state[own] for own, name in names.items()}, together=True)
+        parts = {own: each.to_local() if hasattr(each, "to_local") else each for own, each in state.items()}
+        mine = [own for own, each in parts.items() if not bool(torch.isfinite(each).all())]
+        if broken := sorted({own for found in self.gather_objects(mine) for own in found}):
+            raise IntegrityError(f"{len(broken)} weights are not finite: {', '.join(broken[:5])}", where=str(folder))
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:

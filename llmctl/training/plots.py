@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import sys
+import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,8 @@ from llmctl.store import atomic
 
 TRAIN, VALIDATION, BEST, SCORE = "#9db4c8", "#c2453d", "#2b2b2b", "#3a7d6b"
 _INK: Final = "#444444"
+LAST_RESORT: Final = "Last Resort"
+"""matplotlib's fallback font, which has an empty box for every character."""
 LEGEND_HEIGHT: Final = 20
 """Space for a legend of one line between title and axes, in points."""
 
@@ -25,7 +29,7 @@ def loss_plot(
 
     `score`: the metric that selects the best checkpoint, if it is not the loss; plotted on a second axis.
     """
-    with drawing(7.2, 4.2, font_size=9) as figure:
+    with drawing(7.2, 4.2, font_size=9, text=title) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
         train_points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
         checked = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
@@ -39,7 +43,7 @@ def loss_plot(
                 *columns(best), s=70, facecolors="none", edgecolors=BEST, linewidths=1.4, zorder=5, label="best"
             )
         axes.set_ylabel("loss (nats per token)")
-        axes.set_title(title, loc="left", fontsize=10, pad=LEGEND_HEIGHT)
+        axes.set_title(literal(title), loc="left", fontsize=10, pad=LEGEND_HEIGHT)
         lines = axes.get_legend_handles_labels()[0]
         if score is not None:
             lines += [_score(axes, rows, score)]
@@ -62,17 +66,21 @@ def loss_plot(
 
 
 @contextlib.contextmanager
-def drawing(width: float, height: float, *, font_size: int, **settings: Any) -> Iterator[Any]:
+def drawing(width: float, height: float, *, font_size: int, text: str = "", **settings: Any) -> Iterator[Any]:
     """Yield an empty figure of the given size in inches; draw and save it inside the block.
 
-    Restores matplotlib's settings afterwards, so that figures in a notebook are not affected.
+    `text`: what the user named and the figure shows; its characters are drawn in installed fonts that have them, else as
+    boxes. Restores matplotlib's settings afterwards, so that figures in a notebook are not affected.
     """
     import_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
 
     colours = {"axes.edgecolor": _INK, "text.color": _INK}
-    with matplotlib.rc_context({"svg.hashsalt": "llmctl", "font.size": font_size, **colours, **settings}):
+    family = {} if text.isascii() else {"font.family": fonts(text)[0]}
+    settings = {"svg.hashsalt": "llmctl", "font.size": font_size, **colours, **family, **settings}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield Figure(figsize=(width, height), layout="constrained")
 
 
@@ -96,6 +104,48 @@ def import_matplotlib() -> None:
             ValueError
         ):  # as matplotlib does when it is imported, for a notebook that shows figures
             matplotlib.rcParams["backend"] = backend
+
+
+def fonts(text: str) -> tuple[list[str], set[str]]:
+    """Font names, and the characters that none of them has: matplotlib's default font, then, for characters it lacks,
+    the first installed fonts by name, those for simplified Chinese before others."""
+    import_matplotlib()
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    chosen = ["DejaVu Sans"]
+    visible = {each for each in text if each.isprintable() or unicodedata.category(each) == "Co"}  # Co: private use
+    missing = {each for each in visible if ord(each) not in known}
+    if missing:
+        _add_new_fonts(font_manager)
+    ordered = sorted(
+        font_manager.fontManager.ttflist, key=lambda each: (not each.name.endswith(" SC"), each.name, each.fname)
+    )
+    for font in ordered:
+        if not missing:
+            break
+        if font.name.startswith(LAST_RESORT) or font.style != "normal":
+            continue
+        known = FT2Font(font.fname).get_charmap()
+        has = {each for each in missing if ord(each) in known}
+        if has:
+            chosen.append(font.name)
+            missing -= has
+    return chosen, missing
+
+
+def _add_new_fonts(font_manager: Any) -> None:
+    """Add the fonts installed since matplotlib listed them; it keeps its list between runs."""
+    known = {each.fname for each in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with contextlib.suppress(OSError, RuntimeError):  # a damaged font, or a format that it cannot read
+            font_manager.fontManager.addfont(path)
+
+
+def literal(text: str) -> str:
+    """Text in which dollar signs do not start a formula."""
+    return text.replace("$", r"\$")
 
 
 def tidy(axes: Any) -> None:

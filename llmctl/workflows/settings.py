@@ -17,6 +17,7 @@ from llmctl.errors import ConfigError, UsageError
 from llmctl.gates import Gate
 from llmctl.metrics.parse import MetricRequest, request_gate, request_metric, request_score
 from llmctl.models.spec import HUB, Shape
+from llmctl.values import Shown
 
 LOSS: Final = "loss"
 """The default score for choosing the best checkpoint."""
@@ -105,33 +106,34 @@ def _column_map(value: str) -> str:
     return value
 
 
-TaskName = Annotated[str, AfterValidator(registered("tasks"))]
+TaskName = Annotated[str, AfterValidator(registered("tasks")), Shown(names="tasks")]
 
 
-EngineName = Annotated[str, AfterValidator(registered("engines"))]
+EngineName = Annotated[str, AfterValidator(registered("engines")), Shown(names="engines")]
 
 
-ModelReference = Annotated[str, AfterValidator(_model_reference)]
+ModelReference = Annotated[str, AfterValidator(_model_reference), Shown(path=True)]
 
 
-TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference)]
+TokenizerReference = Annotated[str, AfterValidator(_tokenizer_reference), Shown(names=TOKENIZERS, path=True)]
 
 
-ColumnMap = Annotated[str, BeforeValidator(_column_text), AfterValidator(_column_map)]
+ColumnMap = Annotated[str, BeforeValidator(_column_text), AfterValidator(_column_map), Shown(metavar="NAME=COLUMN")]
 
 
-RequestedMetric = Annotated[MetricRequest, parsed(MetricRequest, request_metric)]
+RequestedMetric = Annotated[MetricRequest, parsed(MetricRequest, request_metric), Shown(names="metrics")]
 
 
 RequestedGate = Annotated[Gate, parsed(Gate, request_gate)]
 
 
-BestBy = Annotated[MetricRequest | Literal["loss"], parsed(MetricRequest, _best_by)]
+BestBy = Annotated[MetricRequest | Literal["loss"], parsed(MetricRequest, _best_by), Shown(names="metrics")]
 
 
 class ModelSettings(Shape):
     """The model: `NAME[:SIZE]` for random weights; a run, model folder or `hf:ID` for pretrained ones."""
 
+    shown: ClassVar[Shown | None] = Shown(names="models", path=True)
     shorthand: ClassVar[str | None] = "name"
     name: ModelReference = key(..., "NAME[:SIZE], a folder, or hf:ID")
 

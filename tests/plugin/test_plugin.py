@@ -50,6 +50,13 @@ def llmctl(folder: Path, *words: str, code: int = 0) -> dict[str, Any]:
     return document
 
 
+def test_the_shell_completes_its_verb_and_its_names(installed: Path) -> None:
+    script = llmctl(installed, "completions", "bash")["script"]
+    assert "_llmctl_spell() {" in script
+    assert "--upper" in script
+    assert "window:tiny" in script
+
+
 def test_list_names_its_owner_and_summary(installed: Path) -> None:
     entries = llmctl(installed, "list")["entries"]
     added = [entry for entry in entries if entry["owner"] == "llmctl-spelling"]

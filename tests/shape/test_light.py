@@ -34,6 +34,7 @@ COMMANDS = [
     ["train", "--data", "d", "--model", "gtp2", "--out", "o"],
     ["generate", "--model", "./m", "--set", "topk=3"],
     ["chat", "--model", "./m", "--set", "topk=3"],
+    ["chat", "--model", "gpt2"],
     ["eval", "--set", "interval.levle=0.9"],
     ["quickstart", "--set", "sead=1"],
     ["compare", "--data", "d", "--models", "rnn,gtp2", "--out", "o", "--set", "train.clip_nrom=1"],

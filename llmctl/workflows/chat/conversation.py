@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -13,12 +13,10 @@ from llmctl.data.decode import Text
 from llmctl.data.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, EnvironmentFault, UsageError
-from llmctl.readable import quoted
 from llmctl.store import atomic
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
-from llmctl.workflows.chat.spec import ChatConfig
+from llmctl.workflows.chat.checks import ASSISTANT, ChatPlan, check_text
 from llmctl.workflows.inference.conversation import Message, check_fits, fitted, message_of
-from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
     from llmctl.workflows.inference.requests import RequestBuilder
@@ -27,30 +25,11 @@ if TYPE_CHECKING:
 Show = Callable[[str], None]
 """Receives the pieces of an answer as they are generated. May raise `StopGeneration`."""
 
-ASSISTANT: Final = "assistant"
-"""The answer role of conversational tasks."""
 ENDINGS: Final = (".jsonl", ".json")
 
 
 class StopGeneration(BaseException):
     """Stops the current answer; the text generated so far is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatPlan:
-    """The checked settings."""
-
-    model: ModelHandle
-    sampling: Sampling
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan shown by `--dry-run`."""
-        return {
-            "model": str(self.model.folder.path),
-            "task": self.model.task.name,
-            "family": self.model.family,
-            "chosen": chosen(self.sampling),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +53,13 @@ class Turn:
         }
 
 
-def chosen(sampling: Sampling) -> str:
-    """The decoding method as `--dry-run` reports it: `drawn` (sampled) or `greedy`."""
-    return "drawn" if sampling.samples else "greedy"
-
-
-def preflight(config: ChatConfig, *, offline: bool, verify: bool = False, emit: EventSink = null_sink) -> ChatPlan:
-    """Check everything that can be checked before torch is imported. Raises `UsageError` if the model is not a chat model,
-    and what `find_model` raises."""
-    given = {each.name for each in fields(Sampling)} & set(type(config).model_fields)
-    sampling = Sampling(**{name: getattr(config, name) for name in given})
-    sampling.check()
-    if config.system is not None:
-        _check_text(config.system, "the system message")
-    model = find_model(config.model, base=config.base, offline=offline, verify=verify, emit=emit)
-    if model.task.answer_role != ASSISTANT:
-        raise UsageError(
-            f"{config.model} is not a chat model, its task is {model.task.name}: "
-            f"use llmctl generate --model {quoted(config.model)} --prompt TEXT"
-        )
-    return ChatPlan(model, sampling)
-
-
-def open_conversation(config: ChatConfig, plan: ChatPlan, emit: EventSink) -> Conversation:
+def open_conversation(plan: ChatPlan, emit: EventSink) -> Conversation:
     """Open a conversation. Raises `DataError`, before weights are loaded, if the system message exceeds the context, and
     what `open_predictor` raises."""
     from llmctl.workflows.inference.requests import open_request_builder
     from llmctl.workflows.inference.session import open_predictor
 
+    config = plan.config
     request_builder = open_request_builder(plan.model, emit=emit)
     if config.system is not None:
         _check_system(request_builder, config.system)
@@ -148,7 +106,7 @@ class Conversation:
         Returns None, without adding anything, if stopped before any text. Raises `DataError` with `where` if the
         message exceeds the context; it is not added either.
         """
-        _check_text(text, where)
+        check_text(text, where)
         messages = [*self.messages, message_of("user", text)]
         turn = self._turn(messages, show, where)
         if turn is not None:
@@ -178,7 +136,7 @@ class Conversation:
     def instruct(self, system: str | None) -> None:
         """Set or remove the system message. Raises `DataError` if it exceeds the context."""
         if system is not None:
-            _check_text(system, "the system message")
+            check_text(system, "the system message")
             _check_system(self.predictor.request_builder, system)
         rest = [each for each in self.messages if each["role"] != "system"]
         self.messages = [message_of("system", system), *rest] if system is not None else rest
@@ -303,13 +261,6 @@ def document(conversation: Conversation, turns: Sequence[Turn], model: Path) -> 
 
 def _answer(turn: Turn) -> Message:
     return message_of(ASSISTANT, turn.text, interrupted=turn.finish_reason == "interrupted")
-
-
-def _check_text(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{what} contains bytes that are not UTF-8") from error
 
 
 def _check_system(request_builder: RequestBuilder, system: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
-from llmctl.values import Size
+from llmctl.values import Size, Text
 from llmctl.workflows.settings import EngineName, ModelReference
 
 
@@ -16,9 +16,9 @@ class ChatConfig(Spec):
     """A conversation with a chat model."""
 
     model: ModelReference = flag(..., "a run, a model folder, or hf:ID", panel="Main")
-    system: str | None = flag(None, "system message", panel="Main")
+    system: Text | None = flag(None, "system message", panel="Main")
     max_new_tokens: Size = flag(512, "maximum length of an answer in tokens", panel="Length", ge=1)
-    stop: tuple[str, ...] = flag((), "stop before this text; repeatable", panel="Length")
+    stop: tuple[Text, ...] = flag((), "stop before this text; repeatable", panel="Length")
     temperature: StrictFloat | None = flag(None, "sampling temperature; 0: greedy", panel="Choice", ge=0)
     top_k: StrictInt | None = flag(None, "sample from the k most likely tokens", panel="Choice", ge=1)
     top_p: StrictFloat | None = flag(

@@ -45,7 +45,7 @@ class Candidate:
     """Name of its run folder; also shown instead of `model` if that is an absolute path."""
     run: Path
     trials: Path
-    checked: train_checks.TrainPlan
+    plan: train_checks.TrainPlan
     rates: tuple[float, ...]
     """Learning rates to try; a single one is used without a search."""
 
@@ -57,12 +57,12 @@ class Candidate:
     @property
     def parameters(self) -> int | None:
         """Number of parameters; None for pretrained weights, where it is not known in advance."""
-        found: int | None = self.checked.to_dict().get("parameters")
+        found: int | None = self.plan.to_dict().get("parameters")
         return found
 
     def training(self, rate: float) -> TrainConfig:
         """The training configuration with this learning rate."""
-        settings = self.checked.config
+        settings = self.plan.config
         return settings.replace(out=self.run, optimizer=settings.optimizer.model_dump() | {"lr": rate})
 
     def trial(self, rate: float, share: float) -> TrainConfig:
@@ -111,7 +111,7 @@ class ComparePlan:
             "models": [
                 {
                     "model": each.model,
-                    "family": each.checked.family,
+                    "family": each.plan.family,
                     "parameters": each.parameters,
                     "learning_rates": list(each.rates),
                     "run": str(each.run),
@@ -138,7 +138,7 @@ def preflight(
     resuming = resume and (config.out / COMPARISON).is_file()
     _check_out(config, resume=resuming, force=force)
     candidates = _candidates(resolved, prepared, task, resume=resuming, offline=offline, emit=emit)
-    _check_room(config.out, [each.checked for each in candidates])
+    _check_room(config.out, [each.plan for each in candidates])
     return ComparePlan(resolved, task, prepared, metrics, candidates, _found(config.out) if resuming else {}, resuming)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, create_model, model_validator
@@ -13,7 +12,7 @@ from llmctl import registry
 from llmctl.config import Spec, UsageValueError, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import HUB, Shape
-from llmctl.values import Duration, Size
+from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import ModelReference, RequestedMetric
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -112,7 +111,12 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-ModelList = Annotated[tuple[ModelReference, ...], BeforeValidator(_model_list), AfterValidator(_each_once)]
+ModelList = Annotated[
+    tuple[ModelReference, ...],
+    BeforeValidator(_model_list),
+    AfterValidator(_each_once),
+    Shown(names="models", path=True),
+]
 
 
 Rate = Annotated[StrictFloat, Field(gt=0)]
@@ -121,11 +125,11 @@ Rate = Annotated[StrictFloat, Field(gt=0)]
 class CompareConfig(Spec):
     """Train and score several models under equal conditions."""
 
-    data: Path = flag(..., "prepared folder", panel="Main")
+    data: Folder = flag(..., "prepared folder", panel="Main")
     models: ModelList = flag(
         ..., "NAME[:SIZE], folder or hf:ID; comma-separated or repeated", panel="Main", min_length=1
     )
-    out: Path = flag(..., "output folder", panel="Main")
+    out: Folder = flag(..., "output folder", panel="Main")
     epochs: StrictFloat | None = flag(None, "budget in epochs (default: 3 if no budget is given)", panel="Budget", gt=0)
     max_steps: Size | None = flag(None, "budget in optimizer steps", panel="Budget", ge=1)
     max_tokens: Size | None = flag(None, "budget in training tokens", panel="Budget", ge=1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.errors import Failure, GateError, LlmctlError, UsageError
 from llmctl.store import atomic
+from llmctl.types import Event, EventSink
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.settings import places
 
@@ -60,13 +60,13 @@ def write(config: EvalConfig, result: EvalResult) -> None:
         _write(config.markdown, report.markdown(result.scores, result.gates))
 
 
-def finish(result: EvalResult) -> GateError | None:
-    """Write annotations to standard error under GitHub Actions; return the error for gates that are not met, with the
+def finish(result: EvalResult, emit: EventSink) -> GateError | None:
+    """Emit annotations under GitHub Actions; return the error for gates that are not met, with the
     result's document."""
     if _annotated():
         from llmctl.metrics import report
 
-        sys.stderr.write(report.github_annotations(result.scores, result.gates))
+        emit(Event("annotation", {"text": report.github_annotations(result.scores, result.gates)}))
     missed = [gate.why for gate in result.gates if not gate.met]
     if not missed:
         return None
@@ -76,10 +76,10 @@ def finish(result: EvalResult) -> GateError | None:
 
 
 def _annotated() -> bool:
-    return os.environ.get("GITHUB_ACTIONS") == "true" and sys.stderr is not None
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def failed(settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+def failed(settings: Mapping[str, Any], failure: Failure, emit: EventSink, *, force: bool) -> None:
     """Report an error that ended `eval` where its scores would have been reported.
 
     Gates that are not met are in the reports already. A file that exists stays, unless `force` is set or it is ours.
@@ -89,7 +89,7 @@ def failed(settings: Mapping[str, Any], failure: Failure, *, force: bool) -> Non
     from llmctl.metrics import report
 
     if _annotated():
-        sys.stderr.write(report.github_error(failure))
+        emit(Event("annotation", {"text": report.github_error(failure)}))
     inputs = [*_paths(settings, "predictions"), *_paths(settings, "baseline"), *_paths(settings, "references")]
     inputs += [*_paths(settings, "data"), *_paths(settings, "model")]
     for name, text in (("junit", report.junit_error), ("markdown", report.markdown_error)):

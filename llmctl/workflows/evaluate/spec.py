@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import StrictBool, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.values import Size
+from llmctl.values import Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, RequestedGate, RequestedMetric, TaskName
 
 
@@ -17,7 +17,9 @@ class EvalConfig(Spec):
     """Score a model on data, or predictions against references."""
 
     model: ModelReference | None = flag(None, "run, model folder, or hf:ID", panel="A model")
-    data: Path | None = flag(None, "prepared folder, or a file of records", panel="A model")
+    data: Annotated[Path, Shown(metavar="DIR|FILE")] | None = flag(
+        None, "prepared folder, or a file of records", panel="A model"
+    )
     split: Literal["train", "validation", "test"] = flag("test", "split of a prepared folder", panel="A model")
     task: TaskName | None = key(None, "task that lays out the prompts; default: the one the model was trained for")
     predictions: Path | None = flag(
@@ -43,7 +45,7 @@ class EvalConfig(Spec):
     )
     interval: IntervalSpec = key(IntervalSpec(), "confidence intervals")
     limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
-    out: Path | None = flag(
+    out: Folder | None = flag(
         None, "folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run", panel="Score"
     )
     max_new_tokens: Size = key(256, "maximum length of an answer in tokens", ge=1)

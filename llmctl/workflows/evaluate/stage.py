@@ -69,12 +69,12 @@ class Evaluate(Verb[EvalConfig]):
         from llmctl.workflows.evaluate import reports, run
 
         result = run.evaluate(plan, context.emit, force=context.force)
-        return Output(result.document(), lambda: _lines(result), reports.finish(result))
+        return Output(result.document(), lambda: _lines(result), reports.finish(result, context.emit))
 
-    def failed(self, settings: Mapping[str, Any], failure: Failure, *, force: bool) -> None:
+    def failed(self, settings: Mapping[str, Any], failure: Failure, context: Context) -> None:
         from llmctl.workflows.evaluate import reports
 
-        reports.failed(settings, failure, force=force)
+        reports.failed(settings, failure, context.emit, force=context.force)
 
 
 def _lines(result: EvalResult) -> list[str | Table]:

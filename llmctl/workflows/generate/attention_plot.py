@@ -9,8 +9,6 @@ Letters: L layers, N heads, T tokens of the answer, S tokens of the source.
 from __future__ import annotations
 
 import re
-import unicodedata
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +19,12 @@ from numpy.typing import NDArray
 
 from llmctl.errors import UsageError
 from llmctl.store import atomic
-from llmctl.training.plots import drawing, import_matplotlib
+from llmctl.training.plots import drawing, fonts
 from llmctl.types import Event, EventSink, Request
 from llmctl.workflows.inference.session import Predictor
 
 CELL_INCHES: Final = 0.3
 LONGEST_INCHES: Final = 60.0
-LAST_RESORT: Final = "Last Resort"
-"""matplotlib's fallback font, which has an empty box for every character."""
 CHINESE_FONT: Final = "such as Noto Sans CJK"
 EAST_ASIAN: Final = re.compile("[\\u3000-\\u30ff\\u3400-\\u9fff\\uac00-\\ud7a3\\uff00-\\uffef]")
 
@@ -105,8 +101,7 @@ def _plot(
         emit(Event("warning", {"text": f"{message}; {fix}"}))
     height, width = (min(LONGEST_INCHES, 1.8 + CELL_INCHES * size) for size in shares.shape)
     settings: dict[str, Any] = {"svg.fonttype": "none", "font.family": families}
-    with drawing(width + 0.6, height, font_size=9, **settings) as figure, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+    with drawing(width + 0.6, height, font_size=9, **settings) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=max(float(shares.max()), 1e-9), aspect="auto")
         axes.set_xticks(range(len(columns)), [_label(each, unrenderable) for each in columns], rotation=90)
@@ -120,30 +115,6 @@ def _plot(
         with atomic.atomic_file(path) as file:
             figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
     emit(Event("note", {"text": f"attention plot: {path}"}))
-
-
-def fonts(text: str) -> tuple[list[str], set[str]]:
-    """Font names, and the characters that none of them has: matplotlib's default font, then, for characters it lacks,
-    the first installed fonts by name."""
-    import_matplotlib()
-    from matplotlib import font_manager
-    from matplotlib.ft2font import FT2Font
-
-    known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    chosen = ["DejaVu Sans"]
-    visible = {each for each in text if each.isprintable() or unicodedata.category(each) == "Co"}  # Co: private use
-    missing = {each for each in visible if ord(each) not in known}
-    for font in sorted(font_manager.fontManager.ttflist, key=lambda each: (each.name, each.fname)):
-        if not missing:
-            break
-        if font.name.startswith(LAST_RESORT) or font.style != "normal":
-            continue
-        known = FT2Font(font.fname).get_charmap()
-        has = {each for each in missing if ord(each) in known}
-        if has:
-            chosen.append(font.name)
-            missing -= has
-    return chosen, missing
 
 
 def _label(text: str, unrenderable: set[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
-from llmctl.values import Size
+from llmctl.values import Shown, Size, Text
 from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, TaskName
 
 _ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
@@ -20,7 +20,7 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\[ntr\\]", lambda found: _ESCAPES[found[0]], text)
 
 
-StopText = Annotated[str, AfterValidator(_unescaped)]
+StopText = Annotated[Text, AfterValidator(_unescaped)]
 
 
 class GenerateConfig(Spec):
@@ -30,12 +30,14 @@ class GenerateConfig(Spec):
     task: TaskName | None = flag(
         None, "task that lays out the prompt; default: the one the model was trained for", panel="Main"
     )
-    prompt: tuple[str, ...] = flag(
+    prompt: tuple[Text, ...] = flag(
         (),
         "text to answer or continue; repeatable; one prints text; several, a file or a pipe print JSON lines",
         panel="Main",
     )
-    input: str | None = flag(None, "file of prompts or records; - for standard input", panel="Main")
+    input: Annotated[str, Shown(path=True)] | None = flag(
+        None, "file of prompts or records; - for standard input", panel="Main"
+    )
     output: Path | None = flag(None, "JSONL file for the answers, one row per input row", panel="Main")
     explain: Path | None = flag(
         None, "plot the cross-attention of one answer as .svg or .png; encoder-decoders only", panel="Main"
@@ -62,7 +64,7 @@ class GenerateConfig(Spec):
         False, "score a label by its log likelihood given the text minus that given an empty text"
     )
     instruction: str | None = key(None, INSTRUCTION)
-    system: str | None = flag(None, "system message; chat only", panel="Main")
+    system: Text | None = flag(None, "system message; chat only", panel="Main")
     batch_size: StrictInt = flag(32, "prompts per batch", panel="Run", ge=1)
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation")

@@ -16,6 +16,7 @@ from llmctl.data.judge import DroppedRecord
 from llmctl.data.read import ReadContext, scan
 from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
+from llmctl.data.split import why_empty
 from llmctl.errors import DataError, GateError
 from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
@@ -79,7 +80,7 @@ def preprocess(
         tokens = _encode(config, plan, emit, folder, result, workers)
         kept = sum(result.splits.values())
         for split in _check_splits(config, result):
-            why = f"{kept:,} records are too few for its fraction"
+            why = why_empty(split, kept, config.splits)
             text = f"the {split} split is empty: {'no file is named so' if result.split_by == 'files' else why}"
             emit(Event("warning", {"text": text}))
         written = (each for each in folder.rglob("*") if each.is_file() and not each.name.startswith("."))

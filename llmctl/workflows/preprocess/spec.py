@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import StrictInt
 
 from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.filters.spec import Quality
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
-from llmctl.values import Size
+from llmctl.values import Folder, Shown, Size
 from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
 
 
 class PreprocessConfig(Spec):
     """Read, clean, split, train or load a tokenizer, encode."""
 
-    inputs: tuple[str, ...] = key((), "files, folders, globs, built-in data sets; - for standard input")
+    inputs: tuple[Annotated[str, Shown(names="datasets", path=True)], ...] = key(
+        (), "files, folders, globs, built-in data sets; - for standard input"
+    )
     task: TaskName | None = flag(None, "task of the records; default: that of a built-in data set", panel="Main")
-    out: Path = flag(..., "folder to create", panel="Main")
+    out: Folder = flag(..., "folder to create", panel="Main")
     columns: ColumnMap | None = flag(
         None, "your column for each field: text=body,label=stars; with dots for nested ones", panel="Input"
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import StrictInt
 
 from llmctl.config import Spec, flag
+from llmctl.values import Folder
 
 
 class QuickstartConfig(Spec):
     """The full lifecycle on bundled data."""
 
-    out: Path | None = flag(None, "output folder (default: quickstart, or quickstart-2, … if it exists)", panel="Main")
+    out: Folder | None = flag(
+        None, "output folder (default: quickstart, or quickstart-2, … if it exists)", panel="Main"
+    )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -77,7 +77,7 @@ def run(
             document = _do(each, settled, context)
         except LlmctlError as error:
             seconds = time.monotonic() - started
-            each.verb.failed(each.config.model_dump(), Failure.of(error), force=context.force)
+            each.verb.failed(each.config.model_dump(), Failure.of(error), context)
             failed = Outcome(verb, "failed", settled.why, seconds, error.document, made, error)
             error.document = document_of([*outcomes, failed])
             raise

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import StrictInt
 
 from llmctl.config import Spec, flag
-from llmctl.values import Size
+from llmctl.values import Folder, Size
 from llmctl.workflows.settings import TaskName
 
 
@@ -15,7 +13,7 @@ class SuggestConfig(Spec):
     """Rank the models for a task on this machine."""
 
     task: TaskName | None = flag(None, "task to learn (default: that of --data)", panel="Main")
-    data: Path | None = flag(None, "prepared folder, to take its size into account", panel="Main")
+    data: Folder | None = flag(None, "prepared folder, to take its size into account", panel="Main")
     memory: Size | None = flag(
         None, "available memory, such as 8GiB (default: free memory of this machine)", panel="Main", ge=1
     )

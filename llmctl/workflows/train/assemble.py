@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,15 +50,18 @@ class Parts:
     labels: tuple[str, ...]
     validation_bytes: int
     """UTF-8 bytes of the validation text in the loss; 0 unless a metric needs them."""
+    unread: Mapping[str, str] | None = None
+    """The names in the files of pretrained weights that are still to be read; None if the model has its weights."""
 
 
-def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
-    """Build all parts. Random weights come from torch's current seed."""
+def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = False) -> Parts:
+    """Build all parts. Random weights come from torch's current seed. `empty`: pretrained weights are read later, by the
+    processes that hold a part of each, where their names allow it."""
     config = plan.config
     tokenizer_folder, tokens = _tokens(plan, emit, once)
     tokenizer = load_tokenizer(tokenizer_folder)
     labels = plan.prepared.manifest.labels if plan.task.labelled else ()
-    model = _build(plan, tokenizer, labels, emit)
+    model, unread = _build(plan, tokenizer, labels, emit, empty=empty)
     card = plan.pretrained_folder.card if plan.pretrained_folder else None
     answers = plan.answers
     trained_with = card.instruction if card and card.task == answers.name and tuple(card.labels) == labels else None
@@ -108,6 +111,7 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
         validation if validation and len(validation) else None,
         labels,
         count,
+        unread,
     )
 
 
@@ -153,11 +157,14 @@ def _same_tokenizer(one: Path, other: Path) -> bool:
     return all(each.is_file() for each in files) and atomic.sha256(files[0]) == atomic.sha256(files[1])
 
 
-def _build(plan: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: EventSink) -> Any:
-    """The model: random weights in the requested shape, or pretrained weights in fp32. Reports a new head."""
+def _build(
+    plan: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: EventSink, *, empty: bool
+) -> tuple[Any, Mapping[str, str] | None]:
+    """The model, with random weights in the requested shape or pretrained weights in fp32, and `Parts.unread`. Reports a new
+    head."""
     if plan.architecture is not None and plan.shape is not None:
         vocabulary = Vocabulary(len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-        return plan.architecture.build(plan.shape, vocabulary, labels)
+        return plan.architecture.build(plan.shape, vocabulary, labels), None
     assert plan.pretrained_folder is not None
     size = plan.pretrained_folder.config.get("vocab_size")
     if isinstance(size, int) and len(tokenizer) > size:
@@ -173,7 +180,10 @@ def _build(plan: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: Event
                 {"text": f"{fresh} is new and has random weights; all others come from {plan.pretrained_folder.path}"},
             )
         )
-    return pretrained.load(plan.pretrained_folder.path, plan.family, **wanted)
+    folder = plan.pretrained_folder.path
+    if empty and (made := pretrained.load_empty(folder, plan.family, **wanted)) is not None:
+        return made
+    return pretrained.load(folder, plan.family, **wanted), None
 
 
 def _context(plan: TrainPlan, model: Any) -> int | None:

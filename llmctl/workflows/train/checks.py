@@ -31,8 +31,9 @@ from llmctl.store.models import ModelFolder, content_hash
 from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
-from llmctl.training import machine
+from llmctl.training import machine, world
 from llmctl.training.spec import TRACKERS
+from llmctl.training.world import World
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import (
     answering_task,
@@ -45,6 +46,7 @@ from llmctl.workflows.compatibility import (
 )
 from llmctl.workflows.settings import LOSS
 from llmctl.workflows.train import objective
+from llmctl.workflows.train.consistency import check_blocks, check_counts, check_shape
 from llmctl.workflows.train.defaults import resolve
 from llmctl.workflows.train.resume import check_resumable, check_same_parents
 from llmctl.workflows.train.spec import TrainConfig
@@ -72,6 +74,8 @@ class TrainPlan:
     """The denoising objective of plain text; None for next-token prediction and other tasks."""
     answers: Task
     """The task that the trained model answers; another than `task` for preference pairs."""
+    world: World | None = None
+    """The processes that another launcher started as this run; None if llmctl starts them."""
 
     @property
     def recorded(self) -> TrainConfig:
@@ -118,7 +122,13 @@ def examine(config: TrainConfig, *, offline: bool, emit: EventSink = null_sink) 
 
 
 def _examine(
-    config: TrainConfig, collector: ErrorCollector, *, offline: bool, verify: bool = False, emit: EventSink
+    config: TrainConfig,
+    collector: ErrorCollector,
+    *,
+    offline: bool,
+    verify: bool = False,
+    parents: Mapping[str, str] | None = None,
+    emit: EventSink,
 ) -> TrainPlan | None:
     """The plan, or None where `collector` holds a fault that makes it impossible."""
     prepared = collector.check("data", open_prepared, config.data)
@@ -127,7 +137,7 @@ def _examine(
     model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit)
     if config.compile:
         collector.check("compile", _check_compiler)
-    collector.check("", _check_counts, config)
+    collector.check("", check_counts, config)
     collector.check("tracker", _check_trackers, config)
     if prepared is None or model is None:
         return None
@@ -137,9 +147,9 @@ def _examine(
     family = collector.check("model", _family, config, task, architecture, pretrained_folder)
     if family is None:
         return None
-    collector.check("data", objective.check_blocks, config, prepared, family, pretrained_folder)
+    collector.check("data", check_blocks, config, prepared, family, pretrained_folder)
     if shape is not None:
-        collector.check("model", _check_shape, config, prepared, shape)
+        collector.check("model", check_shape, config, prepared, shape)
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
@@ -161,7 +171,7 @@ def _examine(
         shape=shape,
         pretrained_folder=pretrained_folder,
         best_by=best_by,
-        parents=_parents(config, prepared, pretrained_folder),
+        parents=parents or _parents(config, prepared, pretrained_folder),
         resume=False,
         denoising=denoising,
         answers=answers,
@@ -176,11 +186,20 @@ def preflight(
     resume: bool = False,
     verify: bool = False,
     in_worker: bool = False,
+    parents: Mapping[str, str] | None = None,
     emit: EventSink = null_sink,
 ) -> TrainPlan:
-    """`examine`, and check that the run can be written to `out`; raises all faults at once."""
+    """`examine`, and check that the run can be written to `out`; raises all faults at once.
+
+    `in_worker`: the checks that the starting process made are not repeated. `parents`: the hashes it found.
+    """
     collector = ErrorCollector()
-    plan = _examine(config, collector, offline=offline, verify=verify, emit=emit)
+    joined = (
+        None
+        if in_worker
+        else collector.check("processes", world.joined, config.processes, config.machines, config.machine_rank)
+    )
+    plan = _examine(config, collector, offline=offline, verify=verify, parents=parents, emit=emit)
     if plan is not None and not in_worker:
         collector.check("data", plan.prepared.check_files, verify=verify)
     resuming = resume and runs.is_started(config.out)
@@ -193,7 +212,7 @@ def preflight(
     collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()
     assert plan is not None
-    return replace(plan, resume=resuming)
+    return replace(plan, resume=resuming, world=joined)
 
 
 def _check_compiler() -> None:
@@ -293,40 +312,6 @@ def _family(
     family: Family = architecture.family if architecture else families.family_of(own)
     check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
     return family
-
-
-def _check_counts(config: TrainConfig) -> None:
-    faults: list[Fault] = []
-    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
-        problem = f"{config.micro_batch_size} is more than batch_size {config.batch_size}"
-        faults.append(Fault("micro_batch_size", problem))
-    if config.cpu_offload and config.parallel != "fsdp":
-        faults.append(Fault("cpu_offload", "moves the parts of weights that fsdp makes", "add --parallel fsdp"))
-    if config.machine_rank >= config.machines:
-        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
-    if faults:
-        raise ConfigError(faults)
-
-
-def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
-    block = prepared.manifest.block_size
-    faults: list[Fault] = []
-    if shape.context is not None and block is not None and block > shape.context:
-        faults.append(
-            Fault(
-                "model.context",
-                f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {shape.context}",
-                f"--set model.context={block}, or preprocess with --set block_size={shape.context}",
-            )
-        )
-    if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
-        faults.append(Fault("model.heads", f"hidden {shape.hidden} is not a multiple of heads {shape.heads}"))
-    labels = prepared.manifest.labels
-    if shape.head == "sigmoid" and len(labels) != 2:
-        problem = f"sigmoid needs exactly two labels, {config.data} has {len(labels)}"
-        faults.append(Fault("model.head", problem, "--set model.head=softmax"))
-    if faults:
-        raise ConfigError(faults)
 
 
 def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:

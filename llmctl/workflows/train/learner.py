@@ -14,12 +14,12 @@ from llmctl.data.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic
-from llmctl.training import agreement, checkpoints, devices, loop, objectives, optimizers, parallel
+from llmctl.training import agreement, checkpoints, devices, loop, meeting, objectives, optimizers, parallel
 from llmctl.training import plan as planning
 from llmctl.training.objectives import Objective
 from llmctl.training.parallel import Strategy
 from llmctl.training.preference import PreferenceObjective
-from llmctl.types import EventSink, null_sink
+from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train import assemble, resume
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.reference import with_reference
@@ -34,17 +34,22 @@ class Learner:
     def __init__(self, plan: TrainPlan, emit: EventSink) -> None:
         config = plan.config
         self.config, self.plan = config, plan
+        self._emit = emit
         self.precision = devices.resolve_precision(config.precision)
-        self.accelerator = devices.accelerator(self.precision, processes_here=config.processes)
+        self.accelerator = devices.accelerator(self.precision)
         self.main = bool(self.accelerator.is_main_process)
         self.alone = bool(self.accelerator.num_processes == 1)
         torch.manual_seed(config.seed)
-        self.parts = assemble.assemble(plan, emit if self.main else null_sink, self._once_per_machine)
+        # An adapter draws its random matrices beside weights that have values.
+        empty = config.parallel == "fsdp" and not self.alone and config.adapter is None
+        say = emit if self.main else null_sink
+        self.parts = assemble.assemble(plan, say, self._once_per_machine, empty=empty)
         self.model: Any = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
             adapters.attach(self.model, self.adapter)
-        self.model.to(self.accelerator.device)
+        if self.parts.unread is None:
+            self.model.to(self.accelerator.device)
         if self.precision == "bf16":
             short_attention.use(self.model)
             adapters.cast_frozen_to_bf16(self.model)
@@ -64,17 +69,26 @@ class Learner:
     def _strategy(self, objective: Objective) -> Strategy:
         """The objective, spread over the processes of the run."""
         config = self.config
-        if config.activation_checkpointing:
-            parallel.checkpoint_activations(objective)
+        if config.activation_checkpointing and not parallel.checkpoint_activations(objective):
+            text = f"activation_checkpointing has no effect: {config.model.name} has no stack of layers"
+            self._emit(Event("warning", {"text": text}))
         if config.compile:
             from llmctl.training import compiling
 
             compiling.compile_forward(objective)
         if self.alone:
+            if config.parallel == "fsdp":
+                self._emit(Event("note", {"text": "one process holds all of the model: --parallel fsdp has no effect"}))
             return Strategy(objective, self.accelerator)
         if config.parallel == "fsdp":
-            self._begins_with = agreement.number_of_weights(self.model)
-            return parallel.FullySharded(objective, self.accelerator, cpu_offload=config.cpu_offload)
+            unread = self.parts.unread
+            # Pretrained weights are compared by the hash of their files, among the settings.
+            self._begins_with = agreement.number_of_weights(self.model) if unread is None else 0
+            strategy = parallel.FullySharded(objective, self.accelerator, cpu_offload=config.cpu_offload)
+            if unread is not None:
+                assert self.plan.pretrained_folder is not None
+                strategy.read(self.model, self.plan.pretrained_folder.path, unread)
+            return strategy
         example = loop.to_tensors(self.parts.train.arrays([0]), self.accelerator.device)
         return parallel.DataParallel(objective, self.accelerator, loop.on_device(example, self.accelerator.device))
 
@@ -155,7 +169,7 @@ class Learner:
         probe = atomic.temporary_beside(self.config.out / "shared")
         if self.main:
             probe.touch()
-        seen = (probe.parent / self.strategy.from_main(lambda: probe.name)).exists()
+        seen = (probe.parent / meeting.from_main(lambda: probe.name)).exists()
         found = all(self.strategy.gather_objects(seen))
         if self.main:
             probe.unlink()

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.models import families
 from llmctl.models.spec import ModelSpec
 from llmctl.store.models import ModelFolder
-from llmctl.store.prepared import Prepared
 from llmctl.tasks.spec import Task
 from llmctl.training.spec import Dpo
 from llmctl.types import Denoising, Family
 from llmctl.workflows.train.spec import TrainConfig
-
-MIN_DENOISING_BLOCK: Final = 8
-"""Tokens of the shortest block in which some can be corrupted and enough are left to predict them."""
 
 
 def check(config: TrainConfig, task: Task, answers: Task, family: Family, *, random: bool) -> None:
@@ -62,45 +56,16 @@ def denoising(
 
     Raises `ConfigError` for a `noise_density` that would have no effect.
     """
-    card = (
-        pretrained_folder.card
-        if pretrained_folder and pretrained_folder.card and pretrained_folder.card.task == task.name
-        else None
-    )
-    kind = (
-        architecture.name
-        if architecture
-        else str(pretrained_folder.config.get("model_type", ""))
-        if pretrained_folder
-        else ""
-    )
-    noise_density = config.noise_density or (card.noise_density if card else None)
+    own = pretrained_folder.config if pretrained_folder else {}
+    kind = architecture.name if architecture else str(own.get("model_type", ""))
+    card = pretrained_folder.card if pretrained_folder else None
+    trained_with = card.noise_density if card and card.task == task.name else None
+    noise_density = config.noise_density or trained_with
     found = families.denoising_of(family, kind, noise_density) if task.packed else None
     if found is None and config.noise_density is not None:
         problem = "has no effect" + (
             " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
         )
-        raise ConfigError(
-            [
-                Fault(
-                    "noise_density",
-                    problem,
-                    "leave it out; all families but decoders denoise the text of language-modeling",
-                )
-            ]
-        )
+        hint = "leave it out; all families but decoders denoise the text of language-modeling"
+        raise ConfigError([Fault("noise_density", problem, hint)])
     return found
-
-
-def check_blocks(
-    config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
-) -> None:
-    """Raise `ConfigError` for blocks too short for denoising, or longer than the context of pretrained weights."""
-    block = prepared.manifest.block_size
-    context = families.context_of(pretrained_folder.config) if pretrained_folder else None
-    if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
-        problem = f"the blocks of {config.data} have {block} tokens, too few for denoising"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
-    if block is not None and context is not None and block > context:
-        problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.store import runs
-from llmctl.training import checkpoints
+from llmctl.training import checkpoints, meeting
 from llmctl.training import plan as planning
 from llmctl.training.checkpoints import TrainingState
 from llmctl.training.history import History
@@ -90,7 +90,7 @@ class Saver:
     def _newest(self) -> Path | None:
         """The newest intact checkpoint; its files are hashed once where the processes share the folder."""
         find = functools.partial(checkpoints.newest_intact, self._out)
-        path, refused = self._learner.strategy.from_main(find) if self._learner.shares_folder else find()
+        path, refused = meeting.from_main(find) if self._learner.shares_folder else find()
         for each in refused:
             self._emit(Event("warning", {"text": f"{each}; using an older checkpoint"}))
         if path is None:
@@ -100,7 +100,7 @@ class Saver:
 
     def _fault(self, path: Path) -> str | None:
         """What is wrong with a checkpoint, as the main process sees it."""
-        found: str | None = self._learner.strategy.from_main(lambda: checkpoints.fault(path))
+        found: str | None = meeting.from_main(lambda: checkpoints.fault(path))
         return found
 
     def _restore_history(self, mark: Mapping[str, Any], step: int) -> None:

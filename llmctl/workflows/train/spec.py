@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import StrictBool, StrictFloat, StrictInt
+from pydantic import PlainValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
 from llmctl.training.spec import Dpo, Optimizer, Schedule, TrackerName
-from llmctl.values import Duration, Size
+from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
+
+
+def _process_count(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"{value!r} is not a number of processes; write 2, or auto")
+
+
+ProcessCount = Annotated[int | Literal["auto"], PlainValidator(_process_count), Shown(metavar="N|auto")]
+
 
 BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
 """Settings that end a run; with several, whichever is used up first."""
@@ -26,11 +35,11 @@ class TrainConfig(Spec):
     moved: ClassVar[Mapping[str, str]] = {"lr": "optimizer.lr"}
     renamed: ClassVar[Mapping[str, str]] = {"corruption": "noise_density"}
 
-    data: Path = flag(..., "prepared folder", panel="Main")
+    data: Folder = flag(..., "prepared folder", panel="Main")
     model: ModelSettings = flag(
         ..., "NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones", panel="Main"
     )
-    out: Path = flag(..., "run folder to create", panel="Main")
+    out: Folder = flag(..., "run folder to create", panel="Main")
     adapter: Adapter | None = flag(
         None, "lora: train low-rank matrices beside frozen pretrained weights", panel="Learning"
     )
@@ -105,10 +114,14 @@ class TrainConfig(Spec):
     prefetch: StrictInt | None = key(
         None, "batches to build ahead of their step; default: 2 with an accelerator, 0 on a CPU", ge=0
     )
-    processes: StrictInt = flag(1, "processes on this machine", panel="Processes", ge=1)
+    processes: ProcessCount = flag(
+        "auto", "processes on this machine; auto: one for each accelerator, one without", panel="Processes"
+    )
     machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1)
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
-    main_address: str = flag("127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes")
+    main_address: Annotated[str, Shown(metavar="HOST[:PORT]")] = flag(
+        "127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes"
+    )
     tracker: tuple[TrackerName, ...] = flag(
         (), "also log to tensorboard, wandb, mlflow or trackio, in RUN/trackers; repeatable", panel="Run"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import number
+from llmctl.types import null_sink
 from llmctl.verbs import LOADING, Context, DryRun, Output, Verb
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 from llmctl.workflows.train.spec import TrainConfig
@@ -32,7 +33,7 @@ class Train(Verb[TrainConfig]):
     )
 
     def starts(self, config: TrainConfig) -> str | None:
-        return LOADING
+        return None if _follows() else LOADING
 
     def reads(self, config: TrainConfig) -> list[Path]:
         return places(config.data, config.model.name)
@@ -95,32 +96,30 @@ class Train(Verb[TrainConfig]):
             offline=context.offline,
             resume=context.resume,
             verify=context.verify,
-            emit=context.emit,
+            emit=null_sink if _follows() else context.emit,
         )
 
     def dry_run(self, plan: Any, context: Context) -> DryRun:
         """Reject a run that does not fit in memory and suggest what would make it fit."""
-        from llmctl.workflows.train import fitting, forecast
+        from llmctl.workflows.train.fitting import cost_of
 
-        made = forecast.forecast(plan)
-        facts, shown = made.to_dict(), made.summary()
-        refusal = None
-        if not made.fits:
-            changes = fitting.changes(plan)
-            refusal = fitting.refusal(made, changes)
-            facts["changes"] = [each.to_dict() for each in changes]
-        elif "measure" in context.switches:
-            from llmctl.workflows.train.measure import measure_run
-
-            found = measure_run(plan, context.emit)
-            facts["measured"], shown["measured"] = found.to_dict(made), found.summary(made)
-        return DryRun(plan.recorded, plan.to_dict() | {"forecast": facts}, {"forecast": shown}, refusal)
+        cost = cost_of(plan, context.emit, measure="measure" in context.switches)
+        facts = plan.to_dict() | {"forecast": cost.facts}
+        return DryRun(plan.recorded, facts, {"forecast": cost.summary}, cost.refusal)
 
     def run(self, plan: Any, context: Context) -> Output:
         from llmctl.workflows.train import run
 
         document = run.train(plan, context.emit, force=context.force).document()
-        return Output(document, lambda: _lines(document))
+        return Output(document, lambda: _lines(document), silent=_follows())
+
+
+def _follows() -> bool:
+    """Whether another process of the same run reports for this one."""
+    from llmctl.training import world
+
+    found = world.find()
+    return found is not None and found.follows
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:

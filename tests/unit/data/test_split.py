@@ -10,7 +10,7 @@ import pytest
 from llmctl.data.filter import ConflictingId, KeptRecord, RecordFilter
 from llmctl.data.judge import DroppedRecord
 from llmctl.data.spec import Clean, Dedup, Splits
-from llmctl.data.split import content_hash, split_of
+from llmctl.data.split import content_hash, split_of, why_empty
 from llmctl.tasks.chat import Chat
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling
@@ -33,6 +33,16 @@ def test_another_validation_fraction_moves_nothing_into_or_out_of_test() -> None
     digests = [hashlib.md5(str(n).encode()).digest() for n in range(2_000)]
     one, other = Splits(validation=0.1, test=0.1), Splits(validation=0.4, test=0.1)
     assert [split_of(d, one) == "test" for d in digests] == [split_of(d, other) == "test" for d in digests]
+
+
+def test_a_train_split_is_divided_again_only_by_another_seed() -> None:
+    digests = [hashlib.md5(str(n).encode()).digest() for n in range(2_000)]
+    train = [digest for digest in digests if split_of(digest, Splits()) == "train"]
+    assert {split_of(digest, Splits()) for digest in train} == {"train"}
+    again = Counter(split_of(digest, Splits(seed=1)) for digest in train)
+    assert again["validation"] == pytest.approx(len(train) / 10, rel=0.2)
+    assert "--set splits.seed=1" in why_empty("validation", len(train), Splits())
+    assert why_empty("test", 40, Splits()) == "40 records are too few for its fraction"
 
 
 def test_the_hash_covers_only_the_task_columns() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ def test_the_legend_names_every_curve_and_is_above_the_axes(
     assert len(texts) == 3 + len(extra)
     assert all(float(baseline) < top for baseline in texts)
     assert (tmp_path / "loss.png").stat().st_size > 0
+
+
+def test_a_name_in_any_script_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss_plot(ROWS, tmp_path, title="lstm:nano on 唐诗$三$百首 \U000f0000", best_step=8)
+    assert "唐诗$三$百首" in (tmp_path / "loss.svg").read_text(encoding="utf-8").replace("\\$", "$")
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:

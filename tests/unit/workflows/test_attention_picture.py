@@ -14,7 +14,8 @@ import torch
 from llmctl import registry
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
-from llmctl.workflows.generate.attention_plot import cross_attention, fonts, groups
+from llmctl.training.plots import fonts
+from llmctl.workflows.generate.attention_plot import cross_attention, groups
 
 Inside = Callable[..., dict[str, Any]]
 ZH = "2031年7月4日星期五"
