@@ -34,6 +34,7 @@ COLUMNS: dict[str, dict[str, type]] = {
     "question-answering": {"question": str, "answers": list},
     "chat": {"messages": list},
     "summarization": {"document": str, "summary": str},
+    "preference": {"prompt": list, "chosen": str, "rejected": str},
 }
 
 REPEATED_REVIEWS = 18
