@@ -145,6 +145,8 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "bert", f"{_MODELS}:BERT", "BERT: masked language modelling, classification (transformers implementation)"
         ),
+        CatalogRow("ctc", f"{_MODELS}:CTC", "speech recognition: convolutions, bidirectional LSTM, CTC"),
+        CatalogRow("whisper", f"{_MODELS}:WHISPER", "Whisper: speech recognition (transformers implementation)"),
     ),
     "tasks": (
         CatalogRow(
@@ -167,6 +169,12 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         ),
         CatalogRow(
             "classification", "llmctl.tasks.classification:Classification", "predict the label of a text: {text, label}"
+        ),
+        CatalogRow(
+            "speech-recognition",
+            "llmctl.tasks.speech_recognition:SpeechRecognition",
+            "write what is said in a recording: {audio, text}",
+            ("asr",),
         ),
         CatalogRow("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
         CatalogRow(
@@ -242,6 +250,18 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         ),
         CatalogRow("preferences-en", f"{_SETS}:PREFERENCES_EN", "286 preference pairs, preference, English"),
         CatalogRow("preferences-zh", f"{_SETS}:PREFERENCES_ZH", "282 preference pairs, preference, Chinese"),
+        CatalogRow("spoken-numbers-en", f"{_SETS}:SPOKEN_NUMBERS_EN", "spoken numbers, speech recognition, English"),
+        CatalogRow(
+            "spoken-numbers-en-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_EN_VOICES",
+            "spoken numbers by other voices, speech recognition, English",
+        ),
+        CatalogRow("spoken-numbers-zh", f"{_SETS}:SPOKEN_NUMBERS_ZH", "spoken numbers, speech recognition, Chinese"),
+        CatalogRow(
+            "spoken-numbers-zh-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_ZH_VOICES",
+            "spoken numbers by other voices, speech recognition, Chinese",
+        ),
     ),
     "engines": (
         CatalogRow("torch", "llmctl.engines.spec:TORCH", "runs models with torch and transformers"),
