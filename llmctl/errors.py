@@ -52,6 +52,17 @@ class LlmctlError(Exception):
     def __str__(self) -> str:
         return one_line(f"{self.where}: {self.message}" if self.where else self.message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross processes: they are made again without a call of their constructors, which differ."""
+        return _same_error, (type(self), self.args, self.__dict__)
+
+
+def _same_error(kind: type[LlmctlError], arguments: tuple[Any, ...], state: dict[str, Any]) -> LlmctlError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
+
 
 def one_line(text: str) -> str:
     """Escape line breaks, which file names and messages of other libraries may contain."""

@@ -88,10 +88,12 @@ def refuse_foreign(block: bytes, name: str) -> None:
         raise DataError(f"not text: it is {kind}", where=name, hint="convert it to text, JSONL, CSV or Parquet")
 
 
-def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[bytes]:
+def blocks(
+    path: Path | None, name: str, limits: Limits = LIMITS, *, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
     """The decompressed bytes of a file, or of standard input for None, in blocks of `limits.block_bytes`.
 
-    Raises `DataError` for damaged or truncated compressed data, `EnvironmentFault` for a decompression bomb.
+    `start`, `stop`: only these bytes of a file that is not compressed. Raises `DataError` for damaged or truncated compressed data, `EnvironmentFault` for a decompression bomb.
     """
     if path is None:
         if sys.stdin is None:
@@ -103,9 +105,18 @@ def blocks(path: Path | None, name: str, limits: Limits = LIMITS) -> Iterator[by
         return
     try:
         with path.open("rb") as file:
-            yield from _unpacked(file, path, name, limits)
+            if start or stop is not None:
+                yield from _between(file, start, stop, limits.block_bytes)
+            else:
+                yield from _unpacked(file, path, name, limits)
     except PermissionError as error:
         raise EnvironmentFault(f"cannot read {name}: {error.strerror}", hint="change its permissions") from error
+
+
+def _between(file: io.BufferedReader, start: int, stop: int | None, size: int) -> Iterator[bytes]:
+    file.seek(start)
+    while block := file.read(size if stop is None else min(size, stop - file.tell())):
+        yield block
 
 
 def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) -> Iterator[bytes]:
@@ -148,9 +159,17 @@ class Text:
     """The characters of one input, decoded strictly: a byte that cannot be decoded makes its line an error."""
 
     def __init__(
-        self, source: Iterator[bytes], name: str, encoding: str | None = None, limits: Limits = LIMITS
+        self,
+        source: Iterator[bytes],
+        name: str,
+        encoding: str | None = None,
+        limits: Limits = LIMITS,
+        *,
+        first_line: int = 1,
     ) -> None:
-        """`encoding`: None means UTF-8 in a verb without an `--encoding` option; errors then show how to convert."""
+        """`encoding`: None means UTF-8 in a verb without an `--encoding` option; errors then show how to convert.
+        `first_line`: the number of the line that the source starts with; above 1 it is the middle of a file."""
+        self._first_line = first_line
         self.name, self.limits = name, limits
         self.encoding = encoding or "utf-8"
         self._has_option = encoding is not None
@@ -162,7 +181,7 @@ class Text:
     def characters(self) -> Iterator[str]:
         """Decoded blocks. A byte that cannot be decoded becomes a lone surrogate (PEP 383)."""
         decoder: Any = codecs.getincrementaldecoder(self.encoding)("strict")
-        first = True
+        first = self._first_line == 1
         for block in self._source:
             if first and self._is_utf16(block):
                 self.encoding, decoder = "utf-16", codecs.getincrementaldecoder("utf-16")("strict")
@@ -179,7 +198,7 @@ class Text:
     def lines(self, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
         """(line number, line), counted from 1. Raises `EnvironmentFault` for a line longer than the limit."""
         newlines: Any = io.IncrementalNewlineDecoder(None, translate=not keep_ends)
-        number, pending, size = 1, [""], 0
+        number, pending, size = self._first_line, [""], 0
         for block in self.characters():
             complete, rest = _cut(newlines.decode(block), keep_ends)
             if complete:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -24,14 +18,12 @@ from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.spec import IN_LOSS
 from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import ROLES, Piece, write_store
-from llmctl.errors import DataError, EnvironmentFault
-from llmctl.processes import end_children_with_this_process
+from llmctl.data.workers import Executor
+from llmctl.errors import DataError
 from llmctl.types import Record, Role, Segment
 
 BATCH_CHARACTERS: Final = 4 << 20
 """Text passed to the tokenizer at once if its pre-tokens cannot be cached."""
-SMALL_BYTES: Final = 4 << 20
-"""Up to this much input, starting processes takes longer than it saves."""
 
 
 class Segmenting(Protocol):
@@ -244,126 +236,70 @@ class EncodedSplit:
 
     tokens: int
     kept: NDArray[np.bool_]
-    """(R,) False for a record that was dropped because of its length"""
+    """(R,) False for a record that was dropped because of its length; empty without a limit"""
 
 
 def encode_split(
     task: Segmenting,
-    text: Path,
+    text: Path | Sequence[Path],
     encoder: TokenEncoder,
     out: Path,
     split: str,
     *,
     labels: Sequence[str] = (),
     max_length: int | None = None,
-    workers: Workers | None = None,
+    executor: Executor | None = None,
+    tokenizer: Path | None = None,
     done: Callable[[int], None] = lambda records: None,
 ) -> EncodedSplit:
-    """Encode a split's Parquet file into `out`/`split`.*.npy.
+    """Encode a split's Parquet files into `out`/`split`.*.npy.
 
-    The output does not depend on the number of workers: each works on row groups of the file, and their results are
-    written in order. Raises `DataError` for a label that is not in `labels`.
+    `executor` encodes row groups with the `tokenizer` of a folder, that of `encoder`, and their results are written in
+    order; so the output is the same without it. Raises `DataError` for a label that is not in `labels`.
     """
     rules = Rules({label: number for number, label in enumerate(labels)}, max_length)
     kept: list[NDArray[np.bool_]] = [np.zeros(0, bool)]
+    groups = (
+        (path, group) for path in ([text] if isinstance(text, Path) else text) for group in range(row_groups(path))
+    )
 
     def counted(found: Iterator[Piece]) -> Iterator[Piece]:
         for piece in found:
             yield piece
-            kept.append(piece.kept)
+            if max_length is not None:
+                kept.append(piece.kept)
             done(len(piece.kept))
 
-    found = (workers or Workers(1)).pieces(task, text, encoder, rules)
+    found: Iterator[Piece]
+    if executor is None or tokenizer is None:
+        found = (encode_records(read_group(path, group), task, encoder, rules) for path, group in groups)
+    else:
+        _ENCODERS.clear()
+        _ENCODERS[tokenizer] = encoder
+        found = executor.map(encode_group, (GroupJob(tokenizer, task, *each, rules) for each in groups))
     lead = encoder.codes.lead if task.packed else None
     tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled)
     return EncodedSplit(tokens, np.concatenate(kept))
 
 
-class Workers:
-    """Processes that encode row groups: this one and `count` - 1 others, which end with the `with` block."""
-
-    def __init__(self, count: int) -> None:
-        """Start the other processes now: they import their modules while text is read and the tokenizer is trained."""
-        self._count = count
-        self._tokenizer = Path()
-        self._pool: ProcessPoolExecutor | None = None
-        if count > 1:
-            import multiprocessing
-
-            end_children_with_this_process()
-            # Not `fork`: pyarrow and tokenizers use threads.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(count - 1, mp_context=context, initializer=_start)
-            # The terminal sends Ctrl-C to the whole process group, but the parent stops its workers itself. They inherit
-            # the blocked signal, so it is blocked before they start to import.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                for _ in range(count - 1):
-                    self._pool.submit(_ready)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def use(self, tokenizer: Path) -> None:
-        """Set the tokenizer folder for the other processes."""
-        self._tokenizer = tokenizer
-
-    def pieces(self, task: Segmenting, text: Path, encoder: TokenEncoder, rules: Rules) -> Iterator[Piece]:
-        """The pieces of a file in order: every `count`-th is encoded here, the others ahead of time elsewhere."""
-        groups = row_groups(text)
-        elsewhere = iter([group for group in range(groups) if self._pool and group % self._count])
-        waiting: deque[Future[Piece]] = deque()
-        for group in range(groups):
-            if self._pool is not None:
-                with _alive():
-                    for ahead in islice(elsewhere, 2 * self._count - len(waiting)):
-                        waiting.append(self._pool.submit(_work, self._tokenizer, task, text, rules, ahead))
-                    made = waiting.popleft().result() if group % self._count else None
-                if made is not None:
-                    yield made
-                    continue
-            yield encode_records(read_group(text, group), task, encoder, rules)
-
-
-@contextlib.contextmanager
-def _alive() -> Iterator[None]:
-    """Raise `EnvironmentFault` if a worker process died, whether that shows on submitting work or on its result."""
-    try:
-        yield
-    except BrokenProcessPool:
-        raise EnvironmentFault(
-            "an encoding process was killed", hint="it may have run out of memory; --workers 1 uses one process"
-        ) from None
-
-
-def worker_count(requested: int, input_bytes: int) -> int:
-    """Number of processes to encode with: `requested`, or, if 0, one per core for large inputs and 1 for small ones."""
-    if requested:
-        return requested
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if input_bytes > SMALL_BYTES else 1
-
-
 _ENCODERS: dict[Path, TokenEncoder] = {}
-"""Encoders cached in a worker process, by tokenizer folder."""
+"""The encoder of this process, by tokenizer folder."""
 
 
-def _start() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+@dataclass(frozen=True, slots=True)
+class GroupJob:
+    """A row group to encode with the tokenizer of a folder."""
+
+    tokenizer: Path
+    task: Segmenting
+    text: Path
+    group: int
+    rules: Rules
 
 
-def _ready() -> None:
-    """Import what this module does not import itself."""
-    import tokenizers  # noqa: F401
-
-
-def _work(tokenizer: Path, task: Segmenting, text: Path, rules: Rules, group: int) -> Piece:
-    if tokenizer not in _ENCODERS:
-        _ENCODERS[tokenizer] = TokenEncoder(open_codes(tokenizer))
-    return encode_records(read_group(text, group), task, _ENCODERS[tokenizer], rules)
+def encode_group(job: GroupJob) -> Piece:
+    """Encode one row group."""
+    if job.tokenizer not in _ENCODERS:
+        _ENCODERS.clear()
+        _ENCODERS[job.tokenizer] = TokenEncoder(open_codes(job.tokenizer))
+    return encode_records(read_group(job.text, job.group), job.task, _ENCODERS[job.tokenizer], job.rules)

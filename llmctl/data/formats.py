@@ -105,15 +105,15 @@ def _row(value: Any, where: str) -> RawRecord | Bad:
     return Bad(DataError(f"the record is {type(value).__name__}, expected a JSON object", where=where), value)
 
 
-def jsonl(text: Text) -> Iterator[RawRecord | Bad]:
-    """One JSON object per line; blank lines are skipped."""
+def jsonl(text: Text, *, whole: bool = True) -> Iterator[RawRecord | Bad]:
+    """One JSON object per line; blank lines are skipped. `whole`: the text has the last line of its file."""
     for number, line, last in _with_last(text.lines()):
         where = f"{text.name}:{number}"
         if fault := text.fault(number, line):
             yield Bad(fault, line)
             continue
         try:
-            value = parse_json(line, where, last=last)
+            value = parse_json(line, where, last=last and whole)
         except DataError as error:
             yield Bad(error, line)
         else:

@@ -267,6 +267,8 @@ def _near(
 
 def jaccard(reader: NearReader, ones: Indices, others: Indices) -> NDArray[np.float64]:
     """(P,) the exact Jaccard index of the shingles of each pair of records."""
+    if not len(ones):
+        return np.zeros(0)
     records, places = np.unique(np.concatenate([ones, others]), return_inverse=True)
     left, right = places[: len(ones)], places[len(ones) :]
     owners = np.repeat(np.arange(len(records), dtype=np.uint64), reader.counts[records])

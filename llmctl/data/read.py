@@ -188,13 +188,13 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         assert source.path is not None
         yield from columnar.arrow(source.path, source.name)
         return
-    stream = blocks(source.path, source.name, context.limits)
+    stream = blocks(source.path, source.name, context.limits, start=source.start, stop=source.stop)
     kind: Format = source.format
     if source.path is None:
         kind, stream = _detect_format(_count_stdin(stream, context))
-    text = _text(stream, source.name, context)
+    text = Text(stream, source.name, context.encoding, context.limits, first_line=source.first_line)
     if kind == "jsonl":
-        yield from formats.jsonl(text)
+        yield from formats.jsonl(text, whole=source.stop is None)
     elif kind == "json":
         yield from formats.json_file(
             text, context.records, {*context.wanted, *context.also, *RECORD_LISTS}, context.say

@@ -70,6 +70,11 @@ class InputSource:
     """Whether the user named it, as opposed to a folder or glob that contains it."""
     task: str | None = None
     """Task of a built-in data set."""
+    start: int = 0
+    """First byte that is read, and the number of the line that starts there; see `parts.py`."""
+    first_line: int = 1
+    stop: int | None = None
+    """End of the bytes that are read; None: all."""
 
     @property
     def paths(self) -> tuple[Path, ...]:

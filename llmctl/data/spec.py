@@ -52,6 +52,13 @@ class Dedup(Spec):
     """Which duplicates are dropped."""
 
     exact: StrictBool = key(True, "drop records with the same cleaned content as an earlier one")
+    near: StrictFloat | None = key(
+        None,
+        "drop records whose shingles have at least this Jaccard index with those of another one: 0.8",
+        ge=0.3,
+        le=1,
+    )
+    shingle: StrictInt = key(3, "words in a shingle; characters in scripts without spaces between words", ge=1, le=100)
 
 
 SplitRule = Literal["auto", "files", "content"]

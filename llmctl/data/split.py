@@ -92,20 +92,6 @@ def why_empty(split: str, kept: int, splits: Splits) -> str:
     )
 
 
-class Deduplicator:
-    """Remembers the contents and ids seen so far."""
-
-    def __init__(self) -> None:
-        self._contents: set[bytes] = set()
-        self._ids: dict[bytes, bytes] = {}
-
-    def content(self, digest: bytes) -> bool:
-        """Whether this content was seen before; records it."""
-        before = len(self._contents)
-        self._contents.add(digest)
-        return len(self._contents) == before
-
-    def conflict(self, name: str, digest: bytes) -> bool:
-        """Whether this id was seen before with other content; records it."""
-        key = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        return self._ids.setdefault(key, digest) != digest
+def id_hash(name: str) -> bytes:
+    """A 16-byte hash of a record's id."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,9 @@
-"""The text of a prepared folder: one Parquet file per split with the columns id, the task's fields, and origin."""
+"""The text of a prepared folder: Parquet files with the columns id, the task's fields, and origin.
+
+    text/SPLIT-00000.parquet, text/SPLIT-00001.parquet, …
+
+Every split has a first file; together they have the records of the split in order.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from llmctl.data.spec import SPLITS
 from llmctl.errors import IntegrityError
@@ -23,11 +29,15 @@ GROUP_RECORDS: Final = 20_000
 
 
 class TextWriter:
-    """Writes records to `folder`/SPLIT-00000.parquet as they arrive, one row group at a time."""
+    """Writes the records of a part to `folder`/SPLIT-PART.parquet as they arrive, one row group at a time. A split
+    without records gets no file."""
 
-    def __init__(self, folder: Path, columns: Mapping[str, type], *, group_characters: int = GROUP_CHARACTERS) -> None:
-        folder.mkdir()
-        self._folder = folder
+    def __init__(
+        self, folder: Path, columns: Mapping[str, type], *, part: int = 0, group_characters: int = GROUP_CHARACTERS
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder, self._part = folder, part
+        self._schema: pa.Schema | None = None
         self._group_characters = group_characters
         self._columns = {"id": str, **columns, "origin": str}
         self._files: dict[str, pq.ParquetWriter] = {}
@@ -38,8 +48,6 @@ class TextWriter:
 
     def add(self, split: str, record: Record, characters: int) -> None:
         """Add a record with `characters` characters of text."""
-        if not self._files:
-            self._begin(record)
         rows = self._rows[split]
         for name, values in rows.items():
             values.append(record.fields.get(name))
@@ -56,22 +64,31 @@ class TextWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for split, file in self._files.items():
-            if error is None and self._rows[split]["id"]:
-                self._flush(split)
-            file.close()
+        with contextlib.ExitStack() as stack:
+            for split in SPLITS:
+                if error is None and self._rows[split]["id"]:
+                    self._flush(split)
+                if split in self._files:
+                    stack.callback(self._files[split].close)
 
-    def _begin(self, first: Record) -> None:
-        """Open the files; the element types of list columns are known only from the first record."""
-        fields = [(name, _type_of(kind, first.fields.get(name))) for name, kind in self._columns.items()]
-        self._schema = pa.schema(fields)
-        self._files = {split: _open(self._folder / f"{split}-00000.parquet", self._schema) for split in SPLITS}
+    def _schema_of(self) -> pa.Schema:
+        """The element types of list columns are known only from records."""
+        return pa.schema(
+            [
+                (name, _type_of(name, kind, [value for rows in self._rows.values() for value in rows[name]]))
+                for name, kind in self._columns.items()
+            ]
+        )
 
     def _empty(self) -> dict[str, list[Any]]:
         return {name: [] for name in self._columns}
 
     def _flush(self, split: str) -> None:
         rows = self._rows[split]
+        if self._schema is None:
+            self._schema = self._schema_of()
+        if split not in self._files:
+            self._files[split] = open_file(shard(self._folder, split, self._part), self._schema)
         arrays = [_array(values, self._schema.field(name).type) for name, values in rows.items()]
         table = pa.Table.from_arrays(arrays, schema=self._schema)
         self._files[split].write_table(table, row_group_size=len(table))
@@ -108,16 +125,27 @@ def _offsets(values: Sequence[Any]) -> pa.Array:
     return pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
 
 
-def _type_of(kind: type, example: Any) -> pa.DataType:
+def _type_of(name: str, kind: type, values: Sequence[Any]) -> pa.DataType:
     """The Arrow type of a column: string, list of strings, or list of messages."""
     if kind is not list:
         return pa.string()
-    if example and isinstance(example[0], str):
+    first = next((value[0] for value in values if value), None)
+    if isinstance(first, str) or (first is None and name != "messages"):
         return pa.list_(pa.string())
     return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("weight", pa.int8())]))
 
 
-def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def shard(folder: Path, split: str, number: int) -> Path:
+    """The path of a file of a split."""
+    return folder / f"{split}-{number:05d}.parquet"
+
+
+def shards(folder: Path, split: str) -> list[Path]:
+    """The existing files of a split, in order."""
+    return sorted(folder.glob(f"{split}-*.parquet"), key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+def open_file(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
@@ -151,20 +179,31 @@ def _translated_errors(path: Path) -> Iterator[None]:
         raise IntegrityError(f"the text {what}", where=str(path), hint="preprocess again, with --force") from error
 
 
-def read_text(path: Path) -> Iterator[Record]:
-    """All records of a split, in order."""
-    for group in range(row_groups(path)):
-        yield from read_group(path, group)
+def read_text(paths: Path | Sequence[Path]) -> Iterator[Record]:
+    """All records of some files, in order."""
+    for path in [paths] if isinstance(paths, Path) else paths:
+        for group in range(row_groups(path)):
+            yield from read_group(path, group)
 
 
-def keep(path: Path, kept: Sequence[bool]) -> None:
+def keep_in(folder: Path, split: str, kept: NDArray[np.bool_]) -> None:
+    """Rewrite the files of a split without the records where `kept` (R,) is False."""
+    start = 0
+    for path in shards(folder, split):
+        rows = int(pq.read_metadata(path).num_rows)
+        keep(path, kept[start : start + rows])
+        start += rows
+
+
+def keep(path: Path, kept: NDArray[np.bool_]) -> None:
     """Rewrite the file without the records where `kept` (R,) is False."""
     temporary = path.with_suffix(".kept")
     start = 0
-    with pq.ParquetFile(path) as file, _open(temporary, file.schema_arrow) as out:
+    with pq.ParquetFile(path) as file, open_file(temporary, file.schema_arrow) as out:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
-            chosen = table.filter(pa.array(kept[start : start + len(table)]))
+            bits = np.packbits(kept[start : start + len(table)], bitorder="little")
+            chosen = table.filter(pa.Array.from_buffers(pa.bool_(), len(table), [None, pa.py_buffer(bits)]))
             start += len(table)
             if len(chosen):
                 out.write_table(chosen, row_group_size=len(chosen))

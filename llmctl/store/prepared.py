@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -118,16 +119,17 @@ class Prepared:
         facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files"})
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
-    def check_files(self, *, verify: bool = False, only: str = "") -> None:
+    def check_files(self, *, verify: bool = False, only: Collection[Path] = ()) -> None:
         """Raise `IntegrityError` where the text, tokens or tokenizer are not those that `preprocess` wrote.
 
-        `verify`: hash all of them, see `integrity.check`. `only`: just this file. Version 0.1 kept no hashes; nothing
+        `verify`: hash all of them, see `integrity.check`. `only`: just these files. Version 0.1 kept no hashes; nothing
         is checked then. README.md and rejects.jsonl are for readers and may change.
         """
+        named = {path.relative_to(self.path).as_posix() for path in only}
         files = {
             name: each
             for name, each in self.manifest.files.items()
-            if (name == only if only else name.partition("/")[0] in READ)
+            if (name in named if only else name.partition("/")[0] in READ)
         }
         if not files:
             return
@@ -137,9 +139,11 @@ class Prepared:
             raise IntegrityError(f"{', '.join(added[:5])}: not written by preprocess", where=str(self.path), hint=hint)
         integrity.check(self.path, files, self.path / MANIFEST, verify=verify, hint=hint)
 
-    def text(self, split: str) -> Path:
-        """The Parquet file of a split's records."""
-        return self.path / "text" / f"{split}-00000.parquet"
+    def text(self, split: str) -> list[Path]:
+        """The Parquet files of a split's records, in order."""
+        names = [name for name in self.manifest.files if re.fullmatch(rf"text/{split}-\d{{5,}}\.parquet", name)]
+        names = sorted(names, key=lambda name: (len(name), name)) or [f"text/{split}-00000.parquet"]
+        return [self.path / name for name in names]
 
 
 def _files_of(folder: Path) -> Iterator[str]:

@@ -173,7 +173,7 @@ def _data(config: EvalConfig, *, verify: bool) -> Prepared | Path:
     prepared = open_prepared(config.data)
     if not prepared.manifest.splits.get(config.split):
         raise DataError(f"the {config.split} split is empty", where=str(config.data), hint="name another: --split")
-    prepared.check_files(verify=verify, only=prepared.text(config.split).relative_to(prepared.path).as_posix())
+    prepared.check_files(verify=verify, only=prepared.text(config.split))
     return prepared
 
 

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final, Literal, Self
+from typing import IO, Any, Final, Literal, Self
 
-from llmctl.data.filter import ConflictingId
 from llmctl.data.formats import Bad
 from llmctl.errors import DataError
 from llmctl.types import Record
 from llmctl.workflows.preprocess.checks import with_hint
 
 REJECTS: Final = "rejects.jsonl"
-SAME_IDS_SHOWN: Final = 5
+Policy = Literal["fail", "skip", "reject"]
 
 
 class BadRecords:
     """Counts bad records and writes them to a file. Use it as a context manager, which closes the file."""
 
-    def __init__(self, policy: Literal["fail", "skip", "reject"], folder: Path, dropped: Counter[str]) -> None:
-        """`skip` counts them in `dropped`; `reject` writes them to `folder`/rejects.jsonl."""
+    def __init__(self, policy: Policy, path: Path, dropped: Counter[str]) -> None:
+        """`skip` counts them in `dropped`; `reject` appends them to `path`."""
         self.rejected = 0
         self._dropped = dropped
         self._fails = policy == "fail"
-        self._same_ids: list[DataError] = []
         self._file: IO[str] | None = None
         if policy == "reject":
             # Bytes that could not be decoded are written as escapes.
-            self._file = (folder / REJECTS).open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def __enter__(self) -> Self:
         return self
@@ -39,24 +38,30 @@ class BadRecords:
             self._file.close()
 
     def add(self, error: DataError, item: Record | Bad) -> None:
-        """Add a bad record. Raises `DataError` if that stops the verb; ids used for different content are collected
-        first, so that several are reported at once."""
-        if self._fails and isinstance(error, ConflictingId):
-            self._same_ids.append(error)
-            if len(self._same_ids) == SAME_IDS_SHOWN:
-                self.end()
-        elif self._fails:
+        """Add a bad record. Raises `DataError` if that stops the verb."""
+        if self._fails:
             raise with_hint(error)
-        elif self._file is None:
+        if self._file is None:
             self._dropped["bad_record"] += 1
         else:
             self.rejected += 1
-            raw = item.raw if isinstance(item, Bad) else item.fields
+            raw: Any = item.raw if isinstance(item, Bad) else item.fields
             row = {"where": error.where, "reason": error.message, "record": raw}
             self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
-    def end(self) -> None:
-        """After the last record: raise `DataError` for ids used for different content."""
-        if self._same_ids:
-            places = "; ".join(f"{error.where} {error.message.split(' stood')[0]}" for error in self._same_ids)
-            raise DataError(f"one id for different content: {places}", hint=self._same_ids[0].hint)
+
+def same_id(record: Record) -> DataError:
+    """The error of a record with the id of an earlier one and other content."""
+    return DataError(
+        f"another record with different content has the id {record.id!r}",
+        where=f"{record.origin}:id",
+        hint="make ids unique, drop the column (ids are then derived from the content), or use "
+        "--on-bad-record skip to keep the first record of each id",
+    )
+
+
+def same_ids(records: Sequence[Record]) -> DataError:
+    """One error for the first records with the id of an earlier one and other content."""
+    errors = [same_id(record) for record in records]
+    places = "; ".join(f"{error.where} {error.message}" for error in errors)
+    return DataError(f"one id for different content: {places}", hint=errors[0].hint)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.data import ray_workers
 from llmctl.data.formats import Bad
 from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
 from llmctl.data.sources import STDIN, InputSource, find_sources
@@ -68,6 +69,8 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     collector = ErrorCollector()
     collector.check("encoding", _check_encoding, config.encoding)
     collector.check("splits", _check_fractions, config)
+    if config.executor == "ray":
+        collector.check("executor", ray_workers.check_installed)
     sources = tuple(
         collector.check("inputs", find_sources, config.inputs, config.source_file, config.target_file) or ()
     )

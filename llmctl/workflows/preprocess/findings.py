@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from llmctl.data.filter import RecordFilter
-from llmctl.data.read import ReadContext
 from llmctl.data.split import CONTRADICTORY, IN_SEVERAL_SPLITS, SEVERAL_ANSWERS
 from llmctl.store.prepared import COUNTS_OF_CONTENT
+
+if TYPE_CHECKING:
+    from llmctl.workflows.preprocess.admission import Tally
+    from llmctl.workflows.preprocess.reading import ReadResult
 
 FACTS: Final = ("cleaned", *COUNTS_OF_CONTENT)
 """Counts in the manifest and in the JSON document beside those of the records."""
@@ -17,20 +19,18 @@ LISTED: Final = 10
 """Most labels or fields that a message lists."""
 
 
-def facts_of(context: ReadContext, records: RecordFilter, labels: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def facts_of(
+    read: ReadResult, tally: Tally, repeated_inputs: Mapping[str, int], labels: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
     """Counts of records by what was changed, left out, not read, or found; empty ones are left out."""
-    adapting = context.adapting
-    cleaned = {
-        "byte_order_marks": context.boms,
-        "nul_characters": records.judge.cleaner.nul,
-        **_sorted(records.cleaned),
-    }
+    adapting = read.adapting
+    cleaned = {"byte_order_marks": read.boms, "nul_characters": read.nul, **_sorted(tally.cleaned)}
     found = {
         "layouts": adapting.layouts,
         "changed": adapting.changed,
         "unused": adapting.unused,
-        "found": records.found,
-        "repeated_inputs": records.inputs,
+        "found": tally.found,
+        "repeated_inputs": repeated_inputs,
         "label_counts": labels,
     }
     assert tuple(found) == COUNTS_OF_CONTENT

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llmctl import __version__
-from llmctl.data.filter import RecordFilter
-from llmctl.data.filters.spec import FILTERS, open_filters
-from llmctl.data.judge import DroppedRecord
-from llmctl.data.read import ReadContext, scan
 from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
 from llmctl.data.split import why_empty
@@ -22,19 +19,20 @@ from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
 from llmctl.types import Event, EventSink
-from llmctl.workflows.preprocess.bad_records import REJECTS, BadRecords
-from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, read_context_of, split_files
+from llmctl.workflows.preprocess.bad_records import REJECTS
+from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, split_files
 from llmctl.workflows.preprocess.findings import FACTS, facts_of, findings
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 if TYPE_CHECKING:
-    from llmctl.data.encode import Workers
+    from llmctl.data.workers import Executor
+    from llmctl.workflows.preprocess.reading import ReadResult
 
 __all__ = ["PreprocessPlan", "PreprocessResult", "preflight", "preprocess"]
 
 REPORT_EVERY_SECONDS: Final = 0.5
-SAMPLES: Final = 20
-"""Dropped records kept for the report, of each reason."""
+SCRATCH: Final = ".scratch"
+"""The folder of what only making the prepared folder needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +66,17 @@ def preprocess(
     for note in plan.notes:
         emit(Event("note", {"text": note}))
     _clear_leftovers(config.out, emit)
-    from llmctl.data.encode import Workers, worker_count
-
-    workers = Workers(worker_count(config.workers, plan.input_bytes))
-    with workers, atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder, locked(folder):
-        result = _read_all(config, plan, emit, folder)
-        for name, text in findings(result.context.notes, result.split_by, result.facts, result.labels):
+    with (
+        _executor(config, plan) as executor,
+        atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder,
+        locked(folder),
+    ):
+        result = _read_all(config, plan, emit, folder, executor)
+        for name, text in findings(result.read.notes, result.split_by, result.facts, result.labels):
             emit(Event(name, {"text": text}))
-        inputs = _inputs(plan.sources, result.context)
+        inputs = _inputs(plan.sources, result.read)
         kind = _make_tokenizer(config, plan, emit, folder, result)
-        tokens = _encode(config, plan, emit, folder, result, workers)
+        tokens = _encode(config, plan, emit, folder, result, executor)
         kept = sum(result.splits.values())
         for split in _check_splits(config, result):
             why = why_empty(split, kept, config.splits)
@@ -89,7 +88,9 @@ def preprocess(
             llmctl=__version__,
             task=plan.task.name,
             task_version=plan.task.version,
-            records=Counts(read=result.read, kept=kept, dropped=dict(result.dropped), rejected=result.rejected),
+            records=Counts(
+                read=result.read.read, kept=kept, dropped=dict(result.read.dropped), rejected=result.read.rejected
+            ),
             splits=result.splits,
             tokens=tokens,
             lengths=_lengths(folder, result),
@@ -97,11 +98,12 @@ def preprocess(
             inputs=tuple(inputs),
             labels=tuple(sorted(result.labels)) if plan.task.labelled else (),
             block_size=config.block_size if plan.task.packed else None,
-            text_sha256={split: files[f"text/{split}-00000.parquet"].sha256 for split in SPLITS},
+            text_sha256={split: _hash_of(files, split) for split in SPLITS},
             config=config.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
             split_by=result.split_by,
             **result.facts,
+            **({"near_duplicates": result.near} if result.near else {}),
             files=files,
         )
         atomic.write_text(folder / "README.md", data_card(manifest))
@@ -109,6 +111,22 @@ def preprocess(
         manifest = manifest.model_copy(update={"files": dict(sorted((files | readme).items()))})
         atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return PreprocessResult(manifest, config.out)
+
+
+def _executor(config: PreprocessConfig, plan: PreprocessPlan) -> Executor:
+    from llmctl.data.workers import Workers, worker_count
+
+    if config.executor == "ray":
+        from llmctl.data.ray_workers import RayWorkers
+
+        return RayWorkers(config.workers)
+    return Workers(worker_count(config.workers, plan.input_bytes))
+
+
+def _hash_of(files: Mapping[str, integrity.FileHash], split: str) -> str:
+    """The hash of a split's text; of the hashes of its files if there are several."""
+    hashes = [each.sha256 for name, each in files.items() if name.startswith(f"text/{split}-")]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _clear_leftovers(out: Path, emit: EventSink) -> None:
@@ -123,104 +141,119 @@ def _clear_leftovers(out: Path, emit: EventSink) -> None:
 
 
 @dataclass(slots=True)
-class _ReadResult:
-    """The result of reading: counts, labels, splits."""
+class _Text:
+    """The text that was written: counts of records, characters, labels."""
 
-    context: ReadContext
-    read: int = 0
-    rejected: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    splits: dict[str, int] = field(default_factory=dict)
-    characters: dict[str, int] = field(default_factory=dict)
-    labels: Counter[str] = field(default_factory=Counter)
+    read: ReadResult
+    splits: dict[str, int]
+    characters: dict[str, int]
+    labels: Counter[str]
     """Label -> records of the train split."""
-    split_by: Literal["files", "input", "record"] = "input"
-    facts: dict[str, dict[str, int]] = field(default_factory=dict)
+    split_by: Literal["files", "input", "record"]
+    facts: dict[str, dict[str, int]]
     """Further counts of the manifest: what was changed, unused or found, by kind."""
-    samples: defaultdict[str, list[DroppedRecord]] = field(default_factory=lambda: defaultdict(list))
-    """The first `SAMPLES` records dropped for each reason."""
-
-    def drop(self, record: DroppedRecord) -> None:
-        self.dropped[record.reason] += 1
-        if len(self.samples[record.reason]) < SAMPLES:
-            self.samples[record.reason].append(record)
+    near: dict[str, float]
+    """How near-duplicates were looked for."""
 
 
-def _read_all(config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path) -> _ReadResult:
-    """Read, clean, filter and write every record."""
-    from llmctl.data.text import TextWriter
+def _read_all(
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, executor: Executor
+) -> _Text:
+    """Read, clean, filter and write every record; then take out those that repeat others."""
+    import shutil
 
-    task = plan.task
-    columns = {column.name: column.kind for column in task.columns}
+    from llmctl.workflows.preprocess.admission import Admission
+
+    scratch = folder / SCRATCH
+    scratch.mkdir()
     by_file = split_files(config, plan.sources)
-    result = _ReadResult(read_context_of(config, task), split_by="files" if any(by_file) else config.splits.hash)
-    asked = None if task.packed else [column.name for column in task.prompt_columns()]
-    filters = open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
-    record_filter = RecordFilter(
-        task, list(columns), config.clean, config.dedup, config.splits, asked=asked, filters=filters
-    )
-    progress = _Progress(emit, "read")
-    labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    bad = BadRecords(config.on_bad_record, folder, result.dropped)
-    pairs = zip(plan.sources, by_file, strict=True)
-    items = ((item, split) for source, split in pairs for item in scan([source], result.context))
-    with TextWriter(folder / "text", columns) as text, bad:
-        for item, split in items:
-            result.read += 1
-            progress.add(1)
-            try:
-                found = record_filter.apply(item, split)
-            except DataError as error:
-                bad.add(error, item)
-                continue
-            if isinstance(found, DroppedRecord):
-                result.drop(found)
-                continue
-            text.add(found.split, found.record, found.characters)
-            if found.label is not None:
-                labels[found.split][found.label] += 1
-        bad.end()
-        progress.end()
-    result.splits, result.characters = dict(text.records), dict(text.characters)
-    if record_filter.distinct_inputs == 1 and not result.splits["train"] and config.splits.rule != "files":
-        place = next(split for split in SPLITS if result.splits[split])
+    read = _read_parts(config, plan, emit, folder, executor, by_file)
+    if not read.read:
+        raise DataError("no records", where=", ".join(source.name for source in plan.sources))
+    admission = Admission(config, folder, scratch, read, by_files=any(by_file))
+    admission.decide()
+    distinct, repeated = admission.candidates.count_questions(labelled=plan.task.labelled)
+    tally = admission.apply(executor)
+    _join_rejects(config, folder, scratch)
+    shutil.rmtree(scratch)
+    labels = tally.labels
+    if distinct == 1 and not tally.splits["train"] and config.splits.rule != "files":
+        place = next(split for split in SPLITS if tally.splits[split])
         _swap_train(folder / "text", place)
-        for counts in (result.splits, result.characters):
+        for counts in (tally.splits, tally.characters):
             counts["train"], counts[place] = counts[place], counts["train"]
         labels["train"], labels[place] = labels[place], labels["train"]
         warning = "all records ask the same, so none can be held out: they are in the train split"
         emit(Event("warning", {"text": warning}))
-    result.labels = labels["train"]
-    result.rejected = bad.rejected
-    if not result.read:
-        raise DataError("no records", where=", ".join(source.name for source in plan.sources))
-    result.facts = facts_of(result.context, record_filter, result.labels)
-    _check_splits(config, result)
+    split_by: Literal["files", "input", "record"] = "files" if any(by_file) else config.splits.hash
+    facts = facts_of(read, tally, repeated, labels["train"])
+    text = _Text(read, tally.splits, tally.characters, labels["train"], split_by, facts, admission.near)
+    _check_splits(config, text)
+    return text
+
+
+def _read_parts(
+    config: PreprocessConfig,
+    plan: PreprocessPlan,
+    emit: EventSink,
+    folder: Path,
+    executor: Executor,
+    by_file: Sequence[str | None],
+) -> ReadResult:
+    from llmctl.data.parts import cut
+    from llmctl.data.workers import Workers
+    from llmctl.workflows.preprocess.reading import ReadJob, ReadResult, read_part
+
+    parts = cut(plan.sources, by_file, document=config.document, encoding=config.encoding, executor=executor)
+    jobs = (ReadJob(config, plan.task, part, folder, folder / SCRATCH) for part in parts)
+    result, progress = ReadResult(), _Progress(emit, "read")
+    # Standard input is that of this process.
+    here = len(parts) == 1 or any(source.path is None for source in plan.sources)
+    if here or (isinstance(executor, Workers) and executor.alone):
+        for job in jobs:
+            result.add(read_part(job, progress.add))
+    else:
+        for found in executor.map(read_part, jobs):
+            result.add(found)
+            progress.add(found.read)
+    progress.end()
     return result
+
+
+def _join_rejects(config: PreprocessConfig, folder: Path, scratch: Path) -> None:
+    import shutil
+
+    if config.on_bad_record == "reject":
+        with (folder / REJECTS).open("wb") as out:
+            for path in sorted(scratch.glob("rejects-*")):
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, out)
 
 
 def _swap_train(folder: Path, split: str) -> None:
     """Swap the text of the train split with that of another one."""
-    one, other, between = (folder / f"{name}-00000.parquet" for name in ("train", split, "swap"))
-    one.replace(between)
-    other.replace(one)
-    between.replace(other)
+    from llmctl.data.text import shard, shards
+
+    moves = (("train", "swap"), (split, "train"), ("swap", split))
+    for old, new in moves:
+        for number, path in enumerate(shards(folder, old)):
+            path.replace(shard(folder, new, number))
 
 
-def _check_splits(config: PreprocessConfig, result: _ReadResult) -> list[str]:
+def _check_splits(config: PreprocessConfig, result: _Text) -> list[str]:
     """The splits with a fraction above 0 that got no records.
 
     Raises `DataError` where there is nothing to train on, or where whole files leave nothing held out.
     """
     kept = sum(result.splits.values())
     if not kept:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.dropped.items()))
-        rejected = f", {result.rejected:,} rejected" if result.rejected else ""
-        raise DataError(f"none of {result.read:,} records is left: {reasons or 'none dropped'}{rejected}")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.read.dropped.items()))
+        rejected = f", {result.read.rejected:,} rejected" if result.read.rejected else ""
+        raise DataError(f"none of {result.read.read:,} records is left: {reasons or 'none dropped'}{rejected}")
     requested = {"validation": config.splits.validation, "test": config.splits.test}
     wanted = [split for split, fraction in requested.items() if fraction > 0]
     empty = [split for split in wanted if not result.splits[split]]
-    whole = wanted and empty == wanted and result.context.whole_files == result.read
+    whole = wanted and empty == wanted and result.read.whole_files == result.read.read
     # Whole files as documents are few and can be split further; other small data may be intended.
     if not result.splits["train"] or (whole and result.split_by != "files"):
         count = "the only record" if kept == 1 else f"all {kept:,} records"
@@ -233,12 +266,13 @@ def _check_splits(config: PreprocessConfig, result: _ReadResult) -> list[str]:
     return empty
 
 
-def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputFile]:
+def _inputs(sources: Iterable[InputSource], read: ReadResult) -> list[InputFile]:
     """The input files with their sizes and hashes."""
     found = []
     for source in sources:
         if source.path is None:
-            found.append(InputFile(path=STDIN, bytes=context.stdin_bytes, sha256=context.stdin_hash.hexdigest()))
+            assert read.stdin is not None
+            found.append(InputFile(path=STDIN, bytes=read.stdin[0], sha256=read.stdin[1]))
         for path in source.paths:
             name = source.name if source.task else shown(path)
             found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=atomic.sha256(path)))
@@ -246,12 +280,12 @@ def _inputs(sources: Iterable[InputSource], context: ReadContext) -> list[InputF
 
 
 def _make_tokenizer(
-    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _ReadResult
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _Text
 ) -> TokenizerFacts:
     """Train a tokenizer on the train split, or copy an existing one."""
     from llmctl.data import tokenizers
     from llmctl.data.codes import open_codes
-    from llmctl.data.text import read_text
+    from llmctl.data.text import read_text, shards
 
     out = folder / "tokenizer"
     if plan.tokenizer is not None:
@@ -269,7 +303,7 @@ def _make_tokenizer(
             emit(Event("note", {"text": message}))
 
         def texts() -> Iterator[str]:
-            for record in read_text(folder / "text" / "train-00000.parquet"):
+            for record in read_text(shards(folder / "text", "train")):
                 for segment in plan.task.segments(record):
                     yield segment.text
 
@@ -280,40 +314,39 @@ def _make_tokenizer(
 
 
 def _encode(
-    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _ReadResult, workers: Workers
+    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _Text, executor: Executor
 ) -> dict[str, int]:
     """Encode every split; records with a segment of more than `max_length` tokens are dropped from the text too."""
     from llmctl.data.codes import open_codes
     from llmctl.data.encode import TokenEncoder, encode_split
-    from llmctl.data.text import keep
+    from llmctl.data.text import keep_in, shards
 
     encoder = TokenEncoder(open_codes(folder / "tokenizer"))
-    workers.use(folder / "tokenizer")
     progress = _Progress(emit, "encode", total=sum(result.splits.values()))
     tokens: dict[str, int] = {}
     for split in SPLITS:
-        path = folder / "text" / f"{split}-00000.parquet"
         encoded = encode_split(
             plan.task,
-            path,
+            shards(folder / "text", split),
             encoder,
             folder / "tokens",
             split,
             labels=sorted(result.labels) if plan.task.labelled else (),
             max_length=config.max_length,
-            workers=workers,
+            executor=executor,
+            tokenizer=folder / "tokenizer",
             done=progress.add,
         )
         tokens[split] = encoded.tokens
         if too_long := int((~encoded.kept).sum()):
-            keep(path, encoded.kept.tolist())
-            result.dropped["too_long"] += too_long
+            keep_in(folder / "text", split, encoded.kept)
+            result.read.dropped["too_long"] += too_long
             result.splits[split] -= too_long
     progress.end()
     return tokens
 
 
-def _lengths(folder: Path, result: _ReadResult) -> dict[str, LengthStats]:
+def _lengths(folder: Path, result: _Text) -> dict[str, LengthStats]:
     """Length statistics of each split that has records."""
     from llmctl.data.lengths import measure
     from llmctl.data.tokens import TokenStore

@@ -55,4 +55,7 @@ class PreprocessConfig(Spec):
     quality: Quality = key(Quality(), "bounds on the form of a text; web: the published ones for pages of the web")
     dedup: Dedup = key(Dedup(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
+    executor: Literal["local", "ray"] = flag(
+        "local", "where records are read and encoded: processes of this machine, or a Ray cluster", panel="Run"
+    )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -15,12 +15,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from llmctl.data import pretokens, tokenizers
 from llmctl.data.codes import Codes
-from llmctl.data.encode import Rules, TokenEncoder, Workers, encode_split
+from llmctl.data.encode import GroupJob, Rules, TokenEncoder, encode_group, encode_split
 from llmctl.data.lengths import measure
 from llmctl.data.read import read_records
 from llmctl.data.spec import TOKENIZERS
-from llmctl.data.text import TextWriter, keep, read_text
+from llmctl.data.text import TextWriter, keep, read_text, row_groups
 from llmctl.data.tokens import TokenStore
+from llmctl.data.workers import Workers
 from llmctl.errors import DataError, EnvironmentFault, IntegrityError
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling
@@ -186,16 +187,14 @@ def test_records_over_the_length_limit_leave_text_and_tokens(tmp_path: Path) -> 
     path = written(tmp_path, task, rows)
     found = encode_split(task, path, TokenEncoder(codes), tmp_path / "tokens", "train", max_length=5)
     assert found.kept.tolist() == [max(n, 9 - n) <= 5 for n in range(1, 9)]
-    keep(path, found.kept.tolist())
+    keep(path, found.kept)
     store = TokenStore.open(tmp_path / "tokens", "train")
     assert [record.fields["source"] for record in read_text(path)] == ["aaaa", "aaaaa"]
     assert [len(store.record(number)[0].ids) for number in range(len(store))] == [4, 5]
 
 
 def test_an_empty_split_has_a_store(tmp_path: Path) -> None:
-    written(tmp_path, LanguageModeling(), [{"text": "a"}])
-    path = tmp_path / "text" / "test-00000.parquet"
-    encode_split(LanguageModeling(), path, TokenEncoder(trained("byte")), tmp_path / "tokens", "test")
+    encode_split(LanguageModeling(), [], TokenEncoder(trained("byte")), tmp_path / "tokens", "test")
     store = TokenStore.open(tmp_path / "tokens", "test")
     assert (len(store), store.total_tokens) == (0, 0)
 
@@ -210,8 +209,10 @@ def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
         for other in multiprocessing.active_children():
             assert other.pid is not None
             os.kill(other.pid, signal.SIGINT)
-        workers.use(tmp_path / "tokenizer")
-        several = encode_split(task, path, TokenEncoder(codes), tmp_path / "two", "train", workers=workers)
+        place = tmp_path / "tokenizer"
+        several = encode_split(
+            task, path, TokenEncoder(codes), tmp_path / "two", "train", executor=workers, tokenizer=place
+        )
     assert alone.tokens == several.tokens
     names = sorted(each.name for each in (tmp_path / "one").iterdir())
     assert names == ["train.records.npy", "train.roles.npy", "train.segments.npy", "train.values.npy"]
@@ -225,8 +226,8 @@ def test_a_killed_worker_process_is_reported(tmp_path: Path, noticed: str) -> No
     path = written(tmp_path, task, [{"text": text} for text in SONNETS], group_characters=1_000)
     tokenizers.save(codes.tokenizer, tmp_path / "tokenizer")
     with Workers(2) as workers:
-        workers.use(tmp_path / "tokenizer")
-        pieces = workers.pieces(task, path, TokenEncoder(codes), Rules({}))
+        jobs = (GroupJob(tmp_path / "tokenizer", task, path, group, Rules({})) for group in range(row_groups(path)))
+        pieces = workers.map(encode_group, jobs)
         if noticed == "within":
             next(pieces)
         [other] = multiprocessing.active_children()

@@ -7,19 +7,19 @@ from collections import Counter
 
 import pytest
 
-from llmctl.data.filter import ConflictingId, KeptRecord, RecordFilter
-from llmctl.data.judge import DroppedRecord
-from llmctl.data.spec import Clean, Dedup, Splits
+from llmctl.data.judge import Admissible, DroppedRecord, Judge
+from llmctl.data.spec import Clean, Splits
 from llmctl.data.split import content_hash, split_of, why_empty
 from llmctl.tasks.chat import Chat
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling
+from llmctl.tasks.spec import Task
 from llmctl.types import Record
 
 
-def record_filter(**options: object) -> RecordFilter:
-    settings = {"clean": Clean(), "dedup": Dedup(), "splits": Splits()} | options
-    return RecordFilter(LanguageModeling(), ["text"], settings["clean"], settings["dedup"], settings["splits"])  # type: ignore[arg-type]
+def judge(task: Task | None = None, clean: Clean | None = None) -> Judge:
+    task = task or LanguageModeling()
+    return Judge(task, [column.name for column in task.columns], clean or Clean(), Splits())
 
 
 def test_shares_are_near_the_fractions() -> None:
@@ -54,50 +54,39 @@ def test_the_hash_covers_only_the_task_columns() -> None:
 def test_the_split_does_not_depend_on_what_came_before() -> None:
     alone = {}
     for n in range(50):
-        found = record_filter().apply(Record("", {"text": f"text {n}"}, "f:1"))
-        assert isinstance(found, KeptRecord)
+        found = judge().judge(Record("", {"text": f"text {n}"}, "f:1"))
+        assert isinstance(found, Admissible)
         alone[n] = found.split
-    chosen = record_filter()
+    chosen = judge()
     for n in reversed(range(50)):
-        found = chosen.apply(Record(f"id {n}", {"text": f"text   {n} "}, "g:9"))
-        assert isinstance(found, KeptRecord)
+        found = chosen.judge(Record(f"id {n}", {"text": f"text   {n} "}, "g:9"))
+        assert isinstance(found, Admissible)
         assert found.split == alone[n]
 
 
 def test_reasons() -> None:
-    chosen = record_filter(clean=Clean(min_chars=3))
+    chosen = judge(clean=Clean(min_chars=3))
     rows = ["\u200a\n", "ab", "abc", " abc\x00 ", "abd"]
-    found = [chosen.apply(Record("", {"text": row}, "f:1")) for row in rows]
+    found = [chosen.judge(Record("", {"text": row}, "f:1")) for row in rows]
     reasons = [each.reason if isinstance(each, DroppedRecord) else "kept" for each in found]
-    assert reasons == ["empty", "too_short", "kept", "duplicate", "kept"]
-
-
-def test_duplicates_stay_if_deduplication_is_off() -> None:
-    chosen = record_filter(dedup=Dedup(exact=False))
-    assert all(isinstance(chosen.apply(Record("x", {"text": "a"}, "f:1")), KeptRecord) for _ in range(2))
-
-
-def test_one_id_for_different_content() -> None:
-    chosen = record_filter()
-    chosen.apply(Record("x", {"text": "a"}, "f:1"))
-    assert chosen.apply(Record("x", {"text": "a"}, "f:2")) == DroppedRecord("duplicate")
-    with pytest.raises(ConflictingId, match=r"f:3:id.*'x'"):
-        chosen.apply(Record("x", {"text": "b"}, "f:3"))
+    assert reasons == ["empty", "too_short", "kept", "kept", "kept"]
+    digests = [each.digest for each in found if isinstance(each, Admissible)]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_labels_are_not_cleaned() -> None:
-    chosen = RecordFilter(Classification(), ["text", "label"], Clean(lowercase=True), Dedup(), Splits())
-    found = chosen.apply(Record("", {"text": "Good", "label": " Very  GOOD "}, "f:1"))
-    assert isinstance(found, KeptRecord)
+    found = judge(Classification(), Clean(lowercase=True)).judge(
+        Record("", {"text": "Good", "label": " Very  GOOD "}, "f:1")
+    )
+    assert isinstance(found, Admissible)
     assert found.record.fields == {"text": "good", "label": "Very  GOOD"}
     assert found.label == "Very  GOOD"
 
 
 def test_a_conversation_keeps_only_role_and_content() -> None:
-    chosen = RecordFilter(Chat(), ["messages"], Clean(), Dedup(), Splits())
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": "a  b", "name": "me"}]
-    found = chosen.apply(Record("", {"messages": turns}, "f:1"))
-    assert isinstance(found, KeptRecord)
+    found = judge(Chat()).judge(Record("", {"messages": turns}, "f:1"))
+    assert isinstance(found, Admissible)
     assert found.record.fields["messages"] == [
         {"role": "system", "content": ""},
         {"role": "user", "content": "a b"},

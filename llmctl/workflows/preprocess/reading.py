@@ -1,0 +1,161 @@
+"""Reads a part of the inputs in any process: writes its text and its candidates, returns counts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from llmctl.data.candidates import CandidateWriter
+from llmctl.data.filters.spec import FILTERS, open_filters
+from llmctl.data.judge import Admissible, DroppedRecord, Judge
+from llmctl.data.near import NearWriter, Signer
+from llmctl.data.parts import Part
+from llmctl.data.read import ReadContext, scan
+from llmctl.data.text import TextWriter
+from llmctl.errors import DataError
+from llmctl.tasks.spec import Task
+from llmctl.types import Adapting
+from llmctl.workflows.preprocess.bad_records import BadRecords
+from llmctl.workflows.preprocess.checks import read_context_of
+from llmctl.workflows.preprocess.spec import PreprocessConfig
+
+SAMPLES: Final = 20
+"""Dropped records kept for the report, of each reason."""
+TEXT: Final = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJob:
+    """A part to read. `folder`: the prepared folder in the making; `scratch`: what is removed when it is made."""
+
+    config: PreprocessConfig
+    task: Task
+    part: Part
+    folder: Path
+    scratch: Path
+
+    def place(self, kind: str) -> Path:
+        """The path of a scratch file of the part."""
+        return place_of(self.scratch, kind, self.part.number)
+
+
+def place_of(scratch: Path, kind: str, part: int) -> Path:
+    return scratch / f"{kind}-{part:05d}"
+
+
+@dataclass(slots=True)
+class ReadResult:
+    """What was read; can be added up."""
+
+    read: int = 0
+    rejected: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    samples: defaultdict[str, list[DroppedRecord]] = field(default_factory=lambda: defaultdict(list))
+    """The first `SAMPLES` records dropped for each reason."""
+    labels: list[dict[str, int]] = field(default_factory=list)
+    marks: list[dict[Any, int]] = field(default_factory=list)
+    """The tables of the candidates of each part."""
+    adapting: Adapting = field(default_factory=Adapting)
+    notes: dict[str, None] = field(default_factory=dict)
+    boms: int = 0
+    nul: int = 0
+    whole_files: int = 0
+    stdin: tuple[int, str] | None = None
+    """Bytes and SHA-256 of standard input, if it was read."""
+
+    def drop(self, record: DroppedRecord) -> None:
+        self.dropped[record.reason] += 1
+        self.keep_sample(record)
+
+    def keep_sample(self, record: DroppedRecord) -> None:
+        if len(self.samples[record.reason]) < SAMPLES:
+            self.samples[record.reason].append(record)
+
+    def add(self, other: ReadResult) -> None:
+        """Add what was read of the next part."""
+        for name in ("read", "rejected", "boms", "nul", "whole_files"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.dropped.update(other.dropped)
+        for each in (each for records in other.samples.values() for each in records):
+            self.keep_sample(each)
+        self.labels += other.labels
+        self.marks += other.marks
+        for counts in ("layouts", "changed", "unused"):
+            getattr(self.adapting, counts).update(getattr(other.adapting, counts))
+        self.notes |= other.notes
+        self.stdin = other.stdin or self.stdin
+
+
+def judge_of(config: PreprocessConfig, task: Task) -> Judge:
+    """What decides about a single record."""
+    asked = None if task.packed else [column.name for column in task.prompt_columns()]
+    filters = open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
+    columns = [column.name for column in task.columns]
+    return Judge(task, columns, config.clean, config.splits, asked=asked, filters=filters)
+
+
+def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) -> ReadResult:
+    """Read, clean and filter the records of a part. `done` is called with the number of records after each.
+
+    Raises `DataError` for a bad record, unless `on_bad_record` says otherwise.
+    """
+    config, task = job.config, job.task
+    context, judge, result = read_context_of(config, task), judge_of(config, task), ReadResult()
+    bad = BadRecords(config.on_bad_record, job.place("rejects"), result.dropped)
+    text = TextWriter(job.folder / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)
+    candidates = CandidateWriter(job.place("candidates"))
+    with text, candidates, bad, _Near(job) as near:
+        for source, split in zip(job.part.sources, job.part.splits, strict=True):
+            for item in scan([source], context):
+                result.read += 1
+                done(1)
+                try:
+                    found = judge.judge(item, split)
+                except DataError as error:
+                    bad.add(error, item)
+                    continue
+                if isinstance(found, DroppedRecord):
+                    result.drop(found)
+                    continue
+                given = bool(found.record.id)
+                if not given:
+                    found = found._replace(record=replace(found.record, id=found.digest[:8].hex()))
+                candidates.add(found, given_id=given)
+                text.add(found.split, found.record, found.characters)
+                near.add(found)
+    result.rejected, result.nul = bad.rejected, judge.cleaner.nul
+    result.labels, result.marks = [candidates.labels], [candidates.marks]
+    _take(result, context, stdin=any(source.path is None for source in job.part.sources))
+    return result
+
+
+def _take(result: ReadResult, context: ReadContext, *, stdin: bool) -> None:
+    result.adapting, result.notes = context.adapting, context.notes
+    result.boms, result.whole_files = context.boms, context.whole_files
+    if stdin:
+        result.stdin = context.stdin_bytes, context.stdin_hash.hexdigest()
+
+
+class _Near:
+    """Keeps what near-duplicates are found by, if they are looked for."""
+
+    def __init__(self, job: ReadJob) -> None:
+        self._task = job.task
+        threshold = job.config.dedup.near
+        signer = None if threshold is None else Signer(threshold, job.config.dedup.shingle)
+        self._writer = None if signer is None else NearWriter(job.place("near"), signer)
+
+    def __enter__(self) -> _Near:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(*error)
+
+    def add(self, candidate: Admissible) -> None:
+        if self._writer is not None:
+            segments = self._task.segments(candidate.record)
+            self._writer.add("\n".join(each.text for each in segments if each.role != "label"))

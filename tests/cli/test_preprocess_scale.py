@@ -1,0 +1,158 @@
+"""`preprocess` in parts: the same bytes however many processes read and wherever, and near-duplicates over all parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmctl.cli import main
+from llmctl.data import parts
+from llmctl.data.text import read_text, shards
+
+Ask = Callable[..., dict[str, Any]]
+WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "ru", "ste") for second in ("ba", "de", "fi", "go", "nu")]
+
+
+def texts(count: int, *, chinese: bool = False) -> list[str]:
+    rng = random.Random(count)
+    if chinese:
+        return ["".join(chr(rng.randrange(0x4E00, 0x5A00)) for _ in range(80)) for _ in range(count)]
+    return [" ".join(f"{rng.choice(WORDS)}{rng.randrange(99)}" for _ in range(60)) for _ in range(count)]
+
+
+def changed(text: str, number: int) -> str:
+    """The text with one word, or character, replaced: a Jaccard index of 0.9 or more."""
+    if " " in text:
+        words = text.split(" ")
+        return " ".join([*words[:30], f"other{number}", *words[31:]])
+    return f"{text[:40]}{chr(0x6000 + number)}{text[41:]}"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files, read in parts of about 8 kB, with exact and near copies in other parts than their originals."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parts, "SMALL_BYTES", 8_000)
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    originals = [*texts(150), *texts(150, chinese=True)]
+    rows = [*originals, *originals[:20], *(changed(text, number) for number, text in enumerate(originals[40:280:4]))]
+    random.Random(1).shuffle(rows)
+    for number, part in enumerate((rows[:250], rows[250:270], rows[270:])):
+        lines = [json.dumps({"text": text, "id": f"{number}-{at}"}, ensure_ascii=False) for at, text in enumerate(part)]
+        (folder / f"{number}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def prepare(capsys: pytest.CaptureFixture[str]) -> Ask:
+    def run(*words: object, out: str, code: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        command = ["preprocess", *map(str, words), "--out", out, "--vocab-size", "400", "--json"]
+        assert main.run(command) == code
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return document
+
+    return run
+
+
+def files(folder: str) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+NEAR = ("--task", "lm", "--set", "dedup.near=0.8")
+
+
+def test_near_copies_are_dropped_and_the_bytes_are_the_same_for_any_number_of_processes(
+    corpus: Path, prepare: Ask
+) -> None:
+    one = prepare(corpus, *NEAR, "--workers", 1, out="one")
+    assert one["records"]["dropped"] == {"duplicate": 20, "near_duplicate": 60}
+    assert one["records"]["kept"] == 300
+    assert len(shards(Path("one/text"), "train")) > 5
+    prepare(corpus, *NEAR, "--workers", 3, out="three")
+    assert files("one") == files("three")
+    manifests = [json.loads(Path(name, "manifest.json").read_text("utf-8")) for name in ("one", "three")]
+    assert manifests[0]["files"] == manifests[1]["files"]
+    facts = manifests[0]["near_duplicates"]
+    assert (facts["clusters"], facts["largest"]) == (60, 2)
+    assert {"threshold", "shingle", "permutations", "bands", "rows"} <= facts.keys()
+
+
+def kept(folder: str) -> set[str]:
+    return {str(each.fields["text"]) for each in read_text(sorted(Path(folder, "text").glob("*.parquet")))}
+
+
+def test_of_near_copies_the_same_one_stays_in_any_order(corpus: Path, prepare: Ask) -> None:
+    prepare(corpus, *NEAR, out="forward")
+    rows = [line for path in sorted(corpus.iterdir()) for line in path.read_text("utf-8").splitlines()]
+    Path("backward.jsonl").write_text("\n".join(reversed(rows)), encoding="utf-8")
+    prepare("backward.jsonl", *NEAR, out="backward")
+    assert kept("forward") == kept("backward")
+
+
+def test_a_near_copy_of_what_is_held_out_leaves_the_train_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Ask
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    originals = [*texts(30), *texts(30, chinese=True)]
+    held = originals[::2]
+    copies = [*held[:4], *(changed(text, number) for number, text in enumerate(held[4:14]))]
+    for name, rows in (("train", [*originals[1::2], *copies]), ("test", held), ("valid", [changed(held[20], 77)])):
+        lines = [json.dumps({"text": text}, ensure_ascii=False) for text in rows]
+        Path(f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = prepare("train.jsonl", "test.jsonl", "valid.jsonl", *NEAR, out="data")
+    assert found["records"]["dropped"] == {"leakage": 14, "near_duplicate": 1}
+    assert found["splits"]["train"] == 30
+    assert sum(found["splits"].values()) == 60
+    alone = prepare("train.jsonl", "test.jsonl", "valid.jsonl", "--task", "lm", out="exact")
+    assert alone["records"]["dropped"] == {"duplicate": 4}
+    assert alone["splits"]["test"] == 30
+
+
+@pytest.mark.parametrize(("policy", "code"), [("fail", 3), ("skip", 0), ("reject", 10)])
+def test_bad_records_in_other_parts(
+    corpus: Path, prepare: Ask, policy: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (corpus / "0.jsonl").read_text("utf-8").splitlines()
+    lines[200] = '{"text": 7}'
+    lines[210] = json.dumps({"id": "0-3", "text": "another text under a known id"})
+    (corpus / "0.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = prepare(corpus, "--task", "lm", "--workers", 2, "--on-bad-record", policy, out="data", code=code)
+    if policy == "fail":
+        assert "0.jsonl:201" in found["error"]["message"]
+    elif policy == "skip":
+        assert found["records"]["dropped"]["bad_record"] == 2
+    else:
+        rows = [json.loads(line) for line in Path("data/rejects.jsonl").read_text("utf-8").splitlines()]
+        assert [row["where"].partition(".jsonl:")[2] for row in rows] == ["201:text", "211:id"]
+        records = found["records"]
+        assert records["read"] == records["kept"] + sum(records["dropped"].values()) + records["rejected"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'llmctl[ray]'")
+@pytest.mark.filterwarnings("ignore")
+def test_ray_writes_the_same_bytes(corpus: Path, prepare: Ask) -> None:
+    prepare(corpus, *NEAR, out="local")
+    prepare(corpus, *NEAR, "--executor", "ray", "--workers", 2, out="ray")
+    assert files("local") == files("ray")
+    manifests = [json.loads(Path(name, "manifest.json").read_text("utf-8")) for name in ("local", "ray")]
+    assert manifests[0]["files"] == manifests[1]["files"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray_its_command_is_told_before_anything_is_read(corpus: Path, prepare: Ask) -> None:
+    found = prepare(corpus, *NEAR, "--executor", "ray", out="data", code=4)
+    assert "pip install 'llmctl[ray]'" in found["error"]["hint"]
+    assert not Path("data").exists()
