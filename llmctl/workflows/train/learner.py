@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +64,7 @@ class Learner:
         self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
         self.batches = Batches(self.parts.train.lengths(), batch_size=config.batch_size, seed=config.seed)
         self.steps = self.steps_of(config)
+        self.shares_folder = self._shares_folder()
 
     def _strategy(self, objective: Objective) -> Strategy:
         """The objective, spread over the processes of the run."""
@@ -161,8 +161,7 @@ class Learner:
         machine, run = self.config.machine_rank, str(self.config.out)
         agreement.check_weights(self.accelerator, number, machine=machine, run=run)
 
-    @functools.cached_property
-    def shares_folder(self) -> bool:
+    def _shares_folder(self) -> bool:
         """Whether every process sees the run folder; all of them ask at once."""
         if self.alone or os.environ.get("LOCAL_WORLD_SIZE") == str(self.accelerator.num_processes):
             return True
