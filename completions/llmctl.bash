@@ -39,7 +39,7 @@ _llmctl() {
 }
 
 _llmctl_verbs() {
-    _llmctl_offer "quickstart preprocess train generate chat eval export merge compare run list show suggest runs doctor completions --help --version"
+    _llmctl_offer "quickstart preprocess train generate chat eval serve export merge compare run list show suggest runs doctor completions --help --version"
 }
 
 _llmctl_quickstart() {
@@ -116,6 +116,18 @@ _llmctl_eval() {
     --set) compopt -o nospace; _llmctl_offer "model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed="; return ;;
     esac
     _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+}
+
+_llmctl_serve() {
+    case $previous in
+    --model) _llmctl_offer "" -d; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
+    --host | --port | --max-batch | --max-queue | --seed) return ;;
+    --api-key-file | --config | --events) _llmctl_offer "" -f; return ;;
+    --engine) _llmctl_offer "torch echo"; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision="; return ;;
+    esac
+    _llmctl_offer "--model --task --host --port --api-key-file --max-batch --max-queue --engine --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_export() {

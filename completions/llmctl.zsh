@@ -68,6 +68,15 @@ _llmctl_eval--metric() {
 _llmctl_eval--set() {
     compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed=
 }
+_llmctl_serve--task() {
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+}
+_llmctl_serve--engine() {
+    compadd "$@" -- torch echo
+}
+_llmctl_serve--set() {
+    compadd "$@" -S "" -- model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision=
+}
 _llmctl_export--to() {
     compadd "$@" -- gguf ctranslate2 onnx
 }
@@ -141,6 +150,7 @@ _llmctl() {
         'generate:Generate text from prompts.'
         'chat:Chat with a model; answers piped lines one by one.'
         'eval:Score a model or a predictions file; optionally gate on the score.'
+        'serve:Serve a model over HTTP: OpenAI'\''s interface, every task, a web page.'
         'export:Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.'
         'merge:Merge an adapter into its base, or convert a GGUF file.'
         'compare:Train and score several models under equal conditions; mark the best.'
@@ -314,6 +324,30 @@ _llmctl() {
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_eval--set' \
+                '--dry-run[print the resolved settings and plan; write nothing]' \
+                '--force[overwrite existing output]' \
+                '--offline[never access the network]' \
+                '--events=[append progress events as JSON lines; - for standard error]:value:_files' \
+                '--quiet[print only warnings and errors]' \
+                '--verbose[print more details]' \
+                '--json[print one JSON document to standard output]' \
+                '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]'
+            ;;
+        serve)
+            _arguments $help \
+                '--model=[run, model folder, or hf:ID]:value:_files -/' \
+                '--task=[task of the web page and of text prompts; default: the one the model was trained for]:value:_llmctl_serve--task' \
+                '--host=[address to listen on; any but this machine'\''s own needs keys \[default: 127.0.0.1\]]:value: ' \
+                '--port=[port to listen on; 0: a free one \[default: 8000\]]:value: ' \
+                '--api-key-file=[file with the keys that clients may use, one per line; default: no key]:value:_files' \
+                '--max-batch=[answers that are generated at once \[default: 16\]]:value: ' \
+                '--max-queue=[answers that may wait for their turn; more are refused \[default: 256\]]:value: ' \
+                '--engine=[engine that runs the model \[default: torch\]]:value:_llmctl_serve--engine' \
+                '--seed=[random seed of requests without one; default: a new one for each]:value: ' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
+                '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
+                '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_serve--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
                 '--force[overwrite existing output]' \
                 '--offline[never access the network]' \
