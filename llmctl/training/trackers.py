@@ -1,7 +1,7 @@
 """Experiment trackers: the rows of `metrics.jsonl`, sent to TensorBoard, W&B, MLflow or Trackio by accelerate's trackers.
 
 Everything stays in RUN/trackers unless the tracker's own environment variables (`WANDB_MODE`, `MLFLOW_TRACKING_URI`,
-`TRACKIO_DIR`) say otherwise. A resumed run goes on in the same record.
+`TRACKIO_DIR`) say otherwise. A resumed run continues the same record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Trackers:
         self._open: list[Any] = []
 
     def start(self, settings: Mapping[str, Any], *, resumed_at: int | None) -> None:
-        """Open all of them. `settings`: of the run, recorded when it begins; `resumed_at`: the step it goes on from."""
+        """Open all of them. `settings`: of the run, recorded when it begins; `resumed_at`: the step that it continues from."""
         for name in self._names:
             folder = self._run / FOLDER / name
             folder.mkdir(parents=True, exist_ok=True)

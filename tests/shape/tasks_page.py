@@ -179,6 +179,7 @@ PARTS: Final[tuple[Part, ...]] = (
         (
             f"llmctl preprocess preferences-en {WORD} --out data/preferences",
             "llmctl show data data/preferences --model gpt2 --index 4",
+            "llmctl show data data/preferences --model t5 --index 4",
         ),
     ),
     (
