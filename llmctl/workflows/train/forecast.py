@@ -290,8 +290,7 @@ def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats, world
 
 
 def _sequences(plan: TrainPlan) -> int:
-    """Sequences of a record: one for each of its answers."""
-    return 2 if plan.task.pairs else 1
+    return 2 if plan.task.pairs else 1  # one for each answer
 
 
 def _heard(plan: TrainPlan, found: LengthStats, rows: int, seconds: float, tokens: int) -> BatchShape:
