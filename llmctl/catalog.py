@@ -249,6 +249,7 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             "Universal Declaration of Human Rights, translation, English to French",
         ),
         CatalogRow("reviews", f"{_SETS}:REVIEWS", "3,000 review sentences, classification (sentiment), English"),
+        CatalogRow("reviews-zh", f"{_SETS}:REVIEWS_ZH", "620 review sentences, classification (sentiment), Chinese"),
         CatalogRow("trivia", f"{_SETS}:TRIVIA", "234 general-knowledge questions, question answering, English"),
         CatalogRow("smalltalk-en", f"{_SETS}:SMALLTALK_EN", "557 short exchanges with an assistant, chat, English"),
         CatalogRow("smalltalk-zh", f"{_SETS}:SMALLTALK_ZH", "284 short exchanges with an assistant, chat, Chinese"),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llmctl import registry
 from llmctl.data.read import OpenAudio
-from llmctl.data.spec import INSTRUCTION_FORMATS, Clean, PromptFormat
+from llmctl.data.spec import INSTRUCTION_FORMATS, CleanRules, PromptFormat
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec
@@ -42,7 +42,7 @@ def check_card(folder: ModelFolder) -> None:
             )
     check_task_version(registry.load("tasks", card.task)(), card.task_version, where)
     try:
-        Clean.model_validate(card.clean or {})
+        CleanRules.model_validate(card.clean or {})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(["clean", *map(str, first["loc"])])

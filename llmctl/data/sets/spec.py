@@ -151,6 +151,18 @@ REVIEWS: Final = DataSetSpec(
     notice="Sentiment Labelled Sentences, Kotzias et al. 2015, CC BY 4.0, changed as described; transcription Copyright 2016 Andrew Sliwinski, MIT.",
 )
 
+REVIEWS_ZH: Final = DataSetSpec(
+    name="reviews-zh",
+    task="classification",
+    summary="620 sentences of reviews in Chinese: hotels, food, phones, films, books and more, half positive, half negative",
+    languages=("zh-Hans",),
+    file="reviews-zh.jsonl.gz",
+    records=620,
+    licence="CC0-1.0",
+    source="written for this set, 16 subjects; labels as in reviews, so that both sets can be read together",
+    notice="Dedicated to the public domain, CC0 1.0.",
+)
+
 TRIVIA: Final = DataSetSpec(
     name="trivia",
     task="question-answering",

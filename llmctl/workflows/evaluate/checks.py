@@ -21,6 +21,7 @@ from llmctl.store import atomic, runs
 from llmctl.store.prepared import Prepared, is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, null_sink
+from llmctl.workflows import reports
 from llmctl.workflows.compatibility import unreadable
 from llmctl.workflows.evaluate import reports, rewards
 from llmctl.workflows.evaluate.spec import EvalConfig

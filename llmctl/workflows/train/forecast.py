@@ -144,7 +144,10 @@ def forecast(plan: TrainPlan, devices: Sequence[Device] | None = None) -> Foreca
     operations = costs.FORWARDS_PER_STEP * costs.forward_flops(
         plan.family, shape, parameters, vocabulary, typical, predicted_fraction=predicted_fraction
     )
-    per_token = operations / max(1, typical.examples * (typical.source + typical.target))
+    counted = typical.source + typical.target
+    if plan.task.modality == "audio":
+        counted = max(1, round(found.loss_tokens / max(1, found.records)))
+    per_token = operations / max(1, typical.examples * counted)
     steps = -(-examples // config.batch_size)
     return Forecast(
         parameters=parameters,

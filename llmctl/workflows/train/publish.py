@@ -87,7 +87,7 @@ def _write(out: Path, learner: Learner, facts: Mapping[str, Any], weights: Mappi
                 block_size=plan.prepared.manifest.block_size,
                 noise_density=plan.denoising.noise_density if plan.denoising else None,
                 preference=plan.config.dpo.model_dump() if plan.task.pairs else None,
-                clean=plan.prepared.manifest.config.get("clean"),
+                clean=plan.prepared.clean,
                 parents={
                     name: value
                     for name, value in plan.parents.items()

@@ -223,9 +223,8 @@ def test_a_tang_poem_is_title_author_and_couplets() -> None:
 
 @pytest.mark.parametrize("name", [name for name, each in SETS.items() if "zh-Hans" in each.languages])
 def test_chinese_is_chinese(name: str) -> None:
-    column = {"translation": "target", "language-modeling": "text", "chat": "messages", "preference": "rejected"}[
-        SETS[name].task
-    ]
+    columns = {"translation": "target", "language-modeling": "text", "chat": "messages", "classification": "text"}
+    column = (columns | {"preference": "rejected"})[SETS[name].task]
     text = "".join(
         each for row in records(name) for each in strings(row[column]) if each not in ("role", "user", "assistant")
     )
