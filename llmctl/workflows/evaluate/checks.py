@@ -23,7 +23,7 @@ from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows import reports
 from llmctl.workflows.compatibility import unreadable
-from llmctl.workflows.evaluate import reports, rewards
+from llmctl.workflows.evaluate import rewards
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.settings import places

@@ -245,7 +245,7 @@ class RequestBuilder:
         Raises `DataError` for a record that lacks a field, or that exceeds the context.
         """
         pairs.check(record)
-        parts = self._uncut.tokens(pairs.segments(_cleaned(record, self._clean)))
+        parts = self._uncut.tokens(pairs.segments(self._cleaned(record, self._clean)))
         found = []
         for side in sides(parts, self.task.answer_role):
             if not self.layout.fits(side):
