@@ -59,6 +59,18 @@ def check_task_version(task: Task, version: int, where: Path) -> None:
         )
 
 
+def answering_task(task: Task, trained: str | None) -> Task:
+    """The task that a model answers after training on `task`: for preference pairs the one that its weights were trained
+    for before, if that has free answers, else chat. `trained`: the name of that task."""
+    if not task.pairs:
+        return task
+    before: Task | None = registry.load("tasks", trained)() if trained else None
+    if before is None or before.packed or before.labelled or before.pairs:
+        chat: Task = registry.load("tasks", "chat")()
+        return chat
+    return before
+
+
 def references_audio(task: Task) -> OpenAudio | None:
     """How the recordings of records to answer are found; None for a task about texts.
 
@@ -122,6 +134,12 @@ def unreadable(spec: MetricSpec, task: Task) -> str | None:
     """Why a metric cannot score a model's output for the task; None where it can."""
     if task.packed and spec.output_type == "text":
         return f"{spec.name} compares answers, {task.name} has none"
+    if (spec.output_type == "preference") != task.pairs:
+        return (
+            f"{spec.name} compares preference pairs, {task.name} has none"
+            if not task.pairs
+            else (f"{spec.name} scores one answer, {task.name} has two")
+        )
     if task.labelled and spec.output_type == "likelihood":
         return f"{spec.name} scores text, {task.name} answers with labels"
     return None

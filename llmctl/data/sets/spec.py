@@ -224,6 +224,33 @@ ABSTRACTS: Final = DataSetSpec(
     notice="Passages in the public domain; summaries dedicated to the public domain, CC0 1.0.",
 )
 
+_PREFERENCES_SOURCE: Final = (
+    "questions and preferred answers written for this set; the other answers are twenty written replies that evade, pad or "
+    "refuse, with the topic of the question put in. Two pairs for each question"
+)
+PREFERENCES_EN: Final = DataSetSpec(
+    name="preferences-en",
+    task="preference",
+    summary="143 questions with a short, correct answer preferred to evasive, padded or rude ones",
+    languages=("en",),
+    file="preferences-en.jsonl.gz",
+    records=286,
+    licence="CC0-1.0",
+    source=_PREFERENCES_SOURCE,
+    notice="Preference pairs in English, dedicated to the public domain, CC0 1.0.",
+)
+PREFERENCES_ZH: Final = DataSetSpec(
+    name="preferences-zh",
+    task="preference",
+    summary="141 questions with a short, correct answer preferred to evasive, padded or rude ones",
+    languages=("zh-Hans",),
+    file="preferences-zh.jsonl.gz",
+    records=282,
+    licence="CC0-1.0",
+    source=_PREFERENCES_SOURCE,
+    notice="Preference pairs in Chinese, dedicated to the public domain, CC0 1.0.",
+)
+
 
 def _spoken(name: str, languages: tuple[str, ...], records: int, voices: str) -> DataSetSpec:
     return DataSetSpec(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
+from llmctl.data.pairs import sides
 from llmctl.data.plain import unknown_id
 from llmctl.data.spec import CleanRules
 from llmctl.data.tokenizers import load_tokenizer
@@ -263,6 +264,28 @@ class RequestBuilder:
             self._warn_truncated(context)
             ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
         return ScoringRequests([Request(record.id, tuple(ids), tuple(target))], count)
+
+    def pair_requests(self, pairs: Task, record: Record) -> list[Request]:
+        """The preferred answer of a preference pair and the other one, each after the prompt. `pairs`: the record's task.
+
+        Raises `DataError` for a record that lacks a field, or that exceeds the context.
+        """
+        pairs.check(record)
+        parts = self._uncut.tokens(pairs.segments(self._cleaned(record, self._clean)))
+        found = []
+        for side in sides(parts, self.task.answer_role):
+            if not self.layout.fits(side):
+                problem = (
+                    f"prompt and answer have {self._uncut.length(side):,} tokens, the context {self.layout.context:,}"
+                )
+                raise DataError(problem, where=record.origin or record.id, hint="leave the pair out")
+            sample = self._uncut.sample(side)
+            ids, target = sample.input_ids.tolist(), sample.target_ids.tolist()
+            if self.layout.family == "decoder":
+                [(start, end)] = _runs(sample.loss_mask)
+                ids, target = ids[:start], ids[start:end]
+            found.append(Request(record.id, tuple(ids), tuple(target)))
+        return found
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
         """Window and stride in tokens. Defaults: the block size of training (the context if that is unknown), and half
