@@ -141,7 +141,7 @@ def test_the_second_row_of_an_id_is_an_error_row(chat_folders: Folders, tmp_path
     words = ("generate", "--model", chat_folders["lm"], "--set", "engine=echo", "--input", asked, "--output", out)
     error = inside(*words, code=10)
     assert (error["answers"], error["failed"], len(error["completions"])) == (3, 1, 3)
-    assert [each["id"] for each in rows(out)] == ["a", "a", "b", "b"]
+    assert [each["id"] for each in rows(out)] == ["a", f"{asked}:2", "b", "b"]
     assert "in.jsonl:2: duplicate id 'a', as in" in rows(out)[1]["error"]
 
 

@@ -108,7 +108,7 @@ def generate(
     answering = Answering(config, plan, emit)
     task, alone = plan.model.task, len(plan.prompts) == 1 and config.num_samples == 1
     streamed = stream is not None and alone and config.output is None and not config.timestamps
-    if config.output is not None and not _is_subtitles(config):
+    if config.output is not None and not answering.subtitled:
         seconds = _write(answering, resume=resume)
     else:
         rows = list(answering.rows())
@@ -127,9 +127,9 @@ def generate(
         else:
             for _ in answering.answers(pairs):
                 pass
-        seconds = time.monotonic() - started
         if config.output is not None:
             atomic.write_text(config.output, subtitles.srt(answering.tally.completions[0].get("segments", ())))
+        seconds = time.monotonic() - started
     if config.explain is not None and answering.first is not None:
         from llmctl.workflows.generate import attention_plot
 
@@ -148,11 +148,6 @@ def generate(
         streamed=streamed,
         timestamps=config.timestamps,
     )
-
-
-def _is_subtitles(config: GenerateConfig) -> bool:
-    """Whether the output is a file of subtitles instead of rows."""
-    return config.output is not None and config.output.suffix.lower() == SRT
 
 
 def _write(answering: Answering, *, resume: bool) -> float:
@@ -198,6 +193,7 @@ class Answering:
     def __init__(self, config: GenerateConfig, plan: GeneratePlan, emit: EventSink) -> None:
         self.config, self.plan, self.emit = config, plan, emit
         self.tally = AnswerCounts()
+        self.subtitled = config.output is not None and config.output.suffix.lower() == SRT
         self.first: Request | None = None
         """The first request."""
         self._builder: RequestBuilder | None = None
@@ -219,7 +215,7 @@ class Answering:
                 self.plan.model,
                 calibrate=config.calibrate,
                 truncate=config.truncate or "refuse",
-                timestamps=config.timestamps or _is_subtitles(config),
+                timestamps=config.timestamps or self.subtitled,
                 emit=self.emit,
             )
         return self._builder

@@ -37,6 +37,8 @@ OPTIONAL: Final = (
     ("gguf", "--model FILE.gguf and export --to gguf", "pip install 'llmctl[gguf]'"),
     ("ctranslate2", "export --to ctranslate2 and its engine", "pip install 'llmctl[ctranslate2]'"),
     ("onnxruntime", "export --to onnx and its engine", "pip install 'llmctl[onnx]'"),
+    ("jieba", "preprocess --segment jieba and models trained on its words", "pip install 'llmctl[zh]'"),
+    ("py3langid", "preprocess --set languages=[zh, en]", "pip install 'llmctl[langid]'"),
     ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),
     ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),
 )
