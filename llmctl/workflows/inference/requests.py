@@ -18,8 +18,9 @@ from llmctl.models.pretrained import config_of
 from llmctl.store.model_config import GENERATION
 from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, EventSink, Family, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
+from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
+from llmctl.workflows.inference.served import ServerLayout, in_words
 from llmctl.workflows.inference.windows import runs, spans
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
@@ -280,7 +281,7 @@ class RequestBuilder:
             sample = self._uncut.sample(side)
             ids, target = sample.input_ids.tolist(), sample.target_ids.tolist()
             if self.layout.family == "decoder":
-                [(start, end)] = _runs(sample.loss_mask)
+                [(start, end)] = runs(sample.loss_mask)
                 ids, target = ids[:start], ids[start:end]
             found.append(Request(record.id, tuple(ids), tuple(target)))
         return found
@@ -305,22 +306,12 @@ class ServerRequestBuilder(RequestBuilder):
         self.task, self.emit, self.calibrate = handle.task, emit, False
         self.truncate, self.truncated, self.block_size, self.labels = "refuse", 0, None, ()
         self.layout = ServerLayout(handle.instruct())  # type: ignore[assignment]
-        self._clean = self._clean_prompt = None
+        self._clean = self._clean_prompt = self._words = self.hearing = None
+        self.segmented, self._answer_columns = False, set()
 
     def fitted(self, record: Record) -> Fitted:
         segments = self._prompt_segments(record)
-        return Fitted(Request(record.id, (), wording=self._wording(record, segments)))
-
-    def _wording(self, record: Record, segments: Sequence[Segment], answer: str = "") -> Wording:
-        task, texts = self.task, [segment.text for segment in segments]
-        if task.packed:
-            return Wording(task.name, record.fields, text="".join(texts), answer=answer)
-        if task.answer_role == "assistant":
-            messages = tuple((segment.role, segment.text) for segment in segments)
-        else:
-            instruction = [self.layout.instruction] if self.layout.instruction else []
-            messages = (("user", "\n\n".join([*instruction, *texts])),)
-        return Wording(task.name, record.fields, messages, answer=answer)
+        return Fitted(Request(record.id, (), wording=in_words(self.task, self.layout.instruction, record, segments)))
 
     def length(self, record: Record) -> int:
         return 0
@@ -340,27 +331,6 @@ class ServerRequestBuilder(RequestBuilder):
         if window is not None:
             raise UsageError("a server scores each text as a whole: it takes no window", hint="leave window out")
         return 0, 0
-
-
-class ServerLayout:
-    """What is known of the layout of a server: the instruction that goes with each record."""
-
-    family: Family = "decoder"
-    tokenizer = None
-    context = None
-
-    def __init__(self, instruction: str) -> None:
-        self.instruction = instruction
-
-    def encode(self, text: str) -> list[str]:
-        """The words of a text, of which only the number is used."""
-        return text.split()
-
-
-def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
-    if cleaner is None:
-        return record
-    return Record(record.id, {name: cleaner.value(value) for name, value in record.fields.items()}, record.origin)
 
 
 def _language(handle: ModelHandle) -> str | None:
