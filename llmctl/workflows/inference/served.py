@@ -33,9 +33,3 @@ class ServerLayout:
     def encode(self, text: str) -> list[str]:
         """The words of a text, of which only the number is used."""
         return text.split()
-
-
-def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
-    if cleaner is None:
-        return record
-    return Record(record.id, {name: cleaner.value(value) for name, value in record.fields.items()}, record.origin)
