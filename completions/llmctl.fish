@@ -54,8 +54,8 @@ complete -c llmctl -n '__llmctl_is quickstart' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is quickstart' -l help-all -d 'also list every setting with type and default'
 
 # preprocess
-complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts'
-complete -c llmctl -n '__llmctl_is preprocess' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task of the records; default: that of a built-in data set'
+complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
+complete -c llmctl -n '__llmctl_is preprocess' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task of the records; default: that of a built-in data set'
 complete -c llmctl -n '__llmctl_is preprocess' -l out -x -a '(__fish_complete_directories)' -d 'folder to create'
 complete -c llmctl -n '__llmctl_is preprocess' -l columns -x -d 'your column for each field: text=body,label=stars; with dots for nested ones'
 complete -c llmctl -n '__llmctl_is preprocess' -l document -x -a 'line paragraph file' -d 'what counts as one document of a plain text file [default: file]'
@@ -84,7 +84,7 @@ complete -c llmctl -n '__llmctl_is preprocess' -l help-all -d 'also list every s
 # train
 complete -c llmctl -n '__llmctl_is train' -a '(__fish_complete_directories)'
 complete -c llmctl -n '__llmctl_is train' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder'
-complete -c llmctl -n '__llmctl_is train' -l model -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base (__fish_complete_directories)' -d 'NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones'
+complete -c llmctl -n '__llmctl_is train' -l model -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base (__fish_complete_directories)' -d 'NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones'
 complete -c llmctl -n '__llmctl_is train' -l out -x -a '(__fish_complete_directories)' -d 'run folder to create'
 complete -c llmctl -n '__llmctl_is train' -l adapter -x -a 'lora' -d 'lora: train low-rank matrices beside frozen pretrained weights'
 complete -c llmctl -n '__llmctl_is train' -l epochs -x -d 'stop after this many passes over the data; default: 3 if no budget is set'
@@ -118,7 +118,7 @@ complete -c llmctl -n '__llmctl_is train' -l help-all -d 'also list every settin
 
 # generate
 complete -c llmctl -n '__llmctl_is generate' -l model -x -a '(__fish_complete_directories)' -d 'run, model folder, or hf:ID'
-complete -c llmctl -n '__llmctl_is generate' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task that lays out the prompt; default: the one the model was trained for'
+complete -c llmctl -n '__llmctl_is generate' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task that lays out the prompt; default: the one the model was trained for'
 complete -c llmctl -n '__llmctl_is generate' -l prompt -x -d 'text to answer or continue; repeatable; one prints text; several, a file or a pipe print JSON lines'
 complete -c llmctl -n '__llmctl_is generate' -l input -r -F -d 'file of prompts or records; - for standard input'
 complete -c llmctl -n '__llmctl_is generate' -l output -r -F -d 'JSONL file for the answers, one row per input row'
@@ -238,7 +238,7 @@ complete -c llmctl -n '__llmctl_is merge' -l help-all -d 'also list every settin
 # compare
 complete -c llmctl -n '__llmctl_is compare' -a '(__fish_complete_directories)'
 complete -c llmctl -n '__llmctl_is compare' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder'
-complete -c llmctl -n '__llmctl_is compare' -l models -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base (__fish_complete_directories)' -d 'NAME[:SIZE], folder or hf:ID; comma-separated or repeated'
+complete -c llmctl -n '__llmctl_is compare' -l models -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base (__fish_complete_directories)' -d 'NAME[:SIZE], folder or hf:ID; comma-separated or repeated'
 complete -c llmctl -n '__llmctl_is compare' -l out -x -a '(__fish_complete_directories)' -d 'output folder'
 complete -c llmctl -n '__llmctl_is compare' -l epochs -x -d 'budget in epochs (default: 3 if no budget is given)'
 complete -c llmctl -n '__llmctl_is compare' -l max-steps -x -d 'budget in optimizer steps'
@@ -286,15 +286,16 @@ complete -c llmctl -n '__llmctl_is list' -l help-all -d 'also list every setting
 
 # show
 complete -c llmctl -n '__llmctl_after show show' -a 'models tasks metrics datasets engines data'
-complete -c llmctl -n '__llmctl_after show models' -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base'
-complete -c llmctl -n '__llmctl_after show tasks' -a 'language-modeling translation summarization question-answering classification chat'
+complete -c llmctl -n '__llmctl_after show models' -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base'
+complete -c llmctl -n '__llmctl_after show tasks' -a 'language-modeling translation summarization question-answering classification speech-recognition chat'
 complete -c llmctl -n '__llmctl_after show metrics' -a 'bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1'
-complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts'
+complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
 complete -c llmctl -n '__llmctl_after show engines' -a 'torch echo'
 complete -c llmctl -n '__llmctl_is show' -l index -x -d 'index of the record (or block), from 0'
 complete -c llmctl -n '__llmctl_is show' -l split -x -a 'train validation test' -d 'split: train, validation or test'
 complete -c llmctl -n '__llmctl_is show' -l model -x -a '(__fish_complete_directories)' -d 'model whose format is shown: a run, a folder or NAME[:SIZE] (default: the task\'s preferred family)'
 complete -c llmctl -n '__llmctl_is show' -l instruction -x -d 'instruction prompt for decoders (default: the model\'s, else the task\'s)'
+complete -c llmctl -n '__llmctl_is show' -l picture -r -F -d 'draw the features of a recording as .svg or .png'
 complete -c llmctl -n '__llmctl_is show' -l data -x -a '(__fish_complete_directories)' -d 'prepared data: estimate memory and compute for training on it'
 complete -c llmctl -n '__llmctl_is show' -l measure -d 'with --data: run a few training steps to measure the time; nothing is kept'
 complete -c llmctl -n '__llmctl_is show' -l nearest -x -d 'the tokens whose embeddings are nearest to that of a word'
@@ -304,7 +305,7 @@ complete -c llmctl -n '__llmctl_is show' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is show' -l help-all -d 'also list every setting with type and default'
 
 # suggest
-complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task to learn (default: that of --data)'
+complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task to learn (default: that of --data)'
 complete -c llmctl -n '__llmctl_is suggest' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder, to take its size into account'
 complete -c llmctl -n '__llmctl_is suggest' -l memory -x -d 'available memory, such as 8GiB (default: free memory of this machine)'
 complete -c llmctl -n '__llmctl_is suggest' -l batch-size -x -d 'records (or blocks) per step [default: 32]'

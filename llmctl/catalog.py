@@ -145,6 +145,8 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "bert", f"{_MODELS}:BERT", "BERT: masked language modelling, classification (transformers implementation)"
         ),
+        CatalogRow("ctc", f"{_MODELS}:CTC", "speech recognition: convolutions, bidirectional LSTM, CTC"),
+        CatalogRow("whisper", f"{_MODELS}:WHISPER", "Whisper: speech recognition (transformers implementation)"),
     ),
     "tasks": (
         CatalogRow(
@@ -167,6 +169,12 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         ),
         CatalogRow(
             "classification", "llmctl.tasks.classification:Classification", "predict the label of a text: {text, label}"
+        ),
+        CatalogRow(
+            "speech-recognition",
+            "llmctl.tasks.speech_recognition:SpeechRecognition",
+            "write what is said in a recording: {audio, text}",
+            ("asr",),
         ),
         CatalogRow("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
     ),
@@ -224,6 +232,18 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow("smalltalk-zh", f"{_SETS}:SMALLTALK_ZH", "284 short exchanges with an assistant, chat, Chinese"),
         CatalogRow(
             "abstracts", f"{_SETS}:ABSTRACTS", "62 passages with one-sentence summaries, summarization, English"
+        ),
+        CatalogRow("spoken-numbers-en", f"{_SETS}:SPOKEN_NUMBERS_EN", "spoken numbers, speech recognition, English"),
+        CatalogRow(
+            "spoken-numbers-en-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_EN_VOICES",
+            "spoken numbers by other voices, speech recognition, English",
+        ),
+        CatalogRow("spoken-numbers-zh", f"{_SETS}:SPOKEN_NUMBERS_ZH", "spoken numbers, speech recognition, Chinese"),
+        CatalogRow(
+            "spoken-numbers-zh-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_ZH_VOICES",
+            "spoken numbers by other voices, speech recognition, Chinese",
         ),
     ),
     "engines": (

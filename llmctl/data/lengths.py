@@ -69,6 +69,8 @@ def lengths_in(sizes: NDArray[np.int64], roles: NDArray[np.uint8], counts: NDArr
         longest_prompt=int(prompts.max(initial=0)),
         longest_target=int(answers.max(initial=0)),
         longest=int((prompts + answers).max(initial=0)),
+        seconds=None if store.frames is None else round(float(store.frames.sum()) / 100, 2),
+        longest_seconds=None if store.frames is None else float(store.frames.max(initial=0)) / 100,
     )
 
 

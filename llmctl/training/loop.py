@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ def _sums(accelerator: Accelerator, *mine: float) -> list[float]:
 
 
 def _accumulate(
-    objective: Objective, arrays: Sequence[dict[str, NDArray[np.int64]]], loss_tokens: int, accelerator: Accelerator
+    objective: Objective, arrays: Sequence[dict[str, NDArray[Any]]], loss_tokens: int, accelerator: Accelerator
 ) -> float:
     """Gradients of all micro-batches; returns the loss of the step in nats per target token, over all processes."""
     losses = []
@@ -151,7 +152,7 @@ def _total(losses: Sequence[Tensor]) -> float:
     return total
 
 
-def to_tensors(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
+def to_tensors(arrays: dict[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.formats import Bad
 from llmctl.data.read import content_id
 from llmctl.data.rows import TextLine, ordered_rows
+from llmctl.data.sources import AUDIO as ENDINGS
 from llmctl.data.sources import STDIN, STDIN_NAME
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
-from llmctl.types import Record
+from llmctl.types import Audio, Record
+from llmctl.workflows.compatibility import references_audio
 
 PromptRow = Record | DataError
 """A record to answer, or the fault of a row."""
@@ -41,7 +45,8 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """
     origins: dict[str, tuple[str, Mapping[str, Any]]] = {}
     empty = True
-    for row in ordered_rows(input, adapt=task.adapt):
+    rows = recordings_of(input) if task.modality == "audio" else ()
+    for row in rows or ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
         empty = False
         if isinstance(row, Bad):
             yield row.error
@@ -66,6 +71,19 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
         yield record
     if empty:
         raise DataError("no prompts", where=STDIN_NAME if input == STDIN else input, hint="it is empty")
+
+
+def recordings_of(input: str) -> list[Record]:
+    """The recordings that an input names: a file, the files of a folder, or those that match a pattern; none where it
+    names no recording."""
+    path = Path(input)
+    found = [path]
+    if path.is_dir():
+        found = sorted(each for each in path.rglob("*") if not any(part.startswith(".") for part in each.parts))
+    elif not path.exists() and glob.has_magic(input):
+        found = sorted(map(Path, glob.glob(input, recursive=True)))
+    kept = [each for each in found if each.suffix.lower() in ENDINGS]
+    return [Record(str(each), {"audio": Audio(str(each))}, str(each)) for each in kept]
 
 
 def row_id(row: PromptRow) -> str:

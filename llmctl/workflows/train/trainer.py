@@ -244,7 +244,7 @@ class TrainingRun:
             self.objective, self.parts.validation, self.accelerator, batch_size=self.config.batch_size
         )
         scores = {"loss": loss}
-        if self.plan.family != "encoder":
+        if self.plan.family not in ("encoder", "ctc"):
             scores["perplexity"] = math.exp(min(loss, 700.0))
         if self.plan.best_by is not None:
             scores[self.plan.best_score] = self._metric(loss, tokens)
