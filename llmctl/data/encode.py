@@ -289,7 +289,8 @@ def encode_split(
         nonlocal lengths
         for piece in found:
             yield piece
-            lengths = added(lengths, lengths_in(piece.segment_lengths, piece.roles, piece.record_lengths))
+            frames = None if piece.recordings is None else piece.recordings.frames
+            lengths = added(lengths, lengths_in(piece.segment_lengths, piece.roles, piece.record_lengths, frames))
             if max_length is not None:
                 kept.append(piece.kept)
             done(len(piece.kept))

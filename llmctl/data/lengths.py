@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from llmctl.data.spec import CHAT_ROLES, IN_LOSS
 from llmctl.store.prepared import LengthStats, Prepared
@@ -42,12 +42,20 @@ def measure(store: TokenStore) -> LengthStats:
         records = store.records[first : first + AT_ONCE + 1]
         inside = slice(int(records[0]), int(records[-1]))
         segments = store.segments[inside.start : inside.stop + 1]
-        found = added(found, lengths_in(segments[1:] - segments[:-1], store.roles[inside], records[1:] - records[:-1]))
+        frames = None if store.frames is None else store.frames[first : first + AT_ONCE]
+        counts = records[1:] - records[:-1]
+        found = added(found, lengths_in(segments[1:] - segments[:-1], store.roles[inside], counts, frames))
     return found.model_copy(update={"tokens": store.total_tokens})
 
 
-def lengths_in(sizes: NDArray[np.int64], roles: NDArray[np.uint8], counts: NDArray[np.int64]) -> LengthStats:
-    """The statistics of R records with `counts` (R,) segments each, of (S,) tokens in (S,) roles."""
+def lengths_in(
+    sizes: NDArray[np.int64],
+    roles: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+    frames: NDArray[np.int32] | None = None,
+) -> LengthStats:
+    """The statistics of R records with `counts` (R,) segments each, of (S,) tokens in (S,) roles. `frames`: (R,) frames of
+    10 ms of the recordings."""
     import numpy as np
 
     ends = np.append(0, np.cumsum(counts))
@@ -69,15 +77,18 @@ def lengths_in(sizes: NDArray[np.int64], roles: NDArray[np.uint8], counts: NDArr
         longest_prompt=int(prompts.max(initial=0)),
         longest_target=int(answers.max(initial=0)),
         longest=int((prompts + answers).max(initial=0)),
-        seconds=None if store.frames is None else round(float(store.frames.sum()) / 100, 2),
-        longest_seconds=None if store.frames is None else float(store.frames.max(initial=0)) / 100,
+        seconds=None if frames is None else round(float(frames.sum()) / 100, 2),
+        longest_seconds=None if frames is None else float(frames.max(initial=0)) / 100,
     )
 
 
 def added(one: LengthStats, other: LengthStats) -> LengthStats:
     """The statistics of the records of both."""
-    total = {name: getattr(one, name) + getattr(other, name) for name in ("records", "tokens", "loss_tokens", "marks")}
-    most = {
-        name: max(getattr(one, name), getattr(other, name)) for name in LengthStats.model_fields if name not in total
-    }
-    return LengthStats(**total, **most)
+    found: dict[str, Any] = {}
+    for name in LengthStats.model_fields:
+        values = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
+        if values:
+            found[name] = max(values) if name.startswith("longest") else sum(values)
+    if "seconds" in found:
+        found["seconds"] = round(found["seconds"], 2)
+    return LengthStats(**found)
