@@ -65,7 +65,7 @@ class TrainingRun:
         self.precision = precision
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.trainable = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
-        self.state = TrainingState(Position())
+        self.state = TrainingState(Position(), keyed=self.batches.keyed)
         self.resumed_from: str | None = None
         self._saved_step = -1
         self._saved_at = time.monotonic()
@@ -321,6 +321,7 @@ class TrainingRun:
         checkpoints.load_weights(path, self.model)
         checkpoints.load_optimizer(path, self.model, self.optimizer)
         self.state = checkpoints.read_state(path)
+        self.batches.keyed = self.state.keyed
         best = self.state.best
         if best is not None and checkpoints.fault(checkpoints.folder_of(self.out, best.step)):
             self.emit(
