@@ -126,7 +126,7 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
                     continue
                 record = found.record
                 candidates.add(found, given_id=bool(record.id))
-                text.add(found.split, record, found.characters, name=record.id or found.digest[:8].hex())
+                text.add(found.split, record, found.characters, known_as=record.id or found.digest[:8].hex())
                 if near is not None:
                     segments = task.segments(record)
                     near.add("\n".join(each.text for each in segments if each.role != "label"))
