@@ -51,7 +51,7 @@ _llmctl_generate--truncate() {
     compadd "$@" -- left
 }
 _llmctl_generate--set() {
-    compadd "$@" -S "" -- model= task= prompt= input= output= explain= max_new_tokens= stop= truncate= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= instruction= system= batch_size= base= precision= engine= seed=
+    compadd "$@" -S "" -- model= task= prompt= input= output= explain= timestamps= max_new_tokens= stop= truncate= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= instruction= system= batch_size= base= precision= engine= seed=
 }
 _llmctl_chat--set() {
     compadd "$@" -S "" -- model= system= max_new_tokens= stop= temperature= top_k= top_p= min_p= repetition_penalty= base= precision= engine= seed=
@@ -64,6 +64,15 @@ _llmctl_eval--metric() {
 }
 _llmctl_eval--set() {
     compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed=
+}
+_llmctl_serve--task() {
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+}
+_llmctl_serve--engine() {
+    compadd "$@" -- torch echo
+}
+_llmctl_serve--set() {
+    compadd "$@" -S "" -- model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision=
 }
 _llmctl_export--to() {
     compadd "$@" -- gguf ctranslate2 onnx
@@ -91,7 +100,7 @@ _llmctl_compare--set() {
     compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
 }
 _llmctl_run--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.timestamps= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
 }
 _llmctl_list() {
     compadd "$@" -- models tasks metrics datasets engines
@@ -100,7 +109,7 @@ _llmctl_show--split() {
     compadd "$@" -- train validation test
 }
 _llmctl_show--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.timestamps= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
 }
 _llmctl_show() {
     case $words[CURRENT-1] in
@@ -138,6 +147,7 @@ _llmctl() {
         'generate:Generate text from prompts.'
         'chat:Chat with a model; answers piped lines one by one.'
         'eval:Score a model or a predictions file; optionally gate on the score.'
+        'serve:Serve a model over HTTP: OpenAI'\''s interface, every task, a web page.'
         'export:Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.'
         'merge:Merge an adapter into its base, or convert a GGUF file.'
         'compare:Train and score several models under equal conditions; mark the best.'
@@ -157,7 +167,7 @@ _llmctl() {
         quickstart)
             _arguments $help \
                 '--out=[output folder (default: quickstart, or quickstart-2, … if it exists)]:value:_files -/' \
-                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--seed=[random seed]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_quickstart--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -183,9 +193,9 @@ _llmctl() {
                 '--tokenizer=[train one: bpe, unigram, wordpiece, char, word, byte; or the folder or hf:ID of a tokenizer or model \[default: bpe\]]:value:_llmctl_preprocess--tokenizer' \
                 '--vocab-size=[vocabulary size of a trained tokenizer \[default: 4096\]]:value: ' \
                 '--max-length=[drop records with a segment of more than this many tokens]:value: ' \
-                '--workers=[worker processes; 0: one per core \[default: 0\]]:value: ' \
+                '--workers=[worker processes; 0: one per core]:value: ' \
                 '--executor=[where records are read and encoded: processes of this machine, or a Ray cluster \[default: local\]]:value:_llmctl_preprocess--executor' \
-                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--seed=[random seed]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_preprocess--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -215,9 +225,9 @@ _llmctl() {
                 '--patience=[stop after this many evaluations without improvement]:value: ' \
                 '--processes=[processes on this machine \[default: 1\]]:value: ' \
                 '--machines=[machines in the run, including this one \[default: 1\]]:value: ' \
-                '--machine-rank=[rank of this machine, from 0 \[default: 0\]]:value: ' \
+                '--machine-rank=[rank of this machine, from 0]:value: ' \
                 '--main-address=[HOST\[:PORT\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
-                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--seed=[random seed]:value: ' \
                 '--lr=[peak learning rate; default: derived from the model]:value: ' \
                 '--resume[resume the run: llmctl train --resume RUN, or repeat the original command]' \
                 '--measure[with --dry-run: run a few steps, then discard them, to measure speed and memory]' \
@@ -243,6 +253,7 @@ _llmctl() {
                 '--input=[file of prompts or records; - for standard input]:value:_files' \
                 '--output=[JSONL file for the answers, one row per input row]:value:_files' \
                 '--explain=[plot the cross-attention of one answer as .svg or .png; encoder-decoders only]:value:_files' \
+                '--timestamps[print when each part of a recording is said]' \
                 '--max-new-tokens=[maximum length of an answer in tokens \[default: 128\]]:value: ' \
                 '*--stop=[stop before this text; \\n is a line break; repeatable]:value: ' \
                 '--truncate=[keep the end of a prompt longer than the context; default: such a prompt is an error]:value:_llmctl_generate--truncate' \
@@ -253,7 +264,7 @@ _llmctl() {
                 '--num-samples=[answers per prompt \[default: 1\]]:value: ' \
                 '--system=[system message; chat only]:value: ' \
                 '--batch-size=[prompts per batch \[default: 32\]]:value: ' \
-                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--seed=[random seed]:value: ' \
                 '--resume[resume an interrupted --output: its finished rows are kept]' \
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
@@ -277,7 +288,7 @@ _llmctl() {
                 '--temperature=[sampling temperature; 0: greedy]:value: ' \
                 '--top-k=[sample from the k most likely tokens]:value: ' \
                 '--top-p=[sample from the most likely tokens with this total probability]:value: ' \
-                '--seed=[random seed for sampling \[default: 0\]]:value: ' \
+                '--seed=[random seed for sampling]:value: ' \
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_chat--set' \
@@ -306,10 +317,34 @@ _llmctl() {
                 '--limit=[score only the first N records]:value: ' \
                 '--out=[folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run]:value:_files -/' \
                 '--batch-size=[records per batch \[default: 32\]]:value: ' \
-                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--seed=[random seed]:value: ' \
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_eval--set' \
+                '--dry-run[print the resolved settings and plan; write nothing]' \
+                '--force[overwrite existing output]' \
+                '--offline[never access the network]' \
+                '--events=[append progress events as JSON lines; - for standard error]:value:_files' \
+                '--quiet[print only warnings and errors]' \
+                '--verbose[print more details]' \
+                '--json[print one JSON document to standard output]' \
+                '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]'
+            ;;
+        serve)
+            _arguments $help \
+                '--model=[run, model folder, or hf:ID]:value:_files -/' \
+                '--task=[task of the web page and of text prompts; default: the one the model was trained for]:value:_llmctl_serve--task' \
+                '--host=[address to listen on; any but this machine'\''s own needs keys \[default: 127.0.0.1\]]:value: ' \
+                '--port=[port to listen on; 0: a free one \[default: 8000\]]:value: ' \
+                '--api-key-file=[file with the keys that clients may use, one per line; default: no key]:value:_files' \
+                '--max-batch=[answers that are generated at once \[default: 16\]]:value: ' \
+                '--max-queue=[answers that may wait for their turn; more are refused \[default: 256\]]:value: ' \
+                '--engine=[engine that runs the model \[default: torch\]]:value:_llmctl_serve--engine' \
+                '--seed=[random seed of requests without one; default: a new one for each]:value: ' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
+                '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
+                '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_serve--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
                 '--force[overwrite existing output]' \
                 '--offline[never access the network]' \
@@ -373,7 +408,7 @@ _llmctl() {
                 '--precision=[training precision; auto: bf16 autocast if the hardware supports it \[default: auto\]]:value:_llmctl_compare--precision' \
                 '*--metric=[metric on the test split; repeatable (default: the metrics of the task)]:value:_llmctl_compare--metric' \
                 '--limit=[score only the first N records]:value: ' \
-                '--seed=[random seed \[default: 0\]]:value: ' \
+                '--seed=[random seed]:value: ' \
                 '--resume[continue an interrupted comparison: llmctl compare --resume DIR]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_compare--set' \

@@ -66,6 +66,13 @@ VERBS: Final = (
         "stage",
     ),
     VerbRow(
+        "serve",
+        f"{_VERBS}.serve.stage:Serve",
+        "Serve a model over HTTP: OpenAI's interface, every task, a web page.",
+        WORK,
+        "block",
+    ),
+    VerbRow(
         "export",
         f"{_VERBS}.export.stage:ExportModel",
         "Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.",

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import typer
+
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import ProgressReporter, draw
@@ -60,6 +62,8 @@ def _run(verb: Verb[Any], session: Session) -> None:
     if output.refusal:
         session.fail(output.refusal, output.document, lambda: show(output.lines()))
     session.finish(output.document, lambda: show(output.lines()))
+    if output.then is not None:
+        raise typer.Exit(output.then())
     return None
 
 

@@ -204,6 +204,12 @@ class Engine(ABC):
         Raises `DataError`, before any work, for a request that does not fit the model's context.
         """
 
+    def token_logprobs(self, request: Request, top: int) -> Sequence[AnswerToken]:
+        """The tokens of `answer_ids`, each with its log-probability given all before it, and those of the `top` most likely
+        tokens in its place. Raises `UsageError` where the engine does not give them, `DataError` where they do not fit the
+        context."""
+        raise UsageError("this engine gives no log-probabilities of given tokens")
+
     def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:
         """Raise `UsageError` for settings that the engine cannot follow, `PromptTooLong` for a prompt that does not fit
         the model's context."""

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llmctl.data.formats import Bad
 from llmctl.data.read import content_id
@@ -17,6 +17,7 @@ from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
 from llmctl.types import Audio, Record
 from llmctl.workflows.compatibility import references_audio
+from llmctl.workflows.inference.asked import asked
 
 PromptRow = Record | DataError
 """A record to answer, or the fault of a row."""
@@ -45,8 +46,7 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """
     origins: dict[str, tuple[str, Mapping[str, Any]]] = {}
     empty = True
-    rows = recordings_of(input) if task.modality == "audio" else ()
-    for row in rows or ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
+    for row in ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
         empty = False
         if isinstance(row, Bad):
             yield row.error
@@ -56,7 +56,7 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
             yield Record(content_id(fields), fields, row.origin)
             continue
         try:
-            record = _asked(row, task)
+            record = asked(row, task)
         except DataError as error:
             yield error
             continue
@@ -99,39 +99,3 @@ def with_system(record: Record, text: str) -> Record:
     ):
         return record
     return replace(record, fields={**record.fields, "messages": [{"role": "system", "content": text}, *messages]})
-
-
-OWN: Final = ("prompt", "finish_reason")
-"""Fields that together show that `generate` wrote a row."""
-
-
-def _asked(row: Record, task: Task) -> Record:
-    """The record that a row asks. `prompt` is text for the task's question, where the row lacks the task's own fields or
-    `generate` wrote it: what it calls `text` is an answer."""
-    fields = row.fields
-    if isinstance(fields.get("messages"), list):
-        row = replace(row, fields={**fields, "messages": [_message(each) for each in fields["messages"]]})
-        fields = row.fields
-    columns = task.prompt_columns()
-    if "prompt" not in fields or any(column.name == "prompt" for column in columns):
-        return row
-    if all(column.name in fields for column in columns if column.required) and not all(name in fields for name in OWN):
-        return row
-    if not isinstance(fields["prompt"], str):
-        raise DataError(f"the prompt is {type(fields['prompt']).__name__}, expected text", where=f"{row.origin}:prompt")
-    return replace(row, fields=task.record_of(fields["prompt"]))
-
-
-def _message(message: Any) -> Any:
-    """A message as chat models know it: OpenAI's role `developer` is `system`, text parts are one text."""
-    if not isinstance(message, Mapping):
-        return message
-    changed = dict(message)
-    if changed.get("role") == "developer":
-        changed["role"] = "system"
-    parts = changed.get("content")
-    if isinstance(parts, list) and all(
-        isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts
-    ):
-        changed["content"] = "".join(each["text"] for each in parts)
-    return changed
