@@ -29,8 +29,8 @@ LARGE: Final = 1 << 20
 
 
 def block_lengths(count: int, size: int, last: int) -> NDArray[np.int64]:
-    """(count,) the length of each block: `size`, and `last` of the last one. Of very many, the last is not told apart, so
-    that they take no memory; lengths only sort examples."""
+    """(count,) the length of each block: `size`, and `last` of the last one. Of very many, the last gets `size`
+    too, so that they take no memory; lengths only sort examples."""
     if count > LARGE:
         return np.broadcast_to(np.int64(size), count)
     found = np.full(count, size, np.int64)
