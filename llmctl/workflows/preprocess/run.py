@@ -101,7 +101,7 @@ def preprocess(
             records=account,
             found=result.facts.get("found", {}),
             splits=result.splits,
-            tokens=tokens,
+            tokens={split: each.tokens for split, each in lengths.items()},
             labels=dict(result.labels.most_common()),
             samples=result.read.samples,
             gates=rows_of(gates),
