@@ -39,7 +39,7 @@ _llmctl() {
 }
 
 _llmctl_verbs() {
-    _llmctl_offer "quickstart preprocess train generate chat eval export merge compare run list show suggest runs doctor completions --help --version"
+    _llmctl_offer "quickstart preprocess train generate chat eval serve export merge compare run list show suggest runs doctor completions --help --version"
 }
 
 _llmctl_quickstart() {
@@ -54,7 +54,7 @@ _llmctl_quickstart() {
 
 _llmctl_preprocess() {
     case $previous in
-    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
     --out) _llmctl_offer "" -d; return ;;
     --columns | --encoding | --vocab-size | --max-length | --workers | --seed) return ;;
     --document) _llmctl_offer "line paragraph file"; return ;;
@@ -65,13 +65,13 @@ _llmctl_preprocess() {
     --set) compopt -o nospace; _llmctl_offer "inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= splits.seed= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= dedup.exact= dedup.near= dedup.shingle= workers= executor= seed="; return ;;
     esac
     if [[ $current == -* ]]; then _llmctl_offer "--task --out --columns --document --source-file --target-file --encoding --on-bad-record --tokenizer --vocab-size --max-length --workers --executor --seed --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"; return; fi
-    _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts" -f
+    _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices" -f
 }
 
 _llmctl_train() {
     case $previous in
     --data | --out) _llmctl_offer "" -d; return ;;
-    --model) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
+    --model) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base" -d; return ;;
     --adapter) _llmctl_offer "lora"; return ;;
     --epochs | --max-steps | --max-tokens | --max-time | --batch-size | --patience | --processes | --machines | --machine-rank | --main-address | --seed | --lr) return ;;
     --precision) _llmctl_offer "auto fp32 bf16 fp16"; return ;;
@@ -87,7 +87,7 @@ _llmctl_train() {
 _llmctl_generate() {
     case $previous in
     --model) _llmctl_offer "" -d; return ;;
-    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
     --prompt | --max-new-tokens | --stop | --temperature | --top-k | --top-p | --num-beams | --num-samples | --system | --batch-size | --seed) return ;;
     --input | --output | --explain | --config | --events) _llmctl_offer "" -f; return ;;
     --truncate) _llmctl_offer "left"; return ;;
@@ -118,6 +118,18 @@ _llmctl_eval() {
     _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
+_llmctl_serve() {
+    case $previous in
+    --model) _llmctl_offer "" -d; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
+    --host | --port | --max-batch | --max-queue | --seed) return ;;
+    --api-key-file | --config | --events) _llmctl_offer "" -f; return ;;
+    --engine) _llmctl_offer "torch echo"; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision="; return ;;
+    esac
+    _llmctl_offer "--model --task --host --port --api-key-file --max-batch --max-queue --engine --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+}
+
 _llmctl_export() {
     case $previous in
     --model | --base | --config | --events) _llmctl_offer "" -f; return ;;
@@ -144,7 +156,7 @@ _llmctl_merge() {
 _llmctl_compare() {
     case $previous in
     --data | --out) _llmctl_offer "" -d; return ;;
-    --models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base" -d; return ;;
+    --models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base" -d; return ;;
     --epochs | --max-steps | --max-tokens | --max-time | --batch-size | --lr | --limit | --seed) return ;;
     --precision) _llmctl_offer "auto fp32 bf16"; return ;;
     --metric) _llmctl_offer "bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
@@ -175,20 +187,21 @@ _llmctl_show() {
     --index | --instruction | --nearest) return ;;
     --split) _llmctl_offer "train validation test"; return ;;
     --model | --data) _llmctl_offer "" -d; return ;;
+    --picture) _llmctl_offer "" -f; return ;;
     --set) compopt -o nospace; _llmctl_offer "preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base="; return ;;
-    models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base"; return ;;
-    tasks) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
+    models) _llmctl_offer "rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base"; return ;;
+    tasks) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
     metrics) _llmctl_offer "bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1"; return ;;
-    datasets) _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts"; return ;;
+    datasets) _llmctl_offer "sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices"; return ;;
     engines) _llmctl_offer "torch echo"; return ;;
     esac
-    if [[ $current == -* ]]; then _llmctl_offer "--index --split --model --instruction --data --measure --nearest --set --json --debug --help-all --help"; return; fi
+    if [[ $current == -* ]]; then _llmctl_offer "--index --split --model --instruction --picture --data --measure --nearest --set --json --debug --help-all --help"; return; fi
     _llmctl_offer "models tasks metrics datasets engines data"
 }
 
 _llmctl_suggest() {
     case $previous in
-    --task) _llmctl_offer "language-modeling translation summarization question-answering classification chat"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat"; return ;;
     --data) _llmctl_offer "" -d; return ;;
     --memory | --batch-size) return ;;
     --config) _llmctl_offer "" -f; return ;;

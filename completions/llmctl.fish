@@ -27,6 +27,7 @@ complete -c llmctl -n '__llmctl_is ""' -a train -d 'Train or fine-tune a model o
 complete -c llmctl -n '__llmctl_is ""' -a generate -d 'Generate text from prompts.'
 complete -c llmctl -n '__llmctl_is ""' -a chat -d 'Chat with a model; answers piped lines one by one.'
 complete -c llmctl -n '__llmctl_is ""' -a eval -d 'Score a model or a predictions file; optionally gate on the score.'
+complete -c llmctl -n '__llmctl_is ""' -a serve -d 'Serve a model over HTTP: OpenAI\'s interface, every task, a web page.'
 complete -c llmctl -n '__llmctl_is ""' -a export -d 'Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.'
 complete -c llmctl -n '__llmctl_is ""' -a merge -d 'Merge an adapter into its base, or convert a GGUF file.'
 complete -c llmctl -n '__llmctl_is ""' -a compare -d 'Train and score several models under equal conditions; mark the best.'
@@ -54,8 +55,8 @@ complete -c llmctl -n '__llmctl_is quickstart' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is quickstart' -l help-all -d 'also list every setting with type and default'
 
 # preprocess
-complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts'
-complete -c llmctl -n '__llmctl_is preprocess' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task of the records; default: that of a built-in data set'
+complete -c llmctl -n '__llmctl_is preprocess' -F -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
+complete -c llmctl -n '__llmctl_is preprocess' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task of the records; default: that of a built-in data set'
 complete -c llmctl -n '__llmctl_is preprocess' -l out -x -a '(__fish_complete_directories)' -d 'folder to create'
 complete -c llmctl -n '__llmctl_is preprocess' -l columns -x -d 'your column for each field: text=body,label=stars; with dots for nested ones'
 complete -c llmctl -n '__llmctl_is preprocess' -l document -x -a 'line paragraph file' -d 'what counts as one document of a plain text file [default: file]'
@@ -84,7 +85,7 @@ complete -c llmctl -n '__llmctl_is preprocess' -l help-all -d 'also list every s
 # train
 complete -c llmctl -n '__llmctl_is train' -a '(__fish_complete_directories)'
 complete -c llmctl -n '__llmctl_is train' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder'
-complete -c llmctl -n '__llmctl_is train' -l model -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base (__fish_complete_directories)' -d 'NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones'
+complete -c llmctl -n '__llmctl_is train' -l model -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base (__fish_complete_directories)' -d 'NAME[:SIZE] for random weights; a run, model folder or hf:ID for pretrained ones'
 complete -c llmctl -n '__llmctl_is train' -l out -x -a '(__fish_complete_directories)' -d 'run folder to create'
 complete -c llmctl -n '__llmctl_is train' -l adapter -x -a 'lora' -d 'lora: train low-rank matrices beside frozen pretrained weights'
 complete -c llmctl -n '__llmctl_is train' -l epochs -x -d 'stop after this many passes over the data; default: 3 if no budget is set'
@@ -119,7 +120,7 @@ complete -c llmctl -n '__llmctl_is train' -l help-all -d 'also list every settin
 
 # generate
 complete -c llmctl -n '__llmctl_is generate' -l model -x -a '(__fish_complete_directories)' -d 'run, model folder, or hf:ID'
-complete -c llmctl -n '__llmctl_is generate' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task that lays out the prompt; default: the one the model was trained for'
+complete -c llmctl -n '__llmctl_is generate' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task that lays out the prompt; default: the one the model was trained for'
 complete -c llmctl -n '__llmctl_is generate' -l prompt -x -d 'text to answer or continue; repeatable; one prints text; several, a file or a pipe print JSON lines'
 complete -c llmctl -n '__llmctl_is generate' -l input -r -F -d 'file of prompts or records; - for standard input'
 complete -c llmctl -n '__llmctl_is generate' -l output -r -F -d 'JSONL file for the answers, one row per input row'
@@ -199,6 +200,29 @@ complete -c llmctl -n '__llmctl_is eval' -l json -d 'print one JSON document to 
 complete -c llmctl -n '__llmctl_is eval' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is eval' -l help-all -d 'also list every setting with type and default'
 
+# serve
+complete -c llmctl -n '__llmctl_is serve' -l model -x -a '(__fish_complete_directories)' -d 'run, model folder, or hf:ID'
+complete -c llmctl -n '__llmctl_is serve' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task of the web page and of text prompts; default: the one the model was trained for'
+complete -c llmctl -n '__llmctl_is serve' -l host -x -d 'address to listen on; any but this machine\'s own needs keys [default: 127.0.0.1]'
+complete -c llmctl -n '__llmctl_is serve' -l port -x -d 'port to listen on; 0: a free one [default: 8000]'
+complete -c llmctl -n '__llmctl_is serve' -l api-key-file -r -F -d 'file with the keys that clients may use, one per line; default: no key'
+complete -c llmctl -n '__llmctl_is serve' -l max-batch -x -d 'answers that are generated at once [default: 16]'
+complete -c llmctl -n '__llmctl_is serve' -l max-queue -x -d 'answers that may wait for their turn; more are refused [default: 256]'
+complete -c llmctl -n '__llmctl_is serve' -l engine -x -a 'torch echo' -d 'engine that runs the model [default: torch]'
+complete -c llmctl -n '__llmctl_is serve' -l seed -x -d 'random seed of requests without one; default: a new one for each'
+complete -c llmctl -n '__llmctl_is serve' -l verify -d 'hash all weights (and prepared data) again, even where size and time are unchanged'
+complete -c llmctl -n '__llmctl_is serve' -l config -r -F -d 'recipe file (YAML); repeatable, later files win'
+complete -c llmctl -n '__llmctl_is serve' -l set -x -a 'model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision=' -d 'set any setting, VALUE in YAML: model.layers=6; repeatable'
+complete -c llmctl -n '__llmctl_is serve' -l dry-run -d 'print the resolved settings and plan; write nothing'
+complete -c llmctl -n '__llmctl_is serve' -l force -d 'overwrite existing output'
+complete -c llmctl -n '__llmctl_is serve' -l offline -d 'never access the network'
+complete -c llmctl -n '__llmctl_is serve' -l events -r -F -d 'append progress events as JSON lines; - for standard error'
+complete -c llmctl -n '__llmctl_is serve' -l quiet -d 'print only warnings and errors'
+complete -c llmctl -n '__llmctl_is serve' -l verbose -d 'print more details'
+complete -c llmctl -n '__llmctl_is serve' -l json -d 'print one JSON document to standard output'
+complete -c llmctl -n '__llmctl_is serve' -l debug -d 'show tracebacks'
+complete -c llmctl -n '__llmctl_is serve' -l help-all -d 'also list every setting with type and default'
+
 # export
 complete -c llmctl -n '__llmctl_is export' -F
 complete -c llmctl -n '__llmctl_is export' -l model -r -F -d 'a run, a model folder, an adapter, a GGUF file or hf:ID'
@@ -239,7 +263,7 @@ complete -c llmctl -n '__llmctl_is merge' -l help-all -d 'also list every settin
 # compare
 complete -c llmctl -n '__llmctl_is compare' -a '(__fish_complete_directories)'
 complete -c llmctl -n '__llmctl_is compare' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder'
-complete -c llmctl -n '__llmctl_is compare' -l models -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base (__fish_complete_directories)' -d 'NAME[:SIZE], folder or hf:ID; comma-separated or repeated'
+complete -c llmctl -n '__llmctl_is compare' -l models -x -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base (__fish_complete_directories)' -d 'NAME[:SIZE], folder or hf:ID; comma-separated or repeated'
 complete -c llmctl -n '__llmctl_is compare' -l out -x -a '(__fish_complete_directories)' -d 'output folder'
 complete -c llmctl -n '__llmctl_is compare' -l epochs -x -d 'budget in epochs (default: 3 if no budget is given)'
 complete -c llmctl -n '__llmctl_is compare' -l max-steps -x -d 'budget in optimizer steps'
@@ -287,15 +311,16 @@ complete -c llmctl -n '__llmctl_is list' -l help-all -d 'also list every setting
 
 # show
 complete -c llmctl -n '__llmctl_after show show' -a 'models tasks metrics datasets engines data'
-complete -c llmctl -n '__llmctl_after show models' -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base'
-complete -c llmctl -n '__llmctl_after show tasks' -a 'language-modeling translation summarization question-answering classification chat'
+complete -c llmctl -n '__llmctl_after show models' -a 'rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base'
+complete -c llmctl -n '__llmctl_after show tasks' -a 'language-modeling translation summarization question-answering classification speech-recognition chat'
 complete -c llmctl -n '__llmctl_after show metrics' -a 'bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1'
-complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts'
+complete -c llmctl -n '__llmctl_after show datasets' -a 'sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices'
 complete -c llmctl -n '__llmctl_after show engines' -a 'torch echo'
 complete -c llmctl -n '__llmctl_is show' -l index -x -d 'index of the record (or block), from 0'
 complete -c llmctl -n '__llmctl_is show' -l split -x -a 'train validation test' -d 'split: train, validation or test'
 complete -c llmctl -n '__llmctl_is show' -l model -x -a '(__fish_complete_directories)' -d 'model whose format is shown: a run, a folder or NAME[:SIZE] (default: the task\'s preferred family)'
 complete -c llmctl -n '__llmctl_is show' -l instruction -x -d 'instruction prompt for decoders (default: the model\'s, else the task\'s)'
+complete -c llmctl -n '__llmctl_is show' -l picture -r -F -d 'draw the features of a recording as .svg or .png'
 complete -c llmctl -n '__llmctl_is show' -l data -x -a '(__fish_complete_directories)' -d 'prepared data: estimate memory and compute for training on it'
 complete -c llmctl -n '__llmctl_is show' -l measure -d 'with --data: run a few training steps to measure the time; nothing is kept'
 complete -c llmctl -n '__llmctl_is show' -l nearest -x -d 'the tokens whose embeddings are nearest to that of a word'
@@ -305,7 +330,7 @@ complete -c llmctl -n '__llmctl_is show' -l debug -d 'show tracebacks'
 complete -c llmctl -n '__llmctl_is show' -l help-all -d 'also list every setting with type and default'
 
 # suggest
-complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling translation summarization question-answering classification chat' -d 'task to learn (default: that of --data)'
+complete -c llmctl -n '__llmctl_is suggest' -l task -x -a 'language-modeling translation summarization question-answering classification speech-recognition chat' -d 'task to learn (default: that of --data)'
 complete -c llmctl -n '__llmctl_is suggest' -l data -x -a '(__fish_complete_directories)' -d 'prepared folder, to take its size into account'
 complete -c llmctl -n '__llmctl_is suggest' -l memory -x -d 'available memory, such as 8GiB (default: free memory of this machine)'
 complete -c llmctl -n '__llmctl_is suggest' -l batch-size -x -d 'records (or blocks) per step [default: 32]'

@@ -6,7 +6,7 @@ _llmctl_quickstart--set() {
     compadd "$@" -S "" -- out= seed=
 }
 _llmctl_preprocess--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
 }
 _llmctl_preprocess--document() {
     compadd "$@" -- line paragraph file
@@ -25,11 +25,11 @@ _llmctl_preprocess--set() {
     compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= splits.seed= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= dedup.exact= dedup.near= dedup.shingle= workers= executor= seed=
 }
 _llmctl_preprocess() {
-    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts
+    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices
     _files
 }
 _llmctl_train--model() {
-    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
+    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base
     _files -/
 }
 _llmctl_train--adapter() {
@@ -48,7 +48,7 @@ _llmctl_train--set() {
     compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= long_answers= noise_density= instruction= compile= parallel= activation_checkpointing= cpu_offload= prefetch= processes= machines= machine_rank= main_address= seed=
 }
 _llmctl_generate--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
 }
 _llmctl_generate--truncate() {
     compadd "$@" -- left
@@ -68,6 +68,15 @@ _llmctl_eval--metric() {
 _llmctl_eval--set() {
     compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed=
 }
+_llmctl_serve--task() {
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+}
+_llmctl_serve--engine() {
+    compadd "$@" -- torch echo
+}
+_llmctl_serve--set() {
+    compadd "$@" -S "" -- model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision=
+}
 _llmctl_export--to() {
     compadd "$@" -- gguf ctranslate2 onnx
 }
@@ -81,7 +90,7 @@ _llmctl_merge--set() {
     compadd "$@" -S "" -- model= out= base=
 }
 _llmctl_compare--models() {
-    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base
+    compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base
     _files -/
 }
 _llmctl_compare--precision() {
@@ -107,16 +116,16 @@ _llmctl_show--set() {
 }
 _llmctl_show() {
     case $words[CURRENT-1] in
-    models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base; return ;;
-    tasks) compadd "$@" -- language-modeling translation summarization question-answering classification chat; return ;;
+    models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base; return ;;
+    tasks) compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat; return ;;
     metrics) compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1; return ;;
-    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts; return ;;
+    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices; return ;;
     engines) compadd "$@" -- torch echo; return ;;
     esac
     compadd "$@" -- models tasks metrics datasets engines data
 }
 _llmctl_suggest--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
 }
 _llmctl_suggest--set() {
     compadd "$@" -S "" -- task= data= memory= batch_size=
@@ -141,6 +150,7 @@ _llmctl() {
         'generate:Generate text from prompts.'
         'chat:Chat with a model; answers piped lines one by one.'
         'eval:Score a model or a predictions file; optionally gate on the score.'
+        'serve:Serve a model over HTTP: OpenAI'\''s interface, every task, a web page.'
         'export:Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.'
         'merge:Merge an adapter into its base, or convert a GGUF file.'
         'compare:Train and score several models under equal conditions; mark the best.'
@@ -324,6 +334,30 @@ _llmctl() {
                 '--debug[show tracebacks]' \
                 '--help-all[also list every setting with type and default]'
             ;;
+        serve)
+            _arguments $help \
+                '--model=[run, model folder, or hf:ID]:value:_files -/' \
+                '--task=[task of the web page and of text prompts; default: the one the model was trained for]:value:_llmctl_serve--task' \
+                '--host=[address to listen on; any but this machine'\''s own needs keys \[default: 127.0.0.1\]]:value: ' \
+                '--port=[port to listen on; 0: a free one \[default: 8000\]]:value: ' \
+                '--api-key-file=[file with the keys that clients may use, one per line; default: no key]:value:_files' \
+                '--max-batch=[answers that are generated at once \[default: 16\]]:value: ' \
+                '--max-queue=[answers that may wait for their turn; more are refused \[default: 256\]]:value: ' \
+                '--engine=[engine that runs the model \[default: torch\]]:value:_llmctl_serve--engine' \
+                '--seed=[random seed of requests without one; default: a new one for each]:value: ' \
+                '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
+                '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
+                '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_serve--set' \
+                '--dry-run[print the resolved settings and plan; write nothing]' \
+                '--force[overwrite existing output]' \
+                '--offline[never access the network]' \
+                '--events=[append progress events as JSON lines; - for standard error]:value:_files' \
+                '--quiet[print only warnings and errors]' \
+                '--verbose[print more details]' \
+                '--json[print one JSON document to standard output]' \
+                '--debug[show tracebacks]' \
+                '--help-all[also list every setting with type and default]'
+            ;;
         export)
             _arguments $help \
                 '--model=[a run, a model folder, an adapter, a GGUF file or hf:ID]:value:_files' \
@@ -421,6 +455,7 @@ _llmctl() {
                 '--split=[split: train, validation or test]:value:_llmctl_show--split' \
                 '--model=[model whose format is shown: a run, a folder or NAME\[:SIZE\] (default: the task'\''s preferred family)]:value:_files -/' \
                 '--instruction=[instruction prompt for decoders (default: the model'\''s, else the task'\''s)]:value: ' \
+                '--picture=[draw the features of a recording as .svg or .png]:value:_files' \
                 '--data=[prepared data: estimate memory and compute for training on it]:value:_files -/' \
                 '--measure[with --data: run a few training steps to measure the time; nothing is kept]' \
                 '--nearest=[the tokens whose embeddings are nearest to that of a word]:value: ' \

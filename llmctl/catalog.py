@@ -66,6 +66,13 @@ VERBS: Final = (
         "stage",
     ),
     VerbRow(
+        "serve",
+        f"{_VERBS}.serve.stage:Serve",
+        "Serve a model over HTTP: OpenAI's interface, every task, a web page.",
+        WORK,
+        "block",
+    ),
+    VerbRow(
         "export",
         f"{_VERBS}.export.stage:ExportModel",
         "Convert a model for llama.cpp, CTranslate2 or ONNX Runtime, and verify its answers.",
@@ -145,6 +152,8 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow(
             "bert", f"{_MODELS}:BERT", "BERT: masked language modelling, classification (transformers implementation)"
         ),
+        CatalogRow("ctc", f"{_MODELS}:CTC", "speech recognition: convolutions, bidirectional LSTM, CTC"),
+        CatalogRow("whisper", f"{_MODELS}:WHISPER", "Whisper: speech recognition (transformers implementation)"),
     ),
     "tasks": (
         CatalogRow(
@@ -167,6 +176,12 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         ),
         CatalogRow(
             "classification", "llmctl.tasks.classification:Classification", "predict the label of a text: {text, label}"
+        ),
+        CatalogRow(
+            "speech-recognition",
+            "llmctl.tasks.speech_recognition:SpeechRecognition",
+            "write what is said in a recording: {audio, text}",
+            ("asr",),
         ),
         CatalogRow("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
     ),
@@ -224,6 +239,18 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
         CatalogRow("smalltalk-zh", f"{_SETS}:SMALLTALK_ZH", "284 short exchanges with an assistant, chat, Chinese"),
         CatalogRow(
             "abstracts", f"{_SETS}:ABSTRACTS", "62 passages with one-sentence summaries, summarization, English"
+        ),
+        CatalogRow("spoken-numbers-en", f"{_SETS}:SPOKEN_NUMBERS_EN", "spoken numbers, speech recognition, English"),
+        CatalogRow(
+            "spoken-numbers-en-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_EN_VOICES",
+            "spoken numbers by other voices, speech recognition, English",
+        ),
+        CatalogRow("spoken-numbers-zh", f"{_SETS}:SPOKEN_NUMBERS_ZH", "spoken numbers, speech recognition, Chinese"),
+        CatalogRow(
+            "spoken-numbers-zh-voices",
+            f"{_SETS}:SPOKEN_NUMBERS_ZH_VOICES",
+            "spoken numbers by other voices, speech recognition, Chinese",
         ),
     ),
     "engines": (

@@ -94,7 +94,7 @@ _VERBS: Final[Mapping[str, str]] = {
     "did you mean 'eval'?": "evaluate test score benchmark validate metrics lm_eval sacrebleu",
     "did you mean 'preprocess'?": "tokenize prepare prep process clean binarize encode build-data",
     "did you mean 'chat'?": "repl cli ask",
-    "there is no server; generate answers files and pipes, chat a conversation": "serve server api",
+    "did you mean 'serve'?": "server api deploy host api_server",
     "did you mean 'merge'?": "convert export fuse quantize",
     "did you mean 'quickstart'?": "init new demo tutorial start hello",
     "did you mean 'list'?": "ls models tasks datasets metrics",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
@@ -11,8 +11,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Family = Literal["decoder", "encoder-decoder", "encoder"]
-"""Architecture family: decoders continue a text, encoder-decoders map a text to another, encoders read a full text."""
+Family = Literal["decoder", "encoder-decoder", "encoder", "ctc", "speech-seq2seq"]
+"""Architecture family: decoders continue a text, encoder-decoders map a text to another, encoders read a full text. Of
+models that hear, `ctc` labels each moment of a recording, `speech-seq2seq` writes its transcript."""
+
+Modality = Literal["text", "audio"]
+"""What a model or a task reads; all write text."""
+
+MODALITY: Final[Mapping[Family, Modality]] = {
+    "decoder": "text",
+    "encoder-decoder": "text",
+    "encoder": "text",
+    "ctc": "audio",
+    "speech-seq2seq": "audio",
+}
+"""What models of each family read."""
 
 Precision = Literal["fp32", "bf16"]
 """Compute precision."""
@@ -22,6 +35,43 @@ IGNORED: Final = -100
 
 Role = Literal["text", "source", "target", "label", "system", "user", "assistant"]
 """The role of a segment in its record; it decides which control tokens a layout adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A recording: a file or, with `data`, the content of one. `path` is then the name it had."""
+
+    path: str
+    data: bytes | None = field(default=None, repr=False)
+
+
+class Hearing(NamedTuple):
+    """What a speech model reads: log-mel features or samples, and how they relate to its output."""
+
+    bands: int
+    """Mel bands; 0: samples."""
+    max_seconds: float | None = None
+    """Longest recording, None for no limit."""
+    padded: bool = False
+    """Whether every recording is filled with silence up to `max_seconds`."""
+    stride: int = 1
+    """Frames of 10 ms in an output frame of a `ctc` model."""
+
+
+class AudioWindow(NamedTuple):
+    """A stretch of a recording as a model reads it: its place in seconds, and features (bands, frames) or samples."""
+
+    start: float
+    end: float
+    features: NDArray[np.float32]
+
+
+class Spoken(NamedTuple):
+    """What is said between two moments of a recording, in seconds."""
+
+    start: float
+    end: float
+    text: str
 
 
 class Denoising(NamedTuple):
@@ -57,11 +107,13 @@ class Adapting:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A span of plain text with one role. `in_loss`: its tokens count in the loss."""
+    """A span of plain text with one role, or with `audio` a recording; `text` is then its name. `in_loss`: its tokens
+    count in the loss."""
 
     role: Role
     text: str
     in_loss: bool = False
+    audio: Audio | None = None
 
 
 class Tokens(NamedTuple):
@@ -81,8 +133,9 @@ class Examples(Protocol):
         """Length of every example in tokens, shape (examples,); used for sorting."""
         ...
 
-    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[np.int64]]:
-        """Model inputs of these examples: `input_ids`, `labels`, and `attention_mask` if there is padding.
+    def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[Any]]:
+        """Model inputs of these examples: `input_ids` or `input_features`, `labels`, and `attention_mask` if there is
+        padding.
 
         `epoch` selects the random corruption of a denoising objective; other examples are the same in every epoch.
         """
@@ -100,6 +153,8 @@ class Request:
     id: str
     input_ids: tuple[int, ...]
     answer_ids: tuple[int, ...] = ()
+    windows: Callable[[], Iterator[AudioWindow]] | None = field(default=None, compare=False)
+    """Of a recording: opens it and yields it window by window."""
     place: int | None = None
     """The number by which its random numbers are drawn; default: its place among the requests."""
 
@@ -133,6 +188,8 @@ class Completion:
     sample: int = 0
     token_logprobs: tuple[AnswerToken, ...] = ()
     """The generated tokens, where log-probabilities were asked for; as many as `tokens`."""
+    spoken: tuple[Spoken, ...] = ()
+    """Of a recording: the text with its times."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,11 +83,13 @@ class Output:
     """The result of a verb: the JSON document and the lines shown on the terminal.
 
     `refusal` is raised after the result is printed and sets the exit code: a gate that was not met, rows that failed.
+    `then` is called after the result is printed and returns the exit code: a server runs until it is stopped.
     """
 
     document: Mapping[str, Any]
     lines: Callable[[], Iterable[str | Table]] = tuple
     refusal: LlmctlError | None = None
+    then: Callable[[], int] | None = None
     silent: bool = False
     """Another process of the same work prints the result."""
 

@@ -22,6 +22,7 @@ import typer
 from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
 from llmctl.cli import streams
+from llmctl.cli.session import DOCUMENTS
 from llmctl.errors import EnvironmentFault, Failure, LlmctlError, Terminated, untranslated
 from llmctl.other_tools import advice_on
 from llmctl.registry import find_verb, near, near_verb, verbs
@@ -128,6 +129,7 @@ def _guarded(words: Sequence[str]) -> int:
     debug = "--debug" in words
     previous = [(number, signal.signal(number, handler)) for number, handler in _HANDLERS] if _in_main_thread() else []
     _RECEIVED.clear()
+    DOCUMENTS.clear()
     try:
         done = build(words)(args=list(words), standalone_mode=False, prog_name="llmctl")
         if done == 130:  # typer turns Ctrl-C into its own exit and returns the code

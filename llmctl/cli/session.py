@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from llmctl.cli.render import ProgressReporter, readable
 from llmctl.errors import EnvironmentFault, LlmctlError
@@ -141,8 +141,16 @@ def _to_stdout() -> Iterator[None]:
         raise EnvironmentFault(f"cannot write to standard output: {error.strerror}") from error
 
 
+DOCUMENTS: Final[list[str]] = []
+"""The verb whose document this command has printed."""
+
+
 def write_document(verb: str, status: str, fields: Mapping[str, Any]) -> None:
-    """Write exactly one JSON document to standard output."""
+    """Write the JSON document of this command to standard output. There is exactly one: nothing follows it, not even the
+    error that ends a server whose address it gave."""
+    if DOCUMENTS:
+        return
+    DOCUMENTS.append(verb)
     document = {"schema": f"llmctl.{verb}/1", "status": status, **fields}
     sys.stdout.write(json_module.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
     sys.stdout.flush()

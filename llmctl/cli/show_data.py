@@ -40,6 +40,7 @@ OPTIONS: Final = (
         "TEXT",
         text=True,
     ),
+    Option("--picture", "draw the features of a recording as .svg or .png", PANEL, "FILE", is_path=True, text=True),
 )
 FACTS: Final = ("task", "model", "family", "style", "record")
 SPLITS: Final = ("train", "validation", "test")
@@ -62,6 +63,10 @@ def run(session: Session, place: str) -> None:
     options = requested(session)
     from llmctl.workflows.inspect.data import show_data
 
+    if "picture" in options:
+        options["picture"] = Path(options["picture"]).expanduser()
+        if options["picture"].suffix.lower() not in (".svg", ".png"):
+            raise UsageError(f"--picture writes .svg or .png, not {options['picture'].name}", hint="name features.svg")
     document = show_data(Path(place).expanduser(), **options)
     session.finish(document, lambda: _show(document))
 
@@ -69,6 +74,9 @@ def run(session: Session, place: str) -> None:
 def _show(document: Mapping[str, Any]) -> None:
     rows: Sequence[Mapping[str, Any]] = document["tokens"]
     facts = {name: document[name] for name in FACTS if document.get(name) is not None}
+    if "seconds" in document:
+        unit = "mel bands x frames" if len(document["features"]) == 2 else "samples"
+        facts["recording"] = f"{document['seconds']:.2f} s, {' x '.join(map(str, document['features']))} {unit}"
     facts["example"] = f"{document['index']:,} of {document['examples']:,} in {document['split']}"
     facts["in loss"] = "the label" if "label" in document else f"{document['learned']:,} of {len(rows):,} tokens"
     if "truncated_from" in document:

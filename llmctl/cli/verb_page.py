@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import typer
+
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import ProgressReporter, draw
@@ -62,6 +64,8 @@ def _run(verb: Verb[Any], session: Session) -> None:
     if output.silent:
         return None
     session.finish(output.document, lambda: show(output.lines()))
+    if output.then is not None:
+        raise typer.Exit(output.then())
     return None
 
 

@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from llmctl.data.spec import PADDED_TO
 from llmctl.data.tokens import TokenStore
 from llmctl.types import IGNORED, Family
 
-Arrays = dict[str, NDArray[np.int64]]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Records:
             return np.zeros(0, np.int64)
         return self.layout.near_limit(self._lengths(), np.diff(self.store.records), self.store.record(0))
 
+    @property
+    def why_left_out(self) -> str:
+        return f"their answers do not fit {self.layout.context} tokens; --set long_answers=cut keeps their beginnings"
+
     @functools.cached_property
     def left_out(self) -> frozenset[int]:
         """Indices in the store of the records that are no examples, because their answer does not fit the context."""
@@ -123,24 +127,25 @@ def collate(samples: Sequence[Sample], family: Family, pad: int, *, context: int
     inputs = [sample.input_ids for sample in samples]
     if family == "decoder":
         width = size([len(each) - 1 for each in inputs])
-        arrays["input_ids"] = _padded([each[:-1] for each in inputs], pad, width)
-        arrays["labels"] = _padded(
+        arrays["input_ids"] = padded_rows([each[:-1] for each in inputs], pad, width)
+        arrays["labels"] = padded_rows(
             [np.where(sample.loss_mask[1:], sample.input_ids[1:], IGNORED) for sample in samples], IGNORED, width
         )
         arrays["attention_mask"] = _mask([len(each) - 1 for each in inputs], width)
         return arrays
     width = size([len(each) for each in inputs])
-    arrays["input_ids"] = _padded(inputs, pad, width)
+    arrays["input_ids"] = padded_rows(inputs, pad, width)
     arrays["attention_mask"] = _mask([len(each) for each in inputs], width)
     if family == "encoder-decoder":
         targets = [sample.target_ids for sample in samples]
-        arrays["labels"] = _padded(targets, IGNORED, size([len(each) for each in targets]))
+        arrays["labels"] = padded_rows(targets, IGNORED, size([len(each) for each in targets]))
     else:
         arrays["labels"] = np.array([sample.label for sample in samples], np.int64)
     return arrays
 
 
-def _padded(rows: Sequence[NDArray[np.int64]], filler: int, width: int) -> NDArray[np.int64]:
+def padded_rows(rows: Sequence[NDArray[np.int64]], filler: int, width: int) -> NDArray[np.int64]:
+    """(B, width): the rows, with `filler` behind each."""
     out = np.full((len(rows), width), filler, np.int64)
     for number, row in enumerate(rows):
         out[number, : len(row)] = row

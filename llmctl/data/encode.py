@@ -17,10 +17,10 @@ from llmctl.data.plain import encoded_batch, plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.spec import IN_LOSS
 from llmctl.data.text import read_group, row_groups
-from llmctl.data.tokens import ROLES, Piece, write_store
+from llmctl.data.tokens import ROLES, Piece, Recordings, write_store
 from llmctl.data.workers import Executor
 from llmctl.errors import DataError
-from llmctl.types import Record, Role, Segment
+from llmctl.types import Modality, Record, Role, Segment
 
 BATCH_CHARACTERS: Final = 4 << 20
 """Text passed to the tokenizer at once if its pre-tokens cannot be cached."""
@@ -32,6 +32,7 @@ class Segmenting(Protocol):
     packed: ClassVar[bool]
     labelled: ClassVar[bool]
     answer_role: ClassVar[Role]
+    modality: ClassVar[Modality]
 
     def segments(self, record: Record) -> list[Segment]: ...
 
@@ -175,7 +176,7 @@ def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEn
     """Encode records as arrays. Raises `DataError` for a label that is not in `rules.labels`."""
     segments = [task.segments(record) for record in records]
     flat = list(chain.from_iterable(segments))
-    ids, lengths = encoder.encode([segment.text for segment in flat])
+    ids, lengths = encoder.encode(["" if segment.audio else segment.text for segment in flat])
     if rules.max_length is not None and len(lengths) and lengths.max() > rules.max_length:
         firsts = np.cumsum([0, *(len(each) for each in segments[:-1])])
         kept = np.maximum.reduceat(lengths, firsts) <= rules.max_length
@@ -192,6 +193,19 @@ def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEn
         np.array([len(each) for each in segments], np.int64),
         _labels(records, segments, task, rules.labels) if task.labelled else None,
         np.ones(len(records), bool),
+        _recordings(flat) if task.modality == "audio" else None,
+    )
+
+
+def _recordings(segments: Sequence[Segment]) -> Recordings:
+    from llmctl.data import sound
+
+    held = [segment.audio for segment in segments if segment.audio is not None]
+    files = [audio.data or b"" for audio in held]
+    return Recordings(
+        np.frombuffer(b"".join(files), np.uint8),
+        np.array([len(each) for each in files], np.int64),
+        np.array([round(sound.seconds_of(each) * 100) for each in held], np.int32),
     )
 
 
@@ -278,7 +292,9 @@ def encode_split(
         _ENCODERS[tokenizer] = encoder
         found = executor.map(encode_group, (GroupJob(tokenizer, task, *each, rules) for each in groups))
     lead = encoder.codes.lead if task.packed else None
-    tokens = write_store(out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled)
+    tokens = write_store(
+        out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled, modality=task.modality
+    )
     return EncodedSplit(tokens, np.concatenate(kept))
 
 

@@ -79,7 +79,7 @@ class Judge:
             return DroppedRecord(reason, text=text_of(fields), origin=record.origin)
         found: list[Verdict] = []
         if self._filters:
-            reading = Reading(segments, held_out=split in ("validation", "test"))
+            reading = Reading(_written(segments), held_out=split in ("validation", "test"))
             for each in self._filters:
                 verdict = each.judge(reading)
                 if verdict is None:
@@ -90,7 +90,7 @@ class Judge:
                 if each.rewrites:
                     fields = {name: self._rewritten(name, value, each.rewrite) for name, value in fields.items()}
                     segments = self._task.segments(Record(record.id, fields, record.origin))
-                    reading = Reading(segments, held_out=reading.held_out)
+                    reading = Reading(_written(segments), held_out=reading.held_out)
         digest = content_hash(fields, self._columns)
         question = digest if self._asked is None else self._question(fields, segments)
         if split is None:
@@ -140,6 +140,11 @@ class Judge:
 
     def _rewritten(self, name: str, value: Any, rewrite: Callable[[str], str]) -> Any:
         return value if self._is_label(name) else mapped(value, rewrite)
+
+
+def _written(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments that are texts: filters judge no recording."""
+    return [segment for segment in segments if segment.audio is None]
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -11,6 +11,8 @@ that inference and evaluation use the format of training:
                                  without control tokens; chat: a line with the role before each turn
     pair       encoder-decoder   source [sep] … [eos] -> target [eos]
     single     encoder           [cls] text [sep]
+    transcript ctc               recording -> text
+               speech-seq2seq    recording -> [language, task, notimestamps] text [eos], as far as the tokenizer has them
 
 Sequences longer than the context are truncated by one rule. First, a conversation loses complete exchanges: the last ones
 in training, the oldest ones in a prompt. Then the longest source texts lose their ends, down to 1/`ROOM` of the context.
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 from llmctl.data.plain import control_tokens, plain_ids
 from llmctl.data.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
-from llmctl.types import Family, Role, Segment, Tokens
+from llmctl.types import MODALITY, Family, Role, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]
 
@@ -64,6 +66,8 @@ def prompt_format_for(family: Family, tokenizer: Any, *, packed: bool) -> Prompt
         return "pair"
     if family == "encoder":
         return "single"
+    if MODALITY[family] == "audio":
+        return "transcript"
     if packed:
         return "document"
     if tokenizer.chat_template:
@@ -87,6 +91,14 @@ def layout_for(
     return Layout(tokenizer, family, known, context=context, instruction=instruction, long_answers=long_answers)
 
 
+def transcript_start(tokenizer: Any, language: str | None = None) -> tuple[int, ...]:
+    """The tokens between Whisper's <|startoftranscript|> and the text: language and task, where the model knows several
+    (Radford et al. 2022, figure 1), and <|notimestamps|>; none for a tokenizer without them."""
+    ids = tokenizer.backend_tokenizer.token_to_id
+    names = [f"<|{language}|>", "<|transcribe|>"] if language else []
+    return tuple(found for name in (*names, "<|notimestamps|>") if (found := ids(name)) is not None)
+
+
 class Layout:
     """Builds token sequences from segments for one tokenizer, family and prompt format."""
 
@@ -108,6 +120,8 @@ class Layout:
         self.long_answers = long_answers
         self.keep_end = False
         """Whether a prompt text that is too long keeps its end; training keeps its beginning."""
+        self.transcript_start = transcript_start(tokenizer) if family == "speech-seq2seq" else ()
+        """Of `speech-seq2seq`: the tokens between the first of the decoder and the text."""
         self.instruction = instruction if prompt_format in INSTRUCTION_FORMATS else ""
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
@@ -133,6 +147,8 @@ class Layout:
             return Sample(ids, np.zeros(len(ids), bool), NO_IDS, label)
         if self.family == "encoder-decoder":
             return Sample(self._source(_prompt_parts(parts)), NO_IDS.astype(bool), self._target(parts))
+        if self.prompt_format == "transcript":
+            return Sample(NO_IDS, NO_IDS.astype(bool), self._target(parts))
         cut = self.long_answers == "cut" and not self.answer_fits(parts)
         ids, loss_mask = self._sequence(_first_exchange(parts) if cut else self._within(parts, self.context))
         if self.context is not None and len(ids) > self.context:
@@ -148,7 +164,7 @@ class Layout:
             return "nothing"
         if self.family == "encoder":
             return "text"
-        if self.family == "encoder-decoder":
+        if self.family in ("encoder-decoder", "speech-seq2seq"):
             assert self.context is not None
             return "text" if len(self._full_target(parts)) <= self.context else "answer"
         _, loss_mask = self._sequence(parts)
@@ -159,7 +175,7 @@ class Layout:
         the question."""
         if self.context is None or self.family == "encoder" or self.fits(parts):
             return True
-        if self.family == "encoder-decoder":
+        if self.family in ("encoder-decoder", "speech-seq2seq"):
             return len(self._full_target(parts)) <= self.context
         parts = _first_exchange(parts)
         question = sum(len(part.ids) for part in _prompt_parts(parts))
@@ -193,6 +209,8 @@ class Layout:
         """Length in tokens of the longest sequence of a record, before truncation."""
         if self.family == "decoder":
             return self._length(parts)
+        if self.prompt_format == "transcript":
+            return len(self._full_target(parts))
         prompt = _prompt_parts(parts)
         around = len(prompt) - 1 + (2 if self.family == "encoder" else 1)
         source = sum(len(part.ids) for part in prompt) + around
@@ -261,12 +279,17 @@ class Layout:
         pieces = [ids for part in prompt for ids in (between, np.asarray(part.ids, np.int64))]
         return np.concatenate(pieces[1:]) if pieces else NO_IDS
 
+    def target(self, parts: Sequence[Tokens]) -> Ids:
+        """The ids of a transcript, in full."""
+        return self._full_target(parts)
+
     def _target(self, parts: Sequence[Tokens]) -> Ids:
         return self._full_target(parts)[: self.context]
 
     def _full_target(self, parts: Sequence[Tokens]) -> Ids:
         answers = [np.asarray(part.ids, np.int64) for part in parts if part.in_loss]
-        return np.concatenate([*answers, [self.eos]]).astype(np.int64)
+        end = [] if self.family == "ctc" else [self.eos]
+        return np.concatenate([self.transcript_start, *answers, end]).astype(np.int64)
 
     # -- decoder sequences ------------------------------------------------------------------------------------
 

@@ -50,4 +50,6 @@ def measure(store: TokenStore) -> LengthStats:
         longest_prompt=int(prompts.max(initial=0)),
         longest_target=int(answers.max(initial=0)),
         longest=int((prompts + answers).max(initial=0)),
+        seconds=None if store.frames is None else round(float(store.frames.sum()) / 100, 2),
+        longest_seconds=None if store.frames is None else float(store.frames.max(initial=0)) / 100,
     )

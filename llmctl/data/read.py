@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from llmctl.config import DocumentUnit
@@ -23,6 +24,8 @@ Check = Callable[[Record], None]
 """Raises `DataError` for a record without the required fields, as `Task.check` does."""
 Adapt = Callable[[Record, Adapting], Record]
 """Turns a record in another layout into one of the task's own, as `Task.adapt` does."""
+OpenAudio = Callable[[Record, Path | None], Record]
+"""Finds the recordings of a record, whose paths are relative to the folder; see `recordings.py`."""
 RECORD_LISTS: Final = ("messages", "conversations", "conversation", "history", "prompt", "completion", "answers")
 """Keys of lists inside a record, which are not lists of records."""
 FieldsOf = Callable[[str], Mapping[str, Any]]
@@ -42,6 +45,8 @@ class ReadContext:
     """Further columns that `adapt` reads."""
     adapt: Adapt | None = None
     adapting: Adapting = field(default_factory=Adapting)
+    open_audio: OpenAudio | None = None
+    """Of a task that hears."""
     fields_of: FieldsOf | None = None
     document: DocumentUnit = "line"
     delimiter: tables.Delimiter = "auto"
@@ -75,6 +80,7 @@ def read_records(
     check: Check | None = None,
     columns: str | None = None,
     adapt: Adapt | None = None,
+    open_audio: OpenAudio | None = None,
     fields_of: FieldsOf | None = None,
     document: DocumentUnit = "line",
     encoding: str | None = None,
@@ -90,6 +96,7 @@ def read_records(
         check=check,
         rename=parse_columns(columns),
         adapt=adapt,
+        open_audio=open_audio,
         fields_of=fields_of,
         document=document,
         encoding=encoding,
@@ -110,7 +117,7 @@ def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Reco
         empty = True
         for row in _rows(source, context):
             empty = False
-            yield row if isinstance(row, Bad) else _record(row, context)
+            yield row if isinstance(row, Bad) else _record(row, context, source)
         if empty and source.named:
             raise DataError("no records", where=source.name, hint="the file is empty or has only blank lines")
 
@@ -127,7 +134,7 @@ def content_id(fields: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
+def _record(row: RawRecord, context: ReadContext, source: InputSource) -> Record | Bad:
     fields = row.fields
     if context.rename:
         # If a named column is missing, do not fall back to a column with the field's own name.
@@ -141,6 +148,8 @@ def _record(row: RawRecord, context: ReadContext) -> Record | Bad:
     try:
         if context.adapt is not None:
             record = context.adapt(record, context.adapting)
+        if context.open_audio is not None:
+            record = context.open_audio(record, source.path.parent if source.path else None)
         if context.check is not None:
             context.check(record)
     except DataError as error:

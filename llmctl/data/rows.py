@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llmctl.data import formats
 from llmctl.data.decode import Text, blocks
 from llmctl.data.formats import Bad
-from llmctl.data.read import Adapt, ReadContext, scan
+from llmctl.data.read import Adapt, OpenAudio, ReadContext, scan
 from llmctl.data.sources import InputSource, find_sources
 from llmctl.types import Record
 
@@ -23,7 +23,9 @@ class TextLine(NamedTuple):
     text: str
 
 
-def ordered_rows(input: str, *, adapt: Adapt | None = None) -> Iterator[Record | TextLine | Bad]:
+def ordered_rows(
+    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None
+) -> Iterator[Record | TextLine | Bad]:
     """Every row of an input, in order, bad ones included.
 
     Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that lines stay aligned. Other formats:
@@ -34,7 +36,7 @@ def ordered_rows(input: str, *, adapt: Adapt | None = None) -> Iterator[Record |
         if source.format in ("text", "unknown"):
             yield from _plain(source)
         else:
-            yield from scan([replace(source, named=False)], ReadContext(adapt=adapt))
+            yield from scan([replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio))
 
 
 def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:

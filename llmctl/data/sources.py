@@ -26,6 +26,8 @@ ENDINGS: Final[dict[str, Format]] = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
+AUDIO: Final = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
+"""Endings of recordings."""
 SAVED_STATE: Final = "state.json"
 SAVED_SPLITS: Final = "dataset_dict.json"
 """Files by which folders of `datasets.save_to_disk` are known."""

@@ -14,7 +14,7 @@ TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
 
 SPLITS: Final = ("train", "validation", "test")
 
-PromptFormat = Literal["document", "control", "template", "plain", "pair", "single"]
+PromptFormat = Literal["document", "control", "template", "plain", "pair", "single", "transcript"]
 """How a model is prompted; see `layout.py`."""
 
 INSTRUCTION_FORMATS: Final = ("template", "plain")
@@ -26,6 +26,10 @@ CHAT_ROLES: Final = ("system", "user", "assistant")
 PADDED_TO: Final = 8
 """Batches of records are padded to a multiple of this width, because oneDNN compiles and keeps kernels for every width.
 Measured on review sentences: a small BERT needs 644 MiB instead of 843."""
+SAMPLE_RATE: Final = 16_000
+"""Samples per second of every recording, once decoded."""
+FRAME_SAMPLES: Final = 160
+"""Samples from one frame of features to the next: 10 ms."""
 SPAN_TOKENS: Final = 3
 """Mean length in tokens of the spans that denoising removes from a text."""
 IN_LOSS: Final = 0x80

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from llmctl.data.spec import Splits
+from llmctl.types import Audio
 
 CONTRADICTORY: Final = "contradictory"
 SEVERAL_ANSWERS: Final = "several_answers"
@@ -64,8 +65,17 @@ def content_hash(fields: Mapping[str, Any], columns: Sequence[str]) -> bytes:
     """A 16-byte hash of the values of these columns; independent of file, line, id and the order of fields."""
     values = [fields.get(name) for name in columns]
     # A single text is by far the most frequent content and needs no JSON.
-    text = values[0] if len(values) == 1 and isinstance(values[0], str) else json.dumps(values, ensure_ascii=False)
+    text = (
+        values[0]
+        if len(values) == 1 and isinstance(values[0], str)
+        else json.dumps(values, ensure_ascii=False, default=_sound)
+    )
     return hashlib.blake2b(text.encode(), digest_size=16, person=b"llmctl-content").digest()
+
+
+def _sound(audio: Audio) -> str:
+    """The content of a recording, whatever its name."""
+    return hashlib.blake2b(audio.data or audio.path.encode(), digest_size=16).hexdigest()
 
 
 def split_of(digest: bytes, splits: Splits) -> str:

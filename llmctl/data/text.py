@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from llmctl.data.spec import SPLITS
 from llmctl.errors import IntegrityError
-from llmctl.types import Record
+from llmctl.types import Audio, Record
 
 GROUP_CHARACTERS: Final = 1 << 20
 """Characters of a row group, which one process encodes at once."""
 GROUP_RECORDS: Final = 20_000
+AUDIO: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 class TextWriter:
@@ -54,7 +55,9 @@ class TextWriter:
         rows["id"][-1], rows["origin"][-1] = record.id, record.origin
         self.records[split] += 1
         self.characters[split] += characters
-        self._held[split] += characters
+        self._held[split] += characters + sum(
+            len(value.data or b"") for value in record.fields.values() if isinstance(value, Audio)
+        )
         if self._held[split] >= self._group_characters or len(rows["id"]) >= GROUP_RECORDS:
             self._flush(split)
 
@@ -102,6 +105,15 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         numbers = np.array([value or 0 for value in values], np.int8)
         bits = np.packbits(present, bitorder="little")
         return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(bits), pa.py_buffer(numbers)])
+    if pa.types.is_struct(kind):
+        parts = ([value.data or b"" for value in values], [value.path.encode() for value in values])
+        fields = [
+            pa.Array.from_buffers(
+                each.type, len(values), [None, _offsets(part).buffers()[1], pa.py_buffer(b"".join(part))]
+            )
+            for each, part in zip(kind, parts, strict=True)
+        ]
+        return pa.StructArray.from_arrays(fields, fields=list(kind))
     if None in values:
         return pa.array(values, kind)
     if pa.types.is_string(kind):
@@ -126,7 +138,9 @@ def _offsets(values: Sequence[Any]) -> pa.Array:
 
 
 def _type_of(name: str, kind: type, values: Sequence[Any]) -> pa.DataType:
-    """The Arrow type of a column: string, list of strings, or list of messages."""
+    """The Arrow type of a column: string, list of strings, list of messages, or a recording as `datasets` keeps it."""
+    if kind is Audio:
+        return AUDIO
     if kind is not list:
         return pa.string()
     first = next((value[0] for value in values if value), None)
@@ -162,9 +176,13 @@ def read_group(path: Path, group: int) -> list[Record]:
             table = file.read_row_group(group, use_threads=False)
         rows: Sequence[Mapping[str, Any]] = table.to_pylist()
         return [
-            Record(row["id"], {n: v for n, v in row.items() if n not in ("id", "origin")}, row["origin"])
+            Record(row["id"], {n: _value(v) for n, v in row.items() if n not in ("id", "origin")}, row["origin"])
             for row in rows
         ]
+
+
+def _value(value: Any) -> Any:
+    return Audio(value["path"], value["bytes"]) if isinstance(value, dict) else value
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from llmctl.data.spec import IN_LOSS
 from llmctl.errors import IntegrityError
-from llmctl.types import Role, Tokens
+from llmctl.types import Modality, Role, Tokens
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 KINDS: Final = {
@@ -34,8 +34,13 @@ KINDS: Final = {
     "records": ("int64",),
     "roles": ("uint8",),
     "labels": ("int32",),
+    "audio": ("uint8",),
+    "clips": ("int64",),
+    "frames": ("int32",),
 }
 """The arrays of a split and the dtypes allowed for each."""
+OPTIONAL: Final = ("labels", "audio", "clips", "frames")
+"""Arrays that only some tasks have: of labels, of recordings."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,17 @@ class TokenStore:
     records: NDArray[np.int64]
     roles: NDArray[np.uint8]
     labels: NDArray[np.int32] | None
+    audio: NDArray[np.uint8] | None = None
+    """The FLAC files of all recordings, one after the other."""
+    clips: NDArray[np.int64] | None = None
+    """(records + 1,) where the recording of each record begins in `audio`."""
+    frames: NDArray[np.int32] | None = None
+    """(records,) length of each recording in frames of 10 ms."""
 
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
         """Open `folder`/`split`.*.npy. Raises `IntegrityError` if a file is missing, truncated or inconsistent."""
-        arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part == "labels") for part in KINDS}
+        arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part in OPTIONAL) for part in KINDS}
         store = cls(**arrays)  # type: ignore[arg-type]
         sound = (
             all(
@@ -62,6 +73,10 @@ class TokenStore:
             and store.segments[-1] == len(store.values)
             and store.records[-1] == len(store.roles)
             and (store.labels is None or len(store.labels) == len(store))
+            and (store.frames is None or len(store.frames) == len(store))
+            and (store.clips is None) == (store.audio is None) == (store.frames is None)
+            and (store.clips is None or len(store.clips) == len(store) + 1)
+            and (store.clips is None or store.audio is None or store.clips[-1] == len(store.audio))
         )
         if not sound:
             raise IntegrityError(
@@ -87,6 +102,12 @@ class TokenStore:
             )
             for each in range(first, last)
         ]
+
+    def recording(self, index: int) -> bytes:
+        """The FLAC file of a record."""
+        assert self.audio is not None
+        assert self.clips is not None
+        return self.audio[int(self.clips[index]) : int(self.clips[index + 1])].tobytes()
 
     def label(self, index: int) -> int:
         """The record's label id; -1 if the task has no labels."""
@@ -146,6 +167,18 @@ class ArrayFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Recordings:
+    """The recordings of a batch of records."""
+
+    audio: NDArray[np.uint8]
+    """(B,) bytes"""
+    lengths: NDArray[np.int64]
+    """(R,) in bytes"""
+    frames: NDArray[np.int32]
+    """(R,) in frames of 10 ms"""
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A batch of encoded records, in order: L token ids, S segments, R records."""
 
@@ -161,25 +194,38 @@ class Piece:
     """(R,)"""
     kept: NDArray[np.bool_]
     """(number of input records,) False for a record that was dropped because of its length"""
+    recordings: Recordings | None = None
 
 
 def write_store(
-    folder: Path, split: str, pieces: Iterable[Piece], *, kind: Any, lead: int | None, labelled: bool
+    folder: Path,
+    split: str,
+    pieces: Iterable[Piece],
+    *,
+    kind: Any,
+    lead: int | None,
+    labelled: bool,
+    modality: Modality = "text",
 ) -> int:
     """Write the arrays of a split from its pieces; returns the number of tokens. `lead`: token before the first record."""
     folder.mkdir(exist_ok=True)
-    kinds = {"values": kind, "segments": np.int64, "records": np.int64, "roles": np.uint8, "labels": np.int32}
+    parts = ["values", "segments", "records", "roles"]
+    parts += ["labels"] if labelled else []
+    parts += ["audio", "clips", "frames"] if modality == "audio" else []
     with contextlib.ExitStack() as stack:
         files = {
-            part: stack.enter_context(ArrayFile(folder / f"{split}.{part}.npy", kinds[part]))
-            for part in KINDS
-            if labelled or part != "labels"
+            part: stack.enter_context(
+                ArrayFile(folder / f"{split}.{part}.npy", kind if part == "values" else KINDS[part][0])
+            )
+            for part in parts
         }
         values, roles = files["values"], files["roles"]
         if lead is not None:
             values.append(np.array([lead]))
         files["segments"].append(np.array([values.length]))
         files["records"].append(np.array([0]))
+        if modality == "audio":
+            files["clips"].append(np.array([0]))
         for piece in pieces:
             files["segments"].append(values.length + np.cumsum(piece.segment_lengths))
             files["records"].append(roles.length + np.cumsum(piece.record_lengths))
@@ -187,4 +233,8 @@ def write_store(
             roles.append(piece.roles)
             if piece.labels is not None:
                 files["labels"].append(piece.labels)
+            if piece.recordings is not None:
+                files["clips"].append(files["audio"].length + np.cumsum(piece.recordings.lengths))
+                files["audio"].append(piece.recordings.audio)
+                files["frames"].append(piece.recordings.frames)
         return values.length

@@ -40,6 +40,9 @@ class EchoEngine(Engine):
         for request in requests:
             yield Likelihood(request.id, -len(request.answer_ids) * self.surprise, len(request.answer_ids))
 
+    def token_logprobs(self, request: Request, top: int) -> list[AnswerToken]:
+        return [AnswerToken(token, -self.surprise) for token in request.answer_ids]
+
 
 class EchoSession(EngineSession):
     """Gives one token of each row at a step; an answer that nobody watches, at once."""

@@ -10,7 +10,7 @@ from llmctl.engines.loaded import LoadedModel
 from llmctl.engines.plain import PlainSession
 from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Job, NewText, Sampling
 from llmctl.errors import UsageError
-from llmctl.types import Completion, Family, Likelihood, Precision, Request
+from llmctl.types import AnswerToken, Completion, Family, Likelihood, Precision, Request
 
 
 class TorchEngine(Engine):
@@ -55,6 +55,9 @@ class TorchEngine(Engine):
         Raises `DataError` if a request does not fit the context.
         """
         return scoring.score(self.loaded, requests, batch_size)
+
+    def token_logprobs(self, request: Request, top: int) -> list[AnswerToken]:
+        return scoring.token_logprobs(self.loaded, request, top)
 
 
 class LabelSession(EngineSession):

@@ -14,7 +14,7 @@ from torch import Tensor
 from llmctl.engines.batching import sorted_batches
 from llmctl.engines.loaded import LoadedModel
 from llmctl.errors import DataError, PromptTooLong
-from llmctl.types import Likelihood, Request
+from llmctl.types import AnswerToken, Likelihood, Request
 
 LOGITS_AT_ONCE: Final = 64_000_000
 """Maximum number of logits in one scoring pass, B · K · V: 256 MB in fp32."""
@@ -52,15 +52,7 @@ def score(loaded: LoadedModel, requests: Sequence[Request], batch_size: int) -> 
             run=lambda batch: _label_likelihoods(loaded, batch),
         )
     for request in requests:
-        if not request.input_ids:
-            raise ValueError(f"request {request.id!r} has an empty prompt")
-        length = len(_fed(loaded, request)[0])
-        if loaded.context is not None and max(length, len(request.input_ids)) > loaded.context:
-            raise DataError(
-                f"{length} tokens to score exceed the model's context of {loaded.context}",
-                where=request.id,
-                hint="score it in windows",
-            )
+        _check_scorable(loaded, request)
     return sorted_batches(
         requests,
         batch_size,
@@ -68,6 +60,19 @@ def score(loaded: LoadedModel, requests: Sequence[Request], batch_size: int) -> 
         together=lambda batch, request: _logits_fit(loaded, batch, request),
         run=lambda batch: _likelihoods(loaded, batch),
     )
+
+
+def _check_scorable(loaded: LoadedModel, request: Request) -> None:
+    """Raise `DataError` if prompt and answer do not fit the context."""
+    if not request.input_ids:
+        raise ValueError(f"request {request.id!r} has an empty prompt")
+    length = len(_fed(loaded, request)[0])
+    if loaded.context is not None and max(length, len(request.input_ids)) > loaded.context:
+        raise DataError(
+            f"{length} tokens to score exceed the model's context of {loaded.context}",
+            where=request.id,
+            hint="score it in windows",
+        )
 
 
 def _fed(loaded: LoadedModel, request: Request) -> tuple[tuple[int, ...], int]:
@@ -93,6 +98,39 @@ def _label_likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Li
 
 
 def _likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Likelihood]:
+    sums = torch.zeros(len(batch), dtype=torch.float64, device=loaded.device)
+    with loaded.computing():
+        for rows, targets, some in _scored_logits(loaded, batch):
+            values = some.gather(1, targets[:, None])[:, 0] - some.logsumexp(1)
+            sums.index_add_(0, rows, values.double())
+    return [
+        Likelihood(id=request.id, logprob=value, tokens=len(request.answer_ids))
+        for request, value in zip(batch, sums.tolist(), strict=True)
+    ]
+
+
+def token_logprobs(loaded: LoadedModel, request: Request, top: int) -> list[AnswerToken]:
+    """Each of the answer's tokens with its log-probability in nats, and those of the `top` most likely tokens there.
+
+    Raises `DataError` if they do not fit the context.
+    """
+    _check_scorable(loaded, request)
+    found: list[AnswerToken] = []
+    with loaded.computing():
+        for _, targets, some in _scored_logits(loaded, [request]):
+            logprobs = some.log_softmax(1)  # (part, V)
+            values = logprobs.gather(1, targets[:, None])[:, 0].tolist()
+            best = logprobs.topk(min(top, logprobs.shape[1]), 1)
+            for token, value, ids, others in zip(
+                targets.tolist(), values, best.indices.tolist(), best.values.tolist(), strict=True
+            ):
+                found.append(AnswerToken(token, value, tuple(zip(ids, others, strict=True))))
+    return found
+
+
+def _scored_logits(loaded: LoadedModel, batch: Sequence[Request]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The scored tokens of a batch in parts: row of each (part,), its id (part,), and the logits in its place in fp32
+    (part, V)."""
     fed = [_fed(loaded, request) for request in batch]
     ids, mask = loaded.padded([each for each, _ in fed], left=False)  # (B, T) each
     first = min(start for _, start in fed)
@@ -104,20 +142,12 @@ def _likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Likeliho
     else:
         sources, source_mask = loaded.padded([request.input_ids for request in batch], left=False)
         options |= {"input_ids": sources, "attention_mask": source_mask, "decoder_input_ids": ids}
-    with loaded.computing():
-        logits = loaded.model(**options).logits  # (B, K, V), K the last positions of T
-        rows, columns, targets = _scored(loaded, batch, [start for _, start in fed])
-        columns -= ids.shape[1] - logits.shape[1]
-        sums = torch.zeros(len(batch), dtype=torch.float64, device=loaded.device)
-        for begin in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(begin, begin + ROWS_AT_ONCE)
-            some = logits[rows[part], columns[part]].float()  # (part, V)
-            values = some.gather(1, targets[part, None])[:, 0] - some.logsumexp(1)
-            sums.index_add_(0, rows[part], values.double())
-    return [
-        Likelihood(id=request.id, logprob=value, tokens=len(request.answer_ids))
-        for request, value in zip(batch, sums.tolist(), strict=True)
-    ]
+    logits = loaded.model(**options).logits  # (B, K, V), K the last positions of T
+    rows, columns, targets = _scored(loaded, batch, [start for _, start in fed])
+    columns -= ids.shape[1] - logits.shape[1]
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(begin, begin + ROWS_AT_ONCE)
+        yield rows[part], targets[part], logits[rows[part], columns[part]].float()
 
 
 def _scored(loaded: LoadedModel, batch: Sequence[Request], starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from llmctl.errors import LlmctlError, UsageError
-from llmctl.types import AnswerToken, Completion, Family, Likelihood, Request
+from llmctl.types import MODALITY, AnswerToken, Completion, Family, Likelihood, Request
 
 AHEAD: Final = 16
 """Requests that `generate` submits before their turn, as a multiple of the rows; they are sorted by length together."""
@@ -204,6 +204,12 @@ class Engine(ABC):
         Raises `DataError`, before any work, for a request that does not fit the model's context.
         """
 
+    def token_logprobs(self, request: Request, top: int) -> Sequence[AnswerToken]:
+        """The tokens of `answer_ids`, each with its log-probability given all before it, and those of the `top` most likely
+        tokens in its place. Raises `UsageError` where the engine does not give them, `DataError` where they do not fit the
+        context."""
+        raise UsageError("this engine gives no log-probabilities of given tokens")
+
     def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:
         """Raise `UsageError` for settings that the engine cannot follow, `PromptTooLong` for a prompt that does not fit
         the model's context."""
@@ -259,18 +265,24 @@ class Engine(ABC):
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """`implementation` is `module:Class`, called with the arguments of `build`."""
+    """`implementation` is `module:Class`, called with the arguments of `build`; `speech` is the one for models that hear."""
 
     name: str
     implementation: str
+    speech: str | None = None
     needs_weights: bool = True
     """Whether the engine needs the loaded model; if not, `model` is None."""
 
     def build(self, **parts: Any) -> Engine:
-        module, _, attribute = self.implementation.partition(":")
+        place = self.implementation
+        if MODALITY[parts["family"]] == "audio":
+            if self.speech is None:
+                raise UsageError(f"the engine {self.name} does not read audio", hint="leave engine out")
+            place = self.speech
+        module, _, attribute = place.partition(":")
         engine: Engine = getattr(importlib.import_module(module), attribute)(**parts)
         return engine
 
 
-TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine")
+TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine", speech="llmctl.engines.speech:SpeechEngine")
 ECHO = EngineSpec("echo", "llmctl.engines.echo:EchoEngine", needs_weights=False)

@@ -10,12 +10,14 @@ import importlib
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForCTC,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 
 from llmctl import registry
 from llmctl.models.attention import AttentionConfig, AttentionForCausalLM
+from llmctl.models.ctc import CTCConfig, SpeechForCTC
 from llmctl.models.lstm import LSTMConfig, LSTMForCausalLM
 from llmctl.models.lstm_classifier import LSTMClassifierConfig, LSTMForSequenceClassification
 from llmctl.models.lstm_seq2seq import LSTMForConditionalGeneration, LSTMSeq2SeqConfig
@@ -26,6 +28,7 @@ for auto, config, model in (
     (AutoModelForCausalLM, LSTMConfig, LSTMForCausalLM),
     (AutoModelForCausalLM, AttentionConfig, AttentionForCausalLM),
     (AutoModelForSeq2SeqLM, LSTMSeq2SeqConfig, LSTMForConditionalGeneration),
+    (AutoModelForCTC, CTCConfig, SpeechForCTC),
     (AutoModelForSequenceClassification, LSTMClassifierConfig, LSTMForSequenceClassification),
 ):
     AutoConfig.register(config.model_type, config, exist_ok=True)

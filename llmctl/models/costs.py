@@ -56,13 +56,15 @@ def forward_flops(
     b, s, u = batch_shape
     width = shape.hidden or 1
     table = vocabulary * (shape.embedding or width)
-    positions = (shape.context or 0) * width * (2 if family == "encoder-decoder" else 1)
+    positions = (shape.context or 0) * width * (2 if family in ("encoder-decoder", "speech-seq2seq") else 1)
     stack = max(0, parameters - table - positions)
     pairs = 4 * width * (shape.layers or 1) if shape.heads else 0
     if family == "decoder":
         return b * s * (2 * (stack + table) + pairs * s)
     if family == "encoder":
         return b * s * (2 * (stack + predicted_fraction * table) + pairs * s)
+    if family == "ctc":
+        return b * s * (2 * parameters + pairs * s)  # the convolutions before the stride cost a little more
     # A transformer's decoder layer has one attention more; a bidirectional LSTM encoder is about half of the stack.
     mlp = 2 * width * (shape.inner or 0)
     encoder = (4 * width**2 + mlp) / (12 * width**2 + 2 * mlp) if shape.heads else 0.5
@@ -118,6 +120,8 @@ _FACTORS: Final[Mapping[str, tuple[ActivationFactors, ActivationFactors]]] = {
     ),
     "marian": (ActivationFactors(hidden=28, inner=11, token=49), ActivationFactors(hidden=34, inner=13, token=34)),
     "bart": (ActivationFactors(hidden=30, inner=10, token=69), ActivationFactors(hidden=34, inner=12, token=74)),
+    "ctc": (ActivationFactors(hidden=125, token=60), ActivationFactors(hidden=150, token=60)),
+    "whisper": (ActivationFactors(hidden=30, inner=10, token=69), ActivationFactors(hidden=34, inner=12, token=74)),
     "lstm-classifier": (ActivationFactors(hidden=125), ActivationFactors(hidden=150)),
     "bert": (
         ActivationFactors(hidden=10, inner=12, token=95, logits=14),
@@ -128,6 +132,8 @@ _NEAREST: Final[Mapping[Family, tuple[str, str]]] = {
     "decoder": ("llama", "lstm"),
     "encoder-decoder": ("bart", "lstm-seq2seq"),
     "encoder": ("bert", "lstm-classifier"),
+    "ctc": ("bert", "ctc"),
+    "speech-seq2seq": ("whisper", "whisper"),
 }
 """The stand-in for an architecture without measurements, by family: with attention, and without."""
 

@@ -99,6 +99,21 @@ def lstm_classifier(s: Sizes, vocabulary: int, labels: int) -> int:
     return vocabulary * s.embedding + reader + _linear(directions * s.hidden, 1 if s.head == "sigmoid" else labels)
 
 
+def ctc(s: Sizes, vocabulary: int, labels: int) -> int:
+    """Two convolutions over 5 frames, the first of 80 mel bands; norm, bidirectional reader, head."""
+    e = s.embedding
+    convolutions = _linear(5 * 80, e) + _linear(5 * e, e) + 2 * e
+    return convolutions + _reader(e, s.hidden, s.layers, directions=2) + _linear(2 * s.hidden, vocabulary)
+
+
+def whisper(s: Sizes, vocabulary: int, labels: int) -> int:
+    """Two convolutions over 3 frames, frozen sinusoids for 1,500 positions; tied token vectors, positions of the
+    decoder; layers, whose projections of keys have no bias; final norms."""
+    h = s.hidden
+    convolutions = _linear(3 * 80, h) + _linear(3 * h, h) + 1500 * h
+    return convolutions + (vocabulary + s.context) * h + _both_sides(s) - 3 * s.layers * h + 4 * h
+
+
 def _linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.errors import UsageError
-from llmctl.types import Denoising, Family
+from llmctl.types import Denoising, Family, Hearing
 
 _TYPES: Final[Mapping[Family, str]] = {
     "encoder-decoder": (
@@ -23,16 +24,24 @@ _TYPES: Final[Mapping[Family, str]] = {
         "layoutlm llmctl-lstm-classifier longformer mobilebert modernbert mpnet nystromformer rembert roberta "
         "roberta-prelayernorm roformer squeezebert xlm xlm-roberta xlm-roberta-xl"
     ),
+    "ctc": "llmctl-ctc hubert wav2vec2 wav2vec2-conformer wavlm",
+    "speech-seq2seq": "whisper",
 }
 """The `model_type`s of text models, for configs whose architecture does not reveal the family."""
 
 _SPAN_CORRUPTION_TYPES: Final = frozenset(["t5", "mt5", "umt5", "longt5", "switch_transformers"])
 """Encoder-decoders pre-trained to predict only the masked spans instead of the full text."""
 
+CTC_STRIDE: Final = 2
+"""Frames of 10 ms in an output frame of `ctc.py`."""
+FRAME: Final = 160
+"""Samples of 10 ms."""
+
 _BY_ENDING: Final[tuple[tuple[str, Family], ...]] = (
     ("ForCausalLM", "decoder"),
     ("LMHeadModel", "decoder"),
     ("ForMaskedLM", "encoder"),
+    ("ForCTC", "ctc"),
 )
 
 
@@ -40,13 +49,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """The family of the model that a config.json describes.
 
     Checks the architecture's class first, then the model type. Raises `UsageError` for a model that is not a known text
-    decoder, encoder-decoder or encoder.
+    decoder, encoder-decoder or encoder, or speech model.
     """
     architectures = config.get("architectures") or []
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     model_type = str(config.get("model_type", ""))
     if architecture.endswith("ForSequenceClassification"):
         return "encoder"  # whatever its body, it classifies a complete text
+    if model_type in _TYPES["speech-seq2seq"].split():
+        return "speech-seq2seq"
     if config.get("is_encoder_decoder") is True or model_type in _TYPES["encoder-decoder"].split():
         return "encoder-decoder"
     for ending, family in _BY_ENDING:
@@ -69,8 +80,27 @@ def context_of(config: Mapping[str, Any]) -> int | None:
     with relative positions such as T5, whatever its `n_positions` says."""
     if "relative_attention_num_buckets" in config:
         return None
+    if isinstance(config.get("max_target_positions"), int):
+        return int(config["max_target_positions"])  # of Whisper's transcript; its recordings have 30 s
     found = (config.get(name) for name in ("max_position_embeddings", "n_positions"))
     return next((each for each in found if isinstance(each, int) and not isinstance(each, bool)), None)
+
+
+def hearing_for(family: Family) -> Hearing:
+    """What our own speech models with random weights read."""
+    return hearing_of({"model_type": "whisper" if family == "speech-seq2seq" else "llmctl-ctc"})
+
+
+def hearing_of(config: Mapping[str, Any]) -> Hearing:
+    """What the speech model of a config.json reads."""
+    bands = config.get("num_mel_bins")
+    if config.get("model_type") in _TYPES["speech-seq2seq"].split():
+        # Two convolutions halve the frames of 10 ms to the positions of the encoder.
+        return Hearing(int(bands or 80), max_seconds=int(config.get("max_source_positions") or 1500) / 50, padded=True)
+    if config.get("model_type") == "llmctl-ctc":
+        return Hearing(int(bands or 80), stride=CTC_STRIDE)
+    samples = math.prod(each for each in config.get("conv_stride") or (5, 2, 2, 2, 2, 2, 2))
+    return Hearing(0, stride=max(1, round(samples / FRAME)))
 
 
 def denoising_of(family: Family, model_type: str, noise_density: float | None = None) -> Denoising | None:

@@ -22,6 +22,8 @@ from transformers import (
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
 )
 
 from llmctl.models.spec import Shape, Vocabulary
@@ -136,6 +138,32 @@ def bart(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> 
         **_both_sides(shape, vocabulary),
     )
     model = BartForConditionalGeneration(config)
+    _scale_residual_outputs(model)
+    return model
+
+
+def whisper(shape: Shape, vocabulary: Vocabulary, labels: tuple[str, ...] = ()) -> WhisperForConditionalGeneration:
+    """Whisper with random weights (Radford et al. 2022): recordings of 30 s; transcripts start from <bos>."""
+    assert shape.hidden is not None
+    config = WhisperConfig(
+        vocab_size=vocabulary.size,
+        d_model=shape.hidden,
+        encoder_layers=shape.layers,
+        decoder_layers=shape.layers,
+        encoder_attention_heads=shape.heads,
+        decoder_attention_heads=shape.heads,
+        encoder_ffn_dim=shape.inner,
+        decoder_ffn_dim=shape.inner,
+        max_target_positions=shape.context,
+        dropout=shape.dropout,
+        init_std=shape.hidden**-0.5,
+        decoder_start_token_id=vocabulary.bos,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        attn_implementation="sdpa",
+        **_control_tokens(vocabulary),
+    )
+    model = WhisperForConditionalGeneration(config)
     _scale_residual_outputs(model)
     return model
 

@@ -12,9 +12,11 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForCTC,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -36,6 +38,8 @@ _AUTO: Final[dict[Family, Any]] = {
     "decoder": AutoModelForCausalLM,
     "encoder-decoder": AutoModelForSeq2SeqLM,
     "encoder": AutoModelForSequenceClassification,
+    "ctc": AutoModelForCTC,
+    "speech-seq2seq": AutoModelForSpeechSeq2Seq,
 }
 
 

@@ -271,6 +271,37 @@ BERT = ModelSpec(
     learning_rate=5e-4,
 )
 
+CTC = ModelSpec(
+    name="ctc",
+    family="ctc",
+    summary="speech recognition: convolutions, bidirectional LSTM, connectionist temporal classification",
+    reference="Graves et al., Connectionist Temporal Classification, ICML 2006; Amodei et al., arXiv:1512.02595",
+    sizes={
+        "nano": _recurrent(2, 128, 128),
+        "tiny": _recurrent(3, 256, 256),
+        "small": _recurrent(4, 384, 384),
+        "base": _recurrent(5, 768, 768),
+    },
+    implementation="llmctl.models.ctc:build",
+    weights=counts.ctc,
+    learning_rate=3e-3,
+)
+
+WHISPER = ModelSpec(
+    name="whisper",
+    family="speech-seq2seq",
+    summary="Whisper: log-mel features of 30 s, transformer encoder and decoder (transformers implementation)",
+    reference="Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv:2212.04356",
+    sizes={
+        "nano": _transformer(2, 128, 2, 448, inner=512),
+        "tiny": _transformer(4, 384, 6, 448, inner=1536),
+        "small": _transformer(12, 768, 12, 448, inner=3072),
+        "base": _transformer(6, 512, 8, 448, inner=2048),
+    },
+    implementation="llmctl.models.library:whisper",
+    weights=counts.whisper,
+)
+
 T5 = ModelSpec(
     name="t5",
     family="encoder-decoder",

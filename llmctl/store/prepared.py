@@ -70,6 +70,9 @@ class LengthStats(Spec):
     """Most tokens of one record that are in the loss, with their marks."""
     longest: int
     """Most tokens of one record, with their marks."""
+    seconds: float | None = None
+    """Total length of the recordings; None for a task about texts."""
+    longest_seconds: float | None = None
 
 
 class Manifest(Spec):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from llmctl.errors import DataError, MissingField
-from llmctl.types import Adapting, Family, Record, Role, Segment
+from llmctl.types import Adapting, Audio, Family, Modality, Record, Role, Segment
 
 MAX_LISTED_LABELS: Final = 20
 
@@ -43,6 +43,8 @@ class Task(ABC):
     """Documents are concatenated and cut into blocks of equal length."""
     labelled: ClassVar[bool] = False
     """Each answer is one of a closed set of labels."""
+    modality: ClassVar[Modality] = "text"
+    """What it asks about: a text, or a recording in a column of the kind `Audio`."""
     answer_role: ClassVar[Role] = "target"
     """The role of the segment that holds the answer."""
     instruction: ClassVar[str] = ""
@@ -57,6 +59,11 @@ class Task(ABC):
     def promptable(self) -> tuple[Family, ...]:
         """Families that can be prompted with it."""
         return tuple(family for family in self.families if family not in self.pretrain_only)
+
+    @property
+    def audio_columns(self) -> tuple[str, ...]:
+        """The columns that hold recordings."""
+        return tuple(column.name for column in self.columns if column.kind is Audio)
 
     def instruct(self, labels: Sequence[str] = (), instruction: str | None = None) -> str:
         """The instruction text. None selects the task's own; up to `MAX_LISTED_LABELS` labels are listed after it."""
@@ -80,7 +87,7 @@ class Task(ABC):
     def prompt(self, record: Record) -> list[Segment]:
         """The segments that are not in the loss. Fields that the record lacks, such as the answer's, are filled with
         empty values, so that `segments` can read them."""
-        empty = {column.name: column.kind() for column in self.columns}
+        empty = {column.name: column.kind() for column in self.columns if column.name not in record.fields}
         filled = replace(record, fields={**empty, **record.fields})
         return [segment for segment in self.segments(filled) if not segment.in_loss]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ def _share(
     return Share(indices, [to_tensors(each, strategy.device) for each in arrays], targets, tokens)
 
 
-def to_tensors(arrays: dict[str, NDArray[np.int64]], device: torch.device) -> dict[str, Tensor]:
+def to_tensors(arrays: dict[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
     """Tensors in memory that `device` can copy from while it computes."""
     found = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {name: each.pin_memory() for name, each in found.items()} if device.type == "cuda" else found

@@ -26,12 +26,15 @@ CHUNK: Final = 256
 ROWS: Final = 64
 PLAIN_HEADS: Final = frozenset({"gpt2", "llama", "qwen2", "mistral", "opt", "gpt_neox"})
 """Architectures of the library whose logits are just the output embedding of the last hidden state."""
-SOURCE_HEADS: Final = frozenset({"bart", "marian"})
-"""The same of encoder-decoders, with a bias."""
+SOURCE_HEADS: Final = frozenset({"bart", "marian", "whisper"})
+"""The same of encoder-decoders, most with a bias."""
 MASKED_HEADS: Final = {"bert": "cls", "roberta": "lm_head", "xlm-roberta": "lm_head"}
 """The attribute of the library's masked language models that maps one hidden state to logits, whatever its neighbours are."""
 
-Arrays = Mapping[str, NDArray[np.int64]]
+SOURCES: Final = ("input_ids", "attention_mask", "input_features")
+"""What the encoder of an encoder-decoder reads, of a text or a recording."""
+
+Arrays = Mapping[str, NDArray[Any]]
 """A micro-batch before it becomes tensors."""
 
 
@@ -58,7 +61,7 @@ class Objective(nn.Module):
         return arrays["input_ids"].size if mask is None else int(mask.sum())
 
     @staticmethod
-    def without_targets(arrays: Arrays) -> dict[str, NDArray[np.int64]]:
+    def without_targets(arrays: Arrays) -> dict[str, NDArray[Any]]:
         """The micro-batch with no targets, so that its loss is 0, for a process with fewer micro-batches than others."""
         return {**arrays, "labels": np.full_like(arrays["labels"], IGNORED)}
 
@@ -108,7 +111,7 @@ class EncoderDecoderLikelihood(LikelihoodObjective):
         shifted = labels.new_full(labels.shape, pad)
         shifted[:, 0] = start
         shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, pad)
-        source = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        source = {name: batch[name] for name in SOURCES if name in batch}
         hidden = self._hidden(source, shifted)
         if hidden is not None:
             loss: Tensor = _through_head(self.model, hidden, labels)
@@ -166,10 +169,59 @@ class EncoderLikelihood(LikelihoodObjective):
         return F.cross_entropy(logits.float(), labels[masked], reduction="sum")
 
 
+class CTCLikelihood(LikelihoodObjective):
+    """Negative log-likelihood in nats of transcripts, summed over all alignments with the recordings."""
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """`input_features` (B, M, T) or `input_values` (B, N), `attention_mask`, `labels` (B, U) -> scalar."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        mask, labels = batch["attention_mask"], batch["labels"]
+        logits = self.model(**inputs).logits  # (B, S, V)
+        if not labels.shape[1]:
+            nothing: Tensor = logits.float().sum() * 0.0
+            return nothing  # no targets; of an empty transcript the loss would be that of silence
+        lengths = self.model.output_lengths(mask.sum(1)) if hasattr(self.model, "output_lengths") else None
+        if lengths is None:
+            lengths = self.model._get_feat_extract_output_lengths(mask.sum(1))
+        log_p = logits.float().log_softmax(-1).transpose(0, 1)  # (S, B, V)
+        sizes = (labels != IGNORED).sum(1)  # (B,)
+        # Of a recording that is too short for its text, which `SpeechRecords` leaves out, the loss would be infinite.
+        loss: Tensor = F.ctc_loss(
+            log_p,
+            labels.clamp(min=0),
+            lengths,
+            sizes,
+            blank=self.model.config.pad_token_id,
+            reduction="sum",
+            zero_infinity=True,
+        )
+        return loss
+
+    @staticmethod
+    def token_count(arrays: Arrays) -> int:
+        """Tokens of the transcripts."""
+        return Objective.target_count(arrays)
+
+    @staticmethod
+    def without_targets(arrays: Arrays) -> dict[str, NDArray[Any]]:
+        return {**arrays, "labels": arrays["labels"][:, :0]}
+
+
+class SpeechLikelihood(EncoderDecoderLikelihood):
+    """Negative log-likelihood in nats of transcripts, by an encoder-decoder that reads `input_features` (B, M, T)."""
+
+    @staticmethod
+    def token_count(arrays: Arrays) -> int:
+        """Tokens of the transcripts."""
+        return Objective.target_count(arrays)
+
+
 LIKELIHOODS: Final[Mapping[Family, type[LikelihoodObjective]]] = {
     "decoder": DecoderLikelihood,
     "encoder-decoder": EncoderDecoderLikelihood,
     "encoder": EncoderLikelihood,
+    "ctc": CTCLikelihood,
+    "speech-seq2seq": SpeechLikelihood,
 }
 """The likelihood objective of each family of models."""
 

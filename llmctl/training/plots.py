@@ -65,6 +65,24 @@ def loss_plot(
         save(figure, folder, "loss")
 
 
+def features_plot(features: Any, path: Path, *, title: str) -> None:
+    """Draw log-mel features (bands, frames of 10 ms), or the samples (N,) at 16 kHz of a recording."""
+    with drawing(7.2, 3.2, font_size=9) as figure:
+        axes = figure.subplots()
+        if features.ndim == 2:
+            seconds = features.shape[1] / 100
+            axes.imshow(features, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(features)))
+            axes.set_ylabel("mel band")
+        else:
+            axes.plot([place / 16_000 for place in range(len(features))], features, color=VALIDATION, linewidth=0.5)
+            axes.set_ylabel("amplitude")
+        axes.set_xlabel("seconds")
+        axes.set_title(title, loc="left", fontsize=10)
+        kind = path.suffix.lower().removeprefix(".")
+        with atomic.atomic_file(path) as file:
+            figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
+
+
 @contextlib.contextmanager
 def drawing(width: float, height: float, *, font_size: int, text: str = "", **settings: Any) -> Iterator[Any]:
     """Yield an empty figure of the given size in inches; draw and save it inside the block.

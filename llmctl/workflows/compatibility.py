@@ -9,6 +9,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from llmctl import registry
+from llmctl.data.read import OpenAudio
 from llmctl.data.spec import INSTRUCTION_FORMATS, Clean, PromptFormat
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.metrics.spec import MetricSpec
@@ -56,6 +57,19 @@ def check_task_version(task: Task, version: int, where: Path) -> None:
             where=f"{where}:task_version",
             hint="pip install --upgrade llmctl, or restore the file",
         )
+
+
+def references_audio(task: Task) -> OpenAudio | None:
+    """How the recordings of records to answer are found; None for a task about texts.
+
+    Raises `MissingPackage` without soundfile.
+    """
+    if task.modality != "audio":
+        return None
+    from llmctl.data import recordings, sound
+
+    sound.check_installed()
+    return recordings.referenced(task.audio_columns)
 
 
 def resolve_instruction(task: Task, labels: Sequence[str], requested: str | None, trained_with: str | None) -> str:

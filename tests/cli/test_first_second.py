@@ -110,7 +110,8 @@ def test_signals_in_the_first_half_second_leave_no_traceback(number: signal.Sign
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("serve", "there is no server"),
+        ("serve", "is required"),
+        ("server", "did you mean 'serve'?"),
         ("finetune", "did you mean 'train'?"),
         ("predict", "did you mean 'generate'?"),
         ("evaluate", "did you mean 'eval'?"),

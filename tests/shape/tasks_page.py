@@ -28,6 +28,8 @@ commands above it; `python -m tests.shape.tasks_page docs` generates the page.
 | decoder | `rnn`, `lstm`, `attention`, `gpt2`, `llama` | one sequence: the prompt, then the answer | the answer |
 | encoder-decoder | `lstm-seq2seq`, `t5`, `marian`, `bart` | the prompt as source | the answer as target |
 | encoder | `lstm-classifier`, `bert` | the text | its label, through a classification head |
+| speech-seq2seq | `whisper` | the recording, as log-mel features | the transcript as target |
+| ctc | `ctc` | the recording, as log-mel features | the transcript, without an end token |
 """
 
 LANGUAGE_MODELING: Final = """\
@@ -88,6 +90,13 @@ CLASSIFICATION: Final = """\
 
 An encoder has a classification head. A decoder and an encoder-decoder learn the name of the label as an answer; for a
 prediction they choose the most likely of the labels.
+"""
+
+SPEECH: Final = """\
+## Speech recognition
+
+A model hears the recording; all of its text is in the loss. `whisper` writes it token by token up to the end token. `ctc`
+assigns a token or a blank to every 20 ms, so its text needs no end. Details are in [Speech](speech.md):
 """
 
 GIVEN: Final = """\
@@ -166,6 +175,14 @@ PARTS: Final[tuple[Part, ...]] = (
             "llmctl show data data/reviews --model bert --index 1261",
             "llmctl show data data/reviews --model lstm --index 1261",
             "llmctl show data data/reviews --model lstm-seq2seq --index 1261",
+        ),
+    ),
+    (
+        SPEECH,
+        (
+            "llmctl preprocess spoken-numbers-en --tokenizer char --out data/numbers",
+            "llmctl show data data/numbers --model whisper --index 4",
+            "llmctl show data data/numbers --model ctc --index 4",
         ),
     ),
     (

@@ -18,6 +18,8 @@ CHINESE: Final[Mapping[str, str]] = {
 | decoder | `rnn`、`lstm`、`attention`、`gpt2`、`llama` | 一个序列：提示词在前，答案在后 | 答案 |
 | encoder-decoder | `lstm-seq2seq`、`t5`、`marian`、`bart` | 提示词作为源序列 | 作为目标序列的答案 |
 | encoder | `lstm-classifier`、`bert` | 文本 | 标签，通过分类头预测 |
+| speech-seq2seq | `whisper` | 录音，以 log-mel 特征表示 | 作为目标序列的转写文本 |
+| ctc | `ctc` | 录音，以 log-mel 特征表示 | 转写文本，不含结束 token |
 """,
     english.LANGUAGE_MODELING: """\
 ## 语言建模
@@ -59,6 +61,11 @@ decoder 把源文本、`<|sep|>` 和译文作为一个序列读取。答案的�
 ## 分类
 
 encoder 带有分类头。decoder 和 encoder-decoder 把标签名作为答案来学习，预测时选择似然最高的标签。
+""",
+    english.SPEECH: """\
+## 语音识别
+
+模型的输入是录音，转写文本全部计入损失。`whisper` 逐个 token 写出文本，直到结束 token；`ctc` 为每 20 毫秒分配一个 token 或空白符，因此文本不需要结束 token。详见[语音识别](speech.md)：
 """,
     english.GIVEN: """\
 ## 预训练权重

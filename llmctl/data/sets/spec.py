@@ -1,6 +1,7 @@
 """The data sets included in the package: small, freely licensed, each with its source.
 
-Every file is gzipped JSON Lines with one record per line: the columns of its task, and an `id` unique in the file.
+Every file is gzipped JSON Lines with one record per line, or Parquet for recordings: the columns of its task, and an `id`
+unique in the file.
 `NOTICE` contains the full licence texts.
 """
 
@@ -210,3 +211,26 @@ ABSTRACTS: Final = DataSetSpec(
     ),
     notice="Passages in the public domain; summaries dedicated to the public domain, CC0 1.0.",
 )
+
+
+def _spoken(name: str, languages: tuple[str, ...], records: int, voices: str) -> DataSetSpec:
+    return DataSetSpec(
+        name=name,
+        task="speech-recognition",
+        summary=f"numbers from 0 to 99 spoken by {voices} of a synthesiser, with the name of the voice",
+        languages=languages,
+        file=f"{name}.parquet",
+        records=records,
+        licence="CC0-1.0",
+        source=(
+            "made by spoken_numbers.py with espeak-ng 1.51 (GPL-3.0; what it says is not covered by its licence): numbers and "
+            "speeds drawn at random; 8 kHz, FLAC"
+        ),
+        notice="Synthetic recordings, dedicated to the public domain, CC0 1.0.",
+    )
+
+
+SPOKEN_NUMBERS_EN: Final = _spoken("spoken-numbers-en", ("en",), 336, "twelve voices")
+SPOKEN_NUMBERS_EN_VOICES: Final = _spoken("spoken-numbers-en-voices", ("en",), 60, "four other voices")
+SPOKEN_NUMBERS_ZH: Final = _spoken("spoken-numbers-zh", ("zh-Hans",), 276, "twelve voices")
+SPOKEN_NUMBERS_ZH_VOICES: Final = _spoken("spoken-numbers-zh-voices", ("zh-Hans",), 60, "four other voices")

@@ -16,7 +16,7 @@ from llmctl.errors import DataError, EnvironmentFault, UsageError
 from llmctl.store import atomic
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.checks import ASSISTANT, ChatPlan, check_text
-from llmctl.workflows.inference.conversation import Message, check_fits, fitted, message_of
+from llmctl.workflows.inference.conversation import Message, PartialAnswer, check_fits, fitted, message_of
 
 if TYPE_CHECKING:
     from llmctl.workflows.inference.requests import RequestBuilder
@@ -216,25 +216,6 @@ class Conversation:
             text = f"the context of {self.context:,} tokens is full: the oldest {turns} dropped from the prompt"
             self.emit(Event("warning", {"text": text}))
         self._warned_dropped = dropped
-
-
-class PartialAnswer:
-    """Collects the pieces of an answer, without leading and trailing whitespace."""
-
-    def __init__(self, show: Show | None) -> None:
-        self.text = ""
-        self._show = show
-        self._held = ""
-
-    def __call__(self, piece: str) -> None:
-        grown = self._held + piece
-        if not self.text:
-            grown = grown.lstrip()
-        new = grown.rstrip()
-        self._held = grown[len(new) :]
-        if new and self._show is not None:
-            self._show(new)
-        self.text += new
 
 
 def piped_lines(source: Iterable[bytes]) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmctl import registry
 from llmctl.config import Spec
 from llmctl.data import predictions as pairs
 from llmctl.data.sources import STDIN
@@ -167,8 +168,9 @@ def _data(config: EvalConfig, *, verify: bool) -> Prepared | Path:
     """A prepared folder, or a file of records."""
     assert config.data is not None
     if not is_prepared(config.data):
-        if not config.data.exists():
-            raise UsageError(f"no such data: {config.data}", hint="a prepared folder or a file of records")
+        if not config.data.exists() and str(config.data) not in registry.table("datasets").lookup:
+            hint = "a prepared folder, a file of records or a built-in data set"
+            raise UsageError(f"no such data: {config.data}", hint=hint)
         return config.data
     prepared = open_prepared(config.data)
     if not prepared.manifest.splits.get(config.split):

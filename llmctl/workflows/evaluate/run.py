@@ -20,6 +20,7 @@ from llmctl.store import atomic, runs
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Answer, Event, EventSink, Record, Score
+from llmctl.workflows.compatibility import references_audio
 from llmctl.workflows.evaluate import reports
 from llmctl.workflows.evaluate.checks import EvalPlan, Metrics, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
@@ -256,7 +257,13 @@ def _all_records(config: EvalConfig, task: Task) -> Iterator[Record]:
     from llmctl.data.read import read_records
 
     fields_of = task.record_of if task.packed else None
-    return read_records([str(config.data)], check=task.check, adapt=task.adapt, fields_of=fields_of)
+    return read_records(
+        [str(config.data)],
+        check=task.check,
+        adapt=task.adapt,
+        open_audio=references_audio(task),
+        fields_of=fields_of,
+    )
 
 
 def _compare(
@@ -277,6 +284,11 @@ def _compare(
                 test = replace(test, p_bootstrap=math.nan, p_randomization=math.nan)
             tests.append({"metric": score, **asdict(test)})
     return scored.scores, tuple(tests)
+
+
+def _place(data: Path | None) -> str | None:
+    """The absolute path of the data, or the name of a built-in data set."""
+    return None if data is None else os.path.abspath(data) if data.exists() else str(data)
 
 
 def _keep(
@@ -312,7 +324,7 @@ def _keep(
             folder / "scores.json",
             {
                 "model": config.model,
-                "data": os.path.abspath(config.data) if config.data else None,
+                "data": _place(config.data),
                 "split": config.split,
                 "at": runs.now(),
                 **result.document(),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 from llmctl.data.formats import Bad
 from llmctl.data.read import content_id
 from llmctl.data.rows import TextLine, ordered_rows
+from llmctl.data.sources import AUDIO as ENDINGS
 from llmctl.data.sources import STDIN, STDIN_NAME
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
-from llmctl.types import Record
+from llmctl.types import Audio, Record
+from llmctl.workflows.compatibility import references_audio
+from llmctl.workflows.inference.asked import asked
 
 PromptRow = Record | DataError
 """A record to answer, or the fault of a row."""
@@ -41,7 +46,8 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """
     origins: dict[str, tuple[str, Mapping[str, Any]]] = {}
     empty = True
-    for row in ordered_rows(input, adapt=task.adapt):
+    rows = recordings_of(input) if task.modality == "audio" else ()
+    for row in rows or ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
         empty = False
         if isinstance(row, Bad):
             yield row.error
@@ -51,7 +57,7 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
             yield Record(content_id(fields), fields, row.origin)
             continue
         try:
-            record = _asked(row, task)
+            record = asked(row, task)
         except DataError as error:
             yield error
             continue
@@ -68,6 +74,19 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
         raise DataError("no prompts", where=STDIN_NAME if input == STDIN else input, hint="it is empty")
 
 
+def recordings_of(input: str) -> list[Record]:
+    """The recordings that an input names: a file, the files of a folder, or those that match a pattern; none where it
+    names no recording."""
+    path = Path(input)
+    found = [path]
+    if path.is_dir():
+        found = sorted(each for each in path.rglob("*") if not any(part.startswith(".") for part in each.parts))
+    elif not path.exists() and glob.has_magic(input):
+        found = sorted(map(Path, glob.glob(input, recursive=True)))
+    kept = [each for each in found if each.suffix.lower() in ENDINGS]
+    return [Record(str(each), {"audio": Audio(str(each))}, str(each)) for each in kept]
+
+
 def row_id(row: PromptRow) -> str:
     """The id of a row in the output; of a row that could not be read, its place."""
     return row.id if isinstance(row, Record) else row.where or ""
@@ -81,39 +100,3 @@ def with_system(record: Record, text: str) -> Record:
     ):
         return record
     return replace(record, fields={**record.fields, "messages": [{"role": "system", "content": text}, *messages]})
-
-
-OWN: Final = ("prompt", "finish_reason")
-"""Fields that together show that `generate` wrote a row."""
-
-
-def _asked(row: Record, task: Task) -> Record:
-    """The record that a row asks. `prompt` is text for the task's question, where the row lacks the task's own fields or
-    `generate` wrote it: what it calls `text` is an answer."""
-    fields = row.fields
-    if isinstance(fields.get("messages"), list):
-        row = replace(row, fields={**fields, "messages": [_message(each) for each in fields["messages"]]})
-        fields = row.fields
-    columns = task.prompt_columns()
-    if "prompt" not in fields or any(column.name == "prompt" for column in columns):
-        return row
-    if all(column.name in fields for column in columns if column.required) and not all(name in fields for name in OWN):
-        return row
-    if not isinstance(fields["prompt"], str):
-        raise DataError(f"the prompt is {type(fields['prompt']).__name__}, expected text", where=f"{row.origin}:prompt")
-    return replace(row, fields=task.record_of(fields["prompt"]))
-
-
-def _message(message: Any) -> Any:
-    """A message as chat models know it: OpenAI's role `developer` is `system`, text parts are one text."""
-    if not isinstance(message, Mapping):
-        return message
-    changed = dict(message)
-    if changed.get("role") == "developer":
-        changed["role"] = "system"
-    parts = changed.get("content")
-    if isinstance(parts, list) and all(
-        isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts
-    ):
-        changed["content"] = "".join(each["text"] for each in parts)
-    return changed

@@ -1,9 +1,9 @@
-"""Fit a conversation into the model's context."""
+"""Fit a conversation into the model's context, and read the answer as it grows."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmctl.data.read import content_id
@@ -66,3 +66,22 @@ def _turns(messages: Sequence[Message]) -> list[list[int]]:
 
 def message_of(role: str, content: str, *, interrupted: bool = False) -> Message:
     return {"role": role, "content": content} | ({"interrupted": True} if interrupted else {})
+
+
+class PartialAnswer:
+    """Collects the pieces of an answer, without leading and trailing whitespace."""
+
+    def __init__(self, show: Callable[[str], None] | None) -> None:
+        self.text = ""
+        self._show = show
+        self._held = ""
+
+    def __call__(self, piece: str) -> None:
+        grown = self._held + piece
+        if not self.text:
+            grown = grown.lstrip()
+        new = grown.rstrip()
+        self._held = grown[len(new) :]
+        if new and self._show is not None:
+            self._show(new)
+        self.text += new

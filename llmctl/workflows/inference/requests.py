@@ -14,9 +14,10 @@ from llmctl.data.plain import unknown_id
 from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
+from llmctl.models import families
 from llmctl.models.pretrained import config_of
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, EventSink, Fitted, Record, Request, Segment, Tokens, null_sink
+from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, null_sink
 from llmctl.workflows.inference.model import ModelHandle
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
@@ -54,15 +55,18 @@ class RequestBuilder:
         labels: Sequence[str] = (),
         calibrate: bool = False,
         truncate: Truncate = "right",
+        hearing: Hearing | None = None,
         emit: EventSink = null_sink,
     ) -> None:
         """`clean`: how training cleaned its text; None: not at all. `block_size`: tokens per block in training.
 
         `labels`: the answers from which a model without a classification head chooses by likelihood; `calibrate`:
-        subtract the log likelihood of each given an empty text. `truncate`: see `fitted`.
+        subtract the log likelihood of each given an empty text. `truncate`: see `fitted`. `hearing`: what a speech
+        model reads.
         """
         self.task, self.layout, self.emit, self.calibrate = task, layout, emit, calibrate
         self.truncate, self.truncated = truncate, 0
+        self.hearing = hearing
         self.block_size = block_size
         self.labels = tuple(labels) if task.labelled and layout.family != "encoder" else ()
         self._answers = [layout.answer(label) for label in self.labels]
@@ -87,6 +91,8 @@ class RequestBuilder:
 
         Raises `DataError` for a record that lacks a field of the prompt, `PromptTooLong` for one that is refused.
         """
+        if self.hearing is not None:
+            return Fitted(self._recording(record, self.hearing))
         segments, cut = self._bounded(self._prompt_segments(record), record)
         parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
         self._warn_unknown(record, segments, parts)
@@ -106,6 +112,13 @@ class RequestBuilder:
                 ids = self.layout.prompt_of(parts, room=self._room)
             cut = {"truncated_tokens": whole - len(ids), **cut}
         return Fitted(Request(record.id, ids), cut)
+
+    def _recording(self, record: Record, hearing: Hearing) -> Request:
+        """The request to transcribe a recording, which is opened and read when it is its turn."""
+        from llmctl.data import speech
+
+        audio = next(segment.audio for segment in self._prompt_segments(record) if segment.audio is not None)
+        return Request(record.id, self.layout.transcript_start, windows=speech.windows(audio, hearing))
 
     @property
     def _refuses(self) -> bool:
@@ -258,7 +271,7 @@ def open_request_builder(
     tokenizer = load_tokenizer(handle.folder.path)
     handle.check_vocabulary(len(tokenizer))
     # Recurrent models and relative positions have no such setting: they take sequences of any length.
-    context = getattr(config, "max_position_embeddings", None)
+    context = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
     card = handle.folder.card
     clean = Clean.recorded(card.clean) if card and card.clean else None
     block = card.block_size if card else None
@@ -279,5 +292,6 @@ def open_request_builder(
         labels=handle.labels,
         calibrate=calibrate,
         truncate=truncate,
+        hearing=families.hearing_of(config.to_dict()) if handle.task.modality == "audio" else None,
         emit=emit,
     )

@@ -18,6 +18,7 @@ from llmctl.data.encode import TokenEncoder, encode_split
 from llmctl.data.examples import examples
 from llmctl.data.layout import Sample, layout_for
 from llmctl.data.spec import SPLITS
+from llmctl.data.speech import SpeechRecords
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
@@ -28,7 +29,7 @@ from llmctl.models.spec import HUB, ModelSpec
 from llmctl.store import atomic
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import IGNORED, Examples, Family
+from llmctl.types import IGNORED, MODALITY, Examples, Family, Hearing
 from llmctl.workflows.compatibility import check_able, check_instruction, resolve_instruction
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
@@ -48,6 +49,7 @@ class ModelFormat:
     prompt_format: str | None = None
     instruction: str | None = None
     noise_density: float | None = None
+    hearing: Hearing | None = None
 
 
 def show_data(
@@ -57,17 +59,18 @@ def show_data(
     split: str = "train",
     model: str | None = None,
     instruction: str | None = None,
+    picture: Path | None = None,
     offline: bool = False,
 ) -> dict[str, Any]:
     """Return the document of `show data`.
 
     `tokens` has one row per token: `id`, `text`, `learned` (whether it is in the loss); for encoder-decoders `part`
-    (source or target); for corrupted tokens `target`, the token to predict. `label` is the label for a classifier.
+    (source or target); of a recording, also `seconds` and the shape of its `features`; for corrupted tokens `target`, the token to predict. `label` is the label for a classifier.
     Of a record that exceeds the context: `truncated_from` tokens, `turns_left_out`, or why training leaves it out,
     `left_out`.
 
     `model`: a run, a model folder, `hf:ID` or an architecture; without one, the preferred family of the task is used.
-    `instruction`: replaces the instruction stored with the model, or else that of the task.
+    `picture`: where to draw the features of a recording. `instruction`: replaces the instruction stored with the model, or else that of the task.
     Raises `UsageError` for a missing split, example or size, or a model that cannot do the task; `ConfigError` for an
     instruction that the model would not see; and what opening the data and the model raises.
     """
@@ -100,13 +103,20 @@ def show_data(
         else None
     )
     with _store(prepared, task, split, tokenizer, model_format.tokenizer) as store:
-        source = examples(store, layout, block_size=prepared.manifest.block_size, denoising=denoising)
+        source = examples(
+            store,
+            layout,
+            block_size=prepared.manifest.block_size,
+            denoising=denoising,
+            hearing=_hearing(task, model_format),
+        )
         found = len(source.store) if isinstance(source, Records) else len(source)
         _check_index(index, found, split)
         fitting = _fitting(source, index)
         if "left_out" in fitting:
             layout.long_answers = "cut"  # shows the question
         rows = _rows(source, index, model_format.family, tokenizer)
+        heard = _heard(source, index, picture)
         label = (
             prepared.manifest.labels[store.label(index)] if task.labelled and model_format.family == "encoder" else None
         )
@@ -121,10 +131,35 @@ def show_data(
         "family": model_format.family,
         "style": layout.prompt_format,
         **({} if label is None else {"label": label}),
+        **heard,
         **fitting,
         "learned": sum(row["learned"] for row in rows),
         "tokens": rows,
     }
+
+
+def _hearing(task: Task, model_format: ModelFormat) -> Hearing | None:
+    if task.modality == "text":
+        return None
+    return model_format.hearing or families.hearing_for(model_format.family)
+
+
+def _heard(source: Examples, index: int, picture: Path | None) -> dict[str, Any]:
+    """The length of a recording in seconds and the shape of its features, which `picture` shows."""
+    if not isinstance(source, SpeechRecords):
+        if picture is not None:
+            raise UsageError("--picture draws the features of a recording, and this record is a text")
+        return {}
+    assert source.store.frames is not None
+    features = source.features(index)
+    found: dict[str, Any] = {"seconds": int(source.store.frames[index]) / 100, "features": list(features.shape)}
+    if picture is not None:
+        from llmctl.training import plots
+
+        atomic.check_writable(picture)
+        plots.features_plot(features, picture, title=f"record {index}: {found['seconds']:.2f} s")
+        found["picture"] = str(picture)
+    return found
 
 
 def _check_index(index: int, count: int, split: str) -> None:
@@ -170,6 +205,7 @@ def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) ->
         card.style if card else None,
         card.instruction if card else None,
         card.noise_density if card else None,
+        families.hearing_of(folder.config) if task.modality == "audio" else None,
     )
 
 
@@ -218,6 +254,10 @@ def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[
 
 def _fitting(source: Examples, index: int) -> dict[str, Any]:
     """What training does with a record that does not fit the context: nothing to say of others."""
+    if isinstance(source, SpeechRecords):
+        return (
+            {"left_out": f"training leaves this record out: {source.why_left_out}"} if index in source.left_out else {}
+        )
     if not isinstance(source, Records) or source.layout.context is None:
         return {}
     parts, context = source.store.record(index), source.layout.context
@@ -230,6 +270,8 @@ def _fitting(source: Examples, index: int) -> dict[str, Any]:
 
 
 def _of_sample(sample: Sample, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
+    if MODALITY[family] == "audio":
+        return _pieces(sample.target_ids.tolist(), [True] * len(sample.target_ids), tokenizer)
     if family == "encoder-decoder":
         return _pair(sample.input_ids.tolist(), sample.target_ids.tolist(), tokenizer)
     return _pieces(sample.input_ids.tolist(), sample.loss_mask.tolist(), tokenizer)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from llmctl import registry
 from llmctl.data import ray_workers
 from llmctl.data.formats import Bad
-from llmctl.data.read import ReadContext, parse_columns, plain_fields, scan
+from llmctl.data.read import OpenAudio, ReadContext, parse_columns, plain_fields, scan
 from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.data.spec import TOKENIZERS
 from llmctl.data.split import splits_of_files
@@ -223,6 +223,7 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
         also=task.also,
         adapt=task.adapt,
         adapting=Adapting(tool_calls=config.tool_calls),
+        open_audio=_open_audio(task),
         delimiter=config.delimiter,
         quoting=config.quoting,
         records=config.records,
@@ -230,6 +231,15 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
         document=config.document,
         encoding=config.encoding,
     )
+
+
+def _open_audio(task: Task) -> OpenAudio | None:
+    if task.modality != "audio":
+        return None
+    from llmctl.data import recordings, sound
+
+    sound.check_installed()
+    return recordings.loaded(task.audio_columns)
 
 
 def with_hint(error: DataError, *, first: bool = False) -> DataError:

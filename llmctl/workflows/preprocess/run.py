@@ -304,8 +304,7 @@ def _make_tokenizer(
 
         def texts() -> Iterator[str]:
             for record in read_text(shards(folder / "text", "train")):
-                for segment in plan.task.segments(record):
-                    yield segment.text
+                yield from (segment.text for segment in plan.task.segments(record) if segment.audio is None)
 
         tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
         known = open_codes(out)

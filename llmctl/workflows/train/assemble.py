@@ -23,7 +23,7 @@ from llmctl.models import families, pretrained
 from llmctl.models.spec import Vocabulary
 from llmctl.store import atomic, integrity
 from llmctl.store.safety import read_json
-from llmctl.types import Denoising, Event, EventSink, Examples
+from llmctl.types import Denoising, Event, EventSink, Examples, Hearing
 from llmctl.workflows import compatibility
 from llmctl.workflows.train.checks import TrainPlan
 
@@ -47,6 +47,7 @@ class Parts:
     train: Examples
     validation: Examples | None
     labels: tuple[str, ...]
+    hearing: Hearing | None
     validation_bytes: int
     """UTF-8 bytes of the validation text in the loss; 0 unless a metric needs them."""
     unread: Mapping[str, str] | None = None
@@ -72,9 +73,12 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = Fals
         long_answers=config.long_answers,
     )
 
+    hearing = families.hearing_of(model.config.to_dict()) if plan.task.modality == "audio" else None
+
     def source(split: str, denoising: Denoising | None, seed: int) -> Examples:
         block = plan.prepared.manifest.block_size
-        return examples(TokenStore.open(tokens, split), layout, block_size=block, denoising=denoising, seed=seed)
+        store = TokenStore.open(tokens, split)
+        return examples(store, layout, block_size=block, denoising=denoising, seed=seed, hearing=hearing)
 
     train = source("train", plan.denoising, config.seed)
     if isinstance(train, Records) and train.left_out and not len(train):
@@ -104,6 +108,7 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = Fals
         train,
         validation if validation and len(validation) else None,
         labels,
+        hearing,
         count,
         unread,
     )
@@ -183,7 +188,9 @@ def _build(
 def _context(plan: TrainPlan, model: Any) -> int | None:
     """Longest training sequence in tokens: the model's context, or max_length if that is shorter."""
     config = plan.config
-    own = plan.shape.context if plan.shape else getattr(model.config, "max_position_embeddings", None)
+    names = ("max_position_embeddings", "max_target_positions")
+    found = (getattr(model.config, name, None) for name in names)
+    own = plan.shape.context if plan.shape else next(filter(None, found), None)
     limits = [each for each in (own, config.max_length) if each]
     return min(limits) if limits else None
 
@@ -206,8 +213,8 @@ def _warn_truncated(source: Records, emit: EventSink) -> None:
             lost[layout.loss(parts)] += 1
             turns += layout.turns_left_out(parts)
     if count := len(source.left_out):
-        text = f"{count:,} of {len(source.store):,} training records are left out: their answers do not fit {context} tokens"
-        emit(Event("warning", {"text": f"{text}; --set long_answers=cut keeps their beginnings"}))
+        text = f"{count:,} of {len(source.store):,} training records are left out: {source.why_left_out}"
+        emit(Event("warning", {"text": text}))
     if cut := lost["text"] + lost["answer"]:
         answers = f", {lost['answer']:,} of them inside the loss" if lost["answer"] else ""
         without = f"; {turns:,} turns at the end of conversations are left out" if turns else ""

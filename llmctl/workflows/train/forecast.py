@@ -279,11 +279,23 @@ def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats, world
         examples = max(1, -(-(found.tokens - 1) // block))
         size = min(block, context or block, found.tokens)
         return BatchShape(min(rows, examples), *_denoising_lengths(plan, size)), examples
+    if plan.task.modality == "audio":
+        return _heard(plan, found, rows, found.longest_seconds or 0.0, found.longest_target + 1), found.records
     source = (found.longest if plan.family == "decoder" else found.longest_prompt) + _beside(plan)
     target = found.longest_target if plan.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
     return BatchShape(min(rows, found.records), min(source, limit), min(target, limit)), found.records
+
+
+def _heard(plan: TrainPlan, found: LengthStats, rows: int, seconds: float, tokens: int) -> BatchShape:
+    """The batch of recordings of this length: output frames and, of an encoder-decoder, tokens."""
+    folder = plan.pretrained_folder
+    hearing = families.hearing_of(folder.config) if folder else families.hearing_for(plan.family)
+    frames = round((hearing.max_seconds or 0.0 if hearing.padded else seconds) * 100)
+    if plan.family == "ctc":
+        return BatchShape(min(rows, found.records), max(1, frames // hearing.stride))
+    return BatchShape(min(rows, found.records), frames // 2, _padded(tokens))
 
 
 def _beside(plan: TrainPlan) -> int:
@@ -328,7 +340,9 @@ def _average(plan: TrainPlan, found: LengthStats) -> tuple[float, float]:
 
 
 def _tokens(plan: TrainPlan, found: LengthStats) -> int:
-    """Tokens read in an epoch."""
+    """Tokens read in an epoch; of recordings, those of their texts."""
+    if plan.task.modality == "audio":
+        return found.loss_tokens
     if plan.prepared.manifest.block_size is not None:
         return found.tokens
     return round(found.records * sum(_average(plan, found)))
@@ -336,6 +350,9 @@ def _tokens(plan: TrainPlan, found: LengthStats) -> int:
 
 def _typical(plan: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
     """A batch of one example of average length."""
+    if plan.task.modality == "audio":
+        records = max(1, found.records)
+        return _heard(plan, found, 1, (found.seconds or 0.0) / records, round(found.loss_tokens / records) + 1)
     if plan.prepared.manifest.block_size is not None:
         return largest._replace(examples=1)
     source, target = (round(each) for each in _average(plan, found))

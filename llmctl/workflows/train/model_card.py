@@ -29,6 +29,8 @@ AUTO_CLASSES: Final = {
     "decoder": "AutoModelForCausalLM",
     "encoder-decoder": "AutoModelForSeq2SeqLM",
     "encoder": "AutoModelForSequenceClassification",
+    "ctc": "AutoModelForCTC",
+    "speech-seq2seq": "AutoModelForSpeechSeq2Seq",
 }
 PROBE: Final = "TEXT"
 NO_TOKEN: Final = -1
@@ -54,9 +56,8 @@ def text(
     out = os.path.relpath(config.out)
     name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
     promptable = plan.family in plan.task.promptable
-    command = (
-        f"llmctl generate --model {name} --prompt TEXT" if promptable else f"llmctl train --model {name} --data DIR"
-    )
+    asked = "--prompt TEXT" if plan.task.modality == "text" else "--input FILE.wav"
+    command = f"llmctl generate --model {name} {asked}" if promptable else f"llmctl train --model {name} --data DIR"
     tags = "\n".join(f"- {tag}" for tag in ("llmctl", plan.task.name))
     return f"""---
 library_name: transformers
@@ -115,7 +116,9 @@ def _facts(model: Any, plan: TrainPlan, facts: Mapping[str, Any], adapter: LoraF
 
 def _by_hand(model: Any, parts: Parts, plan: TrainPlan) -> str:
     """Python that gets the same answer as `llmctl generate`; empty for a plugin's task whose prompts are not a single
-    text."""
+    text, and for encoder-decoders that hear: transformers' `generate` is for Whisper's published vocabularies."""
+    if plan.task.modality == "audio":
+        return _recording_by_hand(parts) if plan.family == "ctc" and parts.hearing and parts.hearing.bands else ""
     if [segment.text for segment in _prompt_segments(plan.task)] != [PROBE]:
         return ""
     recorded = plan.prepared.manifest.config.get("clean")
@@ -134,6 +137,26 @@ The same answer as `llmctl generate` gives.{_cleaning(clean)}
 
 ```python
 {code}
+```
+"""
+
+
+def _recording_by_hand(parts: Parts) -> str:
+    """Python that transcribes a recording by the most probable path."""
+    assert parts.hearing is not None
+    return f"""
+The same transcript as `llmctl generate` gives of a recording of up to 30 s, 16 kHz and one channel.
+
+```python
+import soundfile
+import torch
+from llmctl.data.mel import log_mel
+
+samples, rate = soundfile.read("FILE.wav", dtype="float32")
+with torch.inference_mode():
+    logits = model(torch.from_numpy(log_mel(samples, {parts.hearing.bands}))[None]).logits[0]
+path = logits.argmax(-1).unique_consecutive()
+print(tokenizer.decode(path[path != model.config.pad_token_id], skip_special_tokens=True).strip())
 ```
 """
 

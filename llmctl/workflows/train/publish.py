@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
+from llmctl.data.spec import FRAME_SAMPLES, SAMPLE_RATE
 from llmctl.data.tokenizers import add_chat_template
 from llmctl.models import adapters, pretrained, short_attention
 from llmctl.models.resolve import PARENT_PATH
@@ -16,8 +17,24 @@ from llmctl.store.models import Card, write_card
 from llmctl.store.tokenizers import copy_tokenizer
 from llmctl.training import checkpoints, plots
 from llmctl.training.checkpoints import TrainingState
+from llmctl.types import Hearing
 from llmctl.workflows.train import model_card
 from llmctl.workflows.train.learner import Learner
+
+PREPROCESSOR: Final = "preprocessor_config.json"
+"""Where transformers finds what a speech model reads."""
+
+
+def preprocessor(hearing: Hearing) -> dict[str, Any]:
+    """The settings of transformers' feature extractor for a Whisper model."""
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": hearing.bands,
+        "sampling_rate": SAMPLE_RATE,
+        "hop_length": FRAME_SAMPLES,
+        "chunk_length": round(hearing.max_seconds or 0),
+        "n_fft": 400,
+    }
 
 
 def publish(learner: Learner, state: TrainingState, facts: Mapping[str, Any]) -> None:
@@ -53,6 +70,8 @@ def _write(out: Path, learner: Learner, facts: Mapping[str, Any], weights: Mappi
             base = plan.pretrained_folder.path.resolve()
             adapters.save(model, adapter, folder, base=base, family=plan.family, weights=weights)
         copy_tokenizer(parts.tokenizer_folder, folder)
+        if parts.hearing is not None and parts.hearing.padded:
+            atomic.write_json(folder / PREPROCESSOR, preprocessor(parts.hearing))
         template = parts.layout.chat_template() if plan.task.answer_role == "assistant" else None
         if template is not None:
             add_chat_template(folder, template)

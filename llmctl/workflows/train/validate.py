@@ -29,7 +29,7 @@ def scores(learner: Learner) -> dict[str, float] | None:
         return None
     loss, tokens = loop.validation_loss(learner.strategy, parts.validation, batch_size=plan.config.batch_size)
     found = {"loss": loss}
-    if plan.family != "encoder":
+    if plan.family not in ("encoder", "ctc"):
         found["perplexity"] = math.exp(min(loss, 700.0))
     if plan.best_by is not None:
         by_likelihood = plan.best_by.spec.output_type == "likelihood"
@@ -64,18 +64,19 @@ def _generated_score(learner: Learner) -> float:
 def _answers(parts: Parts, plan: TrainPlan, rank: int, processes: int) -> Sequence[Answer]:
     """Answers to this process's share of the records."""
     config = plan.config
-    from llmctl.engines.local import TorchEngine
-    from llmctl.engines.spec import Sampling
+    from llmctl.engines.spec import TORCH, Sampling
     from llmctl.workflows.inference.requests import RequestBuilder
     from llmctl.workflows.inference.session import Predictor, predict
 
     precision: Precision = "bf16" if adapters.is_cast_to_bf16(parts.model) else "fp32"
-    engine = TorchEngine(parts.model, parts.tokenizer, plan.family, labels=parts.labels, precision=precision)
+    engine = TORCH.build(
+        model=parts.model, tokenizer=parts.tokenizer, family=plan.family, labels=parts.labels, precision=precision
+    )
     records = list(islice(read_text(plan.prepared.text("validation")), config.best_by_limit))
     references = (text for record in records for text in plan.task.references(record))
     # A model that has not yet learned to stop may generate 1.5 times the tokens of the longest reference.
     limit = ROOM_TO_STOP + 3 * max((len(parts.layout.encode(text)) for text in references), default=0) // 2
-    predictor = Predictor(RequestBuilder(plan.task, parts.layout, labels=parts.labels), engine)
+    predictor = Predictor(RequestBuilder(plan.task, parts.layout, labels=parts.labels, hearing=parts.hearing), engine)
     was_training = parts.model.training
     parts.model.eval()
     sampling = Sampling(max_new_tokens=limit, batch_size=config.batch_size)

@@ -16,13 +16,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from llmctl import catalog, registry
-from llmctl.data.sets import spec
+from llmctl.data import sound
+from llmctl.data.sets import spec, spoken_numbers
 from llmctl.data.sets.spec import DataSetSpec
+from llmctl.types import Audio
 
-SETS = {each.name: each for each in vars(spec).values() if isinstance(each, DataSetSpec)}
+ALL = {each.name: each for each in vars(spec).values() if isinstance(each, DataSetSpec)}
+SETS = {name: each for name, each in ALL.items() if each.task != "speech-recognition"}
+SPOKEN = {name: each for name, each in ALL.items() if each.task == "speech-recognition"}
 FOLDER = Path(spec.__file__).parent
 KILOBYTE = 1000
 
@@ -68,7 +73,7 @@ def han_share(text: str) -> float:
 def test_every_set_of_the_catalog_exists() -> None:
     for row in catalog.ROWS["datasets"]:
         part = registry.load("datasets", row.name)
-        assert part is SETS[row.name]
+        assert part is ALL[row.name]
         assert part.task in {task.name for task in catalog.ROWS["tasks"]}
 
 
@@ -94,7 +99,7 @@ def test_records_have_the_columns_of_the_task_and_none_is_empty(name: str) -> No
         assert all(text and text == text.strip() for text in strings(record)), record["id"]
 
 
-@pytest.mark.parametrize("name", [row.name for row in catalog.ROWS["datasets"]])
+@every_set
 def test_the_task_accepts_every_record(name: str) -> None:
     from llmctl.types import Record
 
@@ -138,9 +143,39 @@ def test_all_together_stay_under_a_megabyte_and_each_file_has_a_spec() -> None:
     assert sum(files.values()) < 1000 * KILOBYTE
 
 
-@every_set
+@pytest.mark.parametrize("name", SPOKEN)
+def test_spoken_numbers_are_recordings_of_numbers(name: str) -> None:
+    with SPOKEN[name].path() as path:
+        assert path.stat().st_size <= 1500 * KILOBYTE
+        rows = pq.read_table(path).to_pylist()
+    assert len(rows) == SPOKEN[name].records
+    assert len({row["id"] for row in rows}) == len(rows)
+    write = spoken_numbers.chinese if "-zh" in name else spoken_numbers.english
+    for row in rows:
+        assert row["text"] == write(int(row["id"].rpartition("-")[2]))
+        assert row["id"].startswith(row["speaker"])
+        seconds = sound.seconds_of(Audio(row["audio"]["path"], row["audio"]["bytes"]))
+        assert 0.1 < seconds < 1.5
+    voices = {row["speaker"] for row in rows}
+    assert voices == set(spoken_numbers.SETS[name].voices)
+    assert not voices & set(spoken_numbers.SETS[name.removesuffix("-voices")].voices) or not name.endswith("-voices")
+
+
+def test_numbers_are_written_as_they_are_said() -> None:
+    assert [spoken_numbers.english(each) for each in (0, 13, 20, 42)] == ["zero", "thirteen", "twenty", "forty two"]
+    assert [spoken_numbers.chinese(each) for each in (0, 7, 10, 13, 20, 42)] == [
+        "零",
+        "七",
+        "十",
+        "十三",
+        "二十",
+        "四十二",
+    ]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_notice_names_the_set_its_owner_and_its_licence(name: str) -> None:
-    each = SETS[name]
+    each = ALL[name]
     paragraphs = (FOLDER / "NOTICE").read_text(encoding="utf-8").split("\n\n")
     (own,) = [" ".join(text.split()) for text in paragraphs if text.startswith(f"{name}\n")]
     assert each.notice in own

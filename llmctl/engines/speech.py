@@ -1,0 +1,279 @@
+"""The engine that transcribes recordings with a model in this process.
+
+A recording comes as a series of windows, which are transcribed in batches; the text of a long one is that of its
+windows, joined. Memory does not depend on the length of a recording.
+
+Letters: B windows of a batch, M mel bands, T frames of 10 ms, S output frames, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+
+from llmctl.engines import ctc_search
+from llmctl.engines.loaded import LoadedModel
+from llmctl.engines.spec import (
+    Answered,
+    Engine,
+    EngineEvent,
+    EngineSession,
+    Failed,
+    Job,
+    NewText,
+    Sampling,
+)
+from llmctl.errors import LlmctlError, UsageError
+from llmctl.types import AudioWindow, Completion, Family, Likelihood, Precision, Request, Spoken
+
+MOST_WINDOWS: Final = 16
+"""Windows of a batch: an encoder reads all of a window at once, about 1,500 positions of 30 s."""
+UNSPACED: Final = ("\u2e80", "\u9fff")
+"""First and last of the letters between which windows are joined without a space."""
+KEPT: Final = ("suppress_tokens", "begin_suppress_tokens", "decoder_start_token_id")
+"""Settings of Whisper's own generation config that decide what its transcripts may contain."""
+
+
+class Heard(NamedTuple):
+    """What was recognised in a window: text, tokens, and with times if they were asked for."""
+
+    window: AudioWindow
+    text: str
+    tokens: int
+    complete: bool
+    spoken: tuple[Spoken, ...] = ()
+
+
+class SpeechEngine(Engine):
+    """Runs `model`; see `engines.spec.Engine`. An answer does not depend on the batch it was generated in."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        family: Family,
+        *,
+        layout_context: int | None = None,
+        labels: tuple[str, ...] = (),
+        device: str | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.loaded = LoadedModel(
+            model, tokenizer, family, layout_context=layout_context, device=device, precision=precision
+        )
+        self.model, self.tokenizer, self.family = self.loaded.model, tokenizer, family
+        self.device, self.context = self.loaded.device, layout_context
+        self.recognise: Callable[[Sequence[AudioWindow], Sampling, tuple[int, ...]], list[Heard]] = {
+            "ctc": self._ctc,
+            "speech-seq2seq": self._seq2seq,
+        }[family]
+
+    def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:
+        super().check(request, sampling, logprobs=logprobs)
+        if sampling.samples or sampling.num_samples > 1:
+            raise UsageError("a transcript is not sampled", hint="leave out temperature, top_k, top_p and num_samples")
+        if logprobs is not None:
+            raise UsageError("transcripts have no log-probabilities of tokens", hint="leave logprobs out")
+
+    def session(self, *, rows: int = 16) -> SpeechSession:
+        return SpeechSession(self, rows)
+
+    def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
+        raise UsageError("likelihoods of transcripts are not computed", hint="use wer or cer")
+
+    # -- models -----------------------------------------------------------------------------------------------
+
+    def _ctc(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
+        inputs = self._inputs(windows)
+        with self.loaded.computing():
+            logits = self.model(**inputs).logits  # (B, S, V)
+        log_p = logits.float().log_softmax(-1).cpu().numpy()
+        blank, heard = int(self.model.config.pad_token_id), []
+        mask = inputs["attention_mask"]
+        for window, row, frames in zip(windows, log_p, mask.sum(1).tolist(), strict=True):
+            real = row[: max(1, round(len(row) * frames / mask.shape[1]))]  # (S, V)
+            found = ctc_search.search(real, blank, sampling.num_beams)
+            text = self._decoded(found.tokens)
+            per_frame = (window.end - window.start) / len(real)
+            spoken = tuple(
+                Spoken(window.start + part.start * per_frame, window.start + part.end * per_frame, said)
+                for part in ctc_search.phrases(found, self._starts_word, round(0.6 / max(per_frame, 1e-6)))
+                if (said := self._decoded(part.tokens).strip())
+            )
+            heard.append(Heard(window, text, len(found.tokens), True, spoken))
+        return heard
+
+    def _seq2seq(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
+        inputs = self._inputs(windows)
+        config = self.model.config
+        before = (int(config.decoder_start_token_id), *start)
+        room = min(sampling.max_new_tokens, (self.context or config.max_target_positions) - len(before))
+        ids = torch.tensor([before] * len(windows), device=self.device)
+        with self.loaded.computing():
+            encoded = self.model.get_encoder()(inputs["input_features"].to(self.model.dtype))
+            rows = self._searched(encoded, ids, sampling, room)
+        heard = []
+        end = config.eos_token_id
+        for window, row in zip(windows, rows.tolist(), strict=True):
+            new = row[len(before) :]
+            length = new.index(end) if end in new else len(new)
+            heard.append(Heard(window, self._decoded(new[:length]), length, length < len(new) or length < room))
+        return heard
+
+    def _searched(self, encoded: Any, ids: Tensor, sampling: Sampling, room: int) -> Tensor:
+        """transformers' plain greedy or beam search: Whisper's own `generate` is for its published tokenizers only."""
+        own, config = self.model.generation_config, self.model.config
+        settings = GenerationConfig(
+            max_new_tokens=room,
+            do_sample=False,
+            num_beams=sampling.num_beams,
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+            **{name: value for name in KEPT if (value := getattr(own, name, None)) is not None},
+        )
+        rows: Tensor = GenerationMixin.generate(
+            self.loaded.without_own_settings(),
+            encoder_outputs=encoded,
+            decoder_input_ids=ids,
+            generation_config=settings,
+        )
+        return rows
+
+    # -- shared -----------------------------------------------------------------------------------------------
+
+    def _inputs(self, windows: Sequence[AudioWindow]) -> dict[str, Tensor]:
+        """Features (B, M, T) or samples (B, N), padded at the end, and which of them are real."""
+        features = [window.features for window in windows]
+        width = max(each.shape[-1] for each in features)
+        name = "input_features" if features[0].ndim == 2 else "input_values"
+        out = np.zeros((len(features), *features[0].shape[:-1], width), np.float32)
+        mask = np.zeros((len(features), width), np.int64)
+        for number, each in enumerate(features):
+            out[number, ..., : each.shape[-1]] = each
+            mask[number, : each.shape[-1]] = 1
+        return {
+            name: torch.from_numpy(out).to(self.device),
+            "attention_mask": torch.from_numpy(mask).to(self.device),
+        }
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.strip()
+
+    def _starts_word(self, token: int) -> bool:
+        text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return text[:1].isspace() or UNSPACED[0] <= text[:1] <= UNSPACED[1]
+
+
+class Listening:
+    """A job with the windows that are still to be read, and what was recognised in those before."""
+
+    def __init__(self, job: Job) -> None:
+        if job.request.windows is None:
+            raise ValueError(f"request {job.request.id!r} has no recording")
+        self.job, self.heard = job, list[Heard]()
+        self.key = job.request.input_ids, job.sampling.num_beams, job.sampling.max_new_tokens
+        self._windows = job.request.windows()
+        self._next = next(self._windows, None)
+
+    def take(self) -> AudioWindow:
+        """The next window; reads ahead by one, so that the last is known to be the last."""
+        assert self._next is not None
+        found, self._next = self._next, next(self._windows, None)
+        return found
+
+    @property
+    def over(self) -> bool:
+        return self._next is None
+
+
+class SpeechSession(EngineSession):
+    """Transcribes a batch of windows at a step: the next ones of the first recordings."""
+
+    engine: SpeechEngine
+
+    def __init__(self, engine: SpeechEngine, rows: int) -> None:
+        super().__init__(engine)
+        self._rows = min(rows, MOST_WINDOWS)
+        self._waiting: deque[Job] = deque()
+        self._listening: deque[Listening] = deque()
+
+    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        self._waiting.extend(submitted)
+        if cancelled:
+            self._waiting = deque(each for each in self._waiting if each.ticket not in cancelled)
+            self._listening = deque(each for each in self._listening if each.job.ticket not in cancelled)
+        events: list[EngineEvent] = []
+        batch: list[tuple[Listening, AudioWindow]] = []
+        held: deque[Listening] = deque()
+        while len(batch) < self._rows and (self._listening or self._waiting):
+            listening = self._listening.popleft() if self._listening else self._opened(events)
+            if listening is None:
+                continue
+            held.append(listening)
+            if batch and batch[0][0].key != listening.key:
+                break
+            try:
+                while len(batch) < self._rows and not listening.over:
+                    batch.append((listening, listening.take()))
+            except LlmctlError as error:
+                batch = [each for each in batch if each[0] is not listening]
+                held.pop()
+                events.append(Failed(listening.job.ticket, error))
+        self._listening.extendleft(reversed(held))
+        if not batch:
+            return events
+        first = batch[0][0].job
+        heard = self.engine.recognise([window for _, window in batch], first.sampling, first.request.input_ids)
+        for (listening, _), found in zip(batch, heard, strict=True):
+            text = separated(listening.heard, found.text)
+            listening.heard.append(found._replace(text=text))
+            if listening.job.stream and text:
+                events.append(NewText(listening.job.ticket, 0, text))
+        while self._listening and self._listening[0].over:
+            done = self._listening.popleft()
+            events.append(Answered(done.job.ticket, _joined(done.job.request, done.heard)))
+        return events
+
+    def _opened(self, events: list[EngineEvent]) -> Listening | None:
+        job = self._waiting.popleft()
+        try:
+            return Listening(job)
+        except LlmctlError as error:
+            events.append(Failed(job.ticket, error))
+            return None
+
+    def close(self) -> None:
+        super().close()
+        self._waiting.clear()
+        self._listening.clear()
+
+
+def separated(before: Sequence[Heard], text: str) -> str:
+    """The text of a window with the space that separates it from the text before."""
+    last = next((each.text for each in reversed(before) if each.text), "")
+    return f" {text}" if last and text and not UNSPACED[0] <= last[-1] <= UNSPACED[1] else text
+
+
+def _joined(request: Request, heard: Sequence[Heard]) -> Completion:
+    spoken = tuple(
+        part
+        for each in heard
+        for part in (
+            each.spoken or ((Spoken(each.window.start, each.window.end, each.text.strip()),) if each.text else ())
+        )
+    )
+    return Completion(
+        id=request.id,
+        text="".join(each.text for each in heard),
+        finish_reason="stop" if all(each.complete for each in heard) else "length",
+        tokens=sum(each.tokens for each in heard),
+        spoken=spoken,
+    )

@@ -1,0 +1,357 @@
+"""The two interfaces of OpenAI: `/v1/chat/completions` and `/v1/completions`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from llmctl.engines.spec import Answered, NewText
+from llmctl.types import AnswerToken, Completion, Request
+from llmctl.workflows.inference.conversation import PartialAnswer
+from llmctl.workflows.inference.session import Predictor
+from llmctl.workflows.serve.bodies import ChatBody, CompletionBody, Prompt, Streamed
+from llmctl.workflows.serve.guard import HEADERS, JSONAnswer, encoded
+from llmctl.workflows.serve.refusals import Refusal
+from llmctl.workflows.serve.service import LANGUAGE_MODELING, Service, Usage, identifier
+from llmctl.workflows.serve.tokens import TokenTexts, chat_logprobs, completion_logprobs
+
+DONE: Final = b"data: [DONE]\n\n"
+
+
+@dataclass(slots=True)
+class Asked:
+    """A prompt that is laid out. `echo`: its text, to begin the answer with; `tokens`: those of the echo, where their
+    log-probabilities are wanted."""
+
+    request: Request
+    echo: str = ""
+    tokens: Sequence[AnswerToken] = ()
+
+
+@dataclass(slots=True)
+class Growing:
+    """An answer in a stream: what of it was sent, and the tokens that no chunk has had yet."""
+
+    partial: PartialAnswer | None
+    pieces: list[str] = field(default_factory=list)
+    tokens: list[AnswerToken] = field(default_factory=list)
+    sent: str = ""
+    position: int = 0
+
+    def grow(self, text: str) -> str:
+        """What can be sent now that the answer has grown by this text."""
+        if self.partial is None:
+            piece = text
+        else:
+            self.partial(text)
+            piece = "".join(self.pieces)
+            self.pieces.clear()
+        self.sent += piece
+        return piece
+
+    def rest(self, whole: str) -> str:
+        """What of the complete answer was not sent yet."""
+        return whole[len(self.sent) :] if whole.startswith(self.sent) else ""
+
+
+class Interface(ABC):
+    """How one of the interfaces writes an answer down."""
+
+    prefix: str
+    kind: str
+    chunk_kind: str
+
+    def __init__(self, body: Streamed, texts: TokenTexts) -> None:
+        self.body, self.texts = body, texts
+
+    @abstractmethod
+    def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
+        """A complete answer."""
+
+    @abstractmethod
+    def opening(self, index: int, growing: Growing, asked: Asked) -> dict[str, Any] | None:
+        """The first chunk of an answer, before there is any text of it."""
+
+    @abstractmethod
+    def piece(self, index: int, growing: Growing, text: str, reason: str | None) -> dict[str, Any]:
+        """A later chunk, which takes the tokens that no chunk has had yet. `reason`: set in the last one."""
+
+
+class ChatInterface(Interface):
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": self._logprobs(completion.token_logprobs),
+            "finish_reason": _reason(completion),
+        }
+
+    def opening(self, index: int, growing: Growing, asked: Asked) -> dict[str, Any]:
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def piece(self, index: int, growing: Growing, text: str, reason: str | None) -> dict[str, Any]:
+        logprobs = self._logprobs(growing.tokens) if growing.tokens else None
+        growing.tokens.clear()
+        delta = {"content": text} if text or reason is None else {}
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, tokens: Sequence[AnswerToken]) -> dict[str, Any] | None:
+        return chat_logprobs(tokens, self.texts) if self.body.top is not None else None
+
+
+class CompletionInterface(Interface):
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
+
+    def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
+        logprobs, _ = self._logprobs((*asked.tokens, *completion.token_logprobs), 0)
+        return {
+            "index": index,
+            "text": asked.echo + text,
+            "logprobs": logprobs,
+            "finish_reason": _reason(completion),
+        }
+
+    def opening(self, index: int, growing: Growing, asked: Asked) -> dict[str, Any] | None:
+        if not asked.echo:
+            return None
+        logprobs, _ = self._logprobs(asked.tokens, 0)
+        growing.position = len(asked.echo)
+        return {"index": index, "text": asked.echo, "logprobs": logprobs, "finish_reason": None}
+
+    def piece(self, index: int, growing: Growing, text: str, reason: str | None) -> dict[str, Any]:
+        logprobs = None
+        if growing.tokens:
+            logprobs, growing.position = self._logprobs(growing.tokens, growing.position)
+            growing.tokens.clear()
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, tokens: Sequence[AnswerToken], start: int) -> tuple[dict[str, Any] | None, int]:
+        return completion_logprobs(tokens, self.texts, start) if self.body.top is not None else (None, start)
+
+
+def _reason(completion: Completion) -> str:
+    """OpenAI's word: a chosen label is complete."""
+    return "length" if completion.finish_reason == "length" else "stop"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Endpoints
+
+
+class OpenAIEndpoints:
+    """The handlers of the two paths."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def chat(self, request: HttpRequest) -> Response:
+        service = self.service
+        body = await service.body(request, ChatBody)
+        if service.task.answer_role != "assistant":
+            raise Refusal(
+                404,
+                f"{service.plan.name} is no chat model, its task is {service.task.name}: use /v1/completions, or "
+                f"/v1/tasks/{service.task.name}",
+                param="model",
+                code="model_not_found",
+            )
+        fields = {"messages": [message.record() for message in body.messages]}
+        predictor, asked = await service.request_for(service.task.name, fields, param="messages")
+        return await self._answer(
+            request, predictor, body, [Asked(asked)], ChatInterface(body, service.texts), "messages"
+        )
+
+    async def completions(self, request: HttpRequest) -> Response:
+        service = self.service
+        body = await service.body(request, CompletionBody)
+        prepared = [await self._prompt(each, body, number) for number, each in enumerate(body.prompts)]
+        predictor = prepared[0][0]
+        if body.echo and body.top is not None:
+            for prompt, (_, asked) in zip(body.prompts, prepared, strict=True):
+                scored = service.prompt_tokens(asked.request.input_ids, body.top, is_text=isinstance(prompt, str))
+                asked.tokens = await service.while_connected(request, scored)
+        interface = CompletionInterface(body, service.texts)
+        return await self._answer(request, predictor, body, [asked for _, asked in prepared], interface, "prompt")
+
+    # -- prompts of completions -------------------------------------------------------------------------------
+
+    @property
+    def _text_task(self) -> str:
+        """The task of text prompts: a chat model continues them, any other model answers them as its task does."""
+        service = self.service
+        chat = service.task.answer_role == "assistant" and LANGUAGE_MODELING in service.plan.tasks
+        return LANGUAGE_MODELING if chat else service.task.name
+
+    async def _prompt(self, prompt: Prompt, body: CompletionBody, number: int) -> tuple[Predictor, Asked]:
+        service, name = self.service, self._text_task
+        if body.echo and service.family != "decoder":
+            raise Refusal(400, "echo needs a model that continues its prompt", param="echo")
+        if isinstance(prompt, str):
+            predictor = await service.predictor_in_thread(name)
+            if body.echo and not predictor.task.packed:
+                raise Refusal(400, f"echo needs token ids: a text is laid out for {name}", param="echo")
+            fields = dict(predictor.task.record_of(prompt))
+            _, asked = await service.request_for(name, fields, param="prompt")
+            return predictor, Asked(asked, prompt if body.echo else "")
+        most = service.vocabulary
+        if any(token >= most for token in prompt):
+            raise Refusal(400, f"prompt has token ids beyond the vocabulary of {most:,}", param="prompt")
+        predictor = await service.predictor_in_thread(name)
+        echo = service.tokenizer.decode(prompt, clean_up_tokenization_spaces=False) if body.echo else ""
+        return predictor, Asked(Request(f"prompt {number}", tuple(prompt)), echo)
+
+    # -- answers ----------------------------------------------------------------------------------------------
+
+    async def _answer(
+        self,
+        request: HttpRequest,
+        predictor: Predictor,
+        body: Streamed,
+        prompts: Sequence[Asked],
+        interface: Interface,
+        param: str,
+    ) -> Response:
+        started = time.monotonic()
+        head = {"id": identifier(interface.prefix), "created": int(time.time()), "model": self.service.plan.name}
+        answers = self.service.answers(predictor, [each.request for each in prompts], body, param=param)
+        if body.longest == 0:
+            await answers.aclose()
+            answers = _nothing(len(prompts) * body.n)
+        if not body.stream:
+            whole = self._whole(answers, predictor, body, prompts, interface)
+            choices, usage = await self.service.while_connected(request, whole)
+            return JSONAnswer({**head, "object": interface.kind, "choices": choices, "usage": usage.document()})
+        stream = self._stream(answers, predictor, body, prompts, interface, started)
+        chunks = _events(stream, {**head, "object": interface.chunk_kind}, include_usage=body.include_usage)
+        # The first event is awaited here, so that a refusal still has its status.
+        first = await self.service.while_connected(request, anext(chunks))
+        return EventStream(_chained(first, chunks))
+
+    async def _whole(
+        self,
+        answers: AsyncGenerator[tuple[int, NewText | Answered]],
+        predictor: Predictor,
+        body: Streamed,
+        prompts: Sequence[Asked],
+        interface: Interface,
+    ) -> tuple[list[dict[str, Any]], Usage]:
+        choices: dict[int, dict[str, Any]] = {}
+        tokens = 0
+        async with contextlib.aclosing(answers):
+            async for number, event in answers:
+                if isinstance(event, Answered):
+                    text = predictor.task.read(event.completion.text)
+                    choices[number] = interface.choice(number, text, event.completion, prompts[number // body.n])
+                    tokens += event.completion.tokens
+        return [choices[number] for number in sorted(choices)], self._counted(prompts, tokens)
+
+    async def _stream(
+        self,
+        answers: AsyncGenerator[tuple[int, NewText | Answered]],
+        predictor: Predictor,
+        body: Streamed,
+        prompts: Sequence[Asked],
+        interface: Interface,
+        started: float,
+    ) -> AsyncGenerator[dict[str, Any] | Usage]:
+        """The choice of each chunk, then the usage."""
+        growing = [_growing(predictor) for _ in range(len(prompts) * body.n)]
+        tokens, is_first = 0, True
+        async with contextlib.aclosing(answers):
+            opened = False
+            async for number, event in answers:
+                if not opened:
+                    opened = True
+                    for place, each in enumerate(growing):
+                        if opening := interface.opening(place, each, prompts[place // body.n]):
+                            yield opening
+                grown = growing[number]
+                if isinstance(event, NewText):
+                    if body.top is not None:
+                        grown.tokens += event.tokens
+                    if text := grown.grow(event.text):
+                        if is_first:
+                            is_first = False
+                            self.service.counters.started(time.monotonic() - started)
+                        yield interface.piece(number, grown, text, None)
+                    continue
+                tokens += event.completion.tokens
+                rest = grown.rest(predictor.task.read(event.completion.text))
+                if rest:
+                    yield interface.piece(number, grown, rest, None)
+                yield interface.piece(number, grown, "", _reason(event.completion))
+        yield self._counted(prompts, tokens)
+
+    def _counted(self, prompts: Sequence[Asked], tokens: int) -> Usage:
+        usage = Usage(sum(len(each.request.input_ids) for each in prompts), tokens)
+        self.service.counters.answered(*usage)
+        return usage
+
+
+def _growing(predictor: Predictor) -> Growing:
+    """Blanks around an answer are no part of it, except where a text is continued."""
+    grown = Growing(None)
+    if not predictor.task.packed:
+        grown.partial = PartialAnswer(grown.pieces.append)
+    return grown
+
+
+async def _nothing(answers: int) -> AsyncGenerator[tuple[int, NewText | Answered]]:
+    """Answers of no token, as `max_tokens: 0` asks for."""
+    for number in range(answers):
+        yield number, Answered(0, Completion("", "", "length", 0), last=True)
+
+
+async def _events(
+    stream: AsyncGenerator[dict[str, Any] | Usage], head: dict[str, Any], *, include_usage: bool
+) -> AsyncGenerator[bytes]:
+    """Server-sent events. An error after the first of them is an event too, and the last one."""
+    usage = {"usage": None} if include_usage else {}
+    started = False
+    async with contextlib.aclosing(stream):
+        try:
+            async for each in stream:
+                started = True
+                if not isinstance(each, Usage):
+                    yield _event({**head, "choices": [each], **usage})
+                elif include_usage:
+                    yield _event({**head, "choices": [], "usage": each.document()})
+        except Refusal as refusal:
+            if not started:
+                raise
+            yield _event(refusal.document())
+            return
+    yield DONE
+
+
+def _event(document: dict[str, Any]) -> bytes:
+    return b"data: " + encoded(document) + b"\n\n"
+
+
+async def _chained(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(rest):
+        yield first
+        async for each in rest:
+            yield each
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, as they come. When the client goes away, the iteration ends and its rows are freed."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes]) -> None:
+        super().__init__(chunks, media_type="text/event-stream", headers=HEADERS | {"x-accel-buffering": "no"})
+        self._chunks = chunks
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async with contextlib.aclosing(self._chunks):
+            await super().__call__(scope, receive, send)

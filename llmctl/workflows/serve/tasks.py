@@ -1,0 +1,101 @@
+"""`POST /v1/tasks/TASK`: records of a task in, the rows of `generate` out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from llmctl import registry
+from llmctl.data.read import content_id
+from llmctl.engines.spec import Answered
+from llmctl.errors import LlmctlError
+from llmctl.types import Adapting, Record, Request
+from llmctl.workflows.inference.asked import asked
+from llmctl.workflows.inference.session import Predictor
+from llmctl.workflows.serve.bodies import TaskBody, shown
+from llmctl.workflows.serve.guard import JSONAnswer
+from llmctl.workflows.serve.refusals import Refusal
+from llmctl.workflows.serve.service import Service, Usage
+
+BAD_RECORD = 422
+"""The status of records that are no records of the task."""
+
+
+class AskedRecord(NamedTuple):
+    """A record that is laid out; `prompt`: its texts."""
+
+    id: str
+    prompt: str
+    request: Request
+
+
+class TaskEndpoint:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def answer(self, request: HttpRequest) -> Response:
+        service = self.service
+        name = self._task(request.path_params["task"])
+        body = await service.body(request, TaskBody)
+        predictor = await service.predictor_in_thread(name)
+        rows = await run_in_threadpool(
+            lambda: [self._record(predictor, each, number) for number, each in enumerate(body.records)]
+        )
+        found = await service.while_connected(request, self._answers(predictor, rows, body))
+        tokens = sum(row["tokens"] for row in found)
+        usage = Usage(sum(len(row.request.input_ids) for row in rows), tokens)
+        service.counters.answered(*usage)
+        return JSONAnswer({"model": service.plan.name, "task": name, "completions": found, "usage": usage.document()})
+
+    def _task(self, name: str) -> str:
+        """A task of the model, by its name or an alias. Raises `Refusal`."""
+        known = {**{each: each for each in self.service.plan.tasks}, **_aliases(self.service.plan.tasks)}
+        if name not in known:
+            tasks = ", ".join(self.service.plan.tasks)
+            raise Refusal(404, f"this model has no task {shown(name)!r}; it has: {tasks}", code="task_not_found")
+        return known[name]
+
+    def _record(self, predictor: Predictor, value: Any, number: int) -> AskedRecord:
+        """One of the records, as `generate --input` reads a row. Raises `Refusal`."""
+        task, where = predictor.task, f"records[{number}]"
+        try:
+            if isinstance(value, str):
+                record = Record("", task.record_of(value), where)
+            else:
+                given = value.get("id")
+                if given is not None and not isinstance(given, str | int):
+                    raise Refusal(BAD_RECORD, f"{where}.id must be text or a number", param=f"{where}.id")
+                fields = {field: each for field, each in value.items() if field != "id"}
+                record = asked(task.adapt(Record("" if given is None else str(given), fields, where), Adapting()), task)
+            id = record.id or content_id(record.fields)
+            record = Record(id, record.fields, where)
+            request = predictor.request_builder.generation_request(record)
+            return AskedRecord(id, "\n".join(segment.text for segment in task.prompt(record)), request)
+        except LlmctlError as error:
+            raise self.service.refusal(error, param=where, bad_record=BAD_RECORD) from error
+
+    async def _answers(self, predictor: Predictor, rows: list[AskedRecord], body: TaskBody) -> list[dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        answers = self.service.answers(predictor, [row.request for row in rows], body, param="records")
+        async with contextlib.aclosing(answers):
+            async for number, event in answers:
+                if isinstance(event, Answered):
+                    row, completion = rows[number // body.n], event.completion
+                    found[number] = {
+                        "id": row.id,
+                        "prompt": row.prompt,
+                        "text": predictor.task.read(completion.text),
+                        "finish_reason": completion.finish_reason,
+                        "tokens": completion.tokens,
+                        **({"sample": number % body.n} if body.n > 1 else {}),
+                    }
+        return [found[number] for number in sorted(found)]
+
+
+def _aliases(tasks: Mapping[str, Any]) -> dict[str, str]:
+    return {alias: each.name for each in registry.entries("tasks") if each.name in tasks for alias in each.aliases}
