@@ -234,6 +234,7 @@ def validation_loss(strategy: Strategy, examples: Examples, *, batch_size: int) 
         with strategy.accelerator.autocast():
             losses.append(objective(on_device(to_tensors(arrays, strategy.device), strategy.device)))
         targets += objective.target_count(arrays)
+    strategy.release()
     total, count = strategy.sums(_total(torch.stack(losses).tolist() if losses else ()), targets)
     objective.train()
     return (total / count if count else float("nan")), int(count)

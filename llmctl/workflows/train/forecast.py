@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from llmctl.data.lengths import lengths_of
 from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
-from llmctl.errors import UsageError
 from llmctl.models import costs, families
 from llmctl.models.costs import BatchShape
 from llmctl.models.spec import Shape
@@ -380,12 +379,6 @@ def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) ->
     if config.max_tokens is not None:
         limits.append(config.max_tokens / max(1, tokens_per_epoch))
     return min(limits, default=None)
-
-
-def check_measurable(config: TrainConfig) -> None:
-    """Raise `UsageError` for a run of several processes: steps in one process do not predict its speed."""
-    if config.processes not in (1, "auto") or config.machines > 1:
-        raise UsageError("--measure runs its steps in one process", hint="--set processes=1 --set machines=1")
 
 
 def gib(size: float) -> str:
