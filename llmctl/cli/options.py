@@ -180,14 +180,16 @@ def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:
         named = inner.model_fields[inner.shorthand].annotation
         choices = tuple(map(str, get_args(named))) if get_origin(named) is Literal else choices
     help_text = info.description or ""
-    if info.default not in (None, (), PydanticUndefined) and inner is None:
+    if info.default not in (None, (), False, PydanticUndefined) and inner is None:
         help_text += f" [default: {info.default}]"
     values = shown(info)
     return Option(
         name="--" + name.replace("_", "-"),
         help=help_text,
         panel=panel,
-        metavar="|".join(choices) or values.metavar or _METAVARS.get(value_type) or name.upper(),
+        metavar=""
+        if value_type is bool
+        else "|".join(choices) or values.metavar or _METAVARS.get(value_type) or name.upper(),
         choices=choices,
         repeatable=repeatable,
         names=values.names,
@@ -268,7 +270,7 @@ def session_of(name: str, page: Page, given: Mapping[str, Any]) -> Session:
     flags: dict[str, Any] = {}
     for option in page.flags:
         value = given[option.parameter]
-        if value is None or value == []:
+        if value is None or value == [] or value is False:
             continue
         assert option.key is not None
         flags[option.key] = [_value(option, each) for each in value] if option.repeatable else _value(option, value)
@@ -306,8 +308,8 @@ def settings_in(name: str, page: Page, words: Sequence[str]) -> dict[str, Any]:
         return dict(session.flags)
 
 
-def _value(option: Option, text: str) -> Any:
-    if option.text or option.choices:
+def _value(option: Option, text: Any) -> Any:
+    if text is True or option.text or option.choices:
         return text
     from llmctl.recipes import parse_yaml
 

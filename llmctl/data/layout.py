@@ -91,12 +91,13 @@ def layout_for(
     return Layout(tokenizer, family, known, context=context, instruction=instruction, long_answers=long_answers)
 
 
-def transcript_start(tokenizer: Any, language: str | None = None) -> tuple[int, ...]:
+def transcript_start(tokenizer: Any, language: str | None = None, *, timestamps: bool = False) -> tuple[int, ...]:
     """The tokens between Whisper's <|startoftranscript|> and the text: language and task, where the model knows several
-    (Radford et al. 2022, figure 1), and <|notimestamps|>; none for a tokenizer without them."""
+    (Radford et al. 2022, figure 1), and <|notimestamps|> unless the times are to be written too; none for a tokenizer without them."""
     ids = tokenizer.backend_tokenizer.token_to_id
     names = [f"<|{language}|>", "<|transcribe|>"] if language else []
-    return tuple(found for name in (*names, "<|notimestamps|>") if (found := ids(name)) is not None)
+    names += [] if timestamps else ["<|notimestamps|>"]
+    return tuple(found for name in names if (found := ids(name)) is not None)
 
 
 class Layout:

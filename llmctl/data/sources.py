@@ -28,6 +28,8 @@ ENDINGS: Final[dict[str, Format]] = {
 }
 AUDIO: Final = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
 """Endings of recordings."""
+TABLES: Final = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
+"""Files that name the recordings beside them."""
 SAVED_STATE: Final = "state.json"
 SAVED_SPLITS: Final = "dataset_dict.json"
 """Files by which folders of `datasets.save_to_disk` are known."""
@@ -147,7 +149,7 @@ def _missing(word: str) -> UsageError:
 
 
 def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
-    listed = list(paths)
+    listed = _tables_of_recordings(list(paths))
     saved = {path.parent for path in listed if path.name == SAVED_STATE}
     """Folders that `datasets.save_to_disk` wrote: their records are in Arrow files, and their JSON files hold none."""
     files: list[tuple[Path, Format]] = []
@@ -160,6 +162,14 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
     if not files:
         raise UsageError(problem, hint=f"known endings: {_endings()}")
     return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
+
+
+def _tables_of_recordings(paths: list[Path]) -> list[Path]:
+    """Of a folder of recordings with tables that name them, the tables; of any other folder, everything."""
+    if not any(path.suffix.lower() in AUDIO for path in paths):
+        return paths
+    tables = [path for path in paths if path.name.lower() in TABLES]
+    return tables or paths
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
 from llmctl.engines import ctc_search
 from llmctl.engines.loaded import LoadedModel
@@ -117,16 +118,24 @@ class SpeechEngine(Engine):
         ids = torch.tensor([before] * len(windows), device=self.device)
         with self.loaded.computing():
             encoded = self.model.get_encoder()(inputs["input_features"].to(self.model.dtype))
-            rows = self._searched(encoded, ids, sampling, room)
+            rows = self._searched(encoded, ids, sampling, room, times=self._first_time(start) is not None)
         heard = []
-        end = config.eos_token_id
+        end, first = config.eos_token_id, self._first_time(start)
         for window, row in zip(windows, rows.tolist(), strict=True):
             new = row[len(before) :]
             length = new.index(end) if end in new else len(new)
-            heard.append(Heard(window, self._decoded(new[:length]), length, length < len(new) or length < room))
+            new, complete = new[:length], length < len(new) or length < room
+            text = self._decoded([token for token in new if first is None or token < first])
+            spoken = () if first is None else tuple(timed(new, first, window, self._decoded))
+            heard.append(Heard(window, text, length, complete, spoken))
         return heard
 
-    def _searched(self, encoded: Any, ids: Tensor, sampling: Sampling, room: int) -> Tensor:
+    def _first_time(self, start: tuple[int, ...]) -> int | None:
+        """The token <|0.00|> of a Whisper model that is to write times; None if it is not, or knows none."""
+        plain: int | None = self.tokenizer.backend_tokenizer.token_to_id("<|notimestamps|>")
+        return None if plain is None or plain in start else plain + 1
+
+    def _searched(self, encoded: Any, ids: Tensor, sampling: Sampling, room: int, *, times: bool) -> Tensor:
         """transformers' plain greedy or beam search: Whisper's own `generate` is for its published tokenizers only."""
         own, config = self.model.generation_config, self.model.config
         settings = GenerationConfig(
@@ -138,11 +147,20 @@ class SpeechEngine(Engine):
             pad_token_id=config.pad_token_id,
             **{name: value for name in KEPT if (value := getattr(own, name, None)) is not None},
         )
+        rules = LogitsProcessorList()
+        if times:
+            # Its rules: times in pairs, never backwards, within the window (Radford et al. 2022, section 4.5).
+            settings.no_timestamps_token_id = self.tokenizer.backend_tokenizer.token_to_id("<|notimestamps|>")
+            settings.max_initial_timestamp_index = getattr(own, "max_initial_timestamp_index", None)
+            rules.append(WhisperTimeStampLogitsProcessor(settings, begin_index=ids.shape[1]))
         rows: Tensor = GenerationMixin.generate(
             self.loaded.without_own_settings(),
             encoder_outputs=encoded,
+            attention_mask=torch.ones_like(ids),  # of the recording: unused, but transformers warns without one
             decoder_input_ids=ids,
+            decoder_attention_mask=torch.ones_like(ids),
             generation_config=settings,
+            logits_processor=rules,
         )
         return rows
 
@@ -170,6 +188,21 @@ class SpeechEngine(Engine):
     def _starts_word(self, token: int) -> bool:
         text: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return text[:1].isspace() or UNSPACED[0] <= text[:1] <= UNSPACED[1]
+
+
+def timed(
+    tokens: Sequence[int], first: int, window: AudioWindow, decoded: Callable[[Sequence[int]], str]
+) -> Iterator[Spoken]:
+    """The text between the times that Whisper writes; `first` is the token of 0 s, each next one is 0.02 s later."""
+    begin, held = 0.0, list[int]()
+    for token in (*tokens, first + round(50 * (window.end - window.start))):
+        if token < first:
+            held.append(token)
+            continue
+        end = min((token - first) / 50, window.end - window.start)
+        if text := decoded(held):
+            yield Spoken(round(window.start + begin, 2), round(window.start + end, 2), text)
+        begin, held = end, []
 
 
 class Listening:

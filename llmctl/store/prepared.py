@@ -223,8 +223,11 @@ def data_card(manifest: Manifest) -> str:
     splits = [split for split, count in manifest.splits.items() if count]
     files = "".join(f"      - split: {split}\n        path: text/{split}-*.parquet\n" for split in splits)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.records.dropped.items())) or "none"
+    heard = {split: each.seconds for split, each in manifest.lengths.items() if each.seconds is not None}
     rows = "".join(
-        f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |\n" for split in manifest.splits
+        f"| {split} | {manifest.splits[split]:,} | {manifest.tokens[split]:,} |"
+        + (f" {heard.get(split, 0.0):,.1f} |\n" if heard else "\n")
+        for split in manifest.splits
     )
     # File names may contain any character; as JSON strings they stay on one line.
     sources = "".join(f"* {json.dumps(each.path)} ({each.bytes:,} bytes)\n" for each in manifest.inputs)
@@ -239,8 +242,8 @@ configs:
 
 Made by llmctl {manifest.llmctl}. `manifest.json` holds counts, hashes and the whole configuration.
 
-| split | records | tokens |
-|---|---:|---:|
+| split | records | tokens |{" seconds |" if heard else ""}
+|---|---:|---:|{"---:|" if heard else ""}
 {rows}
 Read {manifest.records.read:,} records, kept {manifest.records.kept:,}, dropped: {dropped}, \
 rejected {manifest.records.rejected:,}.

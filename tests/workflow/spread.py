@@ -96,14 +96,14 @@ def train(name: str, kind: str, precision: Any = "fp32") -> dict[str, Any]:
         strategy = Strategy(objective, accelerator)
     batches = Batches(examples.lengths(), batch_size=7, seed=0)
     # The key bias of attention has the gradient 0: a larger eps keeps Adam from amplifying what rounding leaves of it.
-    optimizer = optimizers.build(model, Optimizer(eps=1e-6), lr=1e-2)
+    optimizer = optimizers.build(model, Optimizer(eps=1e-6), lr=1e-3)
     steps = plan.plan(
         run_budget=plan.Budget(STEPS),
         batch_size=7,
         micro_batch_size=2,
         world=strategy.processes,
         steps_per_epoch=batches.per_epoch,
-        learning_rate=1e-2,
+        learning_rate=1e-3,
         schedule=Schedule(),
         eval_every=None,
         save_every=None,

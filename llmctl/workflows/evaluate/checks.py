@@ -88,7 +88,9 @@ def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
 
 
 def _inputs(config: EvalConfig) -> list[Path]:
-    return places(config.predictions, config.baseline, config.data, *config.references)
+    return places(
+        config.predictions, config.baseline, None if _is_built_in(config.data) else config.data, *config.references
+    )
 
 
 def _recorded(path: Path) -> tuple[Number, ...] | None:
@@ -168,7 +170,7 @@ def _data(config: EvalConfig, *, verify: bool) -> Prepared | Path:
     """A prepared folder, or a file of records."""
     assert config.data is not None
     if not is_prepared(config.data):
-        if not config.data.exists() and str(config.data) not in registry.table("datasets").lookup:
+        if not (config.data.exists() or _is_built_in(config.data)):
             hint = "a prepared folder, a file of records or a built-in data set"
             raise UsageError(f"no such data: {config.data}", hint=hint)
         return config.data
@@ -200,6 +202,11 @@ def _open_model(config: EvalConfig, data: Prepared | Path, **opening: Any) -> Mo
         raise UsageError(f"the model answers {handle.task.name}, {config.data} was prepared for {prepared_for}")
     labels = config.labels or (() if handle.labels else data.manifest.labels)
     return handle.choosing(labels, calibrate=config.calibrate)
+
+
+def _is_built_in(data: Path | None) -> bool:
+    """Whether the data are a built-in data set; a file or folder of the same name takes precedence."""
+    return data is not None and not data.exists() and str(data) in registry.table("datasets").lookup
 
 
 def metrics_of(config: EvalConfig, task: Task | None) -> Metrics:

@@ -14,9 +14,9 @@ from llmctl.errors import ErrorCollector, UsageError
 from llmctl.models.resolve import is_costly
 from llmctl.store import atomic
 from llmctl.types import EventSink, Record, null_sink
-from llmctl.workflows.compatibility import models_that_can
+from llmctl.workflows.compatibility import models_that_can, references_audio
 from llmctl.workflows.generate.output import check_resume, key_of
-from llmctl.workflows.generate.prompts import prompt_records
+from llmctl.workflows.generate.prompts import prompt_records, recordings_of
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     pass
 
 
+SRT: Final = ".srt"
+"""The ending of a file of subtitles (SubRip)."""
 PLOT_SUFFIXES: Final = (".svg", ".png")
 
 
@@ -67,11 +69,15 @@ def preflight(
     collector.check("", sampling.check)
     collector.check("prompt", _check_prompt, config, stdin_is_tty=stdin_is_tty)
     source = STDIN if not config.prompt and config.input is None else config.input
-    sources = collector.check("input", _sources, source)
+    heard = recordings_of(source) if source not in (None, STDIN) else []
+    sources = collector.check("input", _sources, None if heard else source)
     look = collector.ok or not is_costly(config.model)
     model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit) if look else None
+    if model is not None:
+        collector.check("input", _check_recordings, heard, model)
+        collector.check("timestamps", _check_timestamps, config, heard, model)
     if config.output is not None:
-        inputs = [path for each in sources or () for path in each.paths]
+        inputs = [*(path for each in sources or () for path in each.paths), *(Path(each.id) for each in heard)]
         collector.check(
             "output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force
         )
@@ -82,7 +88,8 @@ def preflight(
         collector.check("output", check_resume, config.output, key)
     collector.raise_all()
     assert model is not None
-    return GeneratePlan(config, model, sampling, tuple(prompt_records(config.prompt, model.task)), source, key)
+    prompts = heard or prompt_records(config.prompt, model.task)
+    return GeneratePlan(config, model, sampling, tuple(prompts), None if heard else source, key)
 
 
 def _check_prompt(config: GenerateConfig, *, stdin_is_tty: bool) -> None:
@@ -113,6 +120,22 @@ def _model(config: GenerateConfig, *, offline: bool, verify: bool, emit: EventSi
     if model.task.labelled and config.num_samples > 1:
         raise UsageError(f"{model.task.name} has one answer per prompt", hint="leave --num-samples out")
     return model
+
+
+def _check_recordings(heard: Sequence[Record], model: ModelHandle) -> None:
+    """Raise `UsageError` where a model that reads texts is given a recording."""
+    if heard and model.task.modality == "text":
+        raise UsageError(f"{heard[0].id} is a recording; {model.reference} answers {model.task.name}")
+    references_audio(model.task)
+
+
+def _check_timestamps(config: GenerateConfig, heard: Sequence[Record], model: ModelHandle) -> None:
+    """Raise `UsageError` for times of a text, and for subtitles of more than one recording."""
+    subtitles = config.output is not None and config.output.suffix.lower() == SRT
+    if (subtitles or config.timestamps) and model.task.modality == "text":
+        raise UsageError(f"{model.task.name} has no times: --timestamps and {SRT} are for recordings")
+    if subtitles and len(heard) != 1 and len(config.prompt) != 1:
+        raise UsageError(f"a {SRT} file holds the subtitles of one recording", hint="name a .jsonl file for several")
 
 
 def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:

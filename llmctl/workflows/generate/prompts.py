@@ -46,8 +46,7 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """
     origins: dict[str, tuple[str, Mapping[str, Any]]] = {}
     empty = True
-    rows = recordings_of(input) if task.modality == "audio" else ()
-    for row in rows or ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
+    for row in ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
         empty = False
         if isinstance(row, Bad):
             yield row.error

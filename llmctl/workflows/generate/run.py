@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, GateError
+from llmctl.store import atomic
 from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, EventSink, Fitted, Record
-from llmctl.workflows.generate.checks import GeneratePlan
+from llmctl.workflows.generate import subtitles
+from llmctl.workflows.generate.checks import SRT, GeneratePlan
 from llmctl.workflows.generate.output import check_same_rows, open_rows
 from llmctl.workflows.generate.prompts import PromptRow, input_rows, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
@@ -34,6 +36,7 @@ class GenerateResult:
     continues: bool
     """An answer continues its prompt (language modelling)."""
     streamed: bool
+    timestamps: bool = False
     explained: str | None = None
     """The attention plot."""
 
@@ -53,6 +56,9 @@ class GenerateResult:
         prompt if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
         if self.alone:
             [row] = self.completions
+            if self.timestamps:
+                yield from subtitles.lines(row.get("segments", ()))
+                return
             yield row["prompt"] + row["text"] if self.continues else row["text"]
             return
         yield from (json.dumps(row, ensure_ascii=False) for row in self.completions)
@@ -80,14 +86,19 @@ def generate(
     # These import torch, so faults of rows are reported first.
     from llmctl.workflows.inference.requests import open_request_builder
 
+    subtitled = config.output is not None and config.output.suffix.lower() == SRT
     request_builder = open_request_builder(
-        plan.model, calibrate=config.calibrate, truncate=config.truncate or "refuse", emit=emit
+        plan.model,
+        calibrate=config.calibrate,
+        truncate=config.truncate or "refuse",
+        timestamps=config.timestamps or subtitled,
+        emit=emit,
     )
     requests = _placed([fault or _request(request_builder, row) for row, fault in zip(rows, faults, strict=True)])
-    if config.output is None:
+    if config.output is None or config.output.suffix.lower() == SRT:
         _raise_first(requests)
     alone = len(plan.prompts) == 1 and config.num_samples == 1
-    if not alone or config.output is not None:
+    if not alone or config.output is not None or config.timestamps:
         stream = None
     opened: list[Predictor] = []
 
@@ -111,7 +122,10 @@ def generate(
     if stream is not None and task.packed:
         stream(_prompt_text(task, rows[0]))
     started = time.monotonic()
-    if config.output is not None:
+    if config.output is not None and config.output.suffix.lower() == SRT:
+        completions = list(_rows(predictor, task, rows, requests, plan.sampling, emit))
+        atomic.write_text(config.output, subtitles.srt(completions[0].get("segments", ())))
+    elif config.output is not None:
         completions = _written(config, plan, predictor, rows, requests, emit, resume=resume)
     else:
         completions = list(_rows(predictor, task, rows, requests, plan.sampling, emit, stream))
@@ -129,6 +143,7 @@ def generate(
         alone=alone,
         continues=task.packed,
         streamed=stream is not None,
+        timestamps=config.timestamps,
     )
 
 
@@ -217,6 +232,8 @@ def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> 
         "finish_reason": completion.finish_reason,
         "tokens": completion.tokens,
     }
+    if completion.spoken:
+        row["segments"] = [part._asdict() for part in completion.spoken]
     return row | {"sample": completion.sample} if sampling.num_samples > 1 else row
 
 

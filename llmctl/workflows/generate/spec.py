@@ -42,6 +42,7 @@ class GenerateConfig(Spec):
     explain: Path | None = flag(
         None, "plot the cross-attention of one answer as .svg or .png; encoder-decoders only", panel="Main"
     )
+    timestamps: StrictBool = flag(False, "print when each part of a recording is said", panel="Main")
     max_new_tokens: Size = flag(128, "maximum length of an answer in tokens", panel="Length", ge=1)
     stop: tuple[StopText, ...] = flag((), "stop before this text; \\n is a line break; repeatable", panel="Length")
     truncate: Literal["left"] | None = flag(

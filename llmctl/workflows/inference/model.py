@@ -13,7 +13,7 @@ from llmctl.models import families
 from llmctl.models.resolve import open_weights
 from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
-from llmctl.types import EventSink, Family, null_sink
+from llmctl.types import MODALITY, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import check_card, check_instruction, resolve_instruction
 
 PADDING_SHARE: Final = 0.05
@@ -95,8 +95,8 @@ def find_model(
 ) -> ModelHandle:
     """Find a pretrained model (see `models.resolve.open_weights`) and how to prompt it.
 
-    `task` overrides the task of the model's card. Without a card the task is `otherwise`; without that, chat if the
-    tokenizer has a chat template, else language modelling. Raises `UsageError` where there is no model or it cannot do
+    `task` overrides the task of the model's card. Without a card the task is `otherwise`; without that, speech recognition
+    for a model that hears, chat if the tokenizer has a chat template, else language modelling. Raises `UsageError` where there is no model or it cannot do
     the task, `ConfigError` for an `instruction` that it would not see, and what `open_weights` raises.
     """
     folder = open_weights(reference, base=base, offline=offline, verify=verify, emit=emit)
@@ -106,9 +106,11 @@ def find_model(
             f"{folder.path} has no tokenizer", hint="copy tokenizer.json and tokenizer_config.json into it"
         )
     card = folder.card
-    name = task or (card.task if card else otherwise) or ("chat" if folder.has_chat_template else "language-modeling")
-    wanted: Task = registry.load("tasks", name)()
     family = _family(folder)
+    usual = "chat" if folder.has_chat_template else "language-modeling"
+    usual = "speech-recognition" if MODALITY[family] == "audio" else usual
+    name = task or (card.task if card else otherwise) or usual
+    wanted: Task = registry.load("tasks", name)()
     if family not in wanted.promptable:
         able = " or ".join(wanted.promptable)
         raise UsageError(

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.clean import Cleaner
-from llmctl.data.layout import ROOM, Layout, layout_for
+from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
 from llmctl.data.plain import unknown_id
 from llmctl.data.spec import Clean
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
+from llmctl.store.models import GENERATION
+from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, null_sink
 from llmctl.workflows.inference.model import ModelHandle
@@ -115,9 +117,10 @@ class RequestBuilder:
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""
-        from llmctl.data import speech
+        from llmctl.data import sound, speech
 
         audio = next(segment.audio for segment in self._prompt_segments(record) if segment.audio is not None)
+        sound.seconds_of(audio)  # before anything is transcribed, a file that is no recording is refused
         return Request(record.id, self.layout.transcript_start, windows=speech.windows(audio, hearing))
 
     @property
@@ -260,8 +263,22 @@ def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
+def _language(handle: ModelHandle) -> str | None:
+    """The language code of a Whisper model that knows several: the one that its folder sets, else English."""
+    path = handle.folder.path / GENERATION
+    settings = read_json(path) if path.is_file() else {}
+    if settings.get("is_multilingual") is not True:
+        return None
+    return str(settings.get("language") or "en").strip("<|>")
+
+
 def open_request_builder(
-    handle: ModelHandle, *, calibrate: bool = False, truncate: Truncate = "right", emit: EventSink = null_sink
+    handle: ModelHandle,
+    *,
+    calibrate: bool = False,
+    truncate: Truncate = "right",
+    timestamps: bool = False,
+    emit: EventSink = null_sink,
 ) -> RequestBuilder:
     """The request builder of a model folder, with its tokenizer, layout and context.
 
@@ -284,6 +301,8 @@ def open_request_builder(
         instruction=handle.instruct(),
     )
     layout.keep_end = truncate == "left"
+    if handle.family == "speech-seq2seq":
+        layout.transcript_start = transcript_start(tokenizer, _language(handle), timestamps=timestamps)
     return RequestBuilder(
         handle.task,
         layout,
