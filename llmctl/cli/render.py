@@ -175,11 +175,11 @@ class ProgressReporter:
                 return
         if event.name == "warning":
             self._line(f"warning: {event.fields['text']}")
-        elif self.quiet or (event.name == "detail" and not self.verbose):
+        elif self.quiet or (event.name in ("detail", "request") and not self.verbose):
             return
         elif event.name in ("progress", "train"):
             self._progress(event)
-        elif event.name in ("note", "detail", "evaluation"):
+        elif event.name in ("note", "detail", "request", "evaluation"):
             self._line(event.fields["text"])
 
     def starting(self, text: str) -> None:
@@ -197,10 +197,10 @@ class ProgressReporter:
         self._is_starting = False
 
     def finish(self) -> None:
-        """Fill the progress bar, because the work is done, then `close`."""
+        """Fill the progress bar, because the work is done, and remove it."""
         if self._bar is not None and self._bar.tasks[0].total:
             self._bar.update(self._task, completed=self._bar.tasks[0].total, refresh=True)
-        self.close()
+        self.clear()
 
     def close(self) -> None:
         """Remove the progress bar and close the events file."""

@@ -20,6 +20,8 @@ SegmentKinds = tuple[tuple[Role, bool], ...]
 """The role of each segment, and whether it is in the loss."""
 
 NO_IDS: Final[Ids] = np.empty(0, np.int64)
+CACHED_SEGMENTS: Final = 1 << 16
+"""Segments of all conversations whose delimiters are cached, about 16 MB."""
 BLANK_LINE: Final = "\n\n"
 
 CHAT_TEMPLATES: Final[Mapping[str, str]] = {
@@ -64,6 +66,10 @@ def is_chat(roles: Iterable[Role]) -> bool:
     return any(role in CHAT_ROLES for role in roles)
 
 
+class TemplateFault(IntegrityError):
+    """A chat template fails on a conversation of these roles, or takes too long."""
+
+
 class PromptFormatter:
     """Finds the delimiters of one tokenizer and prompt format, and caches them."""
 
@@ -74,16 +80,25 @@ class PromptFormatter:
         self.tokenizer, self.prompt_format, self.instruction = tokenizer, prompt_format, instruction
         self._backend, self._encode = tokenizer.backend_tokenizer, encode
         self._cache: dict[tuple[SegmentKinds, bool], Delimiters] = {}
+        self._cached_segments = 0
 
     def delimiters(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
         """The delimiters of segments of these kinds; with `add_generation_prompt` up to where the answer begins."""
         found = self._cache.get((parts, add_generation_prompt))
         if found is None:
             make = {"document": self._document, "control": self._control, "template": self._template}
-            found = self._cache[parts, add_generation_prompt] = make.get(self.prompt_format, self._plain)(
-                parts, add_generation_prompt
-            )
+            found = make.get(self.prompt_format, self._plain)(parts, add_generation_prompt)
+            self._keep((parts, add_generation_prompt), found)
         return found
+
+    def _keep(self, key: tuple[SegmentKinds, bool], found: Delimiters) -> None:
+        """Cache delimiters; the oldest make room. Clients of a server choose the roles of conversations."""
+        self._cache[key] = found
+        self._cached_segments += len(key[0])
+        while self._cached_segments > CACHED_SEGMENTS:
+            oldest = next(iter(self._cache))
+            self._cached_segments -= len(oldest[0])
+            del self._cache[oldest]
 
     # -- single tokens ----------------------------------------------------------------------------------------
 
@@ -222,7 +237,7 @@ class PromptFormatter:
 
 
 def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
-    """Render the chat template with a placeholder for each message's content. Raises `IntegrityError` if that fails."""
+    """Render the chat template with a placeholder for each message's content. Raises `TemplateFault` if that fails."""
     messages: list[Mapping[str, str]] = [
         {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
     ]
@@ -239,12 +254,12 @@ def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_promp
     try:
         text = limited.call(render, seconds=TEMPLATE_SECONDS, megabytes=TEMPLATE_MEGABYTES)
     except limited.LimitExceeded as error:
-        raise IntegrityError(f"the model's chat template {error}", where=where, hint=hint) from error
+        raise TemplateFault(f"the model's chat template {error}", where=where, hint=hint) from error
     except RuntimeError as error:
-        raise IntegrityError(f"the model's chat template fails: {error}", where=where, hint=hint) from error
+        raise TemplateFault(f"the model's chat template fails: {error}", where=where, hint=hint) from error
     for number in range(len(roles)):
         if text.count(_MARK.format(number)) != 1:
-            raise IntegrityError(
+            raise TemplateFault(
                 f"the model's chat template does not render message {number + 1} exactly once", where=where, hint=hint
             )
     return text

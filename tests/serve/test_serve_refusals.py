@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import pytest
 from llmctl.errors import UsageError
 from llmctl.workflows.serve.checks import preflight
 from llmctl.workflows.serve.spec import ServeConfig
-from tests.serve.conftest import Running, Serving, until
+from tests.serve.conftest import Running, Serving, running, until
 
 Served = Callable[[str], Running]
 CHAT, COMPLETE, TASK = "/v1/chat/completions", "/v1/completions", "/v1/tasks/chat"
@@ -341,3 +343,46 @@ def test_many_clients_at_once_get_their_own_answers(served: Served, generated: C
 
     with ThreadPoolExecutor(32) as pool:
         assert dict(zip(prompts, pool.map(ask, prompts), strict=True)) == expected
+
+
+TURNS = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|eos|>{% endfor %}<|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("guard", "problem"),
+    [
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('no system message, please') }}{% endif %}", "please"),
+        ("{% if messages[0].role == 'system' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
+         "{% endfor %}{% endif %}", "takes more than"),
+        ("{% if messages[0].role == 'system' %}{{ 'x' * 999999999 }}{% endif %}", "memory|characters"),
+    ],
+    ids=["raises", "loops", "grows"],
+)  # fmt: skip
+def test_a_template_that_refuses_or_never_ends_costs_its_request_alone(
+    folders: Callable[[str], Path], tmp_path: Path, guard: str, problem: str
+) -> None:
+    shutil.copytree(folders("chat"), tmp_path / "model")
+    card = json.loads((tmp_path / "model" / "llmctl.json").read_text())
+    (tmp_path / "model" / "llmctl.json").write_text(json.dumps(card | {"style": "template"}))
+    (tmp_path / "model" / "chat_template.jinja").write_text(guard + TURNS)
+    with running(tmp_path / "model") as server:
+        messages = [{"role": "system", "content": "x"}, *HELLO]
+        with ThreadPoolExecutor(3) as pool:
+            hostile = [pool.submit(refused, server, CHAT, {"messages": messages}) for _ in range(2)]
+            fine = pool.submit(server.ask, CHAT, {"messages": HELLO, "max_tokens": 2})
+            assert fine.result()[0] == 200
+        for each in hostile:
+            status, error = each.result()
+            assert (status, error["param"]) == (400, "messages")
+            assert re.search(problem, error["message"])
+            assert str(tmp_path) not in error["message"]
+
+
+def test_conversations_of_ever_new_shapes_do_not_fill_the_memory(served: Served) -> None:
+    server = served("chat")
+    for number in range(3, 9):
+        messages = [{"role": ("user", "assistant", "system")[place % number % 3], "content": ""} for place in range(30)]
+        assert server.ask(CHAT, {"messages": [*messages, *HELLO], "max_tokens": 1})[0] == 200
+    many = [*HELLO] * 5000
+    assert refused(server, CHAT, {"messages": many})[1]["param"] == "messages"
+    assert refused(server, CHAT, {"messages": many[:2000]})[1]["code"] == "context_length_exceeded"

@@ -15,6 +15,7 @@ from llmctl.workflows.serve.refusals import Refusal
 B = TypeVar("B", bound="Body")
 
 MOST_CHOICES: Final = 128
+MOST_MESSAGES: Final = 4096
 MOST_STOPS: Final = 16
 MOST_BEAMS: Final = 16
 MOST_TOP: Final = 20
@@ -170,7 +171,7 @@ class Message(Body):
 class ChatBody(Streamed):
     """`POST /v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)

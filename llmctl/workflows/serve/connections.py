@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 class TimedConnection(H11Protocol):
     """Closes a connection whose client takes longer than `seconds` to send the head of a request, or to take what it was
-    sent, and every connection beyond `most`."""
+    sent. Where there would be more than `most` connections, the one closes that has waited longest for a request."""
 
     seconds: ClassVar[float]
     most: ClassVar[int]
@@ -23,7 +23,7 @@ class TimedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            transport.abort()
+            self._make_room()
         self._wait_for_request(self.seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -52,6 +52,12 @@ class TimedConnection(H11Protocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+    def _make_room(self) -> None:
+        """Close the connection that has waited longest for a request; this one, if all are busy."""
+        idle = [each for each in self.connections if isinstance(each, TimedConnection) and each._deadline is not None]
+        longest = min(idle, key=lambda each: each._deadline.when() if each._deadline else 0.0, default=self)
+        longest.transport.abort()
 
     @property
     def _busy(self) -> bool:

@@ -112,7 +112,9 @@ class Guard:
         endpoint = getattr(route, "path", "other")
         self.counters.finished(endpoint, status, seconds)
         text = f"{scope['method'] if endpoint != 'other' else 'HTTP'} {endpoint} {status} {seconds:.3f} s"
-        self.emit(Event("detail", {"text": text, "endpoint": endpoint, "status": status, "seconds": round(seconds, 3)}))
+        self.emit(
+            Event("request", {"text": text, "endpoint": endpoint, "status": status, "seconds": round(seconds, 3)})
+        )
 
     def _check(self, scope: Scope) -> None:
         """Raise `Refusal` for a request that may not be answered now, or not by this client."""

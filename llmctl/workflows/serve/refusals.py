@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmctl.data.prompt_format import TemplateFault
 from llmctl.errors import DataError, LlmctlError, PromptTooLong, UsageError
 from llmctl.types import Event
 
@@ -44,7 +45,7 @@ def refusal_of(error: LlmctlError, *, param: str | None = None, bad_record: int 
     if isinstance(error, DataError):
         where = (error.where or "").replace(":", ".").strip(".")
         return Refusal(bad_record, error.message, param=where or param)
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError | TemplateFault):
         return Refusal(400, error.message, param=param)
     return failed()
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -29,6 +30,8 @@ from llmctl.workflows.serve.spec import ServeConfig
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 KEEP_ALIVE: Final = 30
 """Seconds that a connection may be idle between two requests."""
+OTHER_FILES: Final = 128
+"""Open files of the process besides its connections."""
 LAST_SECONDS: Final = 3
 """How long connections may take to close after the last answer."""
 
@@ -95,9 +98,8 @@ class Server(uvicorn.Server):
     """uvicorn with time limits for slow clients, which answers every accepted request before it ends."""
 
     def __init__(self, config: ServeConfig, guard: Guard, scheduler: Scheduler, listening: socket.socket) -> None:
-        connection = type(
-            "Connection", (TimedConnection,), {"seconds": config.client_timeout, "most": config.max_connections}
-        )
+        most = min(config.max_connections, _files_for(config.max_connections))
+        connection = type("Connection", (TimedConnection,), {"seconds": config.client_timeout, "most": most})
         super().__init__(
             uvicorn.Config(
                 guard,
@@ -195,6 +197,16 @@ class Stop:
             text = f"{waiting} request{'s'[: waiting != 1]} to answer before the end; a second signal ends at once"
             self._emit(Event("note", {"text": text}))
         self._server.drain()
+
+
+def _files_for(connections: int) -> int:
+    """Raise this process's limit on open files for so many connections; how many it allows now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == resource.RLIM_INFINITY else max(1, soft - OTHER_FILES)
 
 
 def address(config: ServeConfig, listening: socket.socket) -> str:

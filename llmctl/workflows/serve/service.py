@@ -56,10 +56,13 @@ class Service:
         self.task, self.family, self.tokenizer = plan.model.task, plan.model.family, request_builder.layout.tokenizer
         self.context = request_builder.layout.context
         self.texts = TokenTexts(self.tokenizer)
+        self._opens_texts: list[int] = self.tokenizer("").input_ids
+        """The tokens that the tokenizer itself puts around an empty text."""
         self.counters = Counters()
         self.created = int(time.time())
         self._predictors = {plan.model.task.name: Predictor(request_builder, engine)}
         self._opening = threading.Lock()
+        self._laying_out = threading.Lock()
 
     # -- what is asked ----------------------------------------------------------------------------------------
 
@@ -96,12 +99,6 @@ class Service:
         size = self.plan.model.folder.config.get("vocab_size")
         return size if isinstance(size, int) else len(self.tokenizer)
 
-    @functools.cached_property
-    def _opens_texts(self) -> tuple[int, ...]:
-        """The tokens that the tokenizer itself puts before a text."""
-        ids: list[int] = self.tokenizer("").input_ids
-        return tuple(ids)
-
     async def prompt_tokens(self, ids: Sequence[int], top: int, *, is_text: bool) -> list[AnswerToken]:
         """The tokens of a prompt with their log-probabilities; the first of all has none. Of a text, the token that its
         layout begins with is left out, unless the tokenizer begins texts with it too: clients count so.
@@ -113,20 +110,23 @@ class Service:
         left_out = is_text and ids[0] not in self._opens_texts[:1]
         return list(scored) if left_out else [AnswerToken(ids[0]), *scored]
 
-    async def request_for(
-        self, task: str, fields: dict[str, Any], *, origin: str = "", param: str | None = None, bad_record: int = 400
-    ) -> tuple[Predictor, Request]:
+    def lay_out(self, predictor: Predictor, record: Record) -> Request:
+        """The request that asks a record, laid out as in training; one at a time, because a tokenizer has settings that
+        layouts change. Raises `LlmctlError`."""
+        with self._laying_out:
+            return predictor.request_builder.generation_request(record)
+
+    async def request_for(self, task: str, fields: dict[str, Any], *, param: str) -> tuple[Predictor, Request]:
         """The request that asks a record, laid out as in training. Raises `Refusal`."""
 
         def made() -> tuple[Predictor, Request]:
             predictor = self.predictor(task)
-            record = Record(content_id(fields), fields, origin)
-            return predictor, predictor.request_builder.generation_request(record)
+            return predictor, self.lay_out(predictor, Record(content_id(fields), fields))
 
         try:
             return await run_in_threadpool(made)
         except LlmctlError as error:
-            raise self.refusal(error, param=param, bad_record=bad_record) from error
+            raise self.refusal(error, param=param) from error
 
     def refusal(self, error: LlmctlError, *, param: str | None = None, bad_record: int = 400) -> Refusal:
         """What a client learns of an error; the rest is for the log."""

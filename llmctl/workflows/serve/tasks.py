@@ -74,7 +74,7 @@ class TaskEndpoint:
                 record = asked(task.adapt(Record("" if given is None else str(given), fields, where), Adapting()), task)
             id = record.id or content_id(record.fields)
             record = Record(id, record.fields, where)
-            request = predictor.request_builder.generation_request(record)
+            request = self.service.lay_out(predictor, record)
             return AskedRecord(id, "\n".join(segment.text for segment in task.prompt(record)), request)
         except LlmctlError as error:
             raise self.service.refusal(error, param=where, bad_record=BAD_RECORD) from error
