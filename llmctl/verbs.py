@@ -89,9 +89,9 @@ class Output:
     document: Mapping[str, Any]
     lines: Callable[[], Iterable[str | Table]] = tuple
     refusal: LlmctlError | None = None
-    then: Callable[[], int] | None = None
     silent: bool = False
     """Another process of the same work prints the result."""
+    then: Callable[[], int] | None = None
 
 
 class Plan(Protocol):

@@ -22,6 +22,8 @@ from llmctl.types import IGNORED, Audio, AudioWindow, Hearing
 FRAMES_PER_SECOND: Final = SAMPLE_RATE // FRAME_SAMPLES
 WINDOW_SECONDS: Final = 30.0
 """Windows into which a long recording is cut for a model that could read any length: memory stays bounded."""
+SHORTEST: Final = 800
+"""Samples that a model with convolutions over samples needs at least."""
 CACHED_BYTES: Final = 512 << 20
 """Features of a training split that are kept instead of being computed in every epoch."""
 
@@ -31,6 +33,8 @@ def features_of(samples: sound.Samples, hearing: Hearing) -> NDArray[np.float32]
     if hearing.bands:
         pad = round((hearing.max_seconds or 0) * SAMPLE_RATE) if hearing.padded else None
         return log_mel(samples, hearing.bands, pad_to=pad)
+    if len(samples) < SHORTEST:
+        samples = np.concatenate([samples, np.zeros(SHORTEST - len(samples), np.float32)])
     # As wav2vec 2.0 (Baevski et al. 2020): Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm in transformers.
     scaled: NDArray[np.float32] = ((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)).astype(np.float32)
     return scaled

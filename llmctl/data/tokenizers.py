@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from llmctl.data import ctc_tokenizer
 from llmctl.data.alphabet import BYTES, EVERY_CHARACTER
 from llmctl.data.plain import settle
 from llmctl.data.pretokens import pieces
@@ -21,6 +22,7 @@ from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, DataError, Fault, UsageError
 from llmctl.store import atomic
 from llmctl.store.border import border, quiet
+from llmctl.store.safety import read_json
 from llmctl.store.tokenizers import check_tokenizer, copy_tokenizer, settings_of
 
 CONTROL: Final = (
@@ -55,6 +57,11 @@ WORDS: Final = (
     r"[\p{Han}\p{Hiragana}\p{Katakana}]"
     r"| ?[[\p{L}\p{M}\p{N}_]&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+"
     r"(?:['’\-][[\p{L}\p{M}\p{N}]&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+)*"
+    r"| ?[^\s\p{L}\p{M}\p{N}_]|\s"
+)
+# Text that is cut into words has blanks between those of Chinese and Japanese too.
+WORDS_BY_BLANKS: Final = (
+    r" ?[\p{L}\p{M}\p{N}_]+(?:['’\-][\p{L}\p{M}\p{N}]+)*"
     r"| ?[^\s\p{L}\p{M}\p{N}_]|\s"
 )
 CONTINUED: Final = "\u2581\u2581"
@@ -116,8 +123,11 @@ def cut_words(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_size: int) -> Any:
-    """Train a `tokenizers.Tokenizer` of a kind on texts with `characters` characters in total.
+def train(
+    kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_size: int, *, segmented: bool = False
+) -> Any:
+    """Train a `tokenizers.Tokenizer` of a kind on texts with `characters` characters in total. `segmented`: blanks separate
+    the words of every script.
 
     Raises `ConfigError` if `vocab_size` cannot hold the alphabet, `DataError` if there is too little text.
     """
@@ -127,7 +137,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     chosen = sample(texts(), characters, sample_size(kind, vocab_size))
     if kind == "char":
         return _characters(chosen, vocab_size)
-    tokenizer, trainer = _untrained(kind, vocab_size)
+    tokenizer, trainer = _untrained(kind, vocab_size, segmented=segmented)
     with _one_thread() if kind == "unigram" else contextlib.nullcontext():
         try:
             parts = (word for text in chosen for part in pieces(text, PIECE_CHARACTERS) for word in cut_words(part))
@@ -148,7 +158,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     return tokenizer
 
 
-def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
+def _untrained(kind: str, vocab_size: int, *, segmented: bool = False) -> tuple[Any, Any]:
     """An untrained tokenizer and its trainer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -174,7 +184,7 @@ def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
         return tokenizer, trainers.WordPieceTrainer(**shared, continuing_subword_prefix=CONTINUED)
     if kind == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS_BY_BLANKS if segmented else WORDS), "isolated")
         tokenizer.decoder = decoders.Fuse()
         return tokenizer, trainers.WordLevelTrainer(**shared)
     raise UsageError(f"no kind of tokenizer has the name {kind!r}", hint=f"kinds: {', '.join(TOKENIZERS)}")
@@ -315,6 +325,11 @@ def load_tokenizer(folder: Path) -> Any:
     check_tokenizer(folder)
     own = folder / "tokenizer.json"
     place = own if own.is_file() else folder
+    if not own.is_file() and _class_of(folder) == ctc_tokenizer.CLASS:
+        with border("the tokenizer cannot be opened", folder / "vocab.json", silent=True):
+            found = ctc_tokenizer.open_ctc_tokenizer(folder)
+            settle(found.backend_tokenizer)
+        return found
     with border("the tokenizer cannot be opened", place, silent=True):
         from transformers import AutoTokenizer
 
@@ -329,6 +344,11 @@ def load_tokenizer(folder: Path) -> Any:
     with border("the tokenizer cannot be used", place, silent=True):
         settle(backend)
     return tokenizer
+
+
+def _class_of(folder: Path) -> str:
+    path = folder / "tokenizer_config.json"
+    return str(read_json(path).get("tokenizer_class")) if path.is_file() else ""
 
 
 def import_tokenizer(folder: Path, out: Path) -> None:

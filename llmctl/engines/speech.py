@@ -96,9 +96,10 @@ class SpeechEngine(Engine):
             logits = self.model(**inputs).logits  # (B, S, V)
         log_p = logits.float().log_softmax(-1).cpu().numpy()
         blank, heard = int(self.model.config.pad_token_id), []
-        mask = inputs["attention_mask"]
-        for window, row, frames in zip(windows, log_p, mask.sum(1).tolist(), strict=True):
-            real = row[: max(1, round(len(row) * frames / mask.shape[1]))]  # (S, V)
+        read = inputs["attention_mask"].sum(1)
+        lengths = getattr(self.model, "output_lengths", None) or self.model._get_feat_extract_output_lengths
+        for window, row, frames in zip(windows, log_p, lengths(read).tolist(), strict=True):
+            real = row[: max(1, frames)]  # (S, V)
             found = ctc_search.search(real, blank, sampling.num_beams)
             text = self._decoded(found.tokens)
             per_frame = (window.end - window.start) / len(real)

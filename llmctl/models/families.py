@@ -49,7 +49,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """The family of the model that a config.json describes.
 
     Checks the architecture's class first, then the model type. Raises `UsageError` for a model that is not a known text
-    decoder, encoder-decoder or encoder, or speech model.
+    decoder, encoder-decoder or encoder, and no speech model.
     """
     architectures = config.get("architectures") or []
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
@@ -69,7 +69,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     raise UsageError(
         f"unsupported model type {model_type or 'unknown'!r}"
         + (f" ({architecture})" if architecture else "")
-        + ": not a known text decoder, encoder-decoder or encoder",
+        + ": not a known text decoder, encoder-decoder or encoder, and no speech model",
         where="config.json:model_type",
         hint="see: llmctl list models",
     )

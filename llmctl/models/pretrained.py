@@ -62,6 +62,8 @@ def load(
     or that need code from the folder; `UsageError` if the model was trained with labels other than `labels`.
     """
     config = _checked_config(folder)
+    if hasattr(config, "apply_spec_augment"):
+        config.apply_spec_augment = False  # it draws from numpy's generator, so a resumed run would differ
     new_head = _new_head(config.architectures, family, labels, masked) is not None
     if family == "encoder" and labels is not None:
         _set_labels(config, labels, folder)

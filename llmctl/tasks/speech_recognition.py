@@ -22,7 +22,7 @@ class SpeechRecognition(Task):
     name = "speech-recognition"
     columns = (Column("audio", Audio), Column("text"))
     also = tuple(name for names in COLUMNS.values() for name in names)
-    families = ("speech-seq2seq", "ctc")
+    families = ("ctc", "speech-seq2seq")
     metrics = ("wer", "cer")
     modality = "audio"
 

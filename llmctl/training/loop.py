@@ -10,7 +10,7 @@ The device is waited for once a step, and the processes agree once a step: one r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ class Report:
     grad_norm: float
     progress_before: float
     progress: float
+    scores: Mapping[str, float]
+    """Other scores of the objective, per target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,14 @@ def fit(
             optimizers.set_lr(optimizer, lr)
             # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
             torch.manual_seed(hash((seed, position.step, strategy.rank)) & 0x7FFFFFFF)
-            losses = _accumulate(strategy, mine)
+            losses, sums = _accumulate(strategy, mine)
             seconds = time.monotonic() - clock
             if strategy.alone:
                 loss, norm = _clip(strategy, losses, clip_norm)
-                tokens = mine.tokens
+                tokens, scores = mine.tokens, _means(strategy, sums, mine.targets)
             else:
                 loss, norm, tokens, stops, seconds = _agree(strategy, losses, mine, clip_norm, stop(), seconds)
+                scores = _means(strategy, sums, mine.targets)
             step = position.step + 1
             if not np.isfinite(loss) or not np.isfinite(norm):
                 what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
@@ -124,7 +127,7 @@ def fit(
             position = Position(step, position.tokens + tokens, seconds)
             after = plan.budget.progress(position.step, position.tokens, position.seconds)
             left = time.monotonic()
-            yield Report(position, loss, lr, norm, before, after)
+            yield Report(position, loss, lr, norm, before, after, scores)
             # What the caller does between two steps (evaluating, saving) is not training time.
             clock += time.monotonic() - left
 
@@ -162,12 +165,13 @@ def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     return {name: each.to(device, non_blocking=True) for name, each in batch.items()}
 
 
-def _accumulate(strategy: Strategy, mine: Share) -> list[Tensor]:
-    """Make the gradients of all micro-batches; returns their losses.
+def _accumulate(strategy: Strategy, mine: Share) -> tuple[list[Tensor], list[Tensor]]:
+    """Make the gradients of all micro-batches; returns their losses and the sums of the objective's other scores.
 
     One process knows the targets of the whole step and divides each loss by them. Several learn their number afterwards.
     """
-    losses = []
+    losses: list[Tensor] = []
+    sums: list[Tensor] = []
     divisor = max(1, mine.targets) if strategy.alone else 1
     # With several processes an error may be of another process instead of the model.
     model = getattr(strategy.objective, "model", None) if strategy.alone else None
@@ -178,7 +182,18 @@ def _accumulate(strategy: Strategy, mine: Share) -> list[Tensor]:
                 loss = strategy.module(batch) / divisor
             loss.backward()
         losses.append(loss.detach())
-    return losses
+        if strategy.objective.reported:
+            sums.append(strategy.objective.sums)
+    return losses, sums
+
+
+def _means(strategy: Strategy, sums: Sequence[Tensor], targets: int) -> dict[str, float]:
+    """The objective's scores besides the loss, per target, over all processes; of most objectives none."""
+    names = strategy.objective.reported
+    if not names:
+        return {}
+    *totals, count = strategy.sums(*torch.stack(list(sums)).sum(0).tolist(), targets)
+    return {name: total / max(1.0, count) for name, total in zip(names, totals, strict=True)}
 
 
 def _clip(strategy: Strategy, losses: Sequence[Tensor], clip_norm: float) -> tuple[float, float]:
@@ -220,12 +235,14 @@ def _agree(
 
 
 @torch.no_grad()
-def validation_loss(strategy: Strategy, examples: Examples, *, batch_size: int) -> tuple[float, int]:
-    """Mean loss in nats per target token over a split, and how many tokens that is. Sums first, divides once."""
+def validation_loss(strategy: Strategy, examples: Examples, *, batch_size: int) -> tuple[float, int, dict[str, float]]:
+    """Mean loss per target over a split, the number of targets, and the objective's other scores. Sums first, divides
+    once. For likelihoods in nats per token."""
     objective, processes = strategy.objective, strategy.processes
     objective.eval()
     order = np.argsort(-examples.lengths(), kind="stable")
     losses: list[Tensor] = []
+    sums: list[Tensor] = []
     targets = 0
     for first in range(0, len(order), batch_size * processes):
         block = order[first : first + batch_size * processes]
@@ -233,8 +250,10 @@ def validation_loss(strategy: Strategy, examples: Examples, *, batch_size: int) 
         arrays = examples.arrays(mine) if mine else objective.without_targets(examples.arrays(block[:1].tolist()))
         with strategy.accelerator.autocast():
             losses.append(objective(on_device(to_tensors(arrays, strategy.device), strategy.device)))
+        if objective.reported:
+            sums.append(objective.sums)
         targets += objective.target_count(arrays)
     strategy.release()
     total, count = strategy.sums(_total(torch.stack(losses).tolist() if losses else ()), targets)
     objective.train()
-    return (total / count if count else float("nan")), int(count)
+    return (total / count if count else float("nan")), int(count), _means(strategy, sums, targets)

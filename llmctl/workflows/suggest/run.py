@@ -33,6 +33,8 @@ ASSUMED: Final = {True: 256, False: 64}
 BEST_FAMILY: Final[dict[Family, str]] = {
     "encoder": "encoders see the full text in both directions",
     "encoder-decoder": "separate stacks for source and answer",
+    "speech-seq2seq": "pretrained folders of its kind exist",
+    "ctc": "learns from minutes of speech",
     "decoder": "decoders continue text",
 }
 
@@ -160,7 +162,9 @@ def _cost(spec: ModelSpec, size: str, config: SuggestConfig, task: Task) -> tupl
     shape: Shape = spec.sizes[size]
     parameters = spec.parameters(shape, VOCABULARY)
     length = ASSUMED[task.packed]
-    batch_shape = BatchShape(config.batch_size, length, length if spec.family == "encoder-decoder" else 0)
+    batch_shape = BatchShape(
+        config.batch_size, length, length if spec.family in ("encoder-decoder", "speech-seq2seq") else 0
+    )
     denoising = families.denoising_of(spec.family, spec.name) if task.packed else None
     predicted_fraction = denoising.noise_density if denoising else 0.0
     found: Memory = memory_of(

@@ -15,6 +15,7 @@ from llmctl.data.encode_prepared import encode_prepared
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, layout_for
 from llmctl.data.noising import DenoisingBlocks
+from llmctl.data.pairs import Pairs
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
@@ -63,13 +64,14 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = Fals
     labels = plan.prepared.manifest.labels if plan.task.labelled else ()
     model, unread = _build(plan, tokenizer, labels, emit, empty=empty)
     card = plan.pretrained_folder.card if plan.pretrained_folder else None
-    trained_with = card.instruction if card and card.task == plan.task.name and tuple(card.labels) == labels else None
+    answers = plan.answers
+    trained_with = card.instruction if card and card.task == answers.name and tuple(card.labels) == labels else None
     layout = layout_for(
         tokenizer,
         plan.family,
-        packed=plan.task.packed,
+        packed=answers.packed,
         context=_context(plan, model),
-        instruction=compatibility.resolve_instruction(plan.task, labels, config.instruction, trained_with),
+        instruction=compatibility.resolve_instruction(answers, labels, config.instruction, trained_with),
         long_answers=config.long_answers,
     )
 
@@ -77,8 +79,11 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = Fals
 
     def source(split: str, denoising: Denoising | None, seed: int) -> Examples:
         block = plan.prepared.manifest.block_size
+        role = answers.answer_role if plan.task.pairs else None
         store = TokenStore.open(tokens, split)
-        return examples(store, layout, block_size=block, denoising=denoising, seed=seed, hearing=hearing)
+        return examples(
+            store, layout, block_size=block, denoising=denoising, pairs_for=role, seed=seed, hearing=hearing
+        )
 
     train = source("train", plan.denoising, config.seed)
     if isinstance(train, Records) and train.left_out and not len(train):
@@ -87,6 +92,8 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = Fals
             where=str(config.data),
             hint="--set long_answers=cut keeps their beginnings; or use a model with a longer context",
         )
+    if isinstance(train, Pairs):
+        _check_pairs(train, config.data, emit)
     if not len(train):
         raise DataError(
             "the train split has fewer than two tokens", where=str(config.data), hint="preprocess more text"
@@ -222,6 +229,19 @@ def _warn_truncated(source: Records, emit: EventSink) -> None:
         emit(Event("warning", {"text": message}))
 
 
+def _check_pairs(train: Pairs, data: Path, emit: EventSink) -> None:
+    """Warn of pairs that are left out; raise `DataError` if none is left."""
+    if not train.left_out:
+        return
+    what = f"prompt and answer exceed the context of {train.layout.context:,} tokens"
+    if not len(train):
+        raise DataError(
+            f"no pair of the train split fits: {what}", where=str(data), hint="use a model with a longer context"
+        )
+    text = f"{train.left_out:,} of {len(train.store):,} training pairs are left out: {what}"
+    emit(Event("warning", {"text": text}))
+
+
 def _loss_bytes(plan: TrainPlan, validation: Examples) -> int:
     """UTF-8 bytes of the validation text in the loss.
 
@@ -245,7 +265,7 @@ def _loss_bytes(plan: TrainPlan, validation: Examples) -> int:
 
 def record_ids(source: Examples, plan: TrainPlan, indices: Sequence[int]) -> list[str]:
     """Ids of the records behind these training examples: the records themselves, or those that a block overlaps."""
-    rows = set(source.places(indices)) if isinstance(source, Records) else set[int]()
+    rows = set(source.places(indices)) if isinstance(source, Records | Pairs) else set[int]()
     if isinstance(source, Blocks | DenoisingBlocks):
         starts = source.store.segments[source.store.records[:-1]]
         for index in indices:

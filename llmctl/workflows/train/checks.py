@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -10,7 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.errors import ConfigError, DataError, EnvironmentFault, ErrorCollector, Fault, UsageError
+from llmctl.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFault,
+    ErrorCollector,
+    Fault,
+    MissingPackage,
+    UsageError,
+)
 from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
@@ -23,9 +32,11 @@ from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
 from llmctl.training import machine, world
+from llmctl.training.spec import TRACKERS
 from llmctl.training.world import World
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import (
+    answering_task,
     check_able,
     check_card,
     check_instruction,
@@ -34,6 +45,7 @@ from llmctl.workflows.compatibility import (
     unreadable,
 )
 from llmctl.workflows.settings import LOSS
+from llmctl.workflows.train import objective
 from llmctl.workflows.train.consistency import check_blocks, check_counts, check_shape
 from llmctl.workflows.train.defaults import resolve
 from llmctl.workflows.train.resume import check_resumable, check_same_parents
@@ -60,6 +72,8 @@ class TrainPlan:
     resume: bool
     denoising: Denoising | None
     """The denoising objective of plain text; None for next-token prediction and other tasks."""
+    answers: Task
+    """The task that the trained model answers; another than `task` for preference pairs."""
     world: World | None = None
     """The processes that another launcher started as this run; None if llmctl starts them."""
 
@@ -124,6 +138,7 @@ def _examine(
     if config.compile:
         collector.check("compile", _check_compiler)
     collector.check("", check_counts, config)
+    collector.check("tracker", _check_trackers, config)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -138,12 +153,17 @@ def _examine(
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
-    denoising = collector.check("noise_density", _denoising, config, task, family, architecture, pretrained_folder)
-    collector.check("instruction", check_instruction, config.instruction, task, family, tokenizer)
+    denoising = collector.check(
+        "noise_density", objective.denoising, config, task, family, architecture, pretrained_folder
+    )
+    trained = pretrained_folder.card.task if pretrained_folder and pretrained_folder.card else None
+    answers = answering_task(task, trained)
+    collector.check("instruction", check_instruction, config.instruction, answers, family, tokenizer)
+    collector.check("", objective.check, config, task, answers, family, random=pretrained_folder is None)
     if not collector.ok:
         return None
     return TrainPlan(
-        config=resolve(config, architecture, shape, pretrained_folder),
+        config=resolve(config, architecture, shape, pretrained_folder, pairs=task.pairs),
         prepared=prepared,
         task=task,
         family=family,
@@ -154,6 +174,7 @@ def _examine(
         parents=parents or _parents(config, prepared, pretrained_folder),
         resume=False,
         denoising=denoising,
+        answers=answers,
     )
 
 
@@ -201,6 +222,14 @@ def _check_compiler() -> None:
             "compile=true needs a C++ compiler, and none is found",
             hint="install g++, or point the environment variable CXX at a compiler",
         )
+
+
+def _check_trackers(config: TrainConfig) -> None:
+    """Raises `MissingPackage` for a tracker that is not installed."""
+    for name in config.tracker:
+        package, *others = TRACKERS[name]
+        if any(importlib.util.find_spec(each) is None for each in (package, *others)):
+            raise MissingPackage(package, needed_for=f"--tracker {name}", install=f"pip install {package}")
 
 
 def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, force: bool) -> None:
@@ -283,32 +312,6 @@ def _family(
     family: Family = architecture.family if architecture else families.family_of(own)
     check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
     return family
-
-
-def _denoising(
-    config: TrainConfig,
-    task: Task,
-    family: Family,
-    architecture: ModelSpec | None,
-    pretrained_folder: ModelFolder | None,
-) -> Denoising | None:
-    """The denoising objective; a model fine-tuned further keeps the noise density it was trained with.
-
-    Raises `ConfigError` for a `noise_density` that would have no effect.
-    """
-    own = pretrained_folder.config if pretrained_folder else {}
-    kind = architecture.name if architecture else str(own.get("model_type", ""))
-    card = pretrained_folder.card if pretrained_folder else None
-    trained_with = card.noise_density if card and card.task == task.name else None
-    noise_density = config.noise_density or trained_with
-    found = families.denoising_of(family, kind, noise_density) if task.packed else None
-    if found is None and config.noise_density is not None:
-        problem = "has no effect" + (
-            " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
-        )
-        hint = "leave it out; all families but decoders denoise the text of language-modeling"
-        raise ConfigError([Fault("noise_density", problem, hint)])
-    return found
 
 
 def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:

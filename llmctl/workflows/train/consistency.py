@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmctl.errors import ConfigError, Fault
+from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.models import families
 from llmctl.models.spec import Shape
 from llmctl.store.models import ModelFolder
@@ -62,3 +62,9 @@ def check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
         faults.append(Fault("model.head", problem, "--set model.head=softmax"))
     if faults:
         raise ConfigError(faults)
+
+
+def check_measurable(config: TrainConfig) -> None:
+    """Raise `UsageError` for a run of several processes: steps in one process do not predict its speed."""
+    if config.processes not in (1, "auto") or config.machines > 1:
+        raise UsageError("--measure runs its steps in one process", hint="--set processes=1 --set machines=1")

@@ -144,7 +144,10 @@ def forecast(plan: TrainPlan, devices: Sequence[Device] | None = None) -> Foreca
     operations = costs.FORWARDS_PER_STEP * costs.forward_flops(
         plan.family, shape, parameters, vocabulary, typical, predicted_fraction=predicted_fraction
     )
-    per_token = operations / max(1, typical.examples * (typical.source + typical.target))
+    counted = typical.source + typical.target
+    if plan.task.modality == "audio":
+        counted = max(1, round(found.loss_tokens / max(1, found.records)))
+    per_token = operations / max(1, typical.examples * counted)
     steps = -(-examples // config.batch_size)
     return Forecast(
         parameters=parameters,
@@ -284,7 +287,13 @@ def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats, world
     target = found.longest_target if plan.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
-    return BatchShape(min(rows, found.records), min(source, limit), min(target, limit)), found.records
+    return BatchShape(
+        min(rows, found.records) * _sequences(plan), min(source, limit), min(target, limit)
+    ), found.records
+
+
+def _sequences(plan: TrainPlan) -> int:
+    return 2 if plan.task.pairs else 1  # one for each answer
 
 
 def _heard(plan: TrainPlan, found: LengthStats, rows: int, seconds: float, tokens: int) -> BatchShape:
@@ -344,7 +353,7 @@ def _tokens(plan: TrainPlan, found: LengthStats) -> int:
         return found.loss_tokens
     if plan.prepared.manifest.block_size is not None:
         return found.tokens
-    return round(found.records * sum(_average(plan, found)))
+    return round(found.records * sum(_average(plan, found)) * _sequences(plan))
 
 
 def _typical(plan: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:

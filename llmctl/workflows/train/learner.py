@@ -15,10 +15,13 @@ from llmctl.models import adapters, short_attention
 from llmctl.store import atomic
 from llmctl.training import agreement, checkpoints, devices, loop, meeting, objectives, optimizers, parallel
 from llmctl.training import plan as planning
+from llmctl.training.objectives import Objective
 from llmctl.training.parallel import Strategy
+from llmctl.training.preference import PreferenceObjective
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train import assemble, resume
 from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.reference import with_reference
 from llmctl.workflows.train.spec import TrainConfig
 
 PREFETCHED: Final = 2
@@ -52,7 +55,10 @@ class Learner:
         self.model.train()
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.trainable = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
-        self.strategy = self._strategy()
+        likelihood = objectives.LIKELIHOODS[plan.family](self.model)
+        if plan.task.pairs:
+            self.parts = with_reference(self.parts, plan, likelihood, self.accelerator, self.precision, emit)
+        self.strategy = self._strategy(PreferenceObjective(likelihood, config.dpo) if plan.task.pairs else likelihood)
         lr = config.optimizer.lr
         assert lr is not None
         self.optimizer = optimizers.build(self.model, config.optimizer, lr=lr)
@@ -60,10 +66,9 @@ class Learner:
         self.steps = self.steps_of(config)
         self.shares_folder = self._shares_folder()
 
-    def _strategy(self) -> Strategy:
+    def _strategy(self, objective: Objective) -> Strategy:
         """The objective, spread over the processes of the run."""
         config = self.config
-        objective = objectives.LIKELIHOODS[self.plan.family](self.model)
         if config.activation_checkpointing and not parallel.checkpoint_activations(objective):
             text = f"activation_checkpointing has no effect: {config.model.name} has no stack of layers"
             self._emit(Event("warning", {"text": text}))

@@ -72,25 +72,26 @@ def _write(out: Path, learner: Learner, facts: Mapping[str, Any], weights: Mappi
         copy_tokenizer(parts.tokenizer_folder, folder)
         if parts.hearing is not None and parts.hearing.padded:
             atomic.write_json(folder / PREPROCESSOR, preprocessor(parts.hearing))
-        template = parts.layout.chat_template() if plan.task.answer_role == "assistant" else None
+        template = parts.layout.chat_template() if plan.answers.answer_role == "assistant" else None
         if template is not None:
             add_chat_template(folder, template)
         write_card(
             folder,
             Card(
-                task=plan.task.name,
-                task_version=plan.task.version,
+                task=plan.answers.name,
+                task_version=plan.answers.version,
                 family=plan.family,
                 style=parts.layout.prompt_format,
                 instruction=parts.layout.instruction,
                 labels=parts.labels,
                 block_size=plan.prepared.manifest.block_size,
                 noise_density=plan.denoising.noise_density if plan.denoising else None,
-                clean=plan.prepared.manifest.config.get("clean"),
+                preference=plan.config.dpo.model_dump() if plan.task.pairs else None,
+                clean=plan.prepared.clean,
                 parents={
                     name: value
                     for name, value in plan.parents.items()
-                    if not name.endswith("_path") or (adapter is not None and name == PARENT_PATH)
+                    if not name.endswith("_path") or ((adapter is not None or plan.task.pairs) and name == PARENT_PATH)
                 },
             ),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmctl.errors import UsageError
 from llmctl.training import accelerators, machine
 from llmctl.training.accelerators import Device
 from llmctl.types import Precision
@@ -53,9 +52,3 @@ def precision_of(config: TrainConfig, devices: Sequence[Device] | None = None) -
         has_bf16 = all(each.bf16 for each in found) if found else machine.has_bf16()
         return "bf16" if has_bf16 else "fp32"
     return "fp32" if config.precision == "fp32" else "bf16"
-
-
-def check_measurable(config: TrainConfig) -> None:
-    """Raise `UsageError` for a run of several processes: steps in one process do not predict its speed."""
-    if config.processes not in (1, "auto") or config.machines > 1:
-        raise UsageError("--measure runs its steps in one process", hint="--set processes=1 --set machines=1")

@@ -9,7 +9,7 @@ from pydantic import PlainValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
-from llmctl.training.spec import Optimizer, Schedule
+from llmctl.training.spec import Dpo, Optimizer, Schedule, TrackerName
 from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
@@ -43,6 +43,12 @@ class TrainConfig(Spec):
     adapter: Adapter | None = flag(
         None, "lora: train low-rank matrices beside frozen pretrained weights", panel="Learning"
     )
+    objective: Literal["likelihood", "dpo"] | None = flag(
+        None,
+        "what is minimised; default: dpo for preference pairs, else likelihood, the negative log-likelihood",
+        panel="Learning",
+    )
+    dpo: Dpo = key(Dpo(), "preference tuning")
     epochs: StrictFloat | None = flag(
         None, "stop after this many passes over the data; default: 3 if no budget is set", panel="Budget", gt=0
     )
@@ -115,5 +121,8 @@ class TrainConfig(Spec):
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
     main_address: Annotated[str, Shown(metavar="HOST[:PORT]")] = flag(
         "127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes"
+    )
+    tracker: tuple[TrackerName, ...] = flag(
+        (), "also log to tensorboard, wandb, mlflow or trackio, in RUN/trackers; repeatable", panel="Run"
     )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

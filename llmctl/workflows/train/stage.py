@@ -84,12 +84,12 @@ class Train(Verb[TrainConfig]):
         return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
 
     def check(self, config: TrainConfig, context: Context) -> Any:
-        from llmctl.workflows.train import checks, resources
+        from llmctl.workflows.train import checks, consistency
 
         if "measure" in context.switches:
             if "dry-run" not in context.switches:
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
-            resources.check_measurable(config)
+            consistency.check_measurable(config)
         return checks.preflight(
             config,
             force=context.force,

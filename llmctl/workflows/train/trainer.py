@@ -13,6 +13,7 @@ from llmctl.training import plan as planning
 from llmctl.training.checkpoints import BestCheckpoint, TrainingState
 from llmctl.training.history import History
 from llmctl.training.loop import Position, Report
+from llmctl.training.trackers import Trackers
 from llmctl.types import Event, EventSink
 from llmctl.workflows.train import publish, validate
 from llmctl.workflows.train.checks import TrainPlan
@@ -26,7 +27,8 @@ class TrainingRun:
     def __init__(self, plan: TrainPlan, emit: EventSink) -> None:
         self.config, self.plan, self.emit = plan.config, plan, emit
         self.learner = Learner(plan, emit)
-        self.history = History(plan.config.out) if self.learner.main else None
+        trackers = Trackers(plan.config.tracker, plan.config.out)
+        self.history = History(plan.config.out, trackers) if self.learner.main else None
         self.saver = Saver(self.learner, self.history, emit)
         self.state = TrainingState(Position())
         self._was_stopped = False
@@ -44,6 +46,9 @@ class TrainingRun:
         )
         window = list(self.state.window)
         first = self.state.position
+        if self.history is not None:
+            settings = self.plan.recorded.model_dump(mode="json", exclude_none=True)
+            self.history.trackers.start(settings, resumed_at=first.step if self.saver.resumed_from else None)
         with self.history or contextlib.nullcontext():
             steps = loop.fit(
                 learner.strategy,
@@ -115,6 +120,7 @@ class TrainingRun:
                     "loss": self.state.train_loss,
                     "lr": report.lr,
                     "grad_norm": report.grad_norm,
+                    **report.scores,
                     "tokens_per_second": round(speed, 1),
                     "seconds": round(position.seconds, 3),
                 }

@@ -27,11 +27,11 @@ def scores(learner: Learner) -> dict[str, float] | None:
     parts, plan = learner.parts, learner.plan
     if parts.validation is None:
         return None
-    loss, tokens = loop.validation_loss(learner.strategy, parts.validation, batch_size=plan.config.batch_size)
-    found = {"loss": loss}
-    if plan.family not in ("encoder", "ctc"):
+    loss, tokens, others = loop.validation_loss(learner.strategy, parts.validation, batch_size=plan.config.batch_size)
+    found = {"loss": loss, **others}
+    if plan.family not in ("encoder", "ctc") and not plan.task.pairs:
         found["perplexity"] = math.exp(min(loss, 700.0))
-    if plan.best_by is not None:
+    if plan.best_by is not None and plan.best_score not in others:
         by_likelihood = plan.best_by.spec.output_type == "likelihood"
         value = _likelihood_score(parts, plan, loss, tokens) if by_likelihood else _generated_score(learner)
         found[plan.best_score] = value
