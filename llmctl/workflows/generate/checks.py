@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llmctl import registry
 from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import ErrorCollector, UsageError
@@ -18,12 +17,15 @@ from llmctl.workflows.compatibility import models_that_can, references_audio
 from llmctl.workflows.generate.output import check_resume, key_of
 from llmctl.workflows.generate.prompts import prompt_records, recordings_of
 from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
     pass
 
 
+OTHER_FORMATS: Final = (".txt", ".text", ".csv", ".tsv", ".json", ".parquet", ".gz", ".zst", ".md", ".html", ".xlsx")
+"""Endings of names that promise another format than JSON lines."""
 SRT: Final = ".srt"
 """The ending of a file of subtitles (SubRip)."""
 PLOT_SUFFIXES: Final = (".svg", ".png")
@@ -112,6 +114,7 @@ def _model(config: GenerateConfig, *, offline: bool, verify: bool, emit: EventSi
         emit=emit,
     )
     model = model.choosing(config.labels, calibrate=config.calibrate)
+    engine_for(model, config.engine)
     if config.system is not None and model.task.answer_role != "assistant":
         raise UsageError(
             f"a system message is for chat models; {config.model} answers {model.task.name}",
@@ -144,6 +147,11 @@ def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
         raise UsageError("--output takes a file", hint="leave it out: answers go to standard output")
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
+    if output.suffix.lower() in OTHER_FORMATS:
+        raise UsageError(
+            f"the output holds JSON lines, which {output.name} does not say",
+            hint=f"--output {output.with_suffix('.jsonl')}; its texts alone: jq .text",
+        )
     atomic.refuse_existing(output, force=force)
     atomic.check_writable(output)
 
@@ -165,7 +173,7 @@ def _check_plot(config: GenerateConfig, path: Path, model: ModelHandle, *, force
             f"--explain plots the cross-attention of an encoder-decoder, {config.model} is of the family {model.family}",
             hint=models_that_can(["encoder-decoder"]),
         )
-    if not registry.load("engines", config.engine).needs_weights:
+    if not engine_for(model, config.engine).needs_weights:
         raise UsageError(
             f"the engine {config.engine} has no model whose attention could be plotted", hint="leave engine out"
         )

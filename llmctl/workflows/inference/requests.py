@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
@@ -18,11 +15,13 @@ from llmctl.data.words import words_of
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
-from llmctl.store.models import GENERATION
+from llmctl.store.model_config import GENERATION
 from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, null_sink
+from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
+from llmctl.workflows.inference.served import ServerLayout, in_words
+from llmctl.workflows.inference.windows import runs, spans
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Window in tokens for scoring documents with a model of unlimited context."""
@@ -30,8 +29,15 @@ WINDOW_WITHOUT_CONTEXT: Final = 2048
 Truncate = Literal["right", "left", "refuse"]
 """What happens to a prompt that is longer than the context."""
 
-CHARACTERS_PER_TOKEN: Final = 100
-"""More than any text has on average: a text longer than this many times the context cannot fit it."""
+CHARACTERS_PER_TOKEN: Final = (8, 16, 32, 64, 100)
+"""A text of more than so many characters for each token of the context is encoded in part first: whether that part fills
+the context already. The last is more than any text has on average: a longer one cannot fit."""
+
+BORDER: Final = 64
+"""Tokens at the cut of a part that may not be those of the whole text."""
+
+LONGEST_WITHOUT_CONTEXT: Final = 32_768
+"""Tokens of a prompt for a model of unlimited context; more would take minutes, and gigabytes in an encoder."""
 
 KEEP_END: Final = "shorten it, or keep its end: generate --truncate left"
 
@@ -104,9 +110,9 @@ class RequestBuilder:
         segments, cut = self._bounded(self._prompt_segments(record), record)
         parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
         self._warn_unknown(record, segments, parts)
-        ids, context = self._uncut.prompt_of(parts), self.layout.context
+        ids, context = self._uncut.prompt_of(parts), self._most
         room = (self._room or 1) if self.layout.family == "decoder" else 0
-        if context is not None and len(ids) > context - room:
+        if len(ids) > context - room:
             if self._refuses:
                 raise PromptTooLong(len(ids), context, where=record.origin or record.id, hint=KEEP_END)
             self.truncated += 1
@@ -130,22 +136,40 @@ class RequestBuilder:
         return Request(record.id, self.layout.transcript_start, windows=speech.windows(audio, hearing))
 
     @property
+    def _most(self) -> int:
+        """The most tokens of a prompt."""
+        return self.layout.context or LONGEST_WITHOUT_CONTEXT
+
+    @property
     def _refuses(self) -> bool:
         """Whether a prompt that does not fit is refused. The end of a text to be continued is never cut off."""
         return self.truncate == "refuse" or (self.task.packed and self.truncate == "right")
 
     def _bounded(self, segments: list[Segment], record: Record) -> tuple[list[Segment], dict[str, int]]:
-        """The segments without what cannot fit the context in any encoding, so that encoding it takes no time and
-        memory; and the characters that this cut off."""
-        context = self.layout.context
-        if context is None:
-            return segments, {}
-        room = most = CHARACTERS_PER_TOKEN * context
+        """The segments without most of what cannot fit the context, so that encoding it takes no time and memory; and the
+        characters that this cut off."""
         whole = sum(len(segment.text) for segment in segments)
-        if whole <= most:
+        part = self._filling(segments)
+        if part is None:
             return segments, {}
         if self._refuses:
-            raise PromptTooLong(whole, context, where=record.origin or record.id, unit="characters", hint=KEEP_END)
+            raise PromptTooLong(whole, self._most, where=record.origin or record.id, unit="characters", hint=KEEP_END)
+        return part, {"truncated_characters": whole - sum(len(segment.text) for segment in part)}
+
+    def _filling(self, segments: list[Segment]) -> list[Segment] | None:
+        """The part of long texts that fills the context already; None where all of them may fit."""
+        context, whole = self._most, sum(len(segment.text) for segment in segments)
+        for characters in CHARACTERS_PER_TOKEN:
+            if whole <= characters * context:
+                return None
+            part = self._part(segments, characters * context)
+            tokens = (len(self.layout.encode(segment.text)) for segment in part)
+            if characters == CHARACTERS_PER_TOKEN[-1] or sum(tokens) > context + BORDER:
+                return part
+        return None
+
+    def _part(self, segments: list[Segment], room: int) -> list[Segment]:
+        """So many characters of the segments, of the last ones first."""
         kept = []
         for segment in reversed(segments):  # the question is the last one
             text = segment.text
@@ -153,7 +177,7 @@ class RequestBuilder:
                 text = text[:room] if self.truncate == "right" else text[len(text) - room :]
             room -= len(text)
             kept.append(Segment(segment.role, text, segment.in_loss))
-        return kept[::-1], {"truncated_characters": whole - most}
+        return kept[::-1]
 
     def label_requests(self, request: Request) -> list[Request]:
         """The request with each label as its answer, in the order of the labels."""
@@ -164,8 +188,9 @@ class RequestBuilder:
         return Request("", self.layout.prompt(self.task.prompt(Record("", self.task.record_of("")))))
 
     def length(self, record: Record) -> int:
-        """Tokens of the record as a prompt, before any truncation."""
-        return len(self._uncut.prompt(self._prompt_segments(record)))
+        """Tokens of the record as a prompt, before any truncation; of one that is much too long, of a part of it."""
+        segments = self._prompt_segments(record)
+        return len(self._uncut.prompt(self._filling(segments) or segments))
 
     def _prompt_segments(self, record: Record) -> list[Segment]:
         self.task.check(record, self.task.prompt_columns())
@@ -224,7 +249,7 @@ class RequestBuilder:
         if self.layout.family == "decoder":
             requests = [
                 Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
-                for start, end in _runs(sample.loss_mask)
+                for start, end in runs(sample.loss_mask)
                 for begin, first, last in spans(start, end, window, stride)
             ]
             return ScoringRequests(requests, count)
@@ -256,7 +281,7 @@ class RequestBuilder:
             sample = self._uncut.sample(side)
             ids, target = sample.input_ids.tolist(), sample.target_ids.tolist()
             if self.layout.family == "decoder":
-                [(start, end)] = _runs(sample.loss_mask)
+                [(start, end)] = runs(sample.loss_mask)
                 ids, target = ids[:start], ids[start:end]
             found.append(Request(record.id, tuple(ids), tuple(target)))
         return found
@@ -274,24 +299,38 @@ class RequestBuilder:
         return window, stride
 
 
-def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Split the scoring of the tokens [start, end) of a sequence into passes that fit a sliding window.
+class ServerRequestBuilder(RequestBuilder):
+    """Puts records in words for a server, which lays them out by its own template and cuts nothing off."""
 
-    Yields (begin, first, last): score the tokens [first, last) given the tokens [begin, first). Each pass reads at most
-    `window` tokens (its last token is scored but not read). The first pass scores as many as the window holds, each
-    later one `stride` more, so that every token has a context of at least `window - stride` tokens, or all before it.
-    """
-    first = max(start, 1)  # the first token has no context to be predicted from
-    last = min(end, max(window + 1, first + stride))
-    while first < end:
-        yield max(0, last - window - 1), first, last
-        first, last = last, min(end, last + stride)
+    def __init__(self, handle: ModelHandle, *, emit: EventSink = null_sink) -> None:
+        self.task, self.emit, self.calibrate = handle.task, emit, False
+        self.truncate, self.truncated, self.block_size, self.labels = "refuse", 0, None, ()
+        self.layout = ServerLayout(handle.instruct())  # type: ignore[assignment]
+        self._clean = self._clean_prompt = self._words = self.hearing = None
+        self.segmented, self._answer_columns = False, set()
 
+    def fitted(self, record: Record) -> Fitted:
+        segments = self._prompt_segments(record)
+        return Fitted(Request(record.id, (), wording=in_words(self.task, self.layout.instruction, record, segments)))
 
-def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Runs [start, end) of True."""
-    edges = np.flatnonzero(np.diff(loss_mask, prepend=False, append=False))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+    def length(self, record: Record) -> int:
+        return 0
+
+    def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
+        """The whole text; a server does not continue a conversation that it is scored on."""
+        self.task.check(record)
+        if not self.task.packed:
+            raise UsageError(
+                f"a server scores plain text, not {self.task.name}", hint="--task language-modeling, or a local model"
+            )
+        text = "".join(segment.text for segment in self.task.segments(record))
+        wording = Wording(self.task.name, record.fields, answer=text)
+        return ScoringRequests([Request(record.id, (), wording=wording)], len(text.encode()))
+
+    def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
+        if window is not None:
+            raise UsageError("a server scores each text as a whole: it takes no window", hint="leave window out")
+        return 0, 0
 
 
 def _language(handle: ModelHandle) -> str | None:
@@ -315,6 +354,8 @@ def open_request_builder(
 
     Raises `UsageError` with both sizes where tokenizer and model do not match.
     """
+    if handle.server is not None:
+        return ServerRequestBuilder(handle, emit=emit)
     config = config_of(handle.folder.architecture)
     tokenizer = load_tokenizer(handle.folder.path)
     handle.check_vocabulary(len(tokenizer))
