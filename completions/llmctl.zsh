@@ -6,7 +6,7 @@ _llmctl_quickstart--set() {
     compadd "$@" -S "" -- out= seed=
 }
 _llmctl_preprocess--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat preference
 }
 _llmctl_preprocess--document() {
     compadd "$@" -- line paragraph file
@@ -21,11 +21,14 @@ _llmctl_preprocess--tokenizer() {
 _llmctl_preprocess--executor() {
     compadd "$@" -- local ray
 }
+_llmctl_preprocess--segment() {
+    compadd "$@" -- none jieba
+}
 _llmctl_preprocess--set() {
-    compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= splits.seed= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= dedup.exact= dedup.near= dedup.shingle= workers= executor= seed=
+    compadd "$@" -S "" -- inputs= task= out= columns= document= source_file= target_file= encoding= delimiter= quoting= records= tool_calls= on_bad_record= tokenizer= vocab_size= max_length= block_size= splits.from= splits.validation= splits.test= splits.hash= splits.seed= clean.unicode= clean.control= clean.whitespace= clean.indentation= clean.lowercase= clean.segment= clean.dictionary= clean.stopwords= clean.min_chars= quality.preset= quality.min_words= quality.max_words= quality.max_symbol_ratio= quality.max_repeated_lines= quality.max_repeated_ngrams= quality.max_boilerplate= quality.min_line_ends= quality.max_length_ratio= languages= decontaminate= pii= dedup.exact= dedup.near= dedup.shingle= workers= executor= sample= require= junit= markdown= seed=
 }
 _llmctl_preprocess() {
-    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices
+    compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews reviews-zh trivia smalltalk-en smalltalk-zh abstracts preferences-en preferences-zh spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices
     _files
 }
 _llmctl_train--model() {
@@ -35,17 +38,26 @@ _llmctl_train--model() {
 _llmctl_train--adapter() {
     compadd "$@" -- lora
 }
+_llmctl_train--objective() {
+    compadd "$@" -- likelihood dpo
+}
 _llmctl_train--precision() {
     compadd "$@" -- auto fp32 bf16 fp16
 }
 _llmctl_train--best-by() {
-    compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1
+    compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1 reward_accuracy reward_margin
+}
+_llmctl_train--parallel() {
+    compadd "$@" -- auto ddp fsdp
+}
+_llmctl_train--tracker() {
+    compadd "$@" -- tensorboard wandb mlflow trackio
 }
 _llmctl_train--set() {
-    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= long_answers= noise_density= instruction= compile= processes= machines= machine_rank= main_address= seed=
+    compadd "$@" -S "" -- data= model.layers= model.hidden= model.heads= model.context= model.embedding= model.inner= model.dropout= model.activation= model.score= model.bidirectional= model.pooling= model.head= model.name= out= adapter.name= adapter.rank= adapter.alpha= adapter.dropout= adapter.targets= objective= dpo.beta= dpo.loss= dpo.label_smoothing= epochs= max_steps= max_tokens= max_time= batch_size= micro_batch_size= optimizer.name= optimizer.lr= optimizer.weight_decay= optimizer.betas= optimizer.eps= schedule.name= schedule.warmup_steps= schedule.min_lr= clip_norm= precision= best_by= best_by_limit= patience= eval_every= save_every= keep_checkpoints= log_every= max_length= long_answers= noise_density= instruction= compile= parallel= activation_checkpointing= cpu_offload= prefetch= processes= machines= machine_rank= main_address= tracker= seed=
 }
 _llmctl_generate--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat preference
 }
 _llmctl_generate--truncate() {
     compadd "$@" -- left
@@ -60,13 +72,13 @@ _llmctl_eval--split() {
     compadd "$@" -- train validation test
 }
 _llmctl_eval--metric() {
-    compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1
+    compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1 reward_accuracy reward_margin
 }
 _llmctl_eval--set() {
-    compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= base= precision= engine= seed=
+    compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= reference= base= precision= engine= seed=
 }
 _llmctl_serve--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat preference
 }
 _llmctl_serve--engine() {
     compadd "$@" -- torch echo
@@ -94,13 +106,13 @@ _llmctl_compare--precision() {
     compadd "$@" -- auto fp32 bf16
 }
 _llmctl_compare--metric() {
-    compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1
+    compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1 reward_accuracy reward_margin
 }
 _llmctl_compare--set() {
-    compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.instruction= train.compile= train.processes= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
+    compadd "$@" -S "" -- data= models= out= epochs= max_steps= max_tokens= max_time= batch_size= lr= lrs= search.rates= search.share= precision= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.objective= train.dpo.beta= train.dpo.loss= train.dpo.label_smoothing= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= train.tracker= metric= limit= max_new_tokens= interval.level= interval.resamples= seed=
 }
 _llmctl_run--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.timestamps= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.segment= preprocess.clean.dictionary= preprocess.clean.stopwords= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.languages= preprocess.decontaminate= preprocess.pii= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.sample= preprocess.require= preprocess.junit= preprocess.markdown= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.objective= train.dpo.beta= train.dpo.loss= train.dpo.label_smoothing= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= train.machines= train.machine_rank= train.main_address= train.tracker= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.timestamps= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.reference= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
 }
 _llmctl_list() {
     compadd "$@" -- models tasks metrics datasets engines
@@ -109,20 +121,20 @@ _llmctl_show--split() {
     compadd "$@" -- train validation test
 }
 _llmctl_show--set() {
-    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.processes= train.machines= train.machine_rank= train.main_address= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.timestamps= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
+    compadd "$@" -S "" -- preprocess.inputs= preprocess.task= preprocess.out= preprocess.columns= preprocess.document= preprocess.source_file= preprocess.target_file= preprocess.encoding= preprocess.delimiter= preprocess.quoting= preprocess.records= preprocess.tool_calls= preprocess.on_bad_record= preprocess.tokenizer= preprocess.vocab_size= preprocess.max_length= preprocess.block_size= preprocess.splits.from= preprocess.splits.validation= preprocess.splits.test= preprocess.splits.hash= preprocess.splits.seed= preprocess.clean.unicode= preprocess.clean.control= preprocess.clean.whitespace= preprocess.clean.indentation= preprocess.clean.lowercase= preprocess.clean.segment= preprocess.clean.dictionary= preprocess.clean.stopwords= preprocess.clean.min_chars= preprocess.quality.preset= preprocess.quality.min_words= preprocess.quality.max_words= preprocess.quality.max_symbol_ratio= preprocess.quality.max_repeated_lines= preprocess.quality.max_repeated_ngrams= preprocess.quality.max_boilerplate= preprocess.quality.min_line_ends= preprocess.quality.max_length_ratio= preprocess.languages= preprocess.decontaminate= preprocess.pii= preprocess.dedup.exact= preprocess.dedup.near= preprocess.dedup.shingle= preprocess.workers= preprocess.executor= preprocess.sample= preprocess.require= preprocess.junit= preprocess.markdown= preprocess.seed= train.data= train.model.layers= train.model.hidden= train.model.heads= train.model.context= train.model.embedding= train.model.inner= train.model.dropout= train.model.activation= train.model.score= train.model.bidirectional= train.model.pooling= train.model.head= train.model.name= train.out= train.adapter.name= train.adapter.rank= train.adapter.alpha= train.adapter.dropout= train.adapter.targets= train.objective= train.dpo.beta= train.dpo.loss= train.dpo.label_smoothing= train.epochs= train.max_steps= train.max_tokens= train.max_time= train.batch_size= train.micro_batch_size= train.optimizer.name= train.optimizer.lr= train.optimizer.weight_decay= train.optimizer.betas= train.optimizer.eps= train.schedule.name= train.schedule.warmup_steps= train.schedule.min_lr= train.clip_norm= train.precision= train.best_by= train.best_by_limit= train.patience= train.eval_every= train.save_every= train.keep_checkpoints= train.log_every= train.max_length= train.long_answers= train.noise_density= train.instruction= train.compile= train.parallel= train.activation_checkpointing= train.cpu_offload= train.prefetch= train.processes= train.machines= train.machine_rank= train.main_address= train.tracker= train.seed= generate.model= generate.task= generate.prompt= generate.input= generate.output= generate.explain= generate.timestamps= generate.max_new_tokens= generate.stop= generate.truncate= generate.temperature= generate.top_k= generate.top_p= generate.min_p= generate.repetition_penalty= generate.num_beams= generate.length_penalty= generate.num_samples= generate.labels= generate.calibrate= generate.instruction= generate.system= generate.batch_size= generate.base= generate.precision= generate.engine= generate.seed= eval.model= eval.data= eval.split= eval.task= eval.predictions= eval.references= eval.metric= eval.require= eval.baseline= eval.junit= eval.markdown= eval.interval.level= eval.interval.resamples= eval.limit= eval.out= eval.max_new_tokens= eval.num_beams= eval.labels= eval.calibrate= eval.instruction= eval.window= eval.batch_size= eval.reference= eval.base= eval.precision= eval.engine= eval.seed= export.model= export.to= export.out= export.quantize= export.verify= export.base=
 }
 _llmctl_show() {
     case $words[CURRENT-1] in
     models) compadd "$@" -- rnn rnn:nano rnn:tiny rnn:small rnn:base lstm lstm:nano lstm:tiny lstm:small lstm:base attention attention:nano attention:tiny attention:small attention:base gpt2 gpt2:nano gpt2:tiny gpt2:small gpt2:base llama llama:nano llama:tiny llama:small llama:base lstm-seq2seq lstm-seq2seq:nano lstm-seq2seq:tiny lstm-seq2seq:small lstm-seq2seq:base lstm-classifier lstm-classifier:nano lstm-classifier:tiny lstm-classifier:small lstm-classifier:base t5 t5:nano t5:tiny t5:small t5:base marian marian:nano marian:tiny marian:small marian:base bart bart:nano bart:tiny bart:small bart:base bert bert:nano bert:tiny bert:small bert:base ctc ctc:nano ctc:tiny ctc:small ctc:base whisper whisper:nano whisper:tiny whisper:small whisper:base; return ;;
-    tasks) compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat; return ;;
-    metrics) compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1; return ;;
-    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews trivia smalltalk-en smalltalk-zh abstracts spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices; return ;;
+    tasks) compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat preference; return ;;
+    metrics) compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1 reward_accuracy reward_margin; return ;;
+    datasets) compadd "$@" -- sonnets tang-poems dates-en-zh udhr-en-zh udhr-en-de udhr-en-fr reviews reviews-zh trivia smalltalk-en smalltalk-zh abstracts preferences-en preferences-zh spoken-numbers-en spoken-numbers-en-voices spoken-numbers-zh spoken-numbers-zh-voices; return ;;
     engines) compadd "$@" -- torch echo; return ;;
     esac
     compadd "$@" -- models tasks metrics datasets engines data
 }
 _llmctl_suggest--task() {
-    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat preference
 }
 _llmctl_suggest--set() {
     compadd "$@" -S "" -- task= data= memory= batch_size=
@@ -195,7 +207,13 @@ _llmctl() {
                 '--max-length=[drop records with a segment of more than this many tokens]:value: ' \
                 '--workers=[worker processes; 0: one per core]:value: ' \
                 '--executor=[where records are read and encoded: processes of this machine, or a Ray cluster \[default: local\]]:value:_llmctl_preprocess--executor' \
+                '--sample=[with --dry-run: read only this many records and show what would be dropped]:value: ' \
+                '*--require=[gate: share of the records read, '\''kept>=0.9'\'', or a count, '\''pii==0'\''; exit code 10 if not met; repeatable]:value: ' \
+                '--junit=[write counts and gates as JUnit XML]:value:_files' \
+                '--markdown=[write counts and gates as a Markdown table; $GITHUB_STEP_SUMMARY is appended to]:value:_files' \
                 '--seed=[random seed]:value: ' \
+                '--segment=[jieba: cut Chinese into words, joined by blanks \[default: none\]]:value:_llmctl_preprocess--segment' \
+                '*--stopwords=[remove stop words: en, zh, or a file with one on each line; repeatable]:value: ' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \
                 '*--set=[set any setting, VALUE in YAML: model.layers=6; repeatable]:value:_llmctl_preprocess--set' \
                 '--dry-run[print the resolved settings and plan; write nothing]' \
@@ -215,6 +233,7 @@ _llmctl() {
                 '--model=[NAME\[:SIZE\] for random weights; a run, model folder or hf:ID for pretrained ones]:value:_llmctl_train--model' \
                 '--out=[run folder to create]:value:_files -/' \
                 '--adapter=[lora: train low-rank matrices beside frozen pretrained weights]:value:_llmctl_train--adapter' \
+                '--objective=[what is minimised; default: dpo for preference pairs, else likelihood, the negative log-likelihood]:value:_llmctl_train--objective' \
                 '--epochs=[stop after this many passes over the data; default: 3 if no budget is set]:value: ' \
                 '--max-steps=[stop after this many optimizer steps]:value: ' \
                 '--max-tokens=[stop after this many tokens]:value: ' \
@@ -223,10 +242,12 @@ _llmctl() {
                 '--precision=[auto: bf16 autocast where the hardware supports it, else fp32 \[default: auto\]]:value:_llmctl_train--precision' \
                 '--best-by=[choose the best checkpoint by loss, a metric of the task or one of its scores (rougeL); default: loss]:value:_llmctl_train--best-by' \
                 '--patience=[stop after this many evaluations without improvement]:value: ' \
-                '--processes=[processes on this machine \[default: 1\]]:value: ' \
+                '--parallel=[how processes share the model: ddp, all of it in each; fsdp, a part in each, for models too large for one device; auto: ddp \[default: auto\]]:value:_llmctl_train--parallel' \
+                '--processes=[processes on this machine; auto: one for each accelerator, one without \[default: auto\]]:value: ' \
                 '--machines=[machines in the run, including this one \[default: 1\]]:value: ' \
                 '--machine-rank=[rank of this machine, from 0]:value: ' \
                 '--main-address=[HOST\[:PORT\] of machine 0 \[default: 127.0.0.1\]]:value: ' \
+                '*--tracker=[also log to tensorboard, wandb, mlflow or trackio, in RUN/trackers; repeatable]:value:_llmctl_train--tracker' \
                 '--seed=[random seed]:value: ' \
                 '--lr=[peak learning rate; default: derived from the model]:value: ' \
                 '--resume[resume the run: llmctl train --resume RUN, or repeat the original command]' \

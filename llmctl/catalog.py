@@ -184,6 +184,11 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             ("asr",),
         ),
         CatalogRow("chat", "llmctl.tasks.chat:Chat", "answer as the assistant: {messages: [{role, content}]}"),
+        CatalogRow(
+            "preference",
+            "llmctl.tasks.preference:Preference",
+            "prefer one of two answers: {prompt: [{role, content}], chosen, rejected}",
+        ),
     ),
     "metrics": (
         CatalogRow("bleu", f"{_METRICS}:BLEU", "n-gram precision with brevity penalty (sacrebleu), 0-100"),
@@ -213,6 +218,16 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             aliases=("em",),
         ),
         CatalogRow("f1", f"{_METRICS}:F1", "token-overlap F1 against the best reference (SQuAD), 0-1"),
+        CatalogRow(
+            "reward_accuracy",
+            f"{_METRICS}:REWARD_ACCURACY",
+            "share of preference pairs whose preferred answer has the larger reward, 0-1",
+        ),
+        CatalogRow(
+            "reward_margin",
+            f"{_METRICS}:REWARD_MARGIN",
+            "mean difference of the rewards of preference pairs, in nats",
+        ),
     ),
     "datasets": (
         CatalogRow("sonnets", f"{_SETS}:SONNETS", "Shakespeare's 154 sonnets, language modelling, English"),
@@ -234,12 +249,15 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
             "Universal Declaration of Human Rights, translation, English to French",
         ),
         CatalogRow("reviews", f"{_SETS}:REVIEWS", "3,000 review sentences, classification (sentiment), English"),
+        CatalogRow("reviews-zh", f"{_SETS}:REVIEWS_ZH", "620 review sentences, classification (sentiment), Chinese"),
         CatalogRow("trivia", f"{_SETS}:TRIVIA", "234 general-knowledge questions, question answering, English"),
         CatalogRow("smalltalk-en", f"{_SETS}:SMALLTALK_EN", "557 short exchanges with an assistant, chat, English"),
         CatalogRow("smalltalk-zh", f"{_SETS}:SMALLTALK_ZH", "284 short exchanges with an assistant, chat, Chinese"),
         CatalogRow(
             "abstracts", f"{_SETS}:ABSTRACTS", "62 passages with one-sentence summaries, summarization, English"
         ),
+        CatalogRow("preferences-en", f"{_SETS}:PREFERENCES_EN", "286 preference pairs, preference, English"),
+        CatalogRow("preferences-zh", f"{_SETS}:PREFERENCES_ZH", "282 preference pairs, preference, Chinese"),
         CatalogRow("spoken-numbers-en", f"{_SETS}:SPOKEN_NUMBERS_EN", "spoken numbers, speech recognition, English"),
         CatalogRow(
             "spoken-numbers-en-voices",

@@ -61,10 +61,10 @@ def forget_launchers() -> str | None:
     """
     found = sorted(name for name in os.environ if name in (*_WORLD, *_RANKS) or name.startswith(_PREFIXES))
     size = next((value for name in _WORLD if (value := os.environ.get(name, "")).isdigit()), "1")
-    if int(size) > 1 and (launcher := _launcher()):
+    if int(size) > 1 and (started_by := launcher()):
         raise UsageError(
-            f"{launcher} started {size} processes of llmctl, each of which would train the whole model",
-            hint=f"start it without {launcher}: llmctl train --processes {size}",
+            f"{started_by} started {size} processes of llmctl, each of which would train the whole model",
+            hint=f"start it without {started_by}: llmctl train --processes {size}",
         )
     for name in found:
         del os.environ[name]
@@ -74,7 +74,7 @@ def forget_launchers() -> str | None:
     return f"ignored from the environment: {named}; --processes and --machines start several processes"
 
 
-def _launcher() -> str | None:
+def launcher() -> str | None:
     """The running launcher that started this process, directly or through a script."""
     if os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1") and "SLURM_PROCID" in os.environ:
         return "srun"

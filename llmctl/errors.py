@@ -83,6 +83,27 @@ class Failure(NamedTuple):
         return cls(error.kind, str(error), error.hint, error.exit_code, error.document)
 
 
+def encoded(error: LlmctlError) -> dict[str, Any]:
+    """An error as JSON, for another process."""
+    return {
+        "class": type(error).__name__,
+        "kind": error.kind,
+        "exit_code": error.exit_code,
+        "message": error.message,
+        "where": error.where,
+        "hint": error.hint,
+    }
+
+
+def decoded(message: Mapping[str, Any]) -> LlmctlError:
+    """The error that `encoded` has made JSON of, as its own class where that is one of ours."""
+    error_class: type[LlmctlError] = globals().get(message["class"], LlmctlError)
+    error = LlmctlError.__new__(error_class)
+    LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
+    error.kind, error.exit_code = message["kind"], message["exit_code"]
+    return error
+
+
 class UsageError(LlmctlError):
     kind = "usage"
     exit_code = 2

@@ -173,6 +173,29 @@ def parse_gate(text: str, *, exact: bool = False) -> Gate:
     return Gate(text, require, name, compare, 1.0, -by if relative["change"] == "-" else by, exact)
 
 
+def parse_count_gate(text: str) -> Gate:
+    """A gate on a share, `kept>=0.9`, or a count, `pii==0`. Raises `UsageError`.
+
+    A bound with a decimal point is a share of the records read, a whole number is a count; 1 could be both.
+    """
+    gate = parse_gate(text, exact=True)
+    if gate.relative:
+        raise UsageError(f"the gate {text!r} needs a baseline, and counts have none")
+    if not is_share(gate) and gate.offset == 1:
+        raise UsageError(
+            f"{text!r} could mean all records or one of them",
+            hint=f"for the share of those read {gate.name}{gate.compare}1.0; for counts {gate.name}>0 or {gate.name}<2",
+        )
+    if is_share(gate) and not gate.possible(0.0, 1.0):
+        raise UsageError(f"the gate {text!r} can never be met: a share of the records read is between 0 and 1")
+    return gate
+
+
+def is_share(gate: Gate) -> bool:
+    """Whether the bound is a share of the records read."""
+    return not gate.require.rpartition(gate.compare)[2].lstrip("+-").isdecimal()
+
+
 def _distinct_texts(value: float, bound: float) -> tuple[str, str]:
     """Format both numbers with six significant digits, or as many as needed to distinguish them."""
     for digits in range(6, 17):

@@ -33,8 +33,9 @@ Precision = Literal["fp32", "bf16"]
 IGNORED: Final = -100
 """The label of a position excluded from the loss."""
 
-Role = Literal["text", "source", "target", "label", "system", "user", "assistant"]
-"""The role of a segment in its record; it decides which control tokens a layout adds."""
+Role = Literal["text", "source", "target", "label", "system", "user", "assistant", "rejected"]
+"""The role of a segment in its record; it decides which control tokens a layout adds. `rejected`: the answer of a pair
+that is not preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Examples(Protocol):
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> dict[str, NDArray[Any]]:
         """Model inputs of these examples: `input_ids` or `input_features`, `labels`, and `attention_mask` if there is
-        padding.
+        padding; of preference pairs also `reference`.
 
         `epoch` selects the random corruption of a denoising objective; other examples are the same in every epoch.
         """
@@ -205,7 +206,8 @@ class Likelihood:
 class Answer:
     """The input of a metric: a prediction with its references.
 
-    Text metrics read `prediction` and `references`; likelihood metrics read `logprob` (nats), `tokens` and `bytes`.
+    Text metrics read `prediction` and `references`; likelihood metrics read `logprob` (nats), `tokens` and `bytes`;
+    preference metrics read `reward_margin`.
     """
 
     id: str
@@ -214,6 +216,7 @@ class Answer:
     logprob: float = 0.0
     tokens: int = 0
     bytes: int = 0
+    reward_margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ class Output:
     document: Mapping[str, Any]
     lines: Callable[[], Iterable[str | Table]] = tuple
     refusal: LlmctlError | None = None
+    silent: bool = False
+    """Another process of the same work prints the result."""
     then: Callable[[], int] | None = None
 
 

@@ -164,7 +164,9 @@ def _flags(spec: type[Spec]) -> typing.Iterator[Option]:
         head, _, rest = path.partition(".")
         inner = spec_of(spec.model_fields[head].annotation)
         assert inner is not None
-        yield _option(short, path, inner.model_fields[rest], "Learning")
+        moved = inner.model_fields[rest]
+        panel = moved.json_schema_extra.get("panel") if isinstance(moved.json_schema_extra, dict) else None
+        yield _option(short, path, moved, str(panel or "Learning"))
 
 
 def _option(name: str, key: str, info: FieldInfo, panel: str) -> Option:

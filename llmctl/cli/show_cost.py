@@ -42,7 +42,7 @@ def cost_of(session: Session, kind: str, name: str) -> Cost | None:
     from llmctl import config as configuration
     from llmctl.workflows.train import fitting
     from llmctl.workflows.train.checks import examine
-    from llmctl.workflows.train.forecast import check_measurable
+    from llmctl.workflows.train.consistency import check_measurable
     from llmctl.workflows.train.spec import TrainConfig
 
     flags = {"data": Path(data), "model": name, "out": "not-made"}

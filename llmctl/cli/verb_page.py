@@ -61,6 +61,8 @@ def _run(verb: Verb[Any], session: Session) -> None:
         raise
     if output.refusal:
         session.fail(output.refusal, output.document, lambda: show(output.lines()))
+    if output.silent:
+        return None
     session.finish(output.document, lambda: show(output.lines()))
     if output.then is not None:
         raise typer.Exit(output.then())

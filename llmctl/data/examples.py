@@ -5,9 +5,10 @@ from __future__ import annotations
 from llmctl.data.batches import Blocks, Records
 from llmctl.data.layout import Layout
 from llmctl.data.noising import DenoisingBlocks, noise_tokens
+from llmctl.data.pairs import Pairs
 from llmctl.data.speech import SpeechRecords
 from llmctl.data.tokens import TokenStore
-from llmctl.types import Denoising, Examples, Hearing
+from llmctl.types import Denoising, Examples, Hearing, Role
 
 
 def examples(
@@ -16,18 +17,22 @@ def examples(
     *,
     block_size: int | None,
     denoising: Denoising | None = None,
+    pairs_for: Role | None = None,
     seed: int = 0,
     hearing: Hearing | None = None,
 ) -> Examples:
     """A split as numbered examples.
 
     `block_size`: tokens of a block for packed tasks; None for single records. `denoising`: the objective of encoders and
-    encoder-decoders on blocks; `seed` determines their corruption. `hearing`: what a speech model reads.
+    encoder-decoders on blocks; `seed` determines their corruption. `pairs_for`: records are preference pairs, for a model
+    that answers in this role. `hearing`: what a speech model reads.
     """
     own = layout.tokenizer.pad_token_id
     pad = own if own is not None else layout.eos
     if hearing is not None:
         return SpeechRecords(store, layout, pad, hearing)
+    if pairs_for is not None:
+        return Pairs(store, layout, pad, pairs_for)
     if block_size is None:
         return Records(store, layout, pad)
     if denoising is None:

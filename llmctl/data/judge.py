@@ -10,8 +10,9 @@ from llmctl.data.clean import Cleaner
 from llmctl.data.encode import Segmenting
 from llmctl.data.filters.spec import Filter, Reading, Verdict
 from llmctl.data.formats import Bad
-from llmctl.data.spec import Clean, Splits
+from llmctl.data.spec import Clean, CleanRules, Splits
 from llmctl.data.split import content_hash, split_of
+from llmctl.data.words import words_of
 from llmctl.types import Record, Segment
 
 
@@ -60,8 +61,13 @@ class Judge:
         asked: Sequence[str] | None = None,
         filters: Sequence[Filter] = (),
     ) -> None:
-        """`columns`: the fields of the task. `asked`: those that ask for the answer; default: all of them."""
+        """`columns`: the fields of the task. `asked`: those that ask for the answer; default: all of them.
+
+        `clean`: `CleanRules` where words are cut or removed.
+        """
         self.cleaner = Cleaner(clean)
+        self._words = words_of(clean) if isinstance(clean, CleanRules) else None
+        self._answers = frozenset(columns) - frozenset(columns if asked is None else asked)
         self._task, self._columns, self._asked = task, columns, asked
         self._min_chars, self._splits, self._filters = clean.min_chars, splits, filters
 
@@ -91,8 +97,18 @@ class Judge:
                     fields = {name: self._rewritten(name, value, each.rewrite) for name, value in fields.items()}
                     segments = self._task.segments(Record(record.id, fields, record.origin))
                     reading = Reading(_written(segments), held_out=reading.held_out)
+        # Of the text before it is cut into words: the same records are held out with and without.
         digest = content_hash(fields, self._columns)
         question = digest if self._asked is None else self._question(fields, segments)
+        if self._words is not None:
+            label = self._task.answer_role if self._task.labelled else None
+            cut = self._words.fields(fields, self._answers, label)
+            if cut != fields:
+                self.cleaner.applied.add("words")
+                fields, whole = cut, fields
+                segments = self._task.segments(Record(record.id, fields, record.origin))
+                if reason := self._unusable(segments):
+                    return DroppedRecord(reason, text=text_of(whole), origin=record.origin)
         if split is None:
             split = split_of(digest if self._splits.hash == "record" else question, self._splits)
         return Admissible(

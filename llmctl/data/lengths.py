@@ -28,6 +28,17 @@ def lengths_of(prepared: Prepared, split: str) -> LengthStats:
     return measure(TokenStore.open(prepared.tokens, split))
 
 
+def histogram(store: TokenStore) -> list[tuple[int, int]]:
+    """Records by their tokens of text, in columns of doubling width: (most tokens, records), empty ones in between too."""
+    import numpy as np
+
+    sizes = np.diff(store.segments[store.records])
+    columns = np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
+    counts = np.bincount(columns)
+    first = int(columns.min(initial=len(counts)))
+    return [(1 << column, int(counts[column])) for column in range(first, len(counts))]
+
+
 def measure(store: TokenStore) -> LengthStats:
     """Measure the lengths of all records of a split."""
     import numpy as np

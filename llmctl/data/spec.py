@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import StrictBool, StrictFloat, StrictInt, create_model
+from pydantic import StrictBool, StrictFloat, StrictInt, create_model, model_validator
 
-from llmctl.config import Spec, key
+from llmctl.config import Spec, UsageValueError, flag, key
 
 TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
 """Kinds of tokenizer that `preprocess` can train; any other tokenizer name is a folder or a model."""
@@ -36,6 +37,10 @@ IN_LOSS: Final = 0x80
 """Bit of a segment's role in the token store that marks the segment as in the loss."""
 
 
+STOPWORDS: Final = ("en", "zh")
+"""Lists of stop words that come with llmctl, in `stopwords/`."""
+
+
 class Clean(Spec):
     """How text is cleaned before any other step."""
 
@@ -44,7 +49,27 @@ class Clean(Spec):
     whitespace: StrictBool = key(True, "unify newlines, fold runs of blanks, strip blanks at line ends")
     indentation: StrictBool = key(True, "keep blanks at the start of lines, as code, YAML and lists need them")
     lowercase: StrictBool = key(False, "convert to lower case")
+    segment: Literal["none", "jieba"] = flag("none", "jieba: cut Chinese into words, joined by blanks", panel="Text")
+    dictionary: Path | None = key(
+        None, "user dictionary of jieba: a word on each line, with frequency and tag if you like"
+    )
+    stopwords: tuple[str, ...] = flag(
+        (), "remove stop words: en, zh, or a file with one on each line; repeatable", panel="Text"
+    )
     min_chars: StrictInt = key(1, "drop records with a text of fewer characters", ge=1)
+
+    @model_validator(mode="after")
+    def _dictionary_of_a_segmenter(self) -> Self:
+        if self.dictionary is not None and self.segment == "none":
+            raise UsageValueError("dictionary is for segment: jieba", "add --segment jieba")
+        return self
+
+
+class CleanRules(Clean):
+    """The rules with the content of the files that they name, as prepared data and models record them."""
+
+    stopword_list: tuple[str, ...] = key((), "all stop words, in lower case")
+    dictionary_entries: tuple[str, ...] = key((), "lines of the user dictionary")
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Self:

@@ -59,6 +59,11 @@ WORDS: Final = (
     r"(?:['’\-][[\p{L}\p{M}\p{N}]&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+)*"
     r"| ?[^\s\p{L}\p{M}\p{N}_]|\s"
 )
+# Text that is cut into words has blanks between those of Chinese and Japanese too.
+WORDS_BY_BLANKS: Final = (
+    r" ?[\p{L}\p{M}\p{N}_]+(?:['’\-][\p{L}\p{M}\p{N}]+)*"
+    r"| ?[^\s\p{L}\p{M}\p{N}_]|\s"
+)
 CONTINUED: Final = "\u2581\u2581"
 """WordPiece's prefix of a piece inside a word. It is not among the 256 characters that represent bytes, so text cannot be
 mistaken for it, as it could be for BERT's ##."""
@@ -118,8 +123,11 @@ def cut_words(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_size: int) -> Any:
-    """Train a `tokenizers.Tokenizer` of a kind on texts with `characters` characters in total.
+def train(
+    kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_size: int, *, segmented: bool = False
+) -> Any:
+    """Train a `tokenizers.Tokenizer` of a kind on texts with `characters` characters in total. `segmented`: blanks separate
+    the words of every script.
 
     Raises `ConfigError` if `vocab_size` cannot hold the alphabet, `DataError` if there is too little text.
     """
@@ -129,7 +137,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     chosen = sample(texts(), characters, sample_size(kind, vocab_size))
     if kind == "char":
         return _characters(chosen, vocab_size)
-    tokenizer, trainer = _untrained(kind, vocab_size)
+    tokenizer, trainer = _untrained(kind, vocab_size, segmented=segmented)
     with _one_thread() if kind == "unigram" else contextlib.nullcontext():
         try:
             parts = (word for text in chosen for part in pieces(text, PIECE_CHARACTERS) for word in cut_words(part))
@@ -150,7 +158,7 @@ def train(kind: str, texts: Callable[[], Iterable[str]], characters: int, vocab_
     return tokenizer
 
 
-def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
+def _untrained(kind: str, vocab_size: int, *, segmented: bool = False) -> tuple[Any, Any]:
     """An untrained tokenizer and its trainer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -176,7 +184,7 @@ def _untrained(kind: str, vocab_size: int) -> tuple[Any, Any]:
         return tokenizer, trainers.WordPieceTrainer(**shared, continuing_subword_prefix=CONTINUED)
     if kind == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS_BY_BLANKS if segmented else WORDS), "isolated")
         tokenizer.decoder = decoders.Fuse()
         return tokenizer, trainers.WordLevelTrainer(**shared)
     raise UsageError(f"no kind of tokenizer has the name {kind!r}", hint=f"kinds: {', '.join(TOKENIZERS)}")

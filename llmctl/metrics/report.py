@@ -1,9 +1,12 @@
-"""Scores and gates in formats for other tools: JUnit XML, Markdown tables, GitHub annotations. Pure functions."""
+"""Scores and gates in formats for other tools: JUnit XML, Markdown tables, GitHub annotations. Pure functions.
+
+Other numbers than scores that gates can refer to, such as counts of records, are reported in the same way.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from xml.etree import ElementTree
 
@@ -11,23 +14,34 @@ from llmctl.errors import Failure
 from llmctl.gates import GateResult
 from llmctl.types import Score
 
-SUITE: Final = "llmctl eval"
+VERB: Final = "eval"
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not allow, even escaped."""
 
 
-def junit(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
+def junit(scores: Sequence[Score], gates: Sequence[GateResult], verb: str = VERB) -> str:
     """JUnit XML: one test case per score and per gate; a gate that is not met is a failure."""
+    told = [
+        f"value: {score.value!r}\nscale: {score.scale}\nsignature: {score.signature}\nn: {score.n}\n"
+        f"interval: {_bounds(score, exact=True) or 'none'}"
+        for score in scores
+    ]
+    return _junit("score", [(score.metric, text) for score, text in zip(scores, told, strict=True)], gates, verb)
+
+
+def junit_of_counts(counts: Mapping[str, int], gates: Sequence[GateResult], verb: str) -> str:
+    """The same of counts by name."""
+    return _junit("count", [(name, f"value: {count}") for name, count in counts.items()], gates, verb)
+
+
+def _junit(kind: str, values: Sequence[tuple[str, str]], gates: Sequence[GateResult], verb: str) -> str:
     failures = str(sum(not gate.met for gate in gates))
-    counts = {"name": SUITE, "tests": str(len(scores) + len(gates)), "failures": failures, "errors": "0"}
+    counts = {"name": f"llmctl {verb}", "tests": str(len(values) + len(gates)), "failures": failures, "errors": "0"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", counts | {"skipped": "0"})
-    for score in scores:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "llmctl.score", "name": _xml(score.metric)})
-        ElementTree.SubElement(case, "system-out").text = _xml(
-            f"value: {score.value!r}\nscale: {score.scale}\nsignature: {score.signature}\nn: {score.n}\n"
-            f"interval: {_bounds(score, exact=True) or 'none'}"
-        )
+    for name, text in values:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": f"llmctl.{kind}", "name": _xml(name)})
+        ElementTree.SubElement(case, "system-out").text = _xml(text)
     for gate in gates:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "llmctl.gate", "name": _xml(gate.require)})
         if not gate.met:
@@ -46,12 +60,21 @@ def markdown(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
         f"| {_code(score.signature)} |"
         for score in scores
     ]
-    if gates:
-        lines += ["", "| gate | met | why |", "|---|---|---|"]
-        lines += [
-            f"| {_code(gate.require)} | {'yes' if gate.met else '**no**'} | {escaped(gate.why)} |" for gate in gates
-        ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_gate_table(gates)]) + "\n"
+
+
+def markdown_of_counts(counts: Mapping[str, int], gates: Sequence[GateResult]) -> str:
+    """The same of counts by name."""
+    lines = ["| records | count |", "|---|---:|"]
+    lines += [f"| {escaped(name)} | {count:,} |" for name, count in counts.items()]
+    return "\n".join([*lines, *_gate_table(gates)]) + "\n"
+
+
+def _gate_table(gates: Sequence[GateResult]) -> list[str]:
+    if not gates:
+        return []
+    rows = [f"| {_code(gate.require)} | {'yes' if gate.met else '**no**'} | {escaped(gate.why)} |" for gate in gates]
+    return ["", "| gate | met | why |", "|---|---|---|", *rows]
 
 
 def github_annotations(scores: Sequence[Score], gates: Sequence[GateResult]) -> str:
@@ -59,25 +82,28 @@ def github_annotations(scores: Sequence[Score], gates: Sequence[GateResult]) -> 
 
     https://docs.github.com/actions/reference/workflow-commands-for-github-actions
     """
-    return "".join(f"{line}\n" for line in _commands(scores, gates))
+    return annotations_of(gates, ", ".join(f"{score.metric} {shown(score)}" for score in scores), VERB)
 
 
-def _commands(scores: Sequence[Score], gates: Sequence[GateResult]) -> Iterator[str]:
-    for gate in gates:
-        if not gate.met:
-            yield f"::error title={_property(f'gate not met: {gate.require}')}::{_message(gate.why)}"
-    if scores:
+def annotations_of(gates: Sequence[GateResult], notice: str, verb: str) -> str:
+    """GitHub workflow commands: an error for each gate that is not met, and a notice unless it is empty."""
+    lines = [
+        f"::error title={_property(f'gate not met: {gate.require}')}::{_message(gate.why)}"
+        for gate in gates
+        if not gate.met
+    ]
+    if notice:
         # A single notice, because GitHub shows only ten per step.
-        values = ", ".join(f"{score.metric} {shown(score)}" for score in scores)
-        yield f"::notice title={_property(SUITE)}::{_message(values)}"
+        lines.append(f"::notice title={_property(f'llmctl {verb}')}::{_message(notice)}")
+    return "".join(f"{line}\n" for line in lines)
 
 
-def junit_error(failure: Failure) -> str:
+def junit_error(failure: Failure, verb: str = VERB) -> str:
     """JUnit XML of a command that ended before it had scores: one test case with an error."""
-    counts = {"name": SUITE, "tests": "1", "failures": "0", "errors": "1"}
+    counts = {"name": f"llmctl {verb}", "tests": "1", "failures": "0", "errors": "1"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", counts | {"skipped": "0"})
-    case = ElementTree.SubElement(suite, "testcase", {"classname": "llmctl.eval", "name": "eval"})
+    case = ElementTree.SubElement(suite, "testcase", {"classname": f"llmctl.{verb}", "name": verb})
     about = {"type": failure.kind, "message": _xml(failure.message)}
     ElementTree.SubElement(case, "error", about).text = _xml("\n".join(_told(failure)))
     ElementTree.indent(root)
@@ -91,9 +117,9 @@ def markdown_error(failure: Failure) -> str:
     return f"| error | exit code |\n|---|---:|\n| {cells} | {failure.exit_code} |\n"
 
 
-def github_error(failure: Failure) -> str:
+def github_error(failure: Failure, verb: str = VERB) -> str:
     """A GitHub workflow command with the error that ended the command."""
-    title = _property(f"{SUITE}: exit code {failure.exit_code}")
+    title = _property(f"llmctl {verb}: exit code {failure.exit_code}")
     return f"::error title={title}::{_message(chr(10).join(_told(failure)[:-1]))}\n"
 
 

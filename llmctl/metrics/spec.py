@@ -52,7 +52,7 @@ class MetricSpec:
     scores: tuple[str, ...]
     """Names of its scores: `rouge` yields rouge1, rouge2, rougeL and rougeLsum."""
     scale: str
-    output_type: Literal["text", "likelihood"]
+    output_type: Literal["text", "likelihood", "preference"]
     higher_is_better: bool
     options: type[Spec]
     reference: str
@@ -210,4 +210,19 @@ BITS_PER_BYTE = _text(
     output_type="likelihood",
     higher_is_better=False,
     counts_bytes=True,
+)
+REWARD_ACCURACY = _text(
+    "reward_accuracy",
+    "llmctl.metrics.preference:RewardAccuracy",
+    NoOptions,
+    "Rafailov et al. 2023, arXiv:2305.18290: share of pairs whose preferred answer has the larger reward",
+    output_type="preference",
+)
+REWARD_MARGIN = _text(
+    "reward_margin",
+    "llmctl.metrics.preference:RewardMargin",
+    NoOptions,
+    "Rafailov et al. 2023, arXiv:2305.18290: mean difference of the rewards of a pair",
+    scale="nats",
+    output_type="preference",
 )

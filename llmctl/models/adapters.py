@@ -96,9 +96,19 @@ def is_cast_to_bf16(model: PreTrainedModel) -> bool:
     return len({weight.dtype for weight in model.parameters()}) > 1
 
 
-def save(model: PreTrainedModel, adapter: LoraFile, folder: Path, *, base: Path, family: Family) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`."""
-    save_file(dict(_tensors(model)), str(folder / store.WEIGHTS), metadata={"format": "pt"})
+def save(
+    model: PreTrainedModel,
+    adapter: LoraFile,
+    folder: Path,
+    *,
+    base: Path,
+    family: Family,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`. `weights`: the trained weights, in place of
+    the model's own."""
+    own = _tensors(model) if weights is None else ((_in_file(name), each) for name, each in weights.items())
+    save_file(dict(own), str(folder / store.WEIGHTS), metadata={"format": "pt"})
     task_type = "SEQ_CLS" if "ForSequenceClassification" in type(model).__name__ else _TASK_TYPES.get(family)
     store.write(folder, adapter, base=base, task_type=task_type)
 
@@ -146,7 +156,11 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """The trainable weights, under the names in peft's files."""
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            yield _PREFIX + name.replace(f".{_NAME}.", "."), weight.data
+            yield _in_file(name), weight.data
+
+
+def _in_file(name: str) -> str:
+    return _PREFIX + name.replace(f".{_NAME}.", ".")
 
 
 def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:

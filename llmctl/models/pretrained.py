@@ -88,6 +88,56 @@ def load(
     return model
 
 
+def load_empty(
+    folder: Path, family: Family, *, dtype: torch.dtype = torch.float32, labels: tuple[str, ...] | None, masked: bool
+) -> tuple[PreTrainedModel, dict[str, str]] | None:
+    """The model that `load` would return, with its weights on the device `meta`, which has shapes and no data, and the name in
+    the files of each of them and of each buffer that they hold.
+
+    None where the names or shapes differ, so that only `load` can map or refuse them.
+    """
+    from accelerate import init_empty_weights
+
+    config = _checked_config(folder)
+    if _new_head(config.architectures, family, labels, masked) is not None:
+        return None
+    if family == "encoder" and labels is not None:
+        _set_labels(config, labels, folder)
+    opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
+    # Buffers that are not saved, such as rotary frequencies, get their values here.
+    with quiet(), border("the model cannot be opened", folder / "config.json"):
+        with init_empty_weights(include_buffers=False), no_init_weights():
+            model: PreTrainedModel = opener.from_config(config, dtype=dtype)
+        model.tie_weights()
+    if model.loss_type is None:
+        model.loss_type = "ForCausalLM"
+    names = _names_in(model, {name: tuple(shape) for name, shape in shapes(folder).items()})
+    return None if names is None else (model, names)
+
+
+def _names_in(model: PreTrainedModel, held: Mapping[str, tuple[int, ...]]) -> dict[str, str] | None:
+    """The name in the files of each weight and saved buffer of a model; None unless all are found and no other is held."""
+    prefix = f"{model.base_model_prefix}."
+    saved = model.state_dict()
+    aliases: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(weight), []).append(name)
+    names: dict[str, str] = {}
+    known: set[str] = set()
+    wanted = [(each[0], each) for each in aliases.values()] + [
+        (name, [name]) for name, _ in model.named_buffers() if name in saved
+    ]
+    for name, own in wanted:
+        possible = [*own, *(each.removeprefix(prefix) for each in own)]
+        known |= set(possible)
+        found = next((each for each in possible if held.get(each) == tuple(saved[name].shape)), None)
+        if found is not None:
+            names[name] = found
+        elif saved[name].is_meta:
+            return None
+    return names if held.keys() <= known else None
+
+
 def fresh_head(
     config: Mapping[str, Any], family: Family, *, labels: tuple[str, ...] | None = None, masked: bool = False
 ) -> str | None:
@@ -108,10 +158,19 @@ def _new_head(
     return f"the classifier over {len(labels)} labels"
 
 
-def save(model: PreTrainedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write config.json, model.safetensors (sharded beyond `shard_bytes`) and generation_config.json into `folder`."""
+def save(
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write config.json, model.safetensors (sharded beyond `shard_bytes`) and generation_config.json into `folder`.
+
+    `weights`: the weights to write in place of the model's own.
+    """
     with quiet():
-        model.save_pretrained(folder, max_shard_size=shard_bytes)
+        model.save_pretrained(folder, max_shard_size=shard_bytes, state_dict=dict(weights) if weights else None)
 
 
 def _checked_config(folder: Path) -> PreTrainedConfig:

@@ -47,6 +47,9 @@ class Card(Spec):
     """Block size in tokens of the training data: the longest context that the model was trained on."""
     noise_density: float | None = Field(None, gt=0, lt=1)
     """Noise density: fraction of tokens masked or corrupted in pre-training; None: the published value, or no noise."""
+    preference: dict[str, Any] | None = None
+    """The settings of preference tuning (`training/spec.py:Dpo`), if it was trained on pairs; its reference model is the
+    parent `model`, which `parents` also names by path."""
     clean: dict[str, Any] | None = None
     """How the training text was cleaned (`data/spec.py:Clean`), so that prompts are cleaned the same way."""
     parents: dict[str, str] = {}

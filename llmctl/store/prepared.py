@@ -96,6 +96,9 @@ class Manifest(Spec):
     text_sha256: dict[str, str]
     config: dict[str, Any]
     seconds: float
+    clean: dict[str, Any] | None = None
+    """The rules of cleaning with the content of their files (`data/spec.py:CleanRules`); None if version 0.1 wrote the
+    folder: they are in `config`."""
     files: dict[str, integrity.FileHash] = {}
     """Every file but this one, for `Prepared.check_files`; empty if version 0.1 wrote the folder."""
 
@@ -116,10 +119,15 @@ class Prepared:
         return self.path / "tokens"
 
     @property
+    def clean(self) -> dict[str, Any] | None:
+        """How the text was cleaned, for a model to do the same."""
+        return self.manifest.clean or self.manifest.config.get("clean")
+
+    @property
     def content(self) -> str:
         """One hash of the content. Leaves out `seconds`, so that preparing the same data again gives the same hash, and
-        `lengths` and `files`, which older folders lack."""
-        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files"})
+        `lengths`, `files` and `clean`, which older folders lack."""
+        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "clean"})
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def check_files(self, *, verify: bool = False, only: Collection[Path] = ()) -> None:

@@ -31,30 +31,18 @@ class Chat(Task):
         return replace(record, fields=layouts.conversation(record.fields, adapting, where))
 
     def segments(self, record: Record) -> list[Segment]:
-        found: list[Segment] = []
-        for number, message in enumerate(record.fields["messages"]):
-            where = f"{record.origin}:messages[{number}]"
-            role = message.get("role") if isinstance(message, Mapping) else None
-            content = message.get("content") if isinstance(message, Mapping) else None
-            if role not in ROLES:
-                raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
-            if not isinstance(content, str):
-                raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
-            found.append(Segment(role, content, in_loss=role == "assistant" and message.get("weight") != 0))
-        if not found:
-            raise DataError("the conversation has no messages", where=f"{record.origin}:messages")
-        return found
+        return turns(record, "messages")
 
     def prompt(self, record: Record) -> list[Segment]:
         """The conversation without the assistant turns at its end, which the model is to generate."""
-        turns = self.segments(record)
-        while turns and turns[-1].role == "assistant":
-            turns.pop()
-        return [Segment(turn.role, turn.text) for turn in turns]
+        found = self.segments(record)
+        while found and found[-1].role == "assistant":
+            found.pop()
+        return [Segment(turn.role, turn.text) for turn in found]
 
     def references(self, record: Record) -> tuple[str, ...]:
-        turns = self.segments(record)
-        return (turns[-1].text,) if turns[-1].role == "assistant" else ()
+        last = self.segments(record)[-1]
+        return (last.text,) if last.role == "assistant" else ()
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         super().check(record, columns)
@@ -63,3 +51,23 @@ class Chat(Task):
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
         return {"messages": [{"role": "user", "content": prompt}]}
+
+
+def turns(record: Record, field: str) -> list[Segment]:
+    """The messages in a field as segments; those of the assistant are in the loss, unless their weight is 0.
+
+    Raises `DataError` for an unknown role, content that is no text, or no messages.
+    """
+    found: list[Segment] = []
+    for number, message in enumerate(record.fields[field]):
+        where = f"{record.origin}:{field}[{number}]"
+        role = message.get("role") if isinstance(message, Mapping) else None
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if role not in ROLES:
+            raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
+        if not isinstance(content, str):
+            raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
+        found.append(Segment(role, content, in_loss=role == "assistant" and message.get("weight") != 0))
+    if not found:
+        raise DataError("the conversation has no messages", where=f"{record.origin}:{field}")
+    return found

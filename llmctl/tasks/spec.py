@@ -43,6 +43,9 @@ class Task(ABC):
     """Documents are concatenated and cut into blocks of equal length."""
     labelled: ClassVar[bool] = False
     """Each answer is one of a closed set of labels."""
+    pairs: ClassVar[bool] = False
+    """Each record has two answers, of which the first is preferred. A model trained on it answers the task that it
+    answered before (`workflows/compatibility.py:answering_task`)."""
     modality: ClassVar[Modality] = "text"
     """What it asks about: a text, or a recording in a column of the kind `Audio`."""
     answer_role: ClassVar[Role] = "target"

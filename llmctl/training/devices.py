@@ -9,7 +9,8 @@ import psutil
 import torch
 
 from llmctl.errors import EnvironmentFault, UsageError
-from llmctl.training import machine
+from llmctl.training import machine, meeting
+from llmctl.training.world import MEETING_SECONDS
 from llmctl.types import Precision
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ THREADS: Final = "OMP_NUM_THREADS"
 
 def has_accelerator() -> bool:
     return torch.accelerator.is_available()
+
+
+def exact_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that lacks it (Apple's GPUs, some of Intel's and Huawei's)."""
+    if device.type == "xpu":
+        return torch.float64 if torch.xpu.get_device_properties(device).has_fp64 else torch.float32
+    return torch.float32 if device.type in ("mps", "npu") else torch.float64
 
 
 def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:
@@ -43,18 +51,22 @@ def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Pre
     return "bf16" if machine.has_bf16() else "fp32"
 
 
-def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator:
-    """The accelerator of this process. Raises `EnvironmentFault` if it does not see all processes."""
+def accelerator(precision: Precision) -> Accelerator:
+    """The accelerator of this process, which meets the others first. Raises `EnvironmentFault` if it does not see them all."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = not has_accelerator()
-    if world > 1 and on_cpu and not os.environ.get(THREADS):
-        # Local processes share the cores. accelerate warns if the number of threads is not set.
-        threads = max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) // max(1, processes_here))
-        os.environ[THREADS] = str(threads)
-        torch.set_num_threads(threads)
+    if world > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if on_cpu and not os.environ.get(THREADS):
+            # Local processes share the cores. accelerate warns if the number of threads is not set.
+            threads = max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) // max(1, here))
+            os.environ[THREADS] = str(threads)
+            torch.set_num_threads(threads)
+        if not torch.distributed.is_initialized():
+            meeting.join(MEETING_SECONDS)
     AcceleratorState._reset_state(reset_partial_state=True)
     made = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
     if made.num_processes != world:
@@ -63,3 +75,8 @@ def accelerator(precision: Precision, *, processes_here: int = 1) -> Accelerator
             hint="unset the environment variables ACCELERATE_*",
         )
     return made
+
+
+def count() -> int:
+    """The accelerators that this process may use."""
+    return torch.accelerator.device_count() if has_accelerator() else 0

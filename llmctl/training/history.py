@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from llmctl.store import atomic, runs
+from llmctl.training.trackers import Trackers
 
 
 class History:
-    """The rows of a run, open for appending."""
+    """The rows of a run, open for appending; each is also sent to the trackers."""
 
-    def __init__(self, run: Path) -> None:
-        self._path = run / runs.METRICS
+    def __init__(self, run: Path, trackers: Trackers) -> None:
+        self._path, self.trackers = run / runs.METRICS, trackers
         self._file: IO[str] | None = None
         self._hash = hashlib.sha256()
         self._rows = 0
@@ -49,6 +50,7 @@ class History:
         self._rows += 1
         self._file.write(line)
         self._file.flush()
+        self.trackers.add(row)
 
     def mark(self) -> dict[str, Any]:
         """The number of rows so far and their hash, for the state of a checkpoint."""
@@ -63,6 +65,7 @@ class History:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        self.trackers.finish()
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -27,11 +27,9 @@ from typing import Any, Final
 from llmctl import errors
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, untranslated
 from llmctl.processes import end_children_with_this_process
+from llmctl.training.world import DEFAULT_PORT, MEETING_SECONDS
 from llmctl.types import Event, EventSink
 
-DEFAULT_PORT: Final = 29500
-RENDEZVOUS_SECONDS: Final = 900
-"""How long machines wait for each other."""
 SOCKET: Final = "LLMCTL_EVENTS_SOCKET"
 """Environment variable that holds the port of the parent's socket on this machine."""
 _HERE: Final = "127.0.0.1"
@@ -75,7 +73,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
             start = elastic_launch(_launch_config(processes), worker)
             if processes.machines > 1:
                 emit(Event("note", {"text": _waiting_text(processes)}))
-                results = _interruptible(lambda: start(*arguments))
+                results = interruptible(lambda: start(*arguments))
             else:
                 results = start(*arguments)
             return dict(results[min(results)])
@@ -84,7 +82,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
                 f"the {processes.machines} machines did not meet at {processes.rendezvous}: "
                 f"{str(error).splitlines()[0]}",
                 hint="--main-address must be the address of machine 0, reachable from all machines; start all of them "
-                f"within {RENDEZVOUS_SECONDS // 60} minutes",
+                f"within {MEETING_SECONDS // 60} minutes",
             ) from error
         except SignalException:
             return None
@@ -157,7 +155,7 @@ def _launch_config(processes: Processes) -> Any:
         run_id="llmctl",
         rdzv_backend="static" if several else "c10d",
         rdzv_endpoint=processes.rendezvous if several else "localhost:0",
-        rdzv_configs={"rank": processes.machine_rank, "timeout": RENDEZVOUS_SECONDS} if several else {},
+        rdzv_configs={"rank": processes.machine_rank, "timeout": MEETING_SECONDS} if several else {},
         local_addr=None if several else "127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,
@@ -171,11 +169,11 @@ def _waiting_text(processes: Processes) -> str:
     others = processes.machines - 1
     return (
         f"machine {processes.machine_rank} of {processes.machines}: waiting at {processes.rendezvous} for "
-        f"{others} other{'s'[: others != 1]}, up to {RENDEZVOUS_SECONDS // 60} minutes"
+        f"{others} other{'s'[: others != 1]}, up to {MEETING_SECONDS // 60} minutes"
     )
 
 
-def _interruptible(call: Callable[[], Any]) -> Any:
+def interruptible(call: Callable[[], Any]) -> Any:
     """Run `call()` in a thread and return its result or raise its exception.
 
     torch does not handle signals while it waits for other machines; the main thread does. If a signal handler raises,
@@ -278,17 +276,7 @@ class WorkerChannel:
 
     def error(self, error: LlmctlError) -> None:
         """Send the error that ended this worker, so that the user sees it instead of a traceback; the last message."""
-        self._send(
-            {
-                "event": "error",
-                "class": type(error).__name__,
-                "kind": error.kind,
-                "exit_code": error.exit_code,
-                "message": error.message,
-                "where": error.where,
-                "hint": error.hint,
-            }
-        )
+        self._send({"event": "error", **errors.encoded(error)})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._connection is not None:
@@ -302,19 +290,11 @@ def _receive(connection: Connection, emit: EventSink) -> dict[str, Any] | Llmctl
         while True:
             message = json.loads(connection.recv_bytes())
             if message["event"] == "error":
-                return _decoded_error(message)
+                return errors.decoded(message)
             if message["event"] == "result":
                 return dict(message["value"])
             emit(Event(message.pop("event"), message))
     return None
-
-
-def _decoded_error(message: Mapping[str, Any]) -> LlmctlError:
-    error_class: type[LlmctlError] = getattr(errors, message["class"], LlmctlError)
-    error = LlmctlError.__new__(error_class)
-    LlmctlError.__init__(error, message["message"], where=message["where"], hint=message["hint"])
-    error.kind, error.exit_code = message["kind"], message["exit_code"]
-    return error
 
 
 @contextlib.contextmanager

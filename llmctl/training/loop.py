@@ -3,26 +3,28 @@
 Evaluating, saving and stopping is ordinary code of the caller. The loss of a step is a sum over the target
 tokens of all its micro-batches on all processes, divided once by their number; so (batch 16), (4 x 4 accumulated)
 and (2 processes x 8) are the same step, also where the last batch of an epoch is smaller.
+
+The device is waited for once a step, and the processes agree once a step: one reduction carries loss, counts, stop and clock.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmctl.errors import DivergedError
 from llmctl.store.border import running
-from llmctl.training import optimizers
-from llmctl.training.objectives import Objective
+from llmctl.training import devices, optimizers
+from llmctl.training.parallel import NORM_SPARE, Strategy
 from llmctl.training.plan import StepPlan
+from llmctl.training.prefetch import Ahead
 from llmctl.types import Examples
 
 
@@ -53,148 +55,204 @@ class Report:
     grad_norm: float
     progress_before: float
     progress: float
+    scores: Mapping[str, float]
+    """Other scores of the objective, per target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """This process's part of a global batch."""
+
+    indices: NDArray[np.int64]
+    """The global batch."""
+    micro_batches: Sequence[dict[str, Tensor]]
+    targets: int
+    tokens: int
 
 
 def fit(
-    objective: Objective,
+    strategy: Strategy,
     examples: Examples,
     batch_of: Callable[[int], NDArray[np.int64]],
     optimizer: torch.optim.Optimizer,
     plan: StepPlan,
-    accelerator: Accelerator,
     *,
     clip_norm: float,
     seed: int,
     start: Position,
     stop: Callable[[], bool],
+    prefetch: int = 0,
 ) -> Generator[Report, None, bool]:
     """Train from `start` until the budget is used up or any process wants to `stop`; returns whether one wanted to.
 
-    `objective` maps a micro-batch to the summed loss of its targets and counts them; its parameters that require a
-    gradient are trained. `batch_of(step)` gives the global batch's example indices. Raises `DivergedError` before a step that is not finite
-    is applied; the weights then are those of the last good step.
+    The objective of `strategy` maps a micro-batch to the summed loss of its targets and counts them; its parameters that
+    require a gradient are trained. `batch_of(step)` gives the global batch's example indices. `prefetch`: batches to build
+    ahead. Raises `DivergedError` before a step that is not finite is applied; the weights then are those of the last good
+    step.
     """
     position, clock = start, time.monotonic() - start.seconds
     lengths = examples.lengths()
-    while True:
-        before = plan.budget.progress(position.step, position.tokens, position.seconds)
-        if before >= 1.0:
-            return False
-        indices = batch_of(position.step)
-        micro = _micro_batches(indices, lengths, plan.micro_batch_size, accelerator)
-        epoch = position.step // plan.steps_per_epoch
-        arrays = [examples.arrays(part, epoch) for part in micro]
-        loss_tokens = sum(map(objective.target_count, arrays))
-        tokens = sum(map(objective.token_count, arrays))
-        loss_tokens, tokens, stops = map(int, _sums(accelerator, loss_tokens, tokens, stop()))
-        if stops:
-            return True
-        lr = plan.lr(position.step, before)
-        optimizers.set_lr(optimizer, lr)
-        # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
-        torch.manual_seed(hash((seed, position.step, accelerator.process_index)) & 0x7FFFFFFF)
-        loss = _accumulate(objective, arrays, max(1, loss_tokens), accelerator)
-        norm = _reduce_and_clip(objective, accelerator, clip_norm)
-        if not np.isfinite(loss) or not np.isfinite(norm):
-            what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
-            raise Diverged(f"{what} at step {position.step + 1}; the step is not applied", position.step + 1, indices)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        # What is due now depends on the clock: were each process to read its own, one would evaluate and the other not.
-        (seconds,) = _sums(accelerator, time.monotonic() - clock if accelerator.is_main_process else 0.0)
-        position = Position(position.step + 1, position.tokens + tokens, seconds)
-        after = plan.budget.progress(position.step, position.tokens, position.seconds)
-        yield Report(position, loss, lr, norm, before, after)
-        # What the caller does between two steps (evaluating, saving) is not training time.
-        clock = time.monotonic() - position.seconds
+
+    def share(step: int) -> Share:
+        return _share(strategy, examples, lengths, batch_of(step), plan, step // plan.steps_per_epoch)
+
+    stops = False
+    with Ahead(share, depth=prefetch) as share_of:
+        while True:
+            before = plan.budget.progress(position.step, position.tokens, position.seconds)
+            if before >= 1.0:
+                return False
+            # Several processes learn of a stop by the reduction of a step, so that all of them end after the same one.
+            if stops or (strategy.alone and stop()):
+                return True
+            mine = share_of(position.step)
+            lr = plan.lr(position.step, before)
+            optimizers.set_lr(optimizer, lr)
+            # The draw of dropout is a function of (seed, step, process) too: nothing to save, nothing to restore.
+            torch.manual_seed(hash((seed, position.step, strategy.rank)) & 0x7FFFFFFF)
+            losses, sums = _accumulate(strategy, mine)
+            seconds = time.monotonic() - clock
+            if strategy.alone:
+                loss, norm = _clip(strategy, losses, clip_norm)
+                tokens, scores = mine.tokens, _means(strategy, sums, mine.targets)
+            else:
+                loss, norm, tokens, stops, seconds = _agree(strategy, losses, mine, clip_norm, stop(), seconds)
+                scores = _means(strategy, sums, mine.targets)
+            step = position.step + 1
+            if not np.isfinite(loss) or not np.isfinite(norm):
+                what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {norm}"
+                raise Diverged(f"{what} at step {step}; the step is not applied", step, mine.indices)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            position = Position(step, position.tokens + tokens, seconds)
+            after = plan.budget.progress(position.step, position.tokens, position.seconds)
+            left = time.monotonic()
+            yield Report(position, loss, lr, norm, before, after, scores)
+            # What the caller does between two steps (evaluating, saving) is not training time.
+            clock += time.monotonic() - left
 
 
-def _micro_batches(
-    indices: NDArray[np.int64], lengths: NDArray[np.int64], size: int, accelerator: Accelerator
-) -> list[list[int]]:
-    """This process's part of a global batch, sorted by length so that little is padded, cut into micro-batches."""
-    mine = indices[accelerator.process_index :: accelerator.num_processes]
+def _share(
+    strategy: Strategy,
+    examples: Examples,
+    lengths: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    plan: StepPlan,
+    epoch: int,
+) -> Share:
+    """This process's part of a global batch, sorted by length so that little is padded, cut into micro-batches.
+
+    Every process has as many micro-batches as the largest part needs; those it lacks have no targets.
+    """
+    objective, size = strategy.objective, plan.micro_batch_size
+    mine = indices[strategy.rank :: strategy.processes]
     mine = mine[np.argsort(-lengths[mine], kind="stable")]
-    return [mine[first : first + size].tolist() for first in range(0, len(mine), size)]
+    arrays = [examples.arrays(mine[first : first + size].tolist(), epoch) for first in range(0, len(mine), size)]
+    targets, tokens = sum(map(objective.target_count, arrays)), sum(map(objective.token_count, arrays))
+    most = -(-len(indices) // strategy.processes)
+    for _ in range(len(arrays), -(-most // size)):
+        arrays.append(objective.without_targets(examples.arrays(indices[:1].tolist(), epoch)))
+    return Share(indices, [to_tensors(each, strategy.device) for each in arrays], targets, tokens)
 
 
-def _sums(accelerator: Accelerator, *mine: float) -> list[float]:
-    """Each number summed over all processes."""
-    if accelerator.num_processes == 1:
-        return [float(each) for each in mine]
-    total: list[float] = accelerator.reduce(
-        torch.tensor(mine, dtype=torch.float64, device=accelerator.device), "sum"
-    ).tolist()
-    return total
+def to_tensors(arrays: dict[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
+    """Tensors in memory that `device` can copy from while it computes."""
+    found = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: each.pin_memory() for name, each in found.items()} if device.type == "cuda" else found
 
 
-def _accumulate(
-    objective: Objective, arrays: Sequence[dict[str, NDArray[Any]]], loss_tokens: int, accelerator: Accelerator
-) -> float:
-    """Gradients of all micro-batches; returns the loss of the step in nats per target token, over all processes."""
-    losses = []
+def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: each.to(device, non_blocking=True) for name, each in batch.items()}
+
+
+def _accumulate(strategy: Strategy, mine: Share) -> tuple[list[Tensor], list[Tensor]]:
+    """Make the gradients of all micro-batches; returns their losses and the sums of the objective's other scores.
+
+    One process knows the targets of the whole step and divides each loss by them. Several learn their number afterwards.
+    """
+    losses: list[Tensor] = []
+    sums: list[Tensor] = []
+    divisor = max(1, mine.targets) if strategy.alone else 1
     # With several processes an error may be of another process instead of the model.
-    alone = accelerator.num_processes == 1
-    for each in arrays:
-        batch = to_tensors(each, accelerator.device)
-        with accelerator.autocast(), running(getattr(objective, "model", None) if alone else None):
-            loss = objective(batch) / loss_tokens
-        loss.backward()
+    model = getattr(strategy.objective, "model", None) if strategy.alone else None
+    for number, each in enumerate(mine.micro_batches, start=1):
+        batch = on_device(each, strategy.device)
+        with strategy.accumulating(last=number == len(mine.micro_batches)):
+            with strategy.accelerator.autocast(), running(model):
+                loss = strategy.module(batch) / divisor
+            loss.backward()
         losses.append(loss.detach())
-    return _sums(accelerator, _total(losses))[0]
+        if strategy.objective.reported:
+            sums.append(strategy.objective.sums)
+    return losses, sums
 
 
-def _total(losses: Sequence[Tensor]) -> float:
-    """The sum of scalars on a device, in double precision and in their order; the device is waited for once."""
+def _means(strategy: Strategy, sums: Sequence[Tensor], targets: int) -> dict[str, float]:
+    """The objective's scores besides the loss, per target, over all processes; of most objectives none."""
+    names = strategy.objective.reported
+    if not names:
+        return {}
+    *totals, count = strategy.sums(*torch.stack(list(sums)).sum(0).tolist(), targets)
+    return {name: total / max(1.0, count) for name, total in zip(names, totals, strict=True)}
+
+
+def _clip(strategy: Strategy, losses: Sequence[Tensor], clip_norm: float) -> tuple[float, float]:
+    """Clip the gradients; returns the loss in nats per target token and the norm before clipping."""
+    norm = strategy.clip(clip_norm)
+    *values, norm_value = torch.stack([*losses, norm.to(losses[0])]).tolist()
+    return _total(values), norm_value
+
+
+def _total(values: Sequence[float]) -> float:
+    """The sum in order. Python's own `sum` compensates for rounding since 3.12, so it would depend on the version."""
     total = 0.0
-    for each in torch.stack(list(losses)).tolist() if losses else []:
+    for each in values:
         total += each
     return total
 
 
-def to_tensors(arrays: dict[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+def _agree(
+    strategy: Strategy, losses: Sequence[Tensor], mine: Share, clip_norm: float, stop: bool, seconds: float
+) -> tuple[float, float, int, bool, float]:
+    """Scale and clip the gradients, of which the wrapper has made the mean over processes.
 
-
-def _reduce_and_clip(model: nn.Module, accelerator: Accelerator, clip_norm: float) -> float:
-    """Sum gradients over processes, clip their norm; returns the norm before clipping."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    if accelerator.num_processes > 1:
-        _sum_gradients(weights, accelerator)
-    gradients = [weight for weight in weights if weight.grad is not None]
-    norm: Tensor = nn.utils.clip_grad_norm_(gradients, clip_norm if clip_norm > 0 else float("inf"))
-    return float(norm)
-
-
-def _sum_gradients(weights: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
-    """One reduction of everything. A process whose share of a small last batch is empty adds zeros."""
-    for weight in weights:
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    flat = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
-    flat = accelerator.reduce(flat, "sum")
-    for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
-        assert weight.grad is not None
-        weight.grad.copy_(part.view_as(weight))
+    Returns loss in nats per target token, norm before clipping, tokens, whether any process wants to stop, and the clock of
+    the main process: what is due follows from it, and were each process to read its own, one would evaluate and another not.
+    """
+    exact = devices.exact_float(strategy.device)
+    loss = torch.stack(list(losses)).to(exact).sum()
+    rest = torch.tensor(
+        [mine.targets, mine.tokens, stop, seconds if strategy.rank == 0 else 0.0], dtype=exact, device=strategy.device
+    )
+    totals: Tensor = strategy.accelerator.reduce(torch.cat([loss[None], rest]), "sum")
+    norm = strategy.norm().to(totals)
+    loss_sum, targets, tokens, stops, main_seconds, norm_value = torch.cat([totals, norm[None]]).tolist()
+    to_sum = strategy.processes / max(1.0, targets)
+    norm_value *= to_sum
+    factor = min(1.0, clip_norm / (norm_value + NORM_SPARE)) if clip_norm > 0 else 1.0
+    strategy.scale(to_sum * factor)
+    return loss_sum / max(1.0, targets), norm_value, int(tokens), bool(stops), main_seconds
 
 
 @torch.no_grad()
-def validation_loss(
-    objective: Objective, examples: Examples, accelerator: Accelerator, *, batch_size: int
-) -> tuple[float, int]:
-    """Mean loss in nats per target token over a split, and how many tokens that is. Sums first, divides once."""
+def validation_loss(strategy: Strategy, examples: Examples, *, batch_size: int) -> tuple[float, int, dict[str, float]]:
+    """Mean loss per target over a split, the number of targets, and the objective's other scores. Sums first, divides
+    once. For likelihoods in nats per token."""
+    objective, processes = strategy.objective, strategy.processes
     objective.eval()
     order = np.argsort(-examples.lengths(), kind="stable")
     losses: list[Tensor] = []
-    loss_tokens = 0
-    for first in range(0, len(order), batch_size * accelerator.num_processes):
-        block = order[first : first + batch_size * accelerator.num_processes]
-        mine = block[accelerator.process_index :: accelerator.num_processes].tolist()
-        if mine:
-            arrays = examples.arrays(mine)
-            with accelerator.autocast():
-                losses.append(objective(to_tensors(arrays, accelerator.device)))
-            loss_tokens += objective.target_count(arrays)
-    total, count = _sums(accelerator, _total(losses), loss_tokens)
+    sums: list[Tensor] = []
+    targets = 0
+    for first in range(0, len(order), batch_size * processes):
+        block = order[first : first + batch_size * processes]
+        mine = block[strategy.rank :: processes].tolist()
+        arrays = examples.arrays(mine) if mine else objective.without_targets(examples.arrays(block[:1].tolist()))
+        with strategy.accelerator.autocast():
+            losses.append(objective(on_device(to_tensors(arrays, strategy.device), strategy.device)))
+        if objective.reported:
+            sums.append(objective.sums)
+        targets += objective.target_count(arrays)
+    total, count = strategy.sums(_total(torch.stack(losses).tolist() if losses else ()), targets)
     objective.train()
-    return (total / count if count else float("nan")), int(count)
+    return (total / count if count else float("nan")), int(count), _means(strategy, sums, targets)

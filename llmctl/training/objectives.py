@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from llmctl.types import IGNORED, Family
 
@@ -41,8 +43,13 @@ class Objective(nn.Module):
     """A loss over micro-batches. Its parameters are those of the models it holds; checkpoints save a model, never the
     objective, so parameter names on disk do not depend on it.
 
-    The two counts are static: they describe a batch and need no model.
+    The counts and `without_targets` are static: they describe a batch and need no model.
     """
+
+    reported: tuple[str, ...] = ()
+    """Scores besides the loss, which steps and evaluations report."""
+    sums: Tensor
+    """(len(reported),) the scores summed over the targets of the last batch, left by `forward` where there are any."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss summed over the targets of `batch`. Scalar."""
@@ -59,6 +66,11 @@ class Objective(nn.Module):
         mask = arrays.get("attention_mask")
         return arrays["input_ids"].size if mask is None else int(mask.sum())
 
+    @staticmethod
+    def without_targets(arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """The micro-batch with no targets, so that its loss is 0, for a process with fewer micro-batches than others."""
+        return {**arrays, "labels": np.full_like(arrays["labels"], IGNORED)}
+
 
 class LikelihoodObjective(Objective):
     """Negative log-likelihood in nats of what one model is trained to predict."""
@@ -66,6 +78,10 @@ class LikelihoodObjective(Objective):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+
+    def logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """log p of the targets of each row of `batch` (see `forward`) in nats, (B,). Not for encoders."""
+        raise NotImplementedError
 
 
 class DecoderLikelihood(LikelihoodObjective):
@@ -81,6 +97,14 @@ class DecoderLikelihood(LikelihoodObjective):
             return loss
         logits = self.model(input_ids=inputs, attention_mask=mask, use_cache=False).logits  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        inputs, mask = batch["input_ids"], batch.get("attention_mask")
+        states, model = self._hidden(inputs, mask), self.model
+        if states is None:
+            states, model = self.model(input_ids=inputs, attention_mask=mask, use_cache=False).logits, None  # (B, T, V)
+        found: Tensor = _row_logprobs(model, states, batch["labels"])
+        return found
 
     def _hidden(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         """Hidden states before the head (B, T, H), where the head is a plain linear map of them."""
@@ -100,18 +124,31 @@ class EncoderDecoderLikelihood(LikelihoodObjective):
         """`input_ids` and `attention_mask` (B, S) of the source, `labels` (B, U) of the target -> scalar. The decoder
         reads the labels one position later, behind the start token."""
         labels = batch["labels"]
-        start = self.model.config.decoder_start_token_id
-        pad = self.model.config.pad_token_id
-        shifted = labels.new_full(labels.shape, pad)
-        shifted[:, 0] = start
-        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, pad)
-        source = {name: batch[name] for name in SOURCES if name in batch}
+        source, shifted = self._inputs(batch)
         hidden = self._hidden(source, shifted)
         if hidden is not None:
             loss: Tensor = _through_head(self.model, hidden, labels)
             return loss
         logits = self.model(**source, decoder_input_ids=shifted, use_cache=False).logits  # (B, U, V)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        source, shifted = self._inputs(batch)
+        states, model = self._hidden(source, shifted), self.model
+        if states is None:
+            states, model = self.model(**source, decoder_input_ids=shifted, use_cache=False).logits, None  # (B, U, V)
+        found: Tensor = _row_logprobs(model, states, batch["labels"])
+        return found
+
+    def _inputs(self, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """The source, and what the decoder reads (B, U): the labels behind the start token."""
+        labels = batch["labels"]
+        start = self.model.config.decoder_start_token_id
+        pad = self.model.config.pad_token_id
+        shifted = labels.new_full(labels.shape, pad)
+        shifted[:, 0] = start
+        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, pad)
+        return {name: batch[name] for name in SOURCES if name in batch}, shifted
 
     @staticmethod
     def token_count(arrays: Arrays) -> int:
@@ -245,6 +282,30 @@ def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, want
         return total
     loss: Tensor = _LinearCrossEntropy.apply(rows, weight, bias, wanted)  # type: ignore[no-untyped-call]
     return loss
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _row_logprobs(model: Any, states: Tensor, labels: Tensor) -> Tensor:
+    """Σ log p(label) over the targets of each row, (B,). `states`: hidden states (B, T, H) before the head of `model`, or
+    logits (B, T, V) without one. At most `CHUNK` rows of logits are held; the backward pass computes them again."""
+    kept = labels != IGNORED  # (B, T)
+    rows, wanted = states[kept], labels[kept]  # (N, H), (N,)
+    head = model.get_output_embeddings() if model is not None else None
+    bias = getattr(head, "bias", None)
+    if head is not None and bias is None and hasattr(model, "final_logits_bias"):
+        bias = model.final_logits_bias[0]
+
+    def chunk(rows: Tensor, wanted: Tensor) -> Tensor:
+        logits = rows if head is None else F.linear(rows, head.weight, bias)
+        return -F.cross_entropy(logits.float(), wanted, reduction="none")
+
+    parts = [
+        checkpoint(chunk, rows[first : first + CHUNK], wanted[first : first + CHUNK], use_reentrant=False)
+        for first in range(0, len(rows), CHUNK)
+    ]
+    owners = kept.nonzero()[:, 0]  # (N,) the row of each target
+    total = states.new_zeros(len(labels), dtype=torch.float32)
+    return total.index_add(0, owners, torch.cat(parts)) if parts else total + 0.0 * states.sum()
 
 
 def _filled(rows: Tensor) -> Tensor:

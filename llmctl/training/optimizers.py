@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -34,7 +35,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as `parameter|slot` -> tensor."""
+    """The optimizer's state as `parameter|slot` -> tensor, in parts where the parameter is."""
     names: dict[Any, str] = {weight: name for name, weight in model.named_parameters()}
     return {
         f"{names[weight]}|{slot}": value.detach().contiguous()
@@ -44,9 +45,22 @@ def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[st
     }
 
 
-def load_state(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def empty_state(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors for those of `shapes` that `state_tensors` has made, as this process holds them."""
+    weights = dict(model.named_parameters())
+    found: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        weight = weights.get(name.rpartition("|")[0])
+        if weight is not None:
+            whole = shape != tuple(weight.shape)
+            found[name] = torch.zeros(shape, device=weight.device) if whole else torch.zeros_like(weight.data)
+    return found
+
+
+def load_state(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Restore the state of an optimizer from `state_tensors`."""
     weights: dict[str, Any] = dict(model.named_parameters())
     for name, value in tensors.items():
         parameter, _, slot = name.rpartition("|")
-        optimizer.state[weights[parameter]][slot] = value.clone()
+        weight = weights[parameter]
+        optimizer.state[weight][slot] = value.to(weight.device, copy=True)

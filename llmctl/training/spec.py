@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictFloat, StrictInt
 
 from llmctl.config import Spec, key
 
 Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
+
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+TRACKERS: Final[Mapping[TrackerName, tuple[str, ...]]] = {
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy"),
+    "trackio": ("trackio",),
+}
+"""Trackers and the modules that each needs; the first one is also the package to install."""
 
 
 class Optimizer(Spec):
@@ -21,6 +32,16 @@ class Optimizer(Spec):
     )
     betas: tuple[Fraction, Fraction] = key((0.9, 0.95), "decay rates of the first and second moment estimates")
     eps: StrictFloat = key(1e-8, "added to the denominator for numerical stability", gt=0)
+
+
+class Dpo(Spec):
+    """Preference tuning; formulas and sources are in `training/preference.py`."""
+
+    beta: StrictFloat = key(0.1, "how strongly the model is held to the reference: the scale of rewards", gt=0)
+    loss: Literal["sigmoid", "ipo", "hinge"] = key("sigmoid", "loss of a pair: sigmoid (DPO), ipo or hinge (SLiC)")
+    label_smoothing: StrictFloat = key(
+        0.0, "expected share of pairs whose preference is wrong; for the sigmoid loss", ge=0, lt=0.5
+    )
 
 
 class Schedule(Spec):

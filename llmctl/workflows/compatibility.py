@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llmctl import registry
 from llmctl.data.read import OpenAudio
-from llmctl.data.spec import INSTRUCTION_FORMATS, Clean, PromptFormat
+from llmctl.data.spec import INSTRUCTION_FORMATS, CleanRules, PromptFormat
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.spec import ModelSpec
@@ -42,7 +42,7 @@ def check_card(folder: ModelFolder) -> None:
             )
     check_task_version(registry.load("tasks", card.task)(), card.task_version, where)
     try:
-        Clean.model_validate(card.clean or {})
+        CleanRules.model_validate(card.clean or {})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(["clean", *map(str, first["loc"])])
@@ -57,6 +57,18 @@ def check_task_version(task: Task, version: int, where: Path) -> None:
             where=f"{where}:task_version",
             hint="pip install --upgrade llmctl, or restore the file",
         )
+
+
+def answering_task(task: Task, trained: str | None) -> Task:
+    """The task that a model answers after training on `task`: for preference pairs the one that its weights were trained
+    for before, if that has free answers, else chat. `trained`: the name of that task."""
+    if not task.pairs:
+        return task
+    before: Task | None = registry.load("tasks", trained)() if trained else None
+    if before is None or before.packed or before.labelled or before.pairs:
+        chat: Task = registry.load("tasks", "chat")()
+        return chat
+    return before
 
 
 def references_audio(task: Task) -> OpenAudio | None:
@@ -122,6 +134,12 @@ def unreadable(spec: MetricSpec, task: Task) -> str | None:
     """Why a metric cannot score a model's output for the task; None where it can."""
     if task.packed and spec.output_type == "text":
         return f"{spec.name} compares answers, {task.name} has none"
+    if (spec.output_type == "preference") != task.pairs:
+        return (
+            f"{spec.name} compares preference pairs, {task.name} has none"
+            if not task.pairs
+            else (f"{spec.name} scores one answer, {task.name} has two")
+        )
     if task.labelled and spec.output_type == "likelihood":
         return f"{spec.name} scores text, {task.name} answers with labels"
     return None

@@ -14,7 +14,7 @@ from llmctl import registry
 from llmctl.config import UsageValueError, key
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
-from llmctl.gates import Gate
+from llmctl.gates import Gate, parse_count_gate
 from llmctl.metrics.parse import MetricRequest, request_gate, request_metric, request_score
 from llmctl.models.spec import HUB, Shape
 from llmctl.values import Shown
@@ -122,6 +122,9 @@ ColumnMap = Annotated[str, BeforeValidator(_column_text), AfterValidator(_column
 
 
 RequestedMetric = Annotated[MetricRequest, parsed(MetricRequest, request_metric), Shown(names="metrics")]
+
+
+RequestedCountGate = Annotated[Gate, parsed(Gate, parse_count_gate)]
 
 
 RequestedGate = Annotated[Gate, parsed(Gate, request_gate)]

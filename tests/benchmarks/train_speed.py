@@ -33,7 +33,7 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     from llmctl.data.tokens import TokenStore
     from llmctl.models import short_attention
     from llmctl.models.spec import Shape, Vocabulary
-    from llmctl.training import devices, loop, objectives, optimizers, plan
+    from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
     from llmctl.training.spec import Optimizer, Schedule
 
     layers, hidden, heads, vocabulary, batch, length, steps = SHAPES[shape]
@@ -65,12 +65,11 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     optimizer = optimizers.build(built, Optimizer(), lr=5e-5)
     began = 0.0
     for report in loop.fit(
-        objectives.LIKELIHOODS["decoder"](built),
+        parallel.Strategy(objectives.LIKELIHOODS["decoder"](built), accelerator),
         examples,
         batches,
         optimizer,
         planned,
-        accelerator,
         clip_norm=1.0,
         seed=0,
         start=loop.Position(),

@@ -15,7 +15,7 @@ from llmctl.data.batches import Batches, Blocks, epoch_batches
 from llmctl.data.tokens import TokenStore
 from llmctl.models import short_attention
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
-from llmctl.training import devices, loop, objectives, optimizers, plan
+from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
 from llmctl.training.spec import Optimizer, Schedule
 
 VOCABULARY = Vocabulary(96, 0, 1, 2)
@@ -80,12 +80,11 @@ def fitted(
         save_every=None,
     )
     for report in loop.fit(
-        objectives.LIKELIHOODS["decoder"](model),
+        parallel.Strategy(objectives.LIKELIHOODS["decoder"](model), devices.accelerator("fp32")),
         examples,
         batches,
         made,
         planned,
-        devices.accelerator("fp32"),
         clip_norm=1.0,
         seed=0,
         start=loop.Position(),

@@ -85,6 +85,12 @@ Only decoders chat. Every turn of the assistant is in the loss, also in the midd
 `system` are not. The model folder holds the same format as its chat template.
 """
 
+PREFERENCE: Final = """\
+## Preference pairs
+
+Preference tuning reads both answers, each after the same prompt, in the format of the model that it starts from.
+"""
+
 CLASSIFICATION: Final = """\
 ## Classification
 
@@ -166,6 +172,14 @@ PARTS: Final[tuple[Part, ...]] = (
         (
             f"llmctl preprocess smalltalk-zh {WORD} --out data/smalltalk-zh",
             "llmctl show data data/smalltalk-zh --model gpt2 --index 14",
+        ),
+    ),
+    (
+        PREFERENCE,
+        (
+            f"llmctl preprocess preferences-en {WORD} --out data/preferences",
+            "llmctl show data data/preferences --model gpt2 --index 4",
+            "llmctl show data data/preferences --model t5 --index 4",
         ),
     ),
     (

@@ -57,6 +57,11 @@ decoder 把源文本、`<|sep|>` 和译文作为一个序列读取。答案的�
 
 只有 decoder 支持对话。`assistant` 的每一轮都计入损失，包括对话中间的轮次；`user` 和 `system` 的轮次不计入。模型目录中的对话模板采用同样的格式。
 """,
+    english.PREFERENCE: """\
+## 偏好对
+
+偏好微调读取两个回答，各自接在同一个提示之后，格式与起始模型相同。
+""",
     english.CLASSIFICATION: """\
 ## 分类
 

@@ -14,24 +14,28 @@ NGRAM: Final = 5
 PAIR: Final = ("source", "target")
 """Roles of the two sides of a pair."""
 
+_ELLIPSIS: Final = "..."
 _SYMBOL: Final = re.compile(
-    r"\.{3,}|[\u2026#@*\\$+<=>^`|~_\u00a2-\u00a9\u00ac\u00ae-\u00b1\u00b4\u00d7\u00f7\u2020\u2021\u20a0-\u20bf\u2100-\u214f"
+    r"[\u2026#@*\\$+<=>^`|~_\u00a2-\u00a9\u00ac\u00ae-\u00b1\u00b4\u00d7\u00f7\u2020\u2021\u20a0-\u20bf\u2100-\u214f"
     r"\u2190-\u2bff\u3004\u3012\u3013\u3020\u3036\u303f\uff03\uff04\uff0a\uff0b\uff1c-\uff1e\uff20\uff3e\uff40\uff5c\uff5e"
     r"\ufffd\U0001f000-\U0001faff]"
 )
-"""Characters of Unicode's categories of symbols, with # @ * \\ _; an ellipsis counts once, as in Gopher."""
+"""Characters of Unicode's categories of symbols, with # @ * \\ _ and the ellipsis."""
 _LINE_END: Final = re.compile(r"[.!?…。！？；：;:\"'”’」』）)》】]\s*$")
-_BOILERPLATE: Final = re.compile(
-    # C4, section 2.2: placeholders, and lines about cookies, policies and JavaScript; menus and footers in both languages.
-    r"lorem ipsum|javascript|cookies?\b.*\b(?:accept|agree|consent|experience|polic|sett|use)|accept (?:all )?cookies|use of cookies"
-    r"|privacy policy|terms (?:of|and) (?:use|service|conditions)|all rights reserved|©|\(c\) ?(?:19|20)\d\d|copyright \d"
-    r"|(?:click|tap) here|read more|sign (?:in|up)\b|log ?in\b|subscribe (?:to|now)|our newsletter|share (?:this|on)"
-    r"|follow us|back to (?:the )?top|skip to (?:main )?content|powered by|page not found|home ?[|>»] "
-    r"|版权所有|保留所有权利|备案号?|[京沪粤浙苏]icp备|隐私(?:政策|权)|用户协议|服务条款|免责声明|转载请注明|关注(?:我们|微信|公众号)"
-    r"|扫(?:一扫|描)?.{0,4}二维码|点击(?:这里|此处|查看|阅读|下载)|阅读全文|上一篇|下一篇|返回(?:顶部|首页)|相关(?:阅读|推荐)"
-    r"|首页 ?[|>»]|登录 ?[|/丨]? ?注册|分享到|联系我们|网站地图|友情链接",
-    re.IGNORECASE,
-)
+LONGEST_LINE: Final = 200
+"""Characters of the longest line that is looked at for boilerplate: menus, notices and footers are short."""
+BOILERPLATE: Final = (
+    # C4, section 2.2: placeholders, policies, JavaScript; the usual menus and footers of web pages.
+    "lorem ipsum", "javascript", "use cookies", "uses cookies", "use of cookies", "accept cookies", "accept all cookies", "cookie policy",
+    "cookie settings", "cookie preferences", "privacy policy", "terms of use", "terms of service", "terms and conditions",
+    "all rights reserved", "©", "(c) 19", "(c) 20", "copyright 19", "copyright 20", "click here", "tap here", "read more", "sign in",
+    "sign up", "log in", "subscribe to", "subscribe now", "our newsletter", "share this", "follow us", "back to top", "skip to content",
+    "skip to main content", "powered by", "page not found", "home |", "home >", "home »",
+    "版权所有", "保留所有权利", "icp备", "网安备", "隐私政策", "隐私权政策", "用户协议", "服务条款", "免责声明", "转载请注明", "关注我们",
+    "关注微信", "微信公众号", "扫描二维码", "扫一扫", "点击这里", "点击此处", "点击查看", "点击下载", "阅读全文", "阅读原文", "上一篇", "下一篇",
+    "返回顶部", "返回首页", "相关阅读", "相关推荐", "首页 >", "首页>", "登录 |", "登录|", "登录注册", "分享到", "联系我们", "网站地图", "友情链接",
+)  # fmt: skip
+"""Phrases of boilerplate, in lower case."""
 
 Measure = Callable[[Reading], float | None]
 
@@ -65,7 +69,7 @@ def _worst(measure: Callable[[Passage], float], choose: Callable[..., float] = m
 
 def _symbols(passage: Passage) -> float:
     """Symbols per word; a text without words has as many as symbols."""
-    found = len(_SYMBOL.findall(passage.text))
+    found = len(_SYMBOL.findall(passage.text)) + passage.text.count(_ELLIPSIS)
     return found / max(len(passage.words), 1) if found else 0.0
 
 
@@ -97,10 +101,12 @@ def _repeated_ngrams(passage: Passage) -> float:
 
 
 def _boilerplate(passage: Passage) -> float:
-    if not _BOILERPLATE.search(passage.text):
+    low = passage.lower
+    phrases = [phrase for phrase in BOILERPLATE if phrase in low]
+    if not phrases:
         return 0.0
-    lines = _lines(passage.text)
-    return sum(_BOILERPLATE.search(line) is not None for line in lines) / len(lines)
+    lines = _lines(low)
+    return sum(len(line) <= LONGEST_LINE and any(each in line for each in phrases) for line in lines) / len(lines)
 
 
 def _line_ends(passage: Passage) -> float:

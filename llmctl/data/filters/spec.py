@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import StrictFloat, StrictInt
 
-from llmctl.config import Spec, key
+from llmctl.config import Spec, UsageValueError, key
 from llmctl.script import units_of
 from llmctl.types import Role, Segment
 
@@ -25,6 +25,10 @@ class Passage:
 
     def __init__(self, role: Role, text: str) -> None:
         self.role, self.text = role, text
+
+    @cached_property
+    def lower(self) -> str:
+        return self.text.lower()
 
     @cached_property
     def words(self) -> list[str]:
@@ -127,6 +131,180 @@ WEB: Final[Mapping[str, float]] = {
 """The bounds of the preset `web`."""
 
 
+LANGUAGES: Final = frozenset(
+    [
+        "af",
+        "am",
+        "an",
+        "ar",
+        "as",
+        "az",
+        "be",
+        "bg",
+        "bn",
+        "br",
+        "bs",
+        "ca",
+        "cs",
+        "cy",
+        "da",
+        "de",
+        "dz",
+        "el",
+        "en",
+        "eo",
+        "es",
+        "et",
+        "eu",
+        "fa",
+        "fi",
+        "fo",
+        "fr",
+        "ga",
+        "gl",
+        "gu",
+        "he",
+        "hi",
+        "hr",
+        "ht",
+        "hu",
+        "hy",
+        "id",
+        "is",
+        "it",
+        "ja",
+        "jv",
+        "ka",
+        "kk",
+        "km",
+        "kn",
+        "ko",
+        "ku",
+        "ky",
+        "la",
+        "lb",
+        "lo",
+        "lt",
+        "lv",
+        "mg",
+        "mk",
+        "ml",
+        "mn",
+        "mr",
+        "ms",
+        "mt",
+        "nb",
+        "ne",
+        "nl",
+        "nn",
+        "no",
+        "oc",
+        "or",
+        "pa",
+        "pl",
+        "ps",
+        "pt",
+        "qu",
+        "ro",
+        "ru",
+        "rw",
+        "se",
+        "si",
+        "sk",
+        "sl",
+        "sq",
+        "sr",
+        "sv",
+        "sw",
+        "ta",
+        "te",
+        "th",
+        "tl",
+        "tr",
+        "ug",
+        "uk",
+        "ur",
+        "vi",
+        "vo",
+        "wa",
+        "xh",
+        "zh",
+        "zu",
+    ]
+)
+"""ISO 639-1 codes that py3langid knows."""
+COMMON: Final = frozenset(
+    [
+        "ar",
+        "bg",
+        "bn",
+        "ca",
+        "cs",
+        "da",
+        "de",
+        "el",
+        "en",
+        "es",
+        "et",
+        "eu",
+        "fa",
+        "fi",
+        "fr",
+        "he",
+        "hi",
+        "hr",
+        "hu",
+        "id",
+        "it",
+        "ja",
+        "ko",
+        "lt",
+        "lv",
+        "ms",
+        "nl",
+        "no",
+        "pl",
+        "pt",
+        "ro",
+        "ru",
+        "sk",
+        "sl",
+        "sr",
+        "sv",
+        "sw",
+        "ta",
+        "te",
+        "th",
+        "tl",
+        "tr",
+        "uk",
+        "ur",
+        "vi",
+        "zh",
+    ]
+)
+"""Languages that a text is taken to be in unless others are asked for: rare ones are mistaken for them more often than met."""
+
+Languages = tuple[str, ...] | dict[str, tuple[str, ...]]
+"""Languages that are allowed, for every text or by role."""
+
+
+def known_languages(value: Any) -> Any:
+    """`[zh, en]`, or by side `{source: en, target: [zh, en]}`; raises `UsageValueError` for an unknown one."""
+    if isinstance(value, Mapping):
+        return {str(role): known_languages(each) for role, each in value.items()}
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise UsageValueError("must be a list of languages", "write [zh, en], or {source: en, target: zh}")
+    for name in names:
+        if name not in LANGUAGES:
+            raise UsageValueError(f"{name!r} is not a known language", "codes of ISO 639-1: en, zh, de, fr, …")
+    return tuple(names)
+
+
+Pii = Literal["off", "keep", "mask", "drop"]
+
+
 @dataclass(frozen=True, slots=True)
 class FilterRow:
     """One row of the table."""
@@ -151,6 +329,13 @@ class FilterRow:
 
 FILTERS: Final = (
     FilterRow(
+        "languages",
+        "llmctl.data.filters.languages:LanguageFilter",
+        ("languages",),
+        (),
+        ("Lui and Baldwin 2012, langid.py; its model in py3langid (97 languages)",),
+    ),
+    FilterRow(
         "quality",
         "llmctl.data.filters.quality:QualityFilter",
         tuple(f"quality.{name}" for name in Quality.model_fields if name != "preset"),
@@ -160,6 +345,23 @@ FILTERS: Final = (
             "Raffel et al. 2020, Exploring the Limits of Transfer Learning (C4), section 2.2",
             "Penedo et al. 2024, The FineWeb Datasets, section 3.6",
             "Koehn et al. 2007, Moses, clean-corpus-n.perl (ratio of lengths)",
+        ),
+    ),
+    FilterRow(
+        "decontaminate",
+        "llmctl.data.filters.decontaminate:DecontaminationFilter",
+        ("decontaminate",),
+        (),
+        ("Brown et al. 2020, Language Models are Few-Shot Learners, appendix C (13-grams)",),
+    ),
+    FilterRow(
+        "pii",
+        "llmctl.data.filters.pii:PiiFilter",
+        ("pii",),
+        "off",
+        (
+            "GB 11643-1999 (resident IDs), ISO/IEC 7812-1 (Luhn), ISO 13616 (IBAN)",
+            "Penedo et al. 2024, The FineWeb Datasets, section 3.7",
         ),
     ),
 )

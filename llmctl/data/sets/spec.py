@@ -151,6 +151,18 @@ REVIEWS: Final = DataSetSpec(
     notice="Sentiment Labelled Sentences, Kotzias et al. 2015, CC BY 4.0, changed as described; transcription Copyright 2016 Andrew Sliwinski, MIT.",
 )
 
+REVIEWS_ZH: Final = DataSetSpec(
+    name="reviews-zh",
+    task="classification",
+    summary="620 sentences of reviews in Chinese: hotels, food, phones, films, books and more, half positive, half negative",
+    languages=("zh-Hans",),
+    file="reviews-zh.jsonl.gz",
+    records=620,
+    licence="CC0-1.0",
+    source="written for this set, 16 subjects; labels as in reviews, so that both sets can be read together",
+    notice="Dedicated to the public domain, CC0 1.0.",
+)
+
 TRIVIA: Final = DataSetSpec(
     name="trivia",
     task="question-answering",
@@ -210,6 +222,33 @@ ABSTRACTS: Final = DataSetSpec(
         "the Universal Declaration of Human Rights (see udhr-en-zh); summaries written for this set"
     ),
     notice="Passages in the public domain; summaries dedicated to the public domain, CC0 1.0.",
+)
+
+_PREFERENCES_SOURCE: Final = (
+    "questions and preferred answers written for this set; the other answers are twenty written replies that evade, pad or "
+    "refuse, with the topic of the question put in. Two pairs for each question"
+)
+PREFERENCES_EN: Final = DataSetSpec(
+    name="preferences-en",
+    task="preference",
+    summary="143 questions with a short, correct answer preferred to evasive, padded or rude ones",
+    languages=("en",),
+    file="preferences-en.jsonl.gz",
+    records=286,
+    licence="CC0-1.0",
+    source=_PREFERENCES_SOURCE,
+    notice="Preference pairs in English, dedicated to the public domain, CC0 1.0.",
+)
+PREFERENCES_ZH: Final = DataSetSpec(
+    name="preferences-zh",
+    task="preference",
+    summary="141 questions with a short, correct answer preferred to evasive, padded or rude ones",
+    languages=("zh-Hans",),
+    file="preferences-zh.jsonl.gz",
+    records=282,
+    licence="CC0-1.0",
+    source=_PREFERENCES_SOURCE,
+    notice="Preference pairs in Chinese, dedicated to the public domain, CC0 1.0.",
 )
 
 

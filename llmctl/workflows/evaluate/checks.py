@@ -21,8 +21,9 @@ from llmctl.store import atomic, runs
 from llmctl.store.prepared import Prepared, is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, null_sink
+from llmctl.workflows import reports
 from llmctl.workflows.compatibility import unreadable
-from llmctl.workflows.evaluate import reports
+from llmctl.workflows.evaluate import rewards
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.settings import places
@@ -37,13 +38,17 @@ class EvalPlan:
     config: EvalConfig
     metrics: Metrics
     handle: ModelHandle | None
+    task: Task | None
+    """The task of the records; None without a model."""
+    reference: ModelHandle | None
+    """The reference model of preference pairs."""
     out: Path | None
     recorded: tuple[Number, ...] | None = None
     """Scores of the baseline, where it is a `scores.json` and not predictions."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "task": self.handle.task.name if self.handle else None,
+            "task": self.task.name if self.task else None,
             "metrics": [parse.label(*each) for each in self.metrics],
             "gates": [gate.require for gate in self.config.require],
             "out": str(self.out) if self.out else None,
@@ -57,6 +62,11 @@ def preflight(
     _check_sides(config)
     collector = ErrorCollector()
     handle = _model(config, collector, offline=offline, verify=verify, emit=emit)
+    task = _records_task(config, handle) if handle is not None else None
+    reference = None
+    if handle is not None and task is not None:
+        opening: dict[str, Any] = {"offline": offline, "verify": verify, "emit": emit}
+        reference = collector.check("reference", rewards.reference_of, config, handle, task, **opening)
     recorded = None
     if config.predictions is not None:
         collector.check("predictions", pairs.check_file, config.predictions, "predictions")
@@ -67,7 +77,7 @@ def preflight(
         collector.check("references", pairs.check_file, references, "references")
     metrics = None
     if handle is not None or config.model is None:
-        metrics = collector.check("metric", metrics_of, config, handle.task if handle else None)
+        metrics = collector.check("metric", metrics_of, config, task)
     if metrics is not None:
         collector.check("require", _check_gates, config, metrics)
     out = config.out or _out(config, emit)
@@ -80,7 +90,7 @@ def preflight(
         collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
     collector.raise_all()
     assert metrics is not None
-    return EvalPlan(config, metrics, handle, out, recorded)
+    return EvalPlan(config, metrics, handle, task, reference, out, recorded)
 
 
 def _check_gates(config: EvalConfig, metrics: Metrics) -> None:
@@ -184,6 +194,8 @@ def _data(config: EvalConfig, *, verify: bool) -> Prepared | Path:
 def _open_model(config: EvalConfig, data: Prepared | Path, **opening: Any) -> ModelHandle:
     """The model, checked against the task and labels of the data. `opening`: of `find_model`."""
     assert config.model is not None
+    if rewards.pairs_task(_name_of_task(config, data)):
+        return find_model(config.model, otherwise="chat", instruction=config.instruction, base=config.base, **opening)
     if isinstance(data, Path):
         handle = find_model(config.model, task=config.task, instruction=config.instruction, base=config.base, **opening)
         if handle.task.labelled and handle.family != "encoder" and not (config.labels or handle.labels):
@@ -202,6 +214,17 @@ def _open_model(config: EvalConfig, data: Prepared | Path, **opening: Any) -> Mo
         raise UsageError(f"the model answers {handle.task.name}, {config.data} was prepared for {prepared_for}")
     labels = config.labels or (() if handle.labels else data.manifest.labels)
     return handle.choosing(labels, calibrate=config.calibrate)
+
+
+def _name_of_task(config: EvalConfig, data: Prepared | Path) -> str | None:
+    return data.manifest.task if isinstance(data, Prepared) else config.task
+
+
+def _records_task(config: EvalConfig, handle: ModelHandle) -> Task:
+    """The task of the records: that of the model, except for preference pairs."""
+    assert config.data is not None
+    data = open_prepared(config.data) if is_prepared(config.data) else config.data
+    return rewards.pairs_task(_name_of_task(config, data)) or handle.task
 
 
 def _is_built_in(data: Path | None) -> bool:

@@ -17,12 +17,13 @@ from llmctl.data import predictions as pairs
 from llmctl.errors import DataError
 from llmctl.gates import GateResult, Number, of_scores
 from llmctl.store import atomic, runs
+from llmctl.store.models import content_hash
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Answer, Event, EventSink, Record, Score
 from llmctl.workflows.compatibility import references_audio
-from llmctl.workflows.evaluate import reports
-from llmctl.workflows.evaluate.checks import EvalPlan, Metrics, preflight
+from llmctl.workflows.evaluate import reports, rewards
+from llmctl.workflows.evaluate.checks import EvalPlan, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.model import ModelHandle
 
@@ -82,7 +83,7 @@ def evaluate(plan: EvalPlan, emit: EventSink, *, force: bool = False) -> EvalRes
     if plan.handle is None:
         answers, before = _answers_of_files(plan)
     else:
-        answers, facts = _answers_of_model(config, plan.handle, plan.metrics, emit)
+        answers, facts = _answers_of_pairs(plan, emit) if plan.reference else _answers_of_model(plan, emit)
         if config.baseline is not None and plan.recorded is None:
             before = _baseline_of(config.baseline, answers)
     chosen = config.metric or config.require
@@ -150,9 +151,32 @@ def _recorded_comparison(numbers: Sequence[Number], recorded: Sequence[Number]) 
     return tuple(found)
 
 
-def _answers_of_model(
-    config: EvalConfig, handle: ModelHandle, metrics: Metrics, emit: EventSink
-) -> tuple[list[Answer], Facts]:
+def _answers_of_pairs(plan: EvalPlan, emit: EventSink) -> tuple[list[Answer], Facts]:
+    """The reward margin of each preference pair, and facts for signatures."""
+    from llmctl.workflows.inference.session import open_predictor
+
+    config, task, handle, reference = plan.config, plan.task, plan.handle, plan.reference
+    assert task is not None
+    assert handle is not None
+    assert reference is not None
+    records = list(islice(_records(config, task, emit), config.limit))
+    if not records:
+        raise DataError("no records to score", where=str(config.data))
+    model, other = (
+        open_predictor(each, precision=config.precision, engine=config.engine, emit=emit)
+        for each in (handle, reference)
+    )
+    beta = rewards.beta_of(handle)
+    answers = rewards.reward_margins(task, records, model, other, beta=beta, batch_size=config.batch_size)
+    facts = {
+        "beta": f"{beta:g}",
+        "reference": content_hash(reference.folder.architecture)[:8],
+        "precision": config.precision,
+    }
+    return list(answers), {"preference": facts}
+
+
+def _answers_of_model(plan: EvalPlan, emit: EventSink) -> tuple[list[Answer], Facts]:
     """The model's answers to the records, their likelihoods, or both, as the metrics need; and facts for signatures.
 
     Likelihoods compare only with the same tokenizer, window and precision; scores only with the same instruction, where
@@ -163,6 +187,8 @@ def _answers_of_model(
     from llmctl.workflows.inference.requests import open_request_builder
     from llmctl.workflows.inference.session import open_predictor, predict
 
+    config, handle, metrics = plan.config, plan.handle, plan.metrics
+    assert handle is not None
     records = list(islice(_records(config, handle.task, emit), config.limit))
     if not records:
         raise DataError("no records to score", where=str(config.data))
@@ -310,6 +336,7 @@ def _keep(
                     "id": answer.id,
                     "prediction": answer.prediction,
                     "references": list(answer.references),
+                    **({"reward_margin": answer.reward_margin} if plan.reference else {}),
                     **(
                         {"logprob": answer.logprob, "tokens": answer.tokens, "bytes": answer.bytes}
                         if answer.tokens

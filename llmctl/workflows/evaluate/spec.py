@@ -59,6 +59,9 @@ class EvalConfig(Spec):
         None, "window of tokens for likelihoods; default: the block size of training, else the context", ge=2
     )
     batch_size: StrictInt = flag(32, "records per batch", panel="Run", ge=1)
+    reference: Path | None = key(
+        None, "reference model of rewards; default: the weights that preference tuning started from"
+    )
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation; published figures use fp32")
     engine: EngineName = key("torch", "engine that runs the model")

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
+from llmctl.data.pairs import sides
 from llmctl.data.plain import unknown_id
-from llmctl.data.spec import Clean
+from llmctl.data.spec import CleanRules
 from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.words import words_of
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
@@ -52,7 +54,7 @@ class RequestBuilder:
         task: Task,
         layout: Layout,
         *,
-        clean: Clean | None = None,
+        clean: CleanRules | None = None,
         block_size: int | None = None,
         labels: Sequence[str] = (),
         calibrate: bool = False,
@@ -76,6 +78,10 @@ class RequestBuilder:
         self._clean = Cleaner(clean) if clean else None
         # Whitespace at the end of a prompt to be continued is part of the prompt.
         self._clean_prompt = Cleaner(clean.replace(whitespace=False)) if clean and task.packed else self._clean
+        self._words = words_of(clean) if clean else None
+        self._answer_columns = {each.name for each in task.columns} - {each.name for each in task.prompt_columns()}
+        self.segmented = clean is not None and clean.segment != "none"
+        """Whether training cut texts into words: what it generates has blanks between them."""
         self._uncut = Layout(layout.tokenizer, layout.family, layout.prompt_format, instruction=layout.instruction)
         self._unknown = unknown_id(layout.tokenizer.backend_tokenizer)
         self._warned_truncated = self._warned_unknown = False
@@ -163,10 +169,19 @@ class RequestBuilder:
 
     def _prompt_segments(self, record: Record) -> list[Segment]:
         self.task.check(record, self.task.prompt_columns())
-        segments = self.task.prompt(_cleaned(record, self._clean_prompt))
+        segments = self.task.prompt(self._cleaned(record, self._clean_prompt))
         if not segments:
             raise DataError("the record has no prompt", where=record.origin or record.id)
         return segments
+
+    def _cleaned(self, record: Record, cleaner: Cleaner | None) -> Record:
+        if cleaner is None:
+            return record
+        fields = {name: cleaner.value(value) for name, value in record.fields.items()}
+        if self._words is not None:
+            label = self.task.answer_role if self.task.labelled else None
+            fields = self._words.fields(fields, () if self.task.packed else self._answer_columns, label)
+        return Record(record.id, fields, record.origin)
 
     def _warn_truncated(self, context: int) -> None:
         if not self._warned_truncated:
@@ -200,7 +215,7 @@ class RequestBuilder:
         Raises `DataError` for a record that lacks a field, or whose target does not fit the context.
         """
         self.task.check(record)
-        segments = self.task.segments(_cleaned(record, self._clean))
+        segments = self.task.segments(self._cleaned(record, self._clean))
         count = sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
         parts = self._uncut.tokens(segments)
         self._warn_unknown(record, segments, parts)
@@ -224,6 +239,28 @@ class RequestBuilder:
             ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
         return ScoringRequests([Request(record.id, tuple(ids), tuple(target))], count)
 
+    def pair_requests(self, pairs: Task, record: Record) -> list[Request]:
+        """The preferred answer of a preference pair and the other one, each after the prompt. `pairs`: the record's task.
+
+        Raises `DataError` for a record that lacks a field, or that exceeds the context.
+        """
+        pairs.check(record)
+        parts = self._uncut.tokens(pairs.segments(self._cleaned(record, self._clean)))
+        found = []
+        for side in sides(parts, self.task.answer_role):
+            if not self.layout.fits(side):
+                problem = (
+                    f"prompt and answer have {self._uncut.length(side):,} tokens, the context {self.layout.context:,}"
+                )
+                raise DataError(problem, where=record.origin or record.id, hint="leave the pair out")
+            sample = self._uncut.sample(side)
+            ids, target = sample.input_ids.tolist(), sample.target_ids.tolist()
+            if self.layout.family == "decoder":
+                [(start, end)] = _runs(sample.loss_mask)
+                ids, target = ids[:start], ids[start:end]
+            found.append(Request(record.id, tuple(ids), tuple(target)))
+        return found
+
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
         """Window and stride in tokens. Defaults: the block size of training (the context if that is unknown), and half
         the window. Raises `UsageError` for impossible values."""
@@ -235,12 +272,6 @@ class RequestBuilder:
         if stride > window:
             raise UsageError(f"a stride of {stride:,} tokens exceeds the window of {window:,} and would skip tokens")
         return window, stride
-
-
-def _cleaned(record: Record, cleaner: Cleaner | None) -> Record:
-    if cleaner is None:
-        return record
-    return Record(record.id, {name: cleaner.value(value) for name, value in record.fields.items()}, record.origin)
 
 
 def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
@@ -290,7 +321,7 @@ def open_request_builder(
     # Recurrent models and relative positions have no such setting: they take sequences of any length.
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
     card = handle.folder.card
-    clean = Clean.recorded(card.clean) if card and card.clean else None
+    clean = CleanRules.recorded(card.clean) if card and card.clean else None
     block = card.block_size if card else None
     layout = layout_for(
         tokenizer,

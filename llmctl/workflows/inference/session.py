@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import torch
 
 from llmctl import registry
+from llmctl.data.words import JoinedStream, joined
 from llmctl.engines.spec import Engine, EngineSpec, Sampling
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
@@ -39,8 +40,16 @@ class Predictor:
         if self.request_builder.labels:
             yield from self._chosen(requests, sampling.batch_size, stream)
             return
-        for completion in self.engine.generate(requests, sampling, stream=stream):
-            yield replace(completion, text=self.task.read(completion.text))
+        segmented = self.request_builder.segmented
+        shown = JoinedStream(stream) if stream is not None and segmented else stream
+        for completion in self.engine.generate(requests, sampling, stream=shown):
+            text = self.task.read(completion.text)
+            yield replace(completion, text=joined(text) if segmented else text)
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        """Every correct answer, as a person writes it: prepared records may be cut into words."""
+        found = self.task.references(record)
+        return tuple(map(joined, found)) if self.request_builder.segmented and not self.task.labelled else found
 
     def _chosen(
         self, requests: Sequence[Request], batch_size: int, stream: Callable[[str], None] | None
@@ -100,7 +109,7 @@ def predict(predictor: Predictor, records: Iterable[Record], sampling: Sampling)
     for record in rows:
         predictor.task.check(record)
     return [
-        Answer(id=record.id, prediction=completion.text, references=predictor.task.references(record))
+        Answer(id=record.id, prediction=completion.text, references=predictor.references(record))
         for record, completion in zip(rows, predictor.answers(rows, sampling), strict=True)
     ]
 

@@ -17,6 +17,7 @@ from llmctl.data.codes import codes_of
 from llmctl.data.encode import TokenEncoder, encode_split
 from llmctl.data.examples import examples
 from llmctl.data.layout import Sample, layout_for
+from llmctl.data.pairs import Pairs
 from llmctl.data.spec import SPLITS
 from llmctl.data.speech import SpeechRecords
 from llmctl.data.text import read_text
@@ -30,7 +31,7 @@ from llmctl.store import atomic
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import IGNORED, MODALITY, Examples, Family, Hearing
-from llmctl.workflows.compatibility import check_able, check_instruction, resolve_instruction
+from llmctl.workflows.compatibility import answering_task, check_able, check_instruction, resolve_instruction
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
 _BROKEN = "\ufffd"
@@ -49,6 +50,8 @@ class ModelFormat:
     prompt_format: str | None = None
     instruction: str | None = None
     noise_density: float | None = None
+    trained: str | None = None
+    """The task that it was trained on."""
     hearing: Hearing | None = None
 
 
@@ -65,7 +68,7 @@ def show_data(
     """Return the document of `show data`.
 
     `tokens` has one row per token: `id`, `text`, `learned` (whether it is in the loss); for encoder-decoders `part`
-    (source or target); of a recording, also `seconds` and the shape of its `features`; for corrupted tokens `target`, the token to predict. `label` is the label for a classifier.
+    (source or target), for preference pairs too (chosen or rejected); of a recording, also `seconds` and the shape of its `features`; for corrupted tokens `target`, the token to predict. `label` is the label for a classifier.
     Of a record that exceeds the context: `truncated_from` tokens, `turns_left_out`, or why training leaves it out,
     `left_out`.
 
@@ -81,8 +84,9 @@ def show_data(
     if not task.packed and (records := prepared.manifest.splits.get(split)):
         _check_index(index, records, split)
     model_format = _format_of(prepared, task, model, offline=offline)
+    answers = answering_task(task, model_format.trained)
     check_instruction(
-        instruction, task, model_format.family, model_format.tokenizer, prompt_format=model_format.prompt_format
+        instruction, answers, model_format.family, model_format.tokenizer, prompt_format=model_format.prompt_format
     )
     if task.packed and model_format.family == "decoder" and model_format.tokenizer == prepared.tokenizer:
         with _store(prepared, task, split, None, model_format.tokenizer) as store:
@@ -95,7 +99,7 @@ def show_data(
         packed=task.packed,
         prompt_format=model_format.prompt_format,
         context=model_format.context,
-        instruction=resolve_instruction(task, labels, instruction, model_format.instruction),
+        instruction=resolve_instruction(answers, labels, instruction, model_format.instruction),
     )
     denoising = (
         families.denoising_of(model_format.family, model_format.kind, model_format.noise_density)
@@ -108,9 +112,10 @@ def show_data(
             layout,
             block_size=prepared.manifest.block_size,
             denoising=denoising,
+            pairs_for=answers.answer_role if task.pairs else None,
             hearing=_hearing(task, model_format),
         )
-        found = len(source.store) if isinstance(source, Records) else len(source)
+        found = len(source.store) if isinstance(source, Records | Pairs) else len(source)
         _check_index(index, found, split)
         fitting = _fitting(source, index)
         if "left_out" in fitting:
@@ -191,7 +196,8 @@ def _format_of(prepared: Prepared, task: Task, model: str | None, *, offline: bo
 
 def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) -> ModelFormat:
     folder = open_weights(model, offline=offline)
-    card = folder.card if folder.card and folder.card.task == task.name else None
+    trained = folder.card.task if folder.card else None
+    card = folder.card if trained == answering_task(task, trained).name else None
     family = folder.card.family if folder.card else families.family_of(folder.config)
     if family not in get_args(Family):
         raise UsageError(f"no such family: {family!r}", hint=f"{folder.path}/llmctl.json was not written by llmctl")
@@ -205,6 +211,7 @@ def _pretrained(prepared: Prepared, task: Task, model: str, *, offline: bool) ->
         card.style if card else None,
         card.instruction if card else None,
         card.noise_density if card else None,
+        trained,
         families.hearing_of(folder.config) if task.modality == "audio" else None,
     )
 
@@ -233,6 +240,10 @@ def _store(prepared: Prepared, task: Task, split: str, tokenizer: Any, folder: P
 
 
 def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[dict[str, Any]]:
+    if isinstance(source, Pairs):
+        both = zip(("chosen", "rejected"), source.sides(index), strict=True)
+        samples = [(answer, _of_sample(source.layout.sample(side), family, tokenizer)) for answer, side in both]
+        return [{**row, "part": _part(answer, row)} for answer, rows in samples for row in rows]
     if isinstance(source, Records):
         return _of_sample(source.layout.sample(source.store.record(index)), family, tokenizer)
     arrays = source.arrays([index])
@@ -252,8 +263,15 @@ def _rows(source: Examples, index: int, family: Family, tokenizer: Any) -> list[
     return rows
 
 
+def _part(answer: str, row: dict[str, Any]) -> str:
+    """The sequence of a pair that a token belongs to, and its part of it."""
+    return f"{answer}, {row['part']}" if "part" in row else answer
+
+
 def _fitting(source: Examples, index: int) -> dict[str, Any]:
     """What training does with a record that does not fit the context: nothing to say of others."""
+    if isinstance(source, Pairs) and not source.fits(index):
+        return {"left_out": f"training leaves this pair out: it exceeds {source.layout.context:,} tokens"}
     if isinstance(source, SpeechRecords):
         return (
             {"left_out": f"training leaves this record out: {source.why_left_out}"} if index in source.left_out else {}

@@ -35,6 +35,8 @@ SHARED_WANTED: Final = 64 * 1024**2
 OPTIONAL: Final = (
     ("peft", "train --adapter lora and its runs", "pip install 'llmctl[adapters]'"),
     ("gguf", "--model FILE.gguf", "pip install 'llmctl[gguf]'"),
+    ("jieba", "preprocess --segment jieba and models trained on its words", "pip install 'llmctl[zh]'"),
+    ("py3langid", "preprocess --set languages=[zh, en]", "pip install 'llmctl[langid]'"),
     ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),
     ("mecab_ko", "BLEU of Korean, bleu:tokenize=ko-mecab", "pip install 'sacrebleu[ko]'"),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llmctl.data.clean import Cleaner
 from llmctl.data.codes import Codes, open_codes
 from llmctl.data.plain import encoded, plain_ids, unknown_id
-from llmctl.data.spec import Clean
+from llmctl.data.spec import Clean, CleanRules
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.models.resolve import open_weights
 from llmctl.store.border import border
@@ -45,7 +45,7 @@ def nearest(reference: str, word: str, *, offline: bool = False) -> dict[str, An
     if not folder.has_tokenizer:
         raise UsageError(f"{folder.path} has no tokenizer, so its embeddings have no words")
     codes = open_codes(folder.path)
-    rules = Clean.recorded(folder.card.clean) if folder.card and folder.card.clean else Clean()
+    rules = CleanRules.recorded(folder.card.clean) if folder.card and folder.card.clean else Clean()
     cleaned = Cleaner(rules).text(word).strip()
     ids = _ids(codes, cleaned)
     name = _table(folder)

@@ -12,19 +12,23 @@ from typing import Any, Final
 
 from llmctl import registry
 from llmctl.data import ray_workers
+from llmctl.data.filters.languages import check_package
 from llmctl.data.formats import Bad
 from llmctl.data.read import OpenAudio, ReadContext, parse_columns, plain_fields, scan
 from llmctl.data.sources import STDIN, InputSource, find_sources
-from llmctl.data.spec import TOKENIZERS
+from llmctl.data.spec import CHAT_ROLES, TOKENIZERS, CleanRules
 from llmctl.data.split import splits_of_files
+from llmctl.data.words import check_segmenter, rules_of
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub, resolve
 from llmctl.models.spec import HUB
 from llmctl.registry import near
 from llmctl.store import atomic
-from llmctl.store.prepared import MANIFEST
+from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Adapting
+from llmctl.workflows import reports
+from llmctl.workflows.preprocess.gates import check_gates
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 PEEKED_SOURCES: Final = 64
@@ -46,6 +50,8 @@ class PreprocessPlan:
     """The folder of an existing tokenizer; None where one is trained."""
     notes: tuple[str, ...]
     input_bytes: int
+    clean: CleanRules
+    """With the content of the files that the settings name."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
@@ -82,14 +88,49 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     if task is not None and config.on_bad_record == "fail" and collector.ok:
         collector.check("inputs", _check_first_records, config, task, sources)
         collector.check("splits.from", split_files, config, sources)
+    clean = collector.check("clean", _clean_rules, config)
+    collector.check("filters", _check_filters, config, task)
+    collector.check("require", check_gates, config)
+    for key, path in (("junit", config.junit), ("markdown", config.markdown)):
+        if path is not None:
+            collector.check(key, reports.check, path, _inputs_of(sources), force=force)
+    if config.junit is not None and config.markdown is not None:
+        collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
     collector.check("out", _check_out, config, sources, force=force)
     look = collector.ok or not resolve.is_costly(config.tokenizer)
     tokenizer = collector.check("tokenizer", _tokenizer, config, offline=offline) if look else None
     collector.raise_all()
     assert task is not None
     assert tokenizer is not None
+    assert clean is not None
     folder, notes = tokenizer
-    return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources))
+    if "zh" in config.clean.stopwords and config.clean.segment == "none":
+        notes.append("stop words are removed between blanks, and Chinese has none: --segment jieba cuts it into words")
+    return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources), clean)
+
+
+def _check_filters(config: PreprocessConfig, task: Task | None) -> None:
+    """Raise what the filters lack: `MissingPackage`, `UsageError` for a missing file, `ConfigError` for an unknown side."""
+    if config.languages:
+        check_package()
+    if isinstance(config.languages, dict) and task is not None:
+        roles = ("system", *CHAT_ROLES[1:]) if task.answer_role == "assistant" else ("source", "target", "text")
+        for role in config.languages:
+            if role not in roles:
+                raise ConfigError([Fault("languages", f"no text is called {role!r}", f"texts: {', '.join(roles)}")])
+    for name in config.decontaminate:
+        if not is_prepared(Path(name)):
+            find_sources([name])
+
+
+def _inputs_of(sources: Iterable[InputSource]) -> list[Path]:
+    return [path for source in sources for path in source.paths]
+
+
+def _clean_rules(config: PreprocessConfig) -> CleanRules:
+    """The rules of cleaning with the content of their files. Raises what `check_segmenter` and `rules_of` raise."""
+    check_segmenter(config.clean)
+    return rules_of(config.clean)
 
 
 def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.candidates import CandidateWriter
-from llmctl.data.filters.spec import FILTERS, open_filters
+from llmctl.data.filters.spec import FILTERS, Filter, open_filters
 from llmctl.data.judge import Admissible, DroppedRecord, Judge
 from llmctl.data.near import NearWriter, Signer
 from llmctl.data.parts import Part
 from llmctl.data.read import ReadContext, scan
+from llmctl.data.spec import CleanRules
 from llmctl.data.text import TextWriter
 from llmctl.errors import DataError
 from llmctl.tasks.spec import Task
@@ -34,6 +35,7 @@ class ReadJob:
     config: PreprocessConfig
     task: Task
     part: Part
+    clean: CleanRules
     folder: Path
     scratch: Path
 
@@ -89,12 +91,16 @@ class ReadResult:
         self.stdin = other.stdin or self.stdin
 
 
-def judge_of(config: PreprocessConfig, task: Task) -> Judge:
+def filters_of(config: PreprocessConfig) -> list[Filter]:
+    """The filters that the settings turn on."""
+    return open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
+
+
+def judge_of(config: PreprocessConfig, task: Task, clean: CleanRules, filters: Sequence[Filter]) -> Judge:
     """What decides about a single record."""
     asked = None if task.packed else [column.name for column in task.prompt_columns()]
-    filters = open_filters({row.setting: getattr(config, row.setting) for row in FILTERS})
     columns = [column.name for column in task.columns]
-    return Judge(task, columns, config.clean, config.splits, asked=asked, filters=filters)
+    return Judge(task, columns, clean, config.splits, asked=asked, filters=filters)
 
 
 def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) -> ReadResult:
@@ -103,7 +109,8 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
     Raises `DataError` for a bad record, unless `on_bad_record` says otherwise.
     """
     config, task = job.config, job.task
-    context, judge, result = read_context_of(config, task), judge_of(config, task), ReadResult()
+    context, result = read_context_of(config, task), ReadResult()
+    judge = judge_of(config, task, job.clean, _filters(job))
     bad = BadRecords(config.on_bad_record, job.place("rejects"), result.dropped)
     text = TextWriter(job.folder / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)
     candidates = CandidateWriter(job.place("candidates"))
@@ -130,6 +137,17 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
     result.labels, result.marks = [candidates.labels], [candidates.marks]
     _take(result, context, stdin=any(source.path is None for source in job.part.sources))
     return result
+
+
+_OPEN: dict[Path, list[Filter]] = {}
+"""The filters of the run that this process reads for, by its scratch folder: opening them reads files and models."""
+
+
+def _filters(job: ReadJob) -> list[Filter]:
+    if job.scratch not in _OPEN:
+        _OPEN.clear()
+        _OPEN[job.scratch] = filters_of(job.config)
+    return _OPEN[job.scratch]
 
 
 def _take(result: ReadResult, context: ReadContext, *, stdin: bool) -> None:

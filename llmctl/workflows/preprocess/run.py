@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,14 +15,18 @@ from llmctl.data.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
 from llmctl.data.split import why_empty
 from llmctl.errors import DataError, GateError
+from llmctl.gates import GateResult
 from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
-from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, TokenizerFacts, data_card
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, data_card
 from llmctl.types import Event, EventSink
 from llmctl.workflows.preprocess.bad_records import REJECTS
 from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, split_files
 from llmctl.workflows.preprocess.findings import FACTS, facts_of, findings
+from llmctl.workflows.preprocess.gates import checked, counts_of, missed, rows_of
+from llmctl.workflows.preprocess.report import Account, write_report
 from llmctl.workflows.preprocess.spec import PreprocessConfig
+from llmctl.workflows.preprocess.tokenizer import make_tokenizer
 
 if TYPE_CHECKING:
     from llmctl.data.workers import Executor
@@ -41,19 +45,22 @@ class PreprocessResult:
 
     manifest: Manifest
     out: Path
+    gates: Sequence[GateResult] = ()
 
     def document(self) -> dict[str, Any]:
         """The fields of the verb's JSON document."""
         facts = self.manifest.model_dump(mode="json")
         names = ("records", "splits", "split_by", "tokens", "tokenizer", "inputs", "labels", *FACTS, "seconds")
-        return {**{name: facts[name] for name in names if name in facts}, "task": facts["task"], "out": str(self.out)}
+        found = {name: facts[name] for name in names if name in facts}
+        gates = {"gates": rows_of(self.gates)} if self.gates else {}
+        return {**found, **gates, "task": facts["task"], "out": str(self.out)}
 
 
 def refusal(document: Mapping[str, Any]) -> GateError | None:
     """The error for rejected records, from the document; the folder is created nevertheless."""
     rejected = document.get("records", {}).get("rejected", 0)
-    if not rejected:
-        return None
+    if not rejected or (document.get("gates") and missed(document)):
+        return missed(document)
     message = "1 record was" if rejected == 1 else f"{rejected:,} records were"
     return GateError(f"{message} rejected", hint=f"see {Path(document['out']) / REJECTS} for each with its reason")
 
@@ -75,13 +82,32 @@ def preprocess(
         for name, text in findings(result.read.notes, result.split_by, result.facts, result.labels):
             emit(Event(name, {"text": text}))
         inputs = _inputs(plan.sources, result.read)
-        kind = _make_tokenizer(config, plan, emit, folder, result)
+        kind = make_tokenizer(plan, emit, folder, result.characters["train"])
         tokens = _encode(config, plan, emit, folder, result, executor)
         kept = sum(result.splits.values())
         for split in _check_splits(config, result):
             why = why_empty(split, kept, config.splits)
             text = f"the {split} split is empty: {'no file is named so' if result.split_by == 'files' else why}"
             emit(Event("warning", {"text": text}))
+        account = {
+            "read": result.read.read,
+            "kept": kept,
+            "dropped": dict(result.read.dropped),
+            "rejected": result.read.rejected,
+        }
+        gates = checked(config, counts_of(account, result.facts.get("found", {})))
+        page = Account(
+            task=plan.task.name,
+            records=account,
+            found=result.facts.get("found", {}),
+            splits=result.splits,
+            tokens=tokens,
+            labels=dict(result.labels.most_common()),
+            samples=result.read.samples,
+            gates=rows_of(gates),
+            near=result.near,
+        )
+        write_report(folder, page, plan.task)
         written = (each for each in folder.rglob("*") if each.is_file() and not each.name.startswith("."))
         files = integrity.hashes(folder, written)
         manifest = Manifest(
@@ -100,6 +126,7 @@ def preprocess(
             block_size=config.block_size if plan.task.packed else None,
             text_sha256={split: _hash_of(files, split) for split in SPLITS},
             config=config.model_dump(mode="json"),
+            clean=plan.clean.model_dump(mode="json"),
             seconds=round(time.monotonic() - begin, 3),
             split_by=result.split_by,
             **result.facts,
@@ -110,7 +137,7 @@ def preprocess(
         readme = integrity.hashes(folder, [folder / "README.md"])
         manifest = manifest.model_copy(update={"files": dict(sorted((files | readme).items()))})
         atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-    return PreprocessResult(manifest, config.out)
+    return PreprocessResult(manifest, config.out, gates)
 
 
 def _executor(config: PreprocessConfig, plan: PreprocessPlan) -> Executor:
@@ -205,7 +232,7 @@ def _read_parts(
     from llmctl.workflows.preprocess.reading import ReadJob, ReadResult, read_part
 
     parts = cut(plan.sources, by_file, document=config.document, encoding=config.encoding, executor=executor)
-    jobs = (ReadJob(config, plan.task, part, folder, folder / SCRATCH) for part in parts)
+    jobs = (ReadJob(config, plan.task, part, plan.clean, folder, folder / SCRATCH) for part in parts)
     result, progress = ReadResult(), _Progress(emit, "read")
     # Standard input is that of this process.
     here = len(parts) == 1 or any(source.path is None for source in plan.sources)
@@ -277,39 +304,6 @@ def _inputs(sources: Iterable[InputSource], read: ReadResult) -> list[InputFile]
             name = source.name if source.task else shown(path)
             found.append(InputFile(path=name, bytes=path.stat().st_size, sha256=atomic.sha256(path)))
     return found
-
-
-def _make_tokenizer(
-    config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _Text
-) -> TokenizerFacts:
-    """Train a tokenizer on the train split, or copy an existing one."""
-    from llmctl.data import tokenizers
-    from llmctl.data.codes import open_codes
-    from llmctl.data.text import read_text, shards
-
-    out = folder / "tokenizer"
-    if plan.tokenizer is not None:
-        tokenizers.import_tokenizer(plan.tokenizer, out)
-        known = open_codes(out)
-        kind = str(type(known.tokenizer.model).__name__).lower()
-    else:
-        kind, characters = config.tokenizer, result.characters["train"]
-        limit = tokenizers.sample_size(kind, config.vocab_size)
-        emit(Event("progress", {"stage": "tokenizer", "characters": min(characters, limit)}))
-        if characters > limit > 0:
-            message = (
-                f"training the tokenizer on {limit:,} characters, sampled evenly from {characters:,} in the train split"
-            )
-            emit(Event("note", {"text": message}))
-
-        def texts() -> Iterator[str]:
-            for record in read_text(shards(folder / "text", "train")):
-                yield from (segment.text for segment in plan.task.segments(record) if segment.audio is None)
-
-        tokenizers.save(tokenizers.train(kind, texts, characters, config.vocab_size), out)
-        known = open_codes(out)
-    size = known.tokenizer.get_vocab_size(with_added_tokens=True)
-    return TokenizerFacts(kind=kind, vocab_size=size, sha256=atomic.sha256(out / "tokenizer.json"))
 
 
 def _encode(

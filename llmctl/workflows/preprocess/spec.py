@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import StrictInt
+from pydantic import BeforeValidator, StrictInt
 
 from llmctl.config import DocumentUnit, Spec, flag, key
-from llmctl.data.filters.spec import Quality
+from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.values import Folder, Shown, Size
-from llmctl.workflows.settings import ColumnMap, TaskName, TokenizerReference
+from llmctl.workflows.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
+
+AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
 
 
 class PreprocessConfig(Spec):
     """Read, clean, split, train or load a tokenizer, encode."""
+
+    moved: ClassVar[Mapping[str, str]] = {"segment": "clean.segment", "stopwords": "clean.stopwords"}
 
     inputs: tuple[Annotated[str, Shown(names="datasets", path=True)], ...] = key(
         (), "files, folders, globs, built-in data sets; - for standard input"
@@ -53,9 +58,30 @@ class PreprocessConfig(Spec):
     splits: Splits = key(Splits(), "what assigns records to splits, and fractions held out")
     clean: Clean = key(Clean(), "how to clean text")
     quality: Quality = key(Quality(), "bounds on the form of a text; web: the published ones for pages of the web")
+    languages: AllowedLanguages = key(
+        (), "drop records in other languages than these, [zh, en], or by side of a pair, {source: en, target: zh}"
+    )
+    decontaminate: tuple[str, ...] = key(
+        (), "drop records that share 13 words (characters of Chinese) with these files, prepared folders or data sets"
+    )
+    pii: Pii = key(
+        "off", "e-mail addresses, phone numbers, IDs, cards, keys …: count them, mask them, or drop the record"
+    )
     dedup: Dedup = key(Dedup(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
     executor: Literal["local", "ray"] = flag(
         "local", "where records are read and encoded: processes of this machine, or a Ray cluster", panel="Run"
+    )
+    sample: StrictInt | None = flag(
+        None, "with --dry-run: read only this many records and show what would be dropped", panel="Run", ge=1
+    )
+    require: tuple[RequestedCountGate, ...] = flag(
+        (),
+        "gate: share of the records read, 'kept>=0.9', or a count, 'pii==0'; exit code 10 if not met; repeatable",
+        panel="Report",
+    )
+    junit: Path | None = flag(None, "write counts and gates as JUnit XML", panel="Report")
+    markdown: Path | None = flag(
+        None, "write counts and gates as a Markdown table; $GITHUB_STEP_SUMMARY is appended to", panel="Report"
     )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.errors import LlmctlError
+from llmctl.data.spec import STOPWORDS
+from llmctl.errors import Failure, LlmctlError, UsageError
 from llmctl.readable import number
-from llmctl.verbs import Context, Output, Verb
+from llmctl.verbs import Context, DryRun, Output, Verb
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 from llmctl.workflows.settings import places
 
-CLEANING: Final = ("newlines", "control", "unicode", "lowercase", "whitespace", "label")
+CLEANING: Final = ("newlines", "control", "unicode", "lowercase", "whitespace", "words", "label")
 """The rules of cleaning that `cleaned` counts records by."""
 
 
@@ -38,7 +39,9 @@ class Preprocess(Verb[PreprocessConfig]):
         missing = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
         existing = [word for word in config.inputs if word not in (*missing, STDIN)]
         found = [path for source in (find_sources(existing) if existing else ()) for path in source.paths]
-        return [*found, *map(Path, missing), *places(config.source_file, config.target_file, config.tokenizer)]
+        lists = [Path(name).expanduser() for name in config.clean.stopwords if name not in STOPWORDS]
+        named = places(config.source_file, config.target_file, config.tokenizer, config.clean.dictionary)
+        return [*found, *map(Path, missing), *named, *lists, *places(*config.decontaminate)]
 
     def repeatable(self, config: PreprocessConfig) -> bool:
         from llmctl.data.sources import STDIN
@@ -62,13 +65,32 @@ class Preprocess(Verb[PreprocessConfig]):
     def check(self, config: PreprocessConfig, context: Context) -> Any:
         from llmctl.workflows.preprocess import checks
 
+        if config.sample is not None and "dry-run" not in context.switches:
+            raise UsageError(
+                "--sample is for --dry-run", hint="to prepare a part of the data, cut the input: head -n 1000"
+            )
         return checks.preflight(config, force=context.force, offline=context.offline)
 
-    def run(self, plan: Any, context: Context) -> Output:
-        from llmctl.workflows.preprocess import run
+    def dry_run(self, plan: Any, context: Context) -> DryRun:
+        if plan.config.sample is None:
+            return super().dry_run(plan, context)
+        from llmctl.workflows.preprocess import sample
 
-        document = run.preprocess(plan.config, plan, context.emit, force=context.force).document()
-        return Output(document, lambda: _lines(document), self.refusal(document))
+        found = sample.sample(plan, plan.config.sample)
+        return DryRun(plan.config, {**plan.to_dict(), "sample": found}, {"sample": sample.lines(found)})
+
+    def run(self, plan: Any, context: Context) -> Output:
+        from llmctl.workflows.preprocess import gates, run
+
+        result = run.preprocess(plan.config, plan, context.emit, force=context.force)
+        document = result.document()
+        refusal = gates.report(plan.config, result.gates, document, context.emit) or self.refusal(document)
+        return Output(document, lambda: _lines(document), refusal)
+
+    def failed(self, settings: Mapping[str, Any], failure: Failure, context: Context) -> None:
+        from llmctl.workflows.preprocess import gates
+
+        gates.failed(settings, failure, context.emit, force=context.force)
 
 
 def _matches(word: str) -> bool:
@@ -99,5 +121,6 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
         f"{records['read']:,} records read, {records['kept']:,} kept" + (f", dropped: {dropped}" if dropped else ""),
         *splits,
         *_details(document),
+        *[f"{'met' if gate['met'] else 'NOT MET'}: {gate['require']}" for gate in document.get("gates", ())],
         f"{document['out']}  ({number(document['seconds'])} s)",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from llmctl.data.encode_prepared import encode_prepared
 from llmctl.data.examples import examples
 from llmctl.data.layout import Layout, layout_for
 from llmctl.data.noising import DenoisingBlocks
+from llmctl.data.pairs import Pairs
 from llmctl.data.text import read_text
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.data.tokens import TokenStore
@@ -50,23 +51,27 @@ class Parts:
     hearing: Hearing | None
     validation_bytes: int
     """UTF-8 bytes of the validation text in the loss; 0 unless a metric needs them."""
+    unread: Mapping[str, str] | None = None
+    """The names in the files of pretrained weights that are still to be read; None if the model has its weights."""
 
 
-def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
-    """Build all parts. Random weights come from torch's current seed."""
+def assemble(plan: TrainPlan, emit: EventSink, once: Once, *, empty: bool = False) -> Parts:
+    """Build all parts. Random weights come from torch's current seed. `empty`: pretrained weights are read later, by the
+    processes that hold a part of each, where their names allow it."""
     config = plan.config
     tokenizer_folder, tokens = _tokens(plan, emit, once)
     tokenizer = load_tokenizer(tokenizer_folder)
     labels = plan.prepared.manifest.labels if plan.task.labelled else ()
-    model = _build(plan, tokenizer, labels, emit)
+    model, unread = _build(plan, tokenizer, labels, emit, empty=empty)
     card = plan.pretrained_folder.card if plan.pretrained_folder else None
-    trained_with = card.instruction if card and card.task == plan.task.name and tuple(card.labels) == labels else None
+    answers = plan.answers
+    trained_with = card.instruction if card and card.task == answers.name and tuple(card.labels) == labels else None
     layout = layout_for(
         tokenizer,
         plan.family,
-        packed=plan.task.packed,
+        packed=answers.packed,
         context=_context(plan, model),
-        instruction=compatibility.resolve_instruction(plan.task, labels, config.instruction, trained_with),
+        instruction=compatibility.resolve_instruction(answers, labels, config.instruction, trained_with),
         long_answers=config.long_answers,
     )
 
@@ -74,8 +79,11 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
 
     def source(split: str, denoising: Denoising | None, seed: int) -> Examples:
         block = plan.prepared.manifest.block_size
+        role = answers.answer_role if plan.task.pairs else None
         store = TokenStore.open(tokens, split)
-        return examples(store, layout, block_size=block, denoising=denoising, seed=seed, hearing=hearing)
+        return examples(
+            store, layout, block_size=block, denoising=denoising, pairs_for=role, seed=seed, hearing=hearing
+        )
 
     train = source("train", plan.denoising, config.seed)
     if isinstance(train, Records) and train.left_out and not len(train):
@@ -84,6 +92,8 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
             where=str(config.data),
             hint="--set long_answers=cut keeps their beginnings; or use a model with a longer context",
         )
+    if isinstance(train, Pairs):
+        _check_pairs(train, config.data, emit)
     if not len(train):
         raise DataError(
             "the train split has fewer than two tokens", where=str(config.data), hint="preprocess more text"
@@ -107,6 +117,7 @@ def assemble(plan: TrainPlan, emit: EventSink, once: Once) -> Parts:
         labels,
         hearing,
         count,
+        unread,
     )
 
 
@@ -152,11 +163,14 @@ def _same_tokenizer(one: Path, other: Path) -> bool:
     return all(each.is_file() for each in files) and atomic.sha256(files[0]) == atomic.sha256(files[1])
 
 
-def _build(plan: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: EventSink) -> Any:
-    """The model: random weights in the requested shape, or pretrained weights in fp32. Reports a new head."""
+def _build(
+    plan: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: EventSink, *, empty: bool
+) -> tuple[Any, Mapping[str, str] | None]:
+    """The model, with random weights in the requested shape or pretrained weights in fp32, and `Parts.unread`. Reports a new
+    head."""
     if plan.architecture is not None and plan.shape is not None:
         vocabulary = Vocabulary(len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-        return plan.architecture.build(plan.shape, vocabulary, labels)
+        return plan.architecture.build(plan.shape, vocabulary, labels), None
     assert plan.pretrained_folder is not None
     size = plan.pretrained_folder.config.get("vocab_size")
     if isinstance(size, int) and len(tokenizer) > size:
@@ -172,7 +186,10 @@ def _build(plan: TrainPlan, tokenizer: Any, labels: tuple[str, ...], emit: Event
                 {"text": f"{fresh} is new and has random weights; all others come from {plan.pretrained_folder.path}"},
             )
         )
-    return pretrained.load(plan.pretrained_folder.path, plan.family, **wanted)
+    folder = plan.pretrained_folder.path
+    if empty and (made := pretrained.load_empty(folder, plan.family, **wanted)) is not None:
+        return made
+    return pretrained.load(folder, plan.family, **wanted), None
 
 
 def _context(plan: TrainPlan, model: Any) -> int | None:
@@ -212,6 +229,19 @@ def _warn_truncated(source: Records, emit: EventSink) -> None:
         emit(Event("warning", {"text": message}))
 
 
+def _check_pairs(train: Pairs, data: Path, emit: EventSink) -> None:
+    """Warn of pairs that are left out; raise `DataError` if none is left."""
+    if not train.left_out:
+        return
+    what = f"prompt and answer exceed the context of {train.layout.context:,} tokens"
+    if not len(train):
+        raise DataError(
+            f"no pair of the train split fits: {what}", where=str(data), hint="use a model with a longer context"
+        )
+    text = f"{train.left_out:,} of {len(train.store):,} training pairs are left out: {what}"
+    emit(Event("warning", {"text": text}))
+
+
 def _loss_bytes(plan: TrainPlan, validation: Examples) -> int:
     """UTF-8 bytes of the validation text in the loss.
 
@@ -235,7 +265,7 @@ def _loss_bytes(plan: TrainPlan, validation: Examples) -> int:
 
 def record_ids(source: Examples, plan: TrainPlan, indices: Sequence[int]) -> list[str]:
     """Ids of the records behind these training examples: the records themselves, or those that a block overlaps."""
-    rows = set(source.places(indices)) if isinstance(source, Records) else set[int]()
+    rows = set(source.places(indices)) if isinstance(source, Records | Pairs) else set[int]()
     if isinstance(source, Blocks | DenoisingBlocks):
         starts = source.store.segments[source.store.records[:-1]]
         for index in indices:

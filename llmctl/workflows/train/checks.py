@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -10,7 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
-from llmctl.errors import ConfigError, DataError, EnvironmentFault, ErrorCollector, Fault, UsageError
+from llmctl.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFault,
+    ErrorCollector,
+    Fault,
+    MissingPackage,
+    UsageError,
+)
 from llmctl.metrics.parse import MetricRequest, parse_metric
 from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
@@ -22,9 +31,12 @@ from llmctl.store.models import ModelFolder, content_hash
 from llmctl.store.prepared import MANIFEST, Prepared, open_prepared
 from llmctl.store.weights import shapes
 from llmctl.tasks.spec import Task
-from llmctl.training import machine
+from llmctl.training import machine, world
+from llmctl.training.spec import TRACKERS
+from llmctl.training.world import World
 from llmctl.types import Denoising, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import (
+    answering_task,
     check_able,
     check_card,
     check_instruction,
@@ -33,6 +45,8 @@ from llmctl.workflows.compatibility import (
     unreadable,
 )
 from llmctl.workflows.settings import LOSS
+from llmctl.workflows.train import objective
+from llmctl.workflows.train.consistency import check_blocks, check_counts, check_shape
 from llmctl.workflows.train.defaults import resolve
 from llmctl.workflows.train.resume import check_resumable, check_same_parents
 from llmctl.workflows.train.spec import TrainConfig
@@ -58,6 +72,10 @@ class TrainPlan:
     resume: bool
     denoising: Denoising | None
     """The denoising objective of plain text; None for next-token prediction and other tasks."""
+    answers: Task
+    """The task that the trained model answers; another than `task` for preference pairs."""
+    world: World | None = None
+    """The processes that another launcher started as this run; None if llmctl starts them."""
 
     @property
     def recorded(self) -> TrainConfig:
@@ -119,7 +137,8 @@ def _examine(
     model = collector.check("model", _model, config, offline=offline, verify=verify, emit=emit)
     if config.compile:
         collector.check("compile", _check_compiler)
-    collector.check("", _check_counts, config)
+    collector.check("", check_counts, config)
+    collector.check("tracker", _check_trackers, config)
     if prepared is None or model is None:
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
@@ -128,18 +147,23 @@ def _examine(
     family = collector.check("model", _family, config, task, architecture, pretrained_folder)
     if family is None:
         return None
-    collector.check("data", _check_blocks, config, prepared, family, pretrained_folder)
+    collector.check("data", check_blocks, config, prepared, family, pretrained_folder)
     if shape is not None:
-        collector.check("model", _check_shape, config, prepared, shape)
+        collector.check("model", check_shape, config, prepared, shape)
     collector.check("data", _check_train_split, config, prepared)
     best_by = collector.check("best_by", _best_by, config, prepared, task, family)
     tokenizer = pretrained_folder.path if pretrained_folder and pretrained_folder.has_tokenizer else prepared.tokenizer
-    denoising = collector.check("noise_density", _denoising, config, task, family, architecture, pretrained_folder)
-    collector.check("instruction", check_instruction, config.instruction, task, family, tokenizer)
+    denoising = collector.check(
+        "noise_density", objective.denoising, config, task, family, architecture, pretrained_folder
+    )
+    trained = pretrained_folder.card.task if pretrained_folder and pretrained_folder.card else None
+    answers = answering_task(task, trained)
+    collector.check("instruction", check_instruction, config.instruction, answers, family, tokenizer)
+    collector.check("", objective.check, config, task, answers, family, random=pretrained_folder is None)
     if not collector.ok:
         return None
     return TrainPlan(
-        config=resolve(config, architecture, shape, pretrained_folder),
+        config=resolve(config, architecture, shape, pretrained_folder, pairs=task.pairs),
         prepared=prepared,
         task=task,
         family=family,
@@ -150,6 +174,7 @@ def _examine(
         parents=parents or _parents(config, prepared, pretrained_folder),
         resume=False,
         denoising=denoising,
+        answers=answers,
     )
 
 
@@ -169,6 +194,11 @@ def preflight(
     `in_worker`: the checks that the starting process made are not repeated. `parents`: the hashes it found.
     """
     collector = ErrorCollector()
+    joined = (
+        None
+        if in_worker
+        else collector.check("processes", world.joined, config.processes, config.machines, config.machine_rank)
+    )
     plan = _examine(config, collector, offline=offline, verify=verify, parents=parents, emit=emit)
     if plan is not None and not in_worker:
         collector.check("data", plan.prepared.check_files, verify=verify)
@@ -182,7 +212,7 @@ def preflight(
     collector.check("out", _check_out, config, plan, begins=begins, force=force)
     collector.raise_all()
     assert plan is not None
-    return replace(plan, resume=resuming)
+    return replace(plan, resume=resuming, world=joined)
 
 
 def _check_compiler() -> None:
@@ -192,6 +222,14 @@ def _check_compiler() -> None:
             "compile=true needs a C++ compiler, and none is found",
             hint="install g++, or point the environment variable CXX at a compiler",
         )
+
+
+def _check_trackers(config: TrainConfig) -> None:
+    """Raises `MissingPackage` for a tracker that is not installed."""
+    for name in config.tracker:
+        package, *others = TRACKERS[name]
+        if any(importlib.util.find_spec(each) is None for each in (package, *others)):
+            raise MissingPackage(package, needed_for=f"--tracker {name}", install=f"pip install {package}")
 
 
 def _check_out(config: TrainConfig, plan: TrainPlan | None, *, begins: bool, force: bool) -> None:
@@ -274,82 +312,6 @@ def _family(
     family: Family = architecture.family if architecture else families.family_of(own)
     check_able(config.model.name, task, family, architecture.name if architecture else str(own.get("model_type", "")))
     return family
-
-
-def _denoising(
-    config: TrainConfig,
-    task: Task,
-    family: Family,
-    architecture: ModelSpec | None,
-    pretrained_folder: ModelFolder | None,
-) -> Denoising | None:
-    """The denoising objective; a model fine-tuned further keeps the noise density it was trained with.
-
-    Raises `ConfigError` for a `noise_density` that would have no effect.
-    """
-    own = pretrained_folder.config if pretrained_folder else {}
-    kind = architecture.name if architecture else str(own.get("model_type", ""))
-    card = pretrained_folder.card if pretrained_folder else None
-    trained_with = card.noise_density if card and card.task == task.name else None
-    noise_density = config.noise_density or trained_with
-    found = families.denoising_of(family, kind, noise_density) if task.packed else None
-    if found is None and config.noise_density is not None:
-        problem = "has no effect" + (
-            " on a decoder, which predicts the next token" if task.packed else f" on {task.name}"
-        )
-        hint = "leave it out; all families but decoders denoise the text of language-modeling"
-        raise ConfigError([Fault("noise_density", problem, hint)])
-    return found
-
-
-MIN_DENOISING_BLOCK: Final = 8
-"""Tokens of the shortest block in which some can be corrupted and enough are left to predict them."""
-
-
-def _check_blocks(
-    config: TrainConfig, prepared: Prepared, family: Family, pretrained_folder: ModelFolder | None
-) -> None:
-    """Raise `ConfigError` for blocks too short for denoising, or longer than the context of pretrained weights."""
-    block = prepared.manifest.block_size
-    context = families.context_of(pretrained_folder.config) if pretrained_folder else None
-    if block is not None and family != "decoder" and block < MIN_DENOISING_BLOCK:
-        problem = f"the blocks of {config.data} have {block} tokens, too few for denoising"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={MIN_DENOISING_BLOCK} or more")])
-    if block is not None and context is not None and block > context:
-        problem = f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {context}"
-        raise ConfigError([Fault("data", problem, f"preprocess with --set block_size={context}")])
-
-
-def _check_counts(config: TrainConfig) -> None:
-    faults: list[Fault] = []
-    if config.micro_batch_size is not None and config.micro_batch_size > config.batch_size:
-        problem = f"{config.micro_batch_size} is more than batch_size {config.batch_size}"
-        faults.append(Fault("micro_batch_size", problem))
-    if config.machine_rank >= config.machines:
-        faults.append(Fault("machine_rank", f"must be less than machines, {config.machines}"))
-    if faults:
-        raise ConfigError(faults)
-
-
-def _check_shape(config: TrainConfig, prepared: Prepared, shape: Shape) -> None:
-    block = prepared.manifest.block_size
-    faults: list[Fault] = []
-    if shape.context is not None and block is not None and block > shape.context:
-        faults.append(
-            Fault(
-                "model.context",
-                f"the blocks of {config.data} have {block} tokens, the context of {config.model.name} is {shape.context}",
-                f"--set model.context={block}, or preprocess with --set block_size={shape.context}",
-            )
-        )
-    if shape.heads is not None and shape.hidden is not None and shape.hidden % shape.heads:
-        faults.append(Fault("model.heads", f"hidden {shape.hidden} is not a multiple of heads {shape.heads}"))
-    labels = prepared.manifest.labels
-    if shape.head == "sigmoid" and len(labels) != 2:
-        problem = f"sigmoid needs exactly two labels, {config.data} has {len(labels)}"
-        faults.append(Fault("model.head", problem, "--set model.head=softmax"))
-    if faults:
-        raise ConfigError(faults)
 
 
 def _best_by(config: TrainConfig, prepared: Prepared, task: Task, family: Family) -> MetricRequest | None:

@@ -11,7 +11,8 @@ from llmctl.errors import EnvironmentFault, LlmctlError
 from llmctl.training import machine
 from llmctl.types import EventSink
 from llmctl.workflows.train.checks import TrainPlan, examine
-from llmctl.workflows.train.forecast import RESERVE, Forecast, forecast, gib, precision_of
+from llmctl.workflows.train.forecast import RESERVE, Forecast, forecast, gib
+from llmctl.workflows.train.resources import precision_of
 from llmctl.workflows.train.spec import TrainConfig
 
 
@@ -75,7 +76,8 @@ def _changes(plan: TrainPlan) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
     """Each candidate: its spelling, the settings it changes and the forecast with it. Of several sizes, the largest
     that fits, else the smallest."""
     config = plan.config
-    share, current = -(-config.batch_size // config.processes), forecast(plan)
+    current = forecast(plan)
+    share = -(-config.batch_size // current.resources.world)
     yield from _halved("micro_batch_size", min(config.micro_batch_size or share, share), 1, plan)
     if precision_of(config) == "fp32" and machine.has_bf16():
         yield from _tried("--precision bf16", {"precision": "bf16"}, plan)
@@ -124,6 +126,6 @@ def refusal(made: Forecast, found: list[Change]) -> EnvironmentFault:
     """The error for a run that does not fit, with the changes that make it fit as its hint."""
     hint = "; or ".join(f"{each.setting} ({gib(each.needed)})" for each in found)
     return EnvironmentFault(
-        f"this run needs about {gib(made.needed)} of memory; {gib(made.free)} are free, of which {RESERVE:.0%} is reserved",
+        f"this run needs about {gib(made.needed)} of memory; {gib(made.resources.free or 0)} are free, of which {RESERVE:.0%} is reserved",
         hint=f"it would fit with {hint}" if hint else "a smaller model, shorter texts, or a machine with more memory",
     )

@@ -5,13 +5,12 @@ Pure arithmetic (`models/costs.py`); imports nothing heavy. `measure.py` measure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from llmctl.data.lengths import lengths_of
 from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
-from llmctl.errors import UsageError
 from llmctl.models import costs, families
 from llmctl.models.costs import BatchShape
 from llmctl.models.spec import Shape
@@ -19,8 +18,10 @@ from llmctl.store.adapters import is_target, stack_layers
 from llmctl.store.prepared import LengthStats
 from llmctl.store.weights import shapes
 from llmctl.training import machine
+from llmctl.training.accelerators import Device
 from llmctl.types import Family, Precision
 from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.resources import Resources, precision_of, resources
 from llmctl.workflows.train.spec import TrainConfig
 
 INSTRUCTION_TOKENS: Final = 24
@@ -73,31 +74,34 @@ class Forecast:
     """None where only time limits the run."""
     memory: Memory
     generating: Memory
-    processes: int
-    free: int
+    resources: Resources
 
     @property
     def needed(self) -> int:
-        return self.memory.total * self.processes
+        """Bytes of the memory that processes share, the machine's or an accelerator's."""
+        return self.memory.total * self.resources.sharing
 
     @property
     def fits(self) -> bool:
-        return self.needed <= (1 - RESERVE) * self.free
+        free = self.resources.free
+        return free is None or self.needed <= (1 - RESERVE) * free
 
     def summary(self) -> dict[str, Any]:
         """The same as readable lines."""
         budget = f"{self.epochs:.3g} epochs" if self.epochs is not None else "limited by time"
         flops = self.flops_per_token * self.tokens_per_epoch
+        free, sharing, devices = self.resources.free, self.resources.sharing, self.resources.devices
+        place = f" on each of {len(devices)} × {devices[0].name}" if devices else ""
+        fits = "fits" if self.fits else "does not fit"
         return {
             "weights": f"{self.parameters:,}"
             + (f", {self.trainable_parameters:,} trainable" if self.trainable_parameters < self.parameters else ""),
             "operations": f"{_short(self.flops_per_token)}FLOP per token, {_short(flops)}FLOP per epoch",
             "epoch": f"{self.tokens_per_epoch:,} tokens in {self.steps_per_epoch:,} step{'s'[: self.steps_per_epoch != 1]}; {budget}",
             "largest batch": " x ".join(str(each) for each in self.batch_shape if each) + f" tokens, {self.precision}",
-            "memory to train": self.memory.summary() + (f", {self.processes} times" if self.processes > 1 else ""),
+            "memory to train": self.memory.summary() + (f", {sharing} times" if sharing > 1 else ""),
             "memory to answer": self.generating.summary(),
-            "memory free": f"{gib(self.free)}, {RESERVE:.0%} of it reserved: "
-            + ("fits" if self.fits else "does not fit"),
+            "memory free": f"{gib(free)}{place}, {RESERVE:.0%} of it reserved: {fits}" if free else f"unknown{place}",
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,21 +119,23 @@ class Forecast:
             "flops": round(epoch * self.epochs) if self.epochs is not None else None,
             "memory": self.memory.to_dict(),
             "generate_memory": self.generating.to_dict(),
-            "processes": self.processes,
+            "processes": self.resources.processes,
             "needed_bytes": self.needed,
-            "free_bytes": self.free,
+            "free_bytes": self.resources.free,
             "fits": self.fits,
         }
 
 
-def forecast(plan: TrainPlan) -> Forecast:
-    """The cost of this run: peak memory and total operations."""
+def forecast(plan: TrainPlan, devices: Sequence[Device] | None = None) -> Forecast:
+    """The cost of this run: peak memory of a process and total operations. `devices` replaces the accelerators of this
+    machine."""
     config = plan.config
+    available = resources(plan, devices)
     manifest = plan.prepared.manifest
     shape, name, vocabulary, parameters = _model(plan)
     found = lengths_of(plan.prepared, "train")
-    precision = precision_of(config)
-    batch_shape, examples = _largest(plan, name, shape, found)
+    precision = precision_of(config, available.devices)
+    batch_shape, examples = _largest(plan, name, shape, found, available.world)
     trainable = _trainable(plan, parameters)
     denoising = plan.denoising
     predicted_fraction = denoising.noise_density if denoising else 0.0
@@ -163,6 +169,8 @@ def forecast(plan: TrainPlan) -> Forecast:
             trainable=trainable,
             optimizer=config.optimizer.name,
             predicted_fraction=predicted_fraction,
+            parts=available.world if config.parallel == "fsdp" else 1,
+            recomputed=config.activation_checkpointing,
         ),
         generating=Memory(
             libraries=costs.LIBRARIES_BYTES,
@@ -173,8 +181,7 @@ def forecast(plan: TrainPlan) -> Forecast:
                 )
             ),
         ),
-        processes=config.processes,
-        free=machine.free_memory_bytes(),
+        resources=available,
     )
 
 
@@ -190,9 +197,12 @@ def memory_of(
     trainable: int | None = None,
     optimizer: str = "adamw",
     predicted_fraction: float = 0.0,
+    parts: int = 1,
+    recomputed: bool = False,
 ) -> Memory:
     """Peak memory of training an architecture. `trainable`: how many of its weights are trained; default: all.
-    `predicted_fraction`: share of an encoder's positions in the loss, 0 for classification."""
+    `predicted_fraction`: share of an encoder's positions in the loss, 0 for classification. `parts`: processes that hold a
+    part of each weight. `recomputed`: only the inputs of layers are kept for the backward pass, and what one layer needs."""
     precision = precision or ("bf16" if machine.has_bf16() else "fp32")
     trainable = parameters if trainable is None else trainable
     weights = 4 * parameters
@@ -202,11 +212,14 @@ def memory_of(
     kept = costs.activation_bytes(
         name, family, shape, vocabulary, batch_shape, precision, predicted_fraction=predicted_fraction
     )
+    if recomputed and shape.layers and shape.hidden and shape.heads:
+        tokens = batch_shape.examples * (batch_shape.source + batch_shape.target)
+        kept = kept / shape.layers + 4 * tokens * shape.hidden * shape.layers
     return Memory(
         libraries=costs.LIBRARIES_BYTES,
-        weights=weights,
-        gradients=4 * trainable,
-        optimizer=OPTIMIZER_BYTES[optimizer] * trainable,
+        weights=weights // parts,
+        gradients=4 * trainable // parts,
+        optimizer=OPTIMIZER_BYTES[optimizer] * trainable // parts,
         activations=round(kept),
     )
 
@@ -257,17 +270,10 @@ def _shape_of(config: Mapping[str, Any]) -> Shape:
     return Shape.model_validate(found)
 
 
-def precision_of(config: TrainConfig) -> Precision:
-    """The precision of the computation."""
-    if config.precision == "auto":
-        return "bf16" if machine.has_bf16() else "fp32"
-    return "fp32" if config.precision == "fp32" else "bf16"
-
-
-def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats) -> tuple[BatchShape, int]:
+def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats, world: int) -> tuple[BatchShape, int]:
     """Shape of the largest forward pass, and the number of examples in an epoch."""
     config = plan.config
-    share = -(-config.batch_size // config.processes)
+    share = -(-config.batch_size // world)
     rows = min(config.micro_batch_size or share, share)
     block = plan.prepared.manifest.block_size
     context = min([each for each in (shape.context, config.max_length) if each], default=None)
@@ -281,7 +287,13 @@ def _largest(plan: TrainPlan, name: str, shape: Shape, found: LengthStats) -> tu
     target = found.longest_target if plan.family == "encoder-decoder" else 0
     limit = context or max(source, target) + PADDED_TO
     source, target = _padded(source), _padded(target)
-    return BatchShape(min(rows, found.records), min(source, limit), min(target, limit)), found.records
+    return BatchShape(
+        min(rows, found.records) * _sequences(plan), min(source, limit), min(target, limit)
+    ), found.records
+
+
+def _sequences(plan: TrainPlan) -> int:
+    return 2 if plan.task.pairs else 1  # one for each answer
 
 
 def _heard(plan: TrainPlan, found: LengthStats, rows: int, seconds: float, tokens: int) -> BatchShape:
@@ -341,7 +353,7 @@ def _tokens(plan: TrainPlan, found: LengthStats) -> int:
         return found.loss_tokens
     if plan.prepared.manifest.block_size is not None:
         return found.tokens
-    return round(found.records * sum(_average(plan, found)))
+    return round(found.records * sum(_average(plan, found)) * _sequences(plan))
 
 
 def _typical(plan: TrainPlan, found: LengthStats, largest: BatchShape) -> BatchShape:
@@ -376,12 +388,6 @@ def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) ->
     if config.max_tokens is not None:
         limits.append(config.max_tokens / max(1, tokens_per_epoch))
     return min(limits, default=None)
-
-
-def check_measurable(config: TrainConfig) -> None:
-    """Raise `UsageError` for a run of several processes: steps in one process do not predict its speed."""
-    if config.processes * config.machines > 1:
-        raise UsageError("--measure runs its steps in one process", hint="--set processes=1 --set machines=1")
 
 
 def gib(size: float) -> str:

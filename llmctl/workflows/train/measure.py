@@ -17,7 +17,7 @@ from llmctl.training.plan import Budget
 from llmctl.types import Event, EventSink
 from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.forecast import Forecast, gib
-from llmctl.workflows.train.trainer import TrainingRun
+from llmctl.workflows.train.learner import Learner
 
 STEPS: Final = 8
 """Timed steps. One untimed step comes first, on the longest batch, to reach the peak of memory."""
@@ -79,23 +79,23 @@ def measure_run(plan: TrainPlan, emit: EventSink) -> Measurement:
         emit(Event("note", {"text": text}))
     machine.keep_memory()
     with tempfile.TemporaryDirectory(prefix="llmctl-") as folder:
-        run = TrainingRun(replace(plan, config=config.replace(out=Path(folder), processes=1, machines=1)), emit)
-        longest = np.argsort(-run.batches.lengths, kind="stable")[: config.batch_size]
+        learner = Learner(replace(plan, config=config.replace(out=Path(folder), processes=1, machines=1)), emit)
+        longest = np.argsort(-learner.batches.lengths, kind="stable")[: config.batch_size]
 
         def batch_of(step: int) -> Any:
-            return longest if step == 0 else run.batches(step - 1)
+            return longest if step == 0 else learner.batches(step - 1)
 
         made = loop.fit(
-            run.objective,
-            run.parts.train,
+            learner.strategy,
+            learner.parts.train,
             batch_of,
-            run.optimizer,
-            replace(run.steps, budget=Budget(max_steps=STEPS + 1)),
-            run.accelerator,
+            learner.optimizer,
+            replace(learner.steps, budget=Budget(max_steps=STEPS + 1)),
             clip_norm=config.clip_norm,
             seed=config.seed,
             start=Position(),
             stop=lambda: False,
+            prefetch=learner.prefetch,
         )
         first, *timed = [report.position for report in islice(made, STEPS + 1)]
         last = timed[-1]

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from llmctl.data.layout import Layout
-from llmctl.data.spec import Clean
+from llmctl.data.spec import CleanRules
+from llmctl.data.words import HAN, JOINT
 from llmctl.models.resolve import PARENT, PARENT_PATH
 from llmctl.store.adapters import LoraFile
 from llmctl.tasks.spec import Task
@@ -82,7 +83,7 @@ tags:
 model = {auto_class}.from_pretrained("{name}/model")
 tokenizer = AutoTokenizer.from_pretrained("{name}/model")
 ```
-{_by_hand(model, parts, plan) if promptable else ""}"""
+{_by_hand(model, parts, plan, name) if promptable else ""}"""
 
 
 def _facts(model: Any, plan: TrainPlan, facts: Mapping[str, Any], adapter: LoraFile | None) -> dict[str, str]:
@@ -114,22 +115,24 @@ def _facts(model: Any, plan: TrainPlan, facts: Mapping[str, Any], adapter: LoraF
 # The same answer without llmctl
 
 
-def _by_hand(model: Any, parts: Parts, plan: TrainPlan) -> str:
+def _by_hand(model: Any, parts: Parts, plan: TrainPlan, name: str) -> str:
     """Python that gets the same answer as `llmctl generate`; empty for a plugin's task whose prompts are not a single
-    text, and for encoder-decoders that hear: transformers' `generate` is for Whisper's published vocabularies."""
+    text, and for encoder-decoders that hear: transformers' `generate` is for Whisper's published vocabularies. `name`: the path
+    of the run as the card spells it."""
     if plan.task.modality == "audio":
         return _recording_by_hand(parts) if plan.family == "ctc" and parts.hearing and parts.hearing.bands else ""
     if [segment.text for segment in _prompt_segments(plan.task)] != [PROBE]:
         return ""
-    recorded = plan.prepared.manifest.config.get("clean")
-    clean = Clean.recorded(recorded) if recorded else None
+    recorded = plan.prepared.clean
+    clean = CleanRules.recorded(recorded) if recorded else None
     lowered = ".lower()" if clean is not None and clean.lowercase else ""
     lines = [
         "import torch",
         "",
         f'text = "{PROBE}"{lowered}',
+        *(_words(clean, name) if clean else ()),
         *_ids(parts, plan.task),
-        *_answer(model, parts, plan),
+        *_answer(model, parts, plan, segmented=clean is not None and clean.segment != "none"),
     ]
     code = "\n".join(lines)
     return f"""
@@ -161,7 +164,7 @@ print(tokenizer.decode(path[path != model.config.pad_token_id], skip_special_tok
 """
 
 
-def _cleaning(clean: Clean | None) -> str:
+def _cleaning(clean: CleanRules | None) -> str:
     """How training cleaned its text: a caller has to clean prompts the same way."""
     if clean is None:
         return ""
@@ -170,9 +173,55 @@ def _cleaning(clean: Clean | None) -> str:
         "no control characters": clean.control,
         "runs of whitespace collapsed": clean.whitespace,
         "lower case": clean.lowercase,
+        "Chinese cut into words": clean.segment != "none",
+        "no stop words": bool(clean.stopword_list),
     }
     applied = ", ".join(rule for rule, holds in rules.items() if holds)
     return f" It first cleans the text as training did: {applied}." if applied else ""
+
+
+def _words(clean: CleanRules, name: str) -> list[str]:
+    """Code that cuts the text into words and removes stop words, as `data/words.py` does."""
+    segment, stop = clean.segment != "none", bool(clean.stopword_list)
+    if not segment and not stop:
+        return []
+    dictionary = segment and bool(clean.dictionary_entries)
+    files = ["import io"] if dictionary else []
+    files += ["import json"] if stop or dictionary else []
+    files += ["import re"] if segment else []
+    files += ["import string"] if stop else []
+    files += ["from pathlib import Path"] if stop or dictionary else []
+    lines = [*files, *(["", "import jieba"] if segment else [""]), ""]
+    if stop or dictionary:
+        lines.append(f'rules = json.loads(Path("{name}/model/llmctl.json").read_text(encoding="utf-8"))["clean"]')
+    if dictionary:
+        lines.append('jieba.load_userdict(io.StringIO("\\n".join(rules["dictionary_entries"])))')
+    if segment:
+        lines += [
+            "",
+            "def cut(text):",
+            "    pieces = jieba.lcut(text)",
+            "    return pieces if len(pieces) < 2 else [word for piece in pieces for word in cut(piece)]",
+        ]
+    lines += ["", "def in_words(line):"]
+    if segment:
+        lines += [
+            f'    if not re.search("[{HAN}]", line):',
+            f"        return {'without_stop_words(line.split())' if stop else 'line'}",
+            "    words = [word for word in cut(line) if not word.isspace()]",
+        ]
+    else:
+        lines += ["    words = line.split()"]
+    lines.append("    return without_stop_words(words)" if stop else '    return " ".join(words)')
+    if stop:
+        lines += [
+            "",
+            "def without_stop_words(words):",
+            '    stop = set(rules["stopword_list"])',
+            "    bare = lambda word: word.lower().strip(string.punctuation)",
+            '    return " ".join(word for word in words if word.lower() not in stop and bare(word) not in stop)',
+        ]
+    return [*lines, "", 'text = "\\n".join(map(in_words, text.split("\\n")))', ""]
 
 
 def _ids(parts: Parts, task: Task) -> list[str]:
@@ -216,7 +265,7 @@ def _quoted(name: str) -> str:
     return shown if '"' in shown else f'"{shown[1:-1]}"'
 
 
-def _answer(model: Any, parts: Parts, plan: TrainPlan) -> list[str]:
+def _answer(model: Any, parts: Parts, plan: TrainPlan, *, segmented: bool) -> list[str]:
     """Code that turns the ids into an answer."""
     if plan.family == "encoder":
         return [
@@ -231,10 +280,12 @@ def _answer(model: Any, parts: Parts, plan: TrainPlan) -> list[str]:
     limit = str(LONGEST_ANSWER) if context is None else f"min({LONGEST_ANSWER}, {room})"
     inputs = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
     shown = "rows[0, len(ids):]" if plan.family == "decoder" and not plan.task.packed else "rows[0]"
-    stripped = "" if plan.task.packed else ".strip()"
+    decoded = f"tokenizer.decode({shown}, skip_special_tokens=True){'' if plan.task.packed else '.strip()'}"
+    if segmented:
+        decoded = f're.sub({JOINT!a}, "", {decoded})'
     return [
         f"rows = model.generate({inputs}, max_new_tokens={limit}, do_sample=False)",
-        f"print(tokenizer.decode({shown}, skip_special_tokens=True){stripped})",
+        f"print({decoded})",
     ]
 
 

@@ -27,6 +27,10 @@ CHANGEABLE: Final = frozenset(
         "keep_checkpoints",
         "log_every",
         "micro_batch_size",
+        "parallel",
+        "activation_checkpointing",
+        "cpu_offload",
+        "prefetch",
         "processes",
         "machines",
         "machine_rank",
@@ -39,7 +43,7 @@ CHANGEABLE: Final = frozenset(
 
 PER_MACHINE: Final = {
     *("data", "out", "machine_rank", "main_address", "processes"),
-    *("micro_batch_size", "keep_checkpoints", "log_every"),
+    *("micro_batch_size", "keep_checkpoints", "log_every", "prefetch"),
 }
 """Settings that may differ between the machines of a run."""
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llmctl import environment, processes
-from llmctl.errors import LlmctlError, Stopped, Terminated, untranslated
+from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, untranslated
 from llmctl.readable import quoted
 from llmctl.store import locks, runs
+from llmctl.training.world import MEETING_SECONDS, UNSURE_SECONDS, World
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train.checks import TrainPlan, preflight
 from llmctl.workflows.train.fitting import changes, refusal
@@ -22,6 +24,8 @@ from llmctl.workflows.train.forecast import forecast
 from llmctl.workflows.train.spec import TrainConfig
 
 __all__ = ["TrainResult", "preflight", "train"]
+
+Train = Callable[[TrainPlan, EventSink], dict[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +40,77 @@ class TrainResult:
 
 
 def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResult:
-    """Train in this process, or in as many as requested. Raises `Stopped` (75) on SIGTERM or Ctrl-C."""
+    """Train in this process, in as many as requested, or as one of those that another launcher started.
+
+    Raises `Stopped` (75) on SIGTERM or Ctrl-C.
+    """
     config = plan.config
-    if text := environment.forget_launchers():
-        emit(Event("note", {"text": text}))
     if config.precision == "fp16":
         from llmctl.training import devices
 
         devices.resolve_precision("fp16")
-    _warn_of_memory(plan, emit)
+    if plan.world is not None and _join(plan.world, emit):
+        follows = plan.world.follows
+        return _follow(plan) if follows else _lead(plan, emit, force=force, train=_one_process)
+    plan = replace(plan, world=None)
+    if text := environment.forget_launchers():
+        emit(Event("note", {"text": text}))
+    here = _processes_here(config, emit)
     if config.machine_rank > 0:
-        return _result(_multi_process(plan, emit))
+        _warn_of_memory(plan, emit)
+        return _result(_many_processes(plan, emit, here))
+    if here * config.machines == 1:
+        return _lead(plan, emit, force=force, train=_one_process)
+    return _lead(plan, emit, force=force, train=functools.partial(_many_processes, here=here))
+
+
+def _join(world: World, emit: EventSink) -> bool:
+    """Meet the processes that another launcher started. False where no launcher is seen and nobody comes: the variables were
+    left over in a shell."""
+    from llmctl.training import launch, meeting
+
+    seconds = MEETING_SECONDS if world.launcher else UNSURE_SECONDS
+    by = f"started by {world.launcher}" if world.launcher else "by RANK and WORLD_SIZE"
+    if not world.follows:
+        text = f"process 0 of {world.size}, {by}: waiting for the others at {world.address}:{world.port}, up to {seconds} s"
+        emit(Event("note", {"text": text}))
+    world.announce()
+    for name in [each for each in os.environ if each.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    try:
+        launch.interruptible(lambda: meeting.join(seconds))
+    except EnvironmentFault:
+        if world.launcher or world.follows:
+            raise
+        return False
+    return True
+
+
+def _processes_here(config: TrainConfig, emit: EventSink) -> int:
+    """How many processes to start on this machine."""
+    if config.processes != "auto":
+        return config.processes
+    from llmctl.training import devices
+
+    found = max(1, devices.count())
+    if found > 1:
+        emit(Event("note", {"text": f"{found} processes, one for each accelerator (--processes 1 uses one of them)"}))
+    return found
+
+
+def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> TrainResult:
+    """Open the run, let `train` train it, and record how that ended."""
+    config = plan.config
     out = config.out
-    out.mkdir(parents=True, exist_ok=True)
-    with locks.locked(out):
-        runs.open_folder(out, "train", plan.origin.settings, empty=force and not plan.resume)
+    _warn_of_memory(plan, emit)
+    with contextlib.ExitStack() as held:
+
+        def open_run() -> None:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.locked(out))
+            runs.open_folder(out, "train", plan.origin.settings, empty=force and not plan.resume)
+
+        _told_to_followers(plan, open_run)
         record = runs.begin(
             out,
             "train",
@@ -61,8 +121,7 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
         )
         with _log(out, emit) as log:
             try:
-                alone = config.processes * config.machines == 1
-                fields = _single_process(plan, log) if alone else _multi_process(plan, log)
+                fields = train(plan, log)
             except (KeyboardInterrupt, Terminated) as ended:
                 runs.end(out, record, "stopped", exit_code=143 if isinstance(ended, Terminated) else 130)
                 raise
@@ -78,6 +137,22 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
         where = f"step {shown['steps']}, all state is saved" if "steps" in shown else "the last checkpoint"
         raise Stopped(f"stopped at {where}", hint=f"continue: llmctl train --resume {quoted(out)}")
     return TrainResult(status, shown)
+
+
+def _told_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
+    """Call `make` in the process that leads; the others go on after it, or end with its error."""
+    if plan.world is None:
+        return make()
+    from llmctl.training import meeting
+
+    meeting.from_main(make)
+    return None
+
+
+def _follow(plan: TrainPlan) -> TrainResult:
+    """Train as one of the processes that do not lead: it writes and reports nothing of its own."""
+    _told_to_followers(plan, lambda: None)
+    return _result(_one_process(plan, null_sink))
 
 
 def _warn_of_memory(plan: TrainPlan, emit: EventSink) -> None:
@@ -108,11 +183,11 @@ def _log(out: Path, emit: EventSink) -> Iterator[EventSink]:
         yield both
 
 
-def _multi_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any] | None:
+def _many_processes(plan: TrainPlan, emit: EventSink, here: int) -> dict[str, Any] | None:
     config = plan.config
     from llmctl.training import launch
 
-    asked = launch.Processes(config.processes, config.machines, config.machine_rank, config.main_address)
+    asked = launch.Processes(here, config.machines, config.machine_rank, config.main_address)
     return launch.run(_worker, (config.model_dump_json(), plan.resume, dict(plan.parents)), asked, emit)
 
 
@@ -129,7 +204,7 @@ def _worker(config_json: str, resume: bool, parents: Mapping[str, str]) -> dict[
     main = int(os.environ["RANK"]) == 0
     try:
         plan = preflight(config, force=True, offline=True, resume=resume, in_worker=True, parents=parents)
-        return _single_process(plan, channel if main else null_sink)
+        return _one_process(plan, channel if main else null_sink)
     except Exception as error:
         known = error if isinstance(error, LlmctlError) else untranslated(error)
         if known.kind != LlmctlError.kind:  # a bug shows its own traceback
@@ -162,7 +237,7 @@ class StopSignal:
             signal.signal(number, handler)
 
 
-def _single_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any]:
+def _one_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any]:
     """Train as one of the processes of the run."""
     with StopSignal() as stop:
         from llmctl.training import machine

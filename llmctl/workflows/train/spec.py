@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import StrictBool, StrictFloat, StrictInt
+from pydantic import PlainValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
-from llmctl.training.spec import Optimizer, Schedule
+from llmctl.training.spec import Dpo, Optimizer, Schedule, TrackerName
 from llmctl.values import Duration, Folder, Shown, Size
 from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
+
+
+def _process_count(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"{value!r} is not a number of processes; write 2, or auto")
+
+
+ProcessCount = Annotated[int | Literal["auto"], PlainValidator(_process_count), Shown(metavar="N|auto")]
+
 
 BUDGETS: Final = ("epochs", "max_steps", "max_tokens", "max_time")
 """Settings that end a run; with several, whichever is used up first."""
@@ -33,6 +43,12 @@ class TrainConfig(Spec):
     adapter: Adapter | None = flag(
         None, "lora: train low-rank matrices beside frozen pretrained weights", panel="Learning"
     )
+    objective: Literal["likelihood", "dpo"] | None = flag(
+        None,
+        "what is minimised; default: dpo for preference pairs, else likelihood, the negative log-likelihood",
+        panel="Learning",
+    )
+    dpo: Dpo = key(Dpo(), "preference tuning")
     epochs: StrictFloat | None = flag(
         None, "stop after this many passes over the data; default: 3 if no budget is set", panel="Budget", gt=0
     )
@@ -83,10 +99,30 @@ class TrainConfig(Spec):
         "torch.compile the model: a minute or more to start; then 5 to 8 % faster for gpt2:tiny and llama:tiny in fp32 on "
         "one CPU core, no faster for lstm:nano",
     )
-    processes: StrictInt = flag(1, "processes on this machine", panel="Processes", ge=1)
+    parallel: Literal["auto", "ddp", "fsdp"] = flag(
+        "auto",
+        "how processes share the model: ddp, all of it in each; fsdp, a part in each, for models too large for one device; "
+        "auto: ddp",
+        panel="Processes",
+    )
+    activation_checkpointing: StrictBool = key(
+        False, "keep only the inputs of each layer and compute the rest again: less memory, about a third more time"
+    )
+    cpu_offload: StrictBool = key(
+        False, "with parallel=fsdp: keep weights, gradients and optimizer state in the CPU's memory between their uses"
+    )
+    prefetch: StrictInt | None = key(
+        None, "batches to build ahead of their step; default: 2 with an accelerator, 0 on a CPU", ge=0
+    )
+    processes: ProcessCount = flag(
+        "auto", "processes on this machine; auto: one for each accelerator, one without", panel="Processes"
+    )
     machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1)
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
     main_address: Annotated[str, Shown(metavar="HOST[:PORT]")] = flag(
         "127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes"
+    )
+    tracker: tuple[TrackerName, ...] = flag(
+        (), "also log to tensorboard, wandb, mlflow or trackio, in RUN/trackers; repeatable", panel="Run"
     )
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import number
+from llmctl.types import null_sink
 from llmctl.verbs import LOADING, Context, DryRun, Output, Verb
 from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 from llmctl.workflows.train.spec import TrainConfig
@@ -32,7 +33,7 @@ class Train(Verb[TrainConfig]):
     )
 
     def starts(self, config: TrainConfig) -> str | None:
-        return LOADING
+        return None if _follows() else LOADING
 
     def reads(self, config: TrainConfig) -> list[Path]:
         return places(config.data, config.model.name)
@@ -83,19 +84,19 @@ class Train(Verb[TrainConfig]):
         return [f"{number(document['steps'])} steps, validation {scores or '-'}: {document['run']}"]
 
     def check(self, config: TrainConfig, context: Context) -> Any:
-        from llmctl.workflows.train import checks, forecast
+        from llmctl.workflows.train import checks, consistency
 
         if "measure" in context.switches:
             if "dry-run" not in context.switches:
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
-            forecast.check_measurable(config)
+            consistency.check_measurable(config)
         return checks.preflight(
             config,
             force=context.force,
             offline=context.offline,
             resume=context.resume,
             verify=context.verify,
-            emit=context.emit,
+            emit=null_sink if _follows() else context.emit,
         )
 
     def dry_run(self, plan: Any, context: Context) -> DryRun:
@@ -110,7 +111,15 @@ class Train(Verb[TrainConfig]):
         from llmctl.workflows.train import run
 
         document = run.train(plan, context.emit, force=context.force).document()
-        return Output(document, lambda: _lines(document))
+        return Output(document, lambda: _lines(document), silent=_follows())
+
+
+def _follows() -> bool:
+    """Whether another process of the same run reports for this one."""
+    from llmctl.training import world
+
+    found = world.find()
+    return found is not None and found.follows
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:

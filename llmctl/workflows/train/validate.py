@@ -1,7 +1,8 @@
-"""Score the validation split by the metric that selects the best checkpoint."""
+"""Score the validation split, by the loss and by the metric that selects the best checkpoint."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
@@ -10,16 +11,58 @@ from llmctl.data.text import read_text
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models import adapters
+from llmctl.training import loop
+from llmctl.training.checkpoints import BestCheckpoint
 from llmctl.types import Answer, Precision
 from llmctl.workflows.train.assemble import Parts
 from llmctl.workflows.train.checks import TrainPlan
+from llmctl.workflows.train.learner import Learner
 
 ROOM_TO_STOP: Final = 8
 """Tokens that an answer may always have."""
 
 
-def generated_score(parts: Parts, plan: TrainPlan) -> float:
-    """The chosen score, of answers generated for the first records of the validation split."""
+def scores(learner: Learner) -> dict[str, float] | None:
+    """The scores of the validation split, the same in every process; None if it is empty."""
+    parts, plan = learner.parts, learner.plan
+    if parts.validation is None:
+        return None
+    loss, tokens, others = loop.validation_loss(learner.strategy, parts.validation, batch_size=plan.config.batch_size)
+    found = {"loss": loss, **others}
+    if plan.family not in ("encoder", "ctc") and not plan.task.pairs:
+        found["perplexity"] = math.exp(min(loss, 700.0))
+    if plan.best_by is not None and plan.best_score not in others:
+        by_likelihood = plan.best_by.spec.output_type == "likelihood"
+        value = _likelihood_score(parts, plan, loss, tokens) if by_likelihood else _generated_score(learner)
+        found[plan.best_score] = value
+    return found
+
+
+def is_better(plan: TrainPlan, value: float, best: BestCheckpoint | None) -> bool:
+    """Whether an evaluation is the best so far."""
+    if not math.isfinite(value):
+        return False
+    if best is None:
+        return True
+    higher = plan.best_by is not None and plan.best_by.spec.higher_is_better
+    return value > best.value if higher else value < best.value
+
+
+def _generated_score(learner: Learner) -> float:
+    """The chosen score, of answers generated for the first records of the validation split, which the processes share."""
+    strategy = learner.strategy
+    with strategy.gathered():
+        mine = _answers(learner.parts, learner.plan, strategy.rank, strategy.processes)
+    if strategy.alone:
+        return _score(learner.plan, mine)
+    everyone: list[list[Answer]] = strategy.gather_objects(mine)
+    # Record i was answered by process i modulo their number.
+    count = sum(map(len, everyone))
+    return _score(learner.plan, [everyone[i % len(everyone)][i // len(everyone)] for i in range(count)])
+
+
+def _answers(parts: Parts, plan: TrainPlan, rank: int, processes: int) -> Sequence[Answer]:
+    """Answers to this process's share of the records."""
     config = plan.config
     from llmctl.engines.spec import TORCH, Sampling
     from llmctl.workflows.inference.requests import RequestBuilder
@@ -36,12 +79,13 @@ def generated_score(parts: Parts, plan: TrainPlan) -> float:
     predictor = Predictor(RequestBuilder(plan.task, parts.layout, labels=parts.labels, hearing=parts.hearing), engine)
     was_training = parts.model.training
     parts.model.eval()
-    answers = predict(predictor, records, Sampling(max_new_tokens=limit, batch_size=config.batch_size))
+    sampling = Sampling(max_new_tokens=limit, batch_size=config.batch_size)
+    answers = predict(predictor, records[rank::processes], sampling)
     parts.model.train(was_training)
-    return _score(plan, answers)
+    return answers
 
 
-def likelihood_score(parts: Parts, plan: TrainPlan, loss: float, tokens: int) -> float:
+def _likelihood_score(parts: Parts, plan: TrainPlan, loss: float, tokens: int) -> float:
     """The chosen score of the whole validation split, from `loss` in nats per token. Likelihood metrics are additive,
     so one answer that sums all others has the same score."""
     return _score(plan, [Answer("validation", logprob=-loss * tokens, tokens=tokens, bytes=parts.validation_bytes)])

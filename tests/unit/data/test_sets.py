@@ -39,6 +39,7 @@ COLUMNS: dict[str, dict[str, type]] = {
     "question-answering": {"question": str, "answers": list},
     "chat": {"messages": list},
     "summarization": {"document": str, "summary": str},
+    "preference": {"prompt": list, "chosen": str, "rejected": str},
 }
 
 REPEATED_REVIEWS = 18
@@ -222,7 +223,8 @@ def test_a_tang_poem_is_title_author_and_couplets() -> None:
 
 @pytest.mark.parametrize("name", [name for name, each in SETS.items() if "zh-Hans" in each.languages])
 def test_chinese_is_chinese(name: str) -> None:
-    column = {"translation": "target", "language-modeling": "text", "chat": "messages"}[SETS[name].task]
+    columns = {"translation": "target", "language-modeling": "text", "chat": "messages", "classification": "text"}
+    column = (columns | {"preference": "rejected"})[SETS[name].task]
     text = "".join(
         each for row in records(name) for each in strings(row[column]) if each not in ("role", "user", "assistant")
     )

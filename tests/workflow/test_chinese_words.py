@@ -1,0 +1,168 @@
+"""A model trained on Chinese words without stop words reads raw text as training did, wherever it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llmctl
+from llmctl.cli import main
+from llmctl.data.spec import Clean
+from llmctl.data.words import JoinedStream, joined, rules_of, words_of
+from llmctl.errors import DataError, UsageError
+
+Inside = Callable[..., dict[str, Any]]
+
+GOOD = (
+    "这家酒店的服务态度非常好",
+    "物流很快，包装结实，值得购买",
+    "云计算平台很稳定，客服也耐心",
+    "The 味道 is 很不错",
+)
+BAD = ("房间太小了，隔音很差", "屏幕有划痕，客服还不给退换", "电影剧情拖沓，演技一般", "云计算平台总是 crash，失望")
+RAW = ("酒店的服务太差了，不会再来。", "云计算平台不错 <EMAIL> very good!", "包装\n很差", "Just English, isn't it?")
+
+
+def cleaned(text: str, **settings: Any) -> str:
+    words = words_of(rules_of(Clean(**settings)))
+    return text if words is None else words.text(text)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    texts = [(f"{text}，第{n}次", "好" if text in GOOD else "差") for n in range(12) for text in (*GOOD, *BAD)]
+    path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in texts), encoding="utf-8")
+    (path.parent / "terms.txt").write_text("云计算平台 5 n\n", encoding="utf-8")
+    (path.parent / "more.txt").write_text("客服\n第\n次\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(inside: Inside, rows: Path) -> Path:
+    place = rows.parent
+    inside(
+        "preprocess", rows, "--task", "classification", "--out", place / "data", "--tokenizer", "word",
+        "--segment", "jieba", "--stopwords", "zh", "--stopwords", place / "more.txt",
+        "--set", f"clean.dictionary={place / 'terms.txt'}", "--set", "clean.lowercase=true",
+    )  # fmt: skip
+    inside(
+        "train", "--data", place / "data", "--model", "lstm-classifier", "--out", place / "run", "--max-steps", "12",
+        "--lr", "0.01", "--set", "model.hidden=16", "--set", "model.embedding=16",
+    )  # fmt: skip
+    # Nothing that the rules were made of is needed any more.
+    (place / "terms.txt").unlink()
+    (place / "more.txt").unlink()
+    return place / "run"
+
+
+def test_words_and_stop_words() -> None:
+    assert cleaned("我来到北京清华大学。", segment="jieba") == "我 来到 北京 清华大学 。"
+    assert cleaned("我来到北京清华大学。", segment="jieba", stopwords=("zh",)) == "来到 北京 清华大学"
+    assert cleaned("The hotel, and its rooms: NOT good.", stopwords=("en",)) == "hotel, its rooms: NOT good."
+    assert cleaned("no Chinese  here, isn't it", segment="jieba") == "no Chinese  here, isn't it"
+    assert cleaned("写信给<EMAIL>谢谢", segment="jieba") == "写信给 <EMAIL> 谢谢"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "他来到了网易杭研大厦",
+        "小明硕士毕业于中国科学院计算所，后在日本京都大学深造",
+        "李小福是创新办主任也是云计算方面的专家",
+    ],
+)
+def test_a_text_cut_again_stays_the_same(text: str) -> None:
+    once = cleaned(text, segment="jieba")
+    assert cleaned(once, segment="jieba") == once
+    assert joined(once) == text
+
+
+def test_a_stream_has_no_blanks_between_words() -> None:
+    shown: list[str] = []
+    stream = JoinedStream(shown.append)
+    for piece in ("今天", " 天气", " ", "很 好", " and", " fine "):
+        stream(piece)
+    assert "".join(shown) == "今天天气很好and fine"
+
+
+def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        rules_of(Clean(stopwords=("fr",)))
+    (tmp_path / "gbk.txt").write_bytes("的".encode("gbk"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        rules_of(Clean(stopwords=(str(tmp_path / "gbk.txt"),)))
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(DataError, match="no words"):
+        rules_of(Clean(segment="jieba", dictionary=tmp_path / "empty.txt"))
+
+
+def test_show_data_shows_the_words(inside: Inside, run: Path) -> None:
+    shown = [
+        row["text"].strip()
+        for index in range(20)
+        for row in inside("show", "data", run.parent / "data", "--index", str(index))["tokens"]
+    ]
+    assert {"云计算平台", "服务态度", "隔音"} & set(shown)
+    assert not {"的", "了", "，", "客服", "次"} & set(shown)
+
+
+def test_every_way_to_ask_gives_one_answer(inside: Inside, run: Path, tmp_path: Path) -> None:
+    raw = [{"id": str(n), "text": text, "label": "好"} for n, text in enumerate(RAW)]
+    (tmp_path / "raw.jsonl").write_text("\n".join(map(json.dumps, raw)), encoding="utf-8")
+    made = inside("generate", "--model", run, "--input", tmp_path / "raw.jsonl", "--output", tmp_path / "out.jsonl")
+    assert made["status"] == "ok"
+    answers = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    scored = inside(
+        "eval", "--model", run, "--data", tmp_path / "raw.jsonl", "--metric", "accuracy", "--out", tmp_path / "eval"
+    )
+    lines = (tmp_path / "eval" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == answers
+    assert scored["scores"][0]["n"] == len(RAW)
+    model = llmctl.load(run)
+    assert [model.generate(text).text for text in RAW] == answers
+    assert [by_card(run, text) for text in RAW if "<EMAIL>" not in text] == [
+        answer for text, answer in zip(RAW, answers, strict=True) if "<EMAIL>" not in text
+    ]
+
+
+def by_card(run: Path, text: str) -> str:
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    opening, asking = re.findall(r"^```python\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
+    out = io.StringIO()
+    with contextlib.chdir(run.parent), contextlib.redirect_stdout(out):
+        exec(opening + asking.replace('"TEXT"', repr(text)), {"__name__": "card"})
+    return out.getvalue().removesuffix("\n")
+
+
+def test_a_language_model_answers_without_blanks(inside: Inside, tmp_path: Path) -> None:
+    text = "春天来了，花园里的花都开了。孩子们在草地上唱歌跳舞。"
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{text}第{n}天。" for n in range(30)), encoding="utf-8")
+    inside(
+        "preprocess", tmp_path / "text.txt", "--task", "lm", "--document", "paragraph", "--tokenizer", "word",
+        "--segment", "jieba", "--set", "block_size=16", "--out", tmp_path / "data",
+    )  # fmt: skip
+    inside(
+        "train", "--data", tmp_path / "data", "--model", "lstm", "--out", tmp_path / "run", "--max-steps", "60",
+        "--lr", "0.02", "--set", "model.hidden=32", "--set", "model.embedding=32",
+    )  # fmt: skip
+    [row] = inside("generate", "--model", tmp_path / "run", "--prompt", "春天来了，花园里的")["completions"]
+    assert row["text"].startswith("花都开了。")
+    assert by_card(tmp_path / "run", "春天来了，花园里的").startswith("春天来了，花园里的花都开了。")
+
+
+def test_each_character_is_a_word_without_segmentation(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("preprocess", str(rows), "--task", "classification", "--tokenizer", "word", "--out")
+    assert main.run([*words, str(tmp_path / "raw")]) == 0
+    assert "each character is a word; --segment jieba" in capsys.readouterr().err
+    assert main.run([*words, str(tmp_path / "cut"), "--segment", "jieba"]) == 0
+    assert "each character" not in capsys.readouterr().err
