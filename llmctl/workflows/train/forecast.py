@@ -24,14 +24,11 @@ from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.resources import Resources, precision_of, resources
 from llmctl.workflows.train.spec import TrainConfig
 
-INSTRUCTION_TOKENS: Final = 24
-"""Tokens of an instruction, about."""
+INSTRUCTION_TOKENS: Final = 24  # of an instruction, about
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """Bytes of optimizer state per weight."""
-RESERVE: Final = 0.05
-"""Share of the free memory that is left to other processes."""
-GENERATED: Final = 32
-"""Batch size of `generate`, its default."""
+RESERVE: Final = 0.05  # share of the free memory that is left to other processes
+GENERATED: Final = 32  # batch size of `generate`, its default
 
 
 @dataclass(frozen=True, slots=True)
