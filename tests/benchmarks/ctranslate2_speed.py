@@ -26,7 +26,7 @@ MOST = 32
 
 def main() -> None:
     side, model, export, batch, rows = sys.argv[1:]
-    predictor = open_predictor(model if side == "torch" else export)
+    predictor = open_predictor(model if side == "torch" else export, task="translation")
     records = itertools.islice(itertools.cycle(read_records(["dates-en-zh"])), int(rows))
     requests = [predictor.request_builder.generation_request(record) for record in records]
     answer = bare(predictor) if side == "bare" else ours(predictor)
