@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -292,10 +293,20 @@ def _tell_verb(words: Sequence[str], failure: Failure) -> None:
 
 _RECEIVED: Final[list[int]] = []
 """The signals that were to end this command."""
+_RECEIVED_AT: Final = [0.0]
+"""When the last of them came."""
+
+
+SECOND_SIGNAL_SECONDS: Final = 2.0
+"""A signal that follows another sooner is part of the same wish: it must not disturb what the first has set off."""
 
 
 def _end(number: int, frame: Any) -> None:
+    now = time.monotonic()
+    if _RECEIVED and now - _RECEIVED_AT[0] < SECOND_SIGNAL_SECONDS:
+        return
     _RECEIVED.append(number)
+    _RECEIVED_AT[0] = now
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 

@@ -16,11 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.layout import Layout, Sample
+from llmctl.data.orders import Permutation
 from llmctl.data.spec import PADDED_TO
 from llmctl.data.tokens import TokenStore
 from llmctl.types import IGNORED, Family
 
 Arrays = dict[str, NDArray[Any]]
+
+
+LARGE: Final = 1 << 20
+"""Beyond this many examples, the order of an epoch is a keyed permutation instead of an array in memory."""
+
+
+def block_lengths(count: int, size: int, last: int) -> NDArray[np.int64]:
+    """(count,) the length of each block: `size`, and `last` of the last one. Of very many, the last gets `size`
+    too, so that they take no memory; lengths only sort examples."""
+    if count > LARGE:
+        return np.broadcast_to(np.int64(size), count)
+    found = np.full(count, size, np.int64)
+    found[count - 1 :] = last
+    return found
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,7 @@ class Blocks:
         return max(0, -(-(len(self.store.values) - 1) // self.size))
 
     def lengths(self) -> NDArray[np.int64]:
-        found = np.full(len(self), self.size, np.int64)
-        if len(self):
-            found[-1] = (len(self.store.values) - 1) - (len(self) - 1) * self.size
-        return found
+        return block_lengths(len(self), self.size, (len(self.store.values) - 1) - (len(self) - 1) * self.size)
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         """`input_ids` (B, T) and `labels` (B, T), the next tokens: already shifted, all in the loss."""
@@ -178,15 +190,34 @@ def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size:
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
+def keyed_batch(seed: int, epoch: int, number: int, lengths: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+    """One batch of an epoch by the rule of `epoch_batches`, with keyed permutations of the examples and of the batches."""
+    count = len(lengths)
+    batch = int(Permutation(steps_per_epoch(count, batch_size), [seed, epoch, 0x11C, 1])(np.array([number]))[0])
+    examples = Permutation(count, [seed, epoch, 0x11C, 0])
+    first = batch * batch_size
+    if lengths.strides == (0,):
+        return examples(np.arange(first, min(count, first + batch_size)))
+    begin = batch // WINDOW * WINDOW * batch_size
+    window = examples(np.arange(begin, min(count, begin + WINDOW * batch_size)))
+    ordered: NDArray[np.int64] = window[np.argsort(-lengths[window], kind="stable")]
+    return ordered[first - begin : first - begin + batch_size]
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Optimizer steps in an epoch."""
     return -(-count // batch_size)
 
 
 class Batches:
-    """Maps an optimizer step, counted from 0, to its global batch; random access, with no state to save."""
+    """Maps an optimizer step, counted from 0, to its global batch; random access, with no state to save.
+
+    `keyed`: the order of an epoch is a keyed permutation, of which a batch is computed when it is needed. Else it is an
+    array, as always in runs that were started by older versions.
+    """
 
     def __init__(self, lengths: NDArray[np.int64], *, batch_size: int, seed: int) -> None:
+        self.keyed = len(lengths) > LARGE
         self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
         self.per_epoch = steps_per_epoch(len(lengths), batch_size)
         self._epoch, self._batches = -1, list[NDArray[np.int64]]()
@@ -194,6 +225,8 @@ class Batches:
     def __call__(self, step: int) -> NDArray[np.int64]:
         """Indices of the examples of a step, for all processes together."""
         epoch, within = divmod(step, self.per_epoch)
+        if self.keyed:
+            return keyed_batch(self.seed, epoch, within, self.lengths, self.batch_size)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, epoch_batches(self.seed, epoch, self.lengths, self.batch_size)
         return self._batches[within]

@@ -18,6 +18,7 @@ from typing import IO, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.data.filters.spec import Verdict
 from llmctl.data.judge import Admissible
 from llmctl.data.spec import SPLITS
 from llmctl.data.split import CONTRADICTORY, IN_SEVERAL_SPLITS, SEVERAL_ANSWERS, id_hash
@@ -40,9 +41,10 @@ ROW: Final = np.dtype(
 """A candidate: hashes of its content, of what it asks and of its id (0 if it has none); index of its split in `SPLITS`, of
 its label and of its marks in the tables of its part."""
 KEYED: Final = np.dtype([("key", *HASH), ("digest", *HASH), ("index", "<i8"), ("split", "u1")])
+_NO_ID: Final = bytes(16)
 AT_ONCE: Final = 1 << 16
 """Rows that are written or read at once."""
-IN_MEMORY: Final = 1 << 20
+IN_MEMORY: Final = 1 << 18
 """Rows that are compared in memory, 41 bytes each."""
 MOST_RANGES: Final = 512
 
@@ -69,32 +71,25 @@ class CandidateWriter:
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("xb")
-        self._waiting: list[tuple[bytes, bytes, bytes, int, int, int, int]] = []
+        self._hashes: dict[str, list[bytes]] = {"digest": [], "question": [], "id": []}
+        self._numbers: dict[str, list[int]] = {"characters": [], "label": [], "mark": [], "split": []}
         self.labels: dict[str, int] = {}
         self.marks: dict[tuple[tuple[str, ...], tuple[tuple[str, int], ...]], int] = {}
         """The rules of cleaning that changed a record and the counts of what filters found in it -> their number."""
 
     def add(self, candidate: Admissible, *, given_id: bool) -> None:
         """Add the next candidate. `given_id`: its id is its own and not derived from its content."""
-        found = Counter[str]()
-        for verdict in candidate.found:
-            found[verdict.reason] += 1
-            found.update(verdict.counts)
-        mark = (candidate.cleaned, tuple(sorted(found.items())))
-        label = -1 if candidate.label is None else self.labels.setdefault(candidate.label, len(self.labels))
-        name = id_hash(candidate.record.id) if given_id else bytes(16)
-        self._waiting.append(
-            (
-                candidate.digest,
-                candidate.question,
-                name,
-                min(candidate.characters, 0xFFFFFFFF),
-                label,
-                self.marks.setdefault(mark, len(self.marks)),
-                SPLITS.index(candidate.split),
-            )
-        )
-        if len(self._waiting) == AT_ONCE:
+        hashes, numbers = self._hashes, self._numbers
+        hashes["digest"].append(candidate.digest)
+        hashes["question"].append(candidate.question)
+        hashes["id"].append(id_hash(candidate.record.id) if given_id else _NO_ID)
+        label = candidate.label
+        numbers["label"].append(-1 if label is None else self.labels.setdefault(label, len(self.labels)))
+        mark = (candidate.cleaned, _counts(candidate.found) if candidate.found else ())
+        numbers["mark"].append(self.marks.setdefault(mark, len(self.marks)))
+        numbers["characters"].append(candidate.characters)
+        numbers["split"].append(SPLITS.index(candidate.split))
+        if len(hashes["digest"]) == AT_ONCE:
             self._flush()
 
     def __enter__(self) -> Self:
@@ -104,19 +99,26 @@ class CandidateWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._file:
-            if error is None and self._waiting:
+            if error is None:
                 self._flush()
 
     def _flush(self) -> None:
-        columns = list(zip(*self._waiting, strict=True))
-        rows = np.empty(len(self._waiting), ROW)
-        for name, values in zip(("digest", "question", "id"), columns[:3], strict=True):
+        rows = np.empty(len(self._hashes["digest"]), ROW)
+        for name, values in self._hashes.items():
             # Big-endian, so that the order of numbers is that of the hashes.
             rows[name] = np.frombuffer(b"".join(values), ">u8").reshape(-1, 2)
-        for name, numbers in zip(("characters", "label", "mark", "split"), columns[3:], strict=True):
+            values.clear()
+        for name, numbers in self._numbers.items():
             rows[name] = numbers
+            numbers.clear()
         self._file.write(rows.tobytes())
-        self._waiting = []
+
+
+def _counts(found: Sequence[Verdict]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(verdict.reason for verdict in found)
+    for verdict in found:
+        counts.update(verdict.counts)
+    return tuple(sorted(counts.items()))
 
 
 class Candidates:

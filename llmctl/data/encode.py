@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.codes import Codes, open_codes
+from llmctl.data.lengths import NOTHING, added, lengths_in
 from llmctl.data.plain import encoded_batch, plain_ids
 from llmctl.data.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
 from llmctl.data.spec import IN_LOSS
@@ -20,6 +21,7 @@ from llmctl.data.text import read_group, row_groups
 from llmctl.data.tokens import ROLES, Piece, Recordings, write_store
 from llmctl.data.workers import Executor
 from llmctl.errors import DataError
+from llmctl.store.prepared import LengthStats
 from llmctl.types import Modality, Record, Role, Segment
 
 BATCH_CHARACTERS: Final = 4 << 20
@@ -248,9 +250,13 @@ def _labels(
 class EncodedSplit:
     """The result of encoding a split."""
 
-    tokens: int
+    lengths: LengthStats
     kept: NDArray[np.bool_]
     """(R,) False for a record that was dropped because of its length; empty without a limit"""
+
+    @property
+    def tokens(self) -> int:
+        return self.lengths.tokens
 
 
 def encode_split(
@@ -277,9 +283,14 @@ def encode_split(
         (path, group) for path in ([text] if isinstance(text, Path) else text) for group in range(row_groups(path))
     )
 
+    lengths = NOTHING
+
     def counted(found: Iterator[Piece]) -> Iterator[Piece]:
+        nonlocal lengths
         for piece in found:
             yield piece
+            frames = None if piece.recordings is None else piece.recordings.frames
+            lengths = added(lengths, lengths_in(piece.segment_lengths, piece.roles, piece.record_lengths, frames))
             if max_length is not None:
                 kept.append(piece.kept)
             done(len(piece.kept))
@@ -295,7 +306,7 @@ def encode_split(
     tokens = write_store(
         out, split, counted(found), kind=encoder.codes.kind, lead=lead, labelled=task.labelled, modality=task.modality
     )
-    return EncodedSplit(tokens, np.concatenate(kept))
+    return EncodedSplit(lengths.model_copy(update={"tokens": tokens}), np.concatenate(kept))
 
 
 _ENCODERS: dict[Path, TokenEncoder] = {}

@@ -29,7 +29,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.batches import Arrays, collate
+from llmctl.data.batches import Arrays, block_lengths, collate
 from llmctl.data.layout import Layout, Sample
 from llmctl.data.spec import SPAN_TOKENS
 from llmctl.data.tokens import TokenStore
@@ -219,10 +219,8 @@ class DenoisingBlocks:
         return -(-len(self.store.values) // self.tokens_each)
 
     def lengths(self) -> NDArray[np.int64]:
-        found = np.full(len(self), self.size, np.int64)
-        if len(self):
-            found[-1] = len(self.store.values) - (len(self) - 1) * self.tokens_each + self.around
-        return found
+        last = len(self.store.values) - (len(self) - 1) * self.tokens_each + self.around
+        return block_lengths(len(self), self.size, last)
 
     def arrays(self, indices: Sequence[int], epoch: int = 0) -> Arrays:
         """`input_ids` and `attention_mask` (B, T); `labels` (B, T) at the masked positions, or (B, U) target tokens."""

@@ -229,11 +229,14 @@ class PromptFormatter:
         """Encode text of the template itself, in which names of control tokens become control tokens."""
         if not text:
             return NO_IDS
-        self._backend.encode_special_tokens = False
-        try:
-            return _ids(*encoded(self._backend, text).ids)
-        finally:
-            self._backend.encode_special_tokens = True
+        return _ids(*encoded(self._template_backend, text).ids)
+
+    @functools.cached_property
+    def _template_backend(self) -> Any:
+        """The tokenizer for the template itself; a copy, since other threads encode with the shared one."""
+        found = type(self._backend).from_str(self._backend.to_str())
+        found.encode_special_tokens = False
+        return found
 
 
 def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_prompt: bool) -> str:

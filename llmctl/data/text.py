@@ -47,12 +47,12 @@ class TextWriter:
         self.characters = dict.fromkeys(SPLITS, 0)
         self.records = dict.fromkeys(SPLITS, 0)
 
-    def add(self, split: str, record: Record, characters: int) -> None:
-        """Add a record with `characters` characters of text."""
+    def add(self, split: str, record: Record, characters: int, *, known_as: str | None = None) -> None:
+        """Add a record with `characters` characters of text. `known_as`: its id, if it has none of its own."""
         rows = self._rows[split]
         for name, values in rows.items():
             values.append(record.fields.get(name))
-        rows["id"][-1], rows["origin"][-1] = record.id, record.origin
+        rows["id"][-1], rows["origin"][-1] = known_as or record.id, record.origin
         self.records[split] += 1
         self.characters[split] += characters
         self._held[split] += characters + sum(

@@ -18,7 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from llmctl.engines.spec import Sampling
+from llmctl.engines.spec import Job, Sampling
 from llmctl.types import AnswerToken
 
 _SMALLEST: Final = 2.0**-25
@@ -79,3 +79,61 @@ def details(logprobs: Tensor, token: int, number: int) -> AnswerToken:
     """A chosen token with its log-probability and those of the `number` most likely ones; `logprobs` (V,)."""
     values, ids = logprobs.topk(min(number, len(logprobs)))
     return AnswerToken(token, float(logprobs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
+
+
+class Chooser:
+    """Chooses the tokens of one answer, by the settings of its job."""
+
+    def __init__(self, job: Job, sample: int, prompt: Sequence[int], limit: int) -> None:
+        """`prompt`: the tokens before the answer, which a repetition penalty counts. `limit`: the most tokens."""
+        sampling = job.sampling
+        draws = [seed_of(sampling.seed, job.request.place or 0, sample)] if sampling.samples else []
+        self._chain = processors(sampling, padding=None, draws=draws)
+        self._logprobs, self.limit = job.logprobs, limit
+        self._prompt = list(prompt) if sampling.repetition_penalty != 1.0 else []
+        self.plain = not self._chain and job.logprobs is None
+        """The most likely token is chosen and nothing else is asked for."""
+
+    def __call__(self, scores: Tensor, ids: Sequence[int]) -> tuple[int, AnswerToken | None]:
+        """The next token after `ids` from scores (1, V), and its log-probability if that is wanted."""
+        changed = scores
+        if self._chain:
+            seen = torch.tensor([[*self._prompt, *ids] if self._prompt else []], dtype=torch.long, device=scores.device)
+            changed = self._chain(seen, scores)
+        token = int(changed.argmax(-1))
+        if self._logprobs is None:
+            return token, None
+        return token, details(scores[0].log_softmax(-1), token, self._logprobs)
+
+
+class Constraints:
+    """Tokens that a model's generation config forbids or forces, as transformers' processors of these names do."""
+
+    def __init__(self, settings: Any) -> None:
+        """`settings`: the model's `GenerationConfig`, or None."""
+
+        def found(name: str) -> list[Any]:
+            value = getattr(settings, name, None)
+            return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+        bad = found("bad_words_ids")
+        self.known = all(len(each) == 1 for each in bad)
+        """Whether they are all of a kind that `__call__` knows; words of several tokens are not."""
+        self._never = sorted({each[0] for each in bad} | set(found("suppress_tokens")))
+        self._not_first, self._first = found("begin_suppress_tokens"), found("forced_bos_token_id")
+        self._last = found("forced_eos_token_id")
+        self.apply = bool(self._never or self._not_first or self._first or self._last)
+
+    def __call__(self, scores: Tensor, count: int, limit: int) -> Tensor:
+        """Scores (1, V) for the token after `count` ones of at most `limit`."""
+        if not self.apply:
+            return scores
+        scores = scores.clone()
+        forced = self._last if self._last and count == limit - 1 else self._first if count == 0 else []
+        if forced:
+            scores.fill_(-torch.inf)
+            scores[:, forced] = 0.0
+        never = [*self._never, *(self._not_first if count == 0 else [])]
+        if never:
+            scores[:, never] = -torch.inf
+        return scores

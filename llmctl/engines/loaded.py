@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from llmctl.engines.spec import Job
 from llmctl.errors import UsageError
 from llmctl.store.border import running
 from llmctl.types import Family, Precision, Request
@@ -70,6 +71,21 @@ class LoadedModel:
         if self.context is None:
             return None
         return self.context - len(request.input_ids) if self.family == "decoder" else self.context
+
+    def limit_of(self, job: Job) -> int:
+        """Maximum number of new tokens: as requested, or what remains of the context."""
+        room = self.room(job.request)
+        return job.sampling.max_new_tokens if room is None else min(job.sampling.max_new_tokens, room)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Key/value memory of a token, of all layers."""
+        config = self.model.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_attention_heads", None) or 1
+        width = getattr(config, "head_dim", None) or getattr(config, "hidden_size", heads) // heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        layers = getattr(config, "num_hidden_layers", None) or 1
+        return 2 * int(layers * groups * width) * (2 if self.bf16 else 4)
 
     def without_own_settings(self) -> Any:
         """The same model without its generation config, from which transformers would fill in unset options."""

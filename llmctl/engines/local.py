@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmctl.engines import scoring
+from llmctl.engines.choosing import Constraints
+from llmctl.engines.continuous import ContinuousScheduler
+from llmctl.engines.decoding import decoding_for
 from llmctl.engines.loaded import LoadedModel
-from llmctl.engines.plain import PlainSession
+from llmctl.engines.plain import PlainScheduler
 from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Job, NewText, Sampling
 from llmctl.errors import UsageError
 from llmctl.types import AnswerToken, Completion, Family, Likelihood, Precision, Request
@@ -47,7 +50,7 @@ class TorchEngine(Engine):
     def session(self, *, rows: int = 16) -> EngineSession:
         if self.family == "encoder":
             return LabelSession(self, rows)
-        return PlainSession(self, self.loaded, rows)
+        return TorchSession(self, rows)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
         """log p(answer_ids | input_ids) in nats, in the order of the requests; the softmax is computed in fp32.
@@ -82,3 +85,28 @@ class LabelSession(EngineSession):
             events += [NewText(job.ticket, 0, answer.text)] if job.stream else []
             events.append(Answered(job.ticket, answer))
         return events
+
+
+class TorchSession(EngineSession):
+    """Continuous batching where the model and the settings of a request allow it, else transformers' `generate`."""
+
+    def __init__(self, engine: TorchEngine, rows: int) -> None:
+        super().__init__(engine)
+        loaded = engine.loaded
+        self._plain = PlainScheduler(loaded, rows)
+        constraints = Constraints(getattr(loaded.model, "generation_config", None))
+        decoding = decoding_for(loaded) if constraints.known else None
+        self._continuous = ContinuousScheduler(loaded, decoding, constraints, rows) if decoding is not None else None
+
+    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        if self._continuous is None:
+            return self._plain.advance(submitted, cancelled)
+        beams = [job for job in submitted if job.sampling.num_beams > 1]
+        others = [job for job in submitted if job.sampling.num_beams == 1]
+        return [*self._continuous.advance(others, cancelled), *self._plain.advance(beams, cancelled)]
+
+    def close(self) -> None:
+        super().close()
+        self._plain.close()
+        if self._continuous is not None:
+            self._continuous.close()

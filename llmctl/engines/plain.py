@@ -21,7 +21,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, St
 from llmctl.engines import choosing, text
 from llmctl.engines.loaded import LoadedModel
 from llmctl.engines.rows import AnswerRow
-from llmctl.engines.spec import Answered, EngineEvent, EngineSession, Job, Sampling
+from llmctl.engines.spec import Answered, EngineEvent, Job, Sampling
 from llmctl.types import AnswerToken
 
 _KEPT: Final = (
@@ -41,17 +41,17 @@ logging.getLogger("transformers.modeling_utils").addFilter(
 )
 
 
-class PlainSession(EngineSession):
+class PlainScheduler:
     """Answers one batch after the other; a batch holds jobs of equal settings."""
 
-    def __init__(self, engine: Any, loaded: LoadedModel, rows: int) -> None:
-        super().__init__(engine)
+    def __init__(self, loaded: LoadedModel, rows: int) -> None:
         self._loaded, self._rows = loaded, rows
         self._waiting: list[tuple[Job, int]] = []
         """Jobs and numbers of samples."""
         self._batch: PlainBatch | None = None
 
-    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+    def advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        """As `EngineSession._advance`."""
         self._waiting += [
             (job, sample)
             for job in submitted
@@ -82,17 +82,11 @@ class PlainSession(EngineSession):
         return chosen
 
     def close(self) -> None:
-        super().close()
+        """Drop all rows, and wait for the thread that works on them."""
         self._waiting.clear()
         if self._batch is not None:
             self._batch.close()
             self._batch = None
-
-
-def limit_of(loaded: LoadedModel, job: Job) -> int:
-    """Maximum number of new tokens: as requested, or what remains of the context."""
-    room = loaded.room(job.request)
-    return job.sampling.max_new_tokens if room is None else min(job.sampling.max_new_tokens, room)
 
 
 def _key(loaded: LoadedModel, job: Job) -> tuple[Any, ...]:
@@ -100,7 +94,7 @@ def _key(loaded: LoadedModel, job: Job) -> tuple[Any, ...]:
     which must not go beyond the context."""
     beams = job.sampling.num_beams > 1
     free: dict[str, Any] = {} if beams else {"num_samples": 1, "stop": (), "seed": 0}
-    return limit_of(loaded, job), replace(job.sampling, batch_size=1, max_new_tokens=1, **free), job.sampling.samples
+    return loaded.limit_of(job), replace(job.sampling, batch_size=1, max_new_tokens=1, **free), job.sampling.samples
 
 
 class PlainBatch:
@@ -126,7 +120,7 @@ class PlainBatch:
         return []
 
     def cancel(self, tickets: set[int]) -> None:
-        """End the rows of these tickets at their next token. A beam search runs to its end."""
+        """End the rows of these tickets at their next token; a beam search, if nobody waits for any of its rows."""
         self._cancelled |= tickets
 
     def close(self) -> None:
@@ -145,7 +139,7 @@ class PlainBatch:
         """Greedy choice or sampling."""
         loaded, jobs = self._loaded, [job for job, _ in self._chosen]
         ids, mask, _ = self._inputs()
-        limit = limit_of(loaded, jobs[0])
+        limit = loaded.limit_of(jobs[0])
         before = ids[:, -1].tolist() if loaded.family == "decoder" else [loaded.decoder_start] * len(jobs)
         rows = [
             AnswerRow(job, sample, loaded.tokenizer, before=token, limit=limit, ends=loaded.ends)
@@ -175,13 +169,14 @@ class PlainBatch:
         ids, mask, width = self._inputs()
         padding = (mask == 0).sum(1).repeat_interleave(sampling.num_beams) if loaded.family == "decoder" else None
         stops = [text.StopText(loaded.tokenizer, sampling.stop, width)] if sampling.stop else []
+        tickets = {job.ticket for job in jobs}
         with loaded.computing():
             found: Tensor = loaded.without_own_settings().generate(
                 input_ids=ids,
                 attention_mask=mask,
-                generation_config=_settings(loaded, sampling, limit_of(loaded, jobs[0])),
+                generation_config=_settings(loaded, sampling, loaded.limit_of(jobs[0])),
                 logits_processor=choosing.processors(sampling, padding=padding, draws=()),
-                stopping_criteria=StoppingCriteriaList(stops),
+                stopping_criteria=StoppingCriteriaList([*stops, Abandoned(tickets, self._cancelled)]),
             )  # (B · samples, width + generated)
         events: list[EngineEvent] = []
         for number, row in enumerate(found.tolist()):
@@ -235,6 +230,18 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         """The token that was chosen for a row, with its log-probability."""
         number = self._logprobs[row]
         return None if number is None or self._values is None else choosing.details(self._values[row], token, number)
+
+
+class Abandoned(StoppingCriteria):  # type: ignore[misc]
+    """Ends a batch of which every row was cancelled."""
+
+    def __init__(self, tickets: set[int], cancelled: set[int]) -> None:
+        self._tickets, self._cancelled = tickets, cancelled
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """(B, T) -> (B,) bool."""
+        over = self._tickets <= self._cancelled
+        return torch.full(input_ids.shape[:1], over, dtype=torch.bool, device=input_ids.device)
 
 
 class Watch(StoppingCriteria):  # type: ignore[misc]

@@ -11,7 +11,7 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,7 +20,9 @@ from llmctl.errors import LlmctlError, UsageError
 from llmctl.types import MODALITY, AnswerToken, Completion, Family, Likelihood, Request
 
 AHEAD: Final = 16
-"""Requests that `generate` submits before their turn, as a multiple of the rows; they are sorted by length together."""
+"""Requests that are read at once, as a multiple of the rows; they are sorted by length together."""
+BEHIND: Final = 4
+"""So many times that are read before the first of them is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,32 +237,66 @@ class Engine(ABC):
     def _answers(
         self, requests: Sequence[Request], sampling: Sampling, stream: Callable[[str], None] | None
     ) -> Iterator[Completion]:
-        rows = sampling.batch_size
-        waiting = deque(range(len(requests)))
+        for found in self.each(requests, sampling, stream=stream):
+            if isinstance(found, LlmctlError):
+                raise found
+            yield from found
+
+    def each(
+        self,
+        requests: Iterable[Request | LlmctlError],
+        sampling: Sampling,
+        *,
+        stream: Callable[[str], None] | None = None,
+    ) -> Iterator[list[Completion] | LlmctlError]:
+        """As `generate`, for any number of requests in constant memory: they are read as they are needed. The answers to
+        each, or why there is none; an error in the place of a request is handed on."""
+        rows, source = sampling.batch_size, enumerate(requests)
+        order: deque[int] = deque()
+        """Numbers of the requests that were read and whose result was not yet given."""
+        found: dict[int, list[Completion] | LlmctlError] = {}
+        complete: set[int] = set()
         numbers: dict[int, int] = {}
         """The number of the request of each ticket."""
-        found: dict[int, list[Completion]] = {}
-        complete: set[int] = set()
         with closing(self.session(rows=rows)) as session:
-            for number in range(len(requests)):
-                while number not in complete:
-                    if waiting and session.pending <= rows:
-                        part = [waiting.popleft() for _ in range(min(AHEAD * rows, len(waiting)))]
-                        for each in sorted(part, key=lambda each: len(requests[each].input_ids), reverse=True):
-                            request = requests[each]
-                            request = request if request.place is not None else replace(request, place=each)
-                            numbers[session.submit(request, sampling, stream=stream is not None)] = each
-                    for event in session.step():
-                        if isinstance(event, Failed):
-                            raise event.error
-                        if isinstance(event, Answered):
-                            found.setdefault(numbers[event.ticket], []).append(event.completion)
-                            if event.last:
-                                complete.add(numbers.pop(event.ticket))
-                        elif stream is not None and event.text:
-                            stream(event.text)
-                complete.discard(number)
-                yield from sorted(found.pop(number), key=lambda each: each.sample)
+            more = True
+            while more or order:
+                if more and session.pending <= rows and len(order) <= BEHIND * AHEAD * rows:
+                    part = list(itertools.islice(source, AHEAD * rows if order else rows))
+                    more = bool(part)
+                    order.extend(number for number, _ in part)
+                    for number, request in sorted(part, key=_length, reverse=True):
+                        try:
+                            if isinstance(request, LlmctlError):
+                                raise request
+                            placed = request if request.place is not None else replace(request, place=number)
+                            numbers[session.submit(placed, sampling, stream=stream is not None)] = number
+                        except LlmctlError as error:
+                            found[number] = error
+                            complete.add(number)
+                for event in session.step():
+                    number = numbers[event.ticket]
+                    if isinstance(event, Failed):
+                        found[number] = event.error
+                        complete.add(numbers.pop(event.ticket))
+                    elif isinstance(event, Answered):
+                        answers = found.setdefault(number, [])
+                        assert isinstance(answers, list)
+                        answers.append(event.completion)
+                        if event.last:
+                            answers.sort(key=lambda each: each.sample)
+                            complete.add(numbers.pop(event.ticket))
+                    elif stream is not None and event.text:
+                        stream(event.text)
+                while order and order[0] in complete:
+                    number = order.popleft()
+                    complete.discard(number)
+                    yield found.pop(number)
+
+
+def _length(numbered: tuple[int, Request | LlmctlError]) -> int:
+    _, request = numbered
+    return len(request.input_ids) if isinstance(request, Request) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class TrainingState:
     """Losses of the steps since the last row of `metrics.jsonl`, whose mean the next row holds."""
     lr: float | None = None
     """Learning rate of the last step."""
+    keyed: bool = False
+    """Whether the order of examples is that of keyed permutations (`data/batches.py`); older checkpoints say nothing."""
 
 
 def folder_of(run: Path, step: int) -> Path:

@@ -1,4 +1,4 @@
-"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|train|memory]`.
+"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|train|generate|memory]`.
 
 Each measurement is a process of its own; ours and the peer's take turns, and the median of the ratios is printed.
 Nothing here is asserted in a test. Quiet machines only: the spread is printed beside each ratio.
@@ -22,7 +22,7 @@ from llmctl.environment import SPINS
 from tests.benchmarks.memory import measure
 
 HERE = Path(__file__).parent
-WHAT = ("start", "preprocess", "train", "memory")
+WHAT = ("start", "preprocess", "train", "generate", "memory")
 
 
 def measured(command: Sequence[str]) -> tuple[float, float]:
@@ -144,6 +144,19 @@ def train(runs: int) -> None:
             emit(name, ratios, "Trainer", bound)
 
 
+def generate(runs: int) -> None:
+    """Tokens a second of greedy answers, each in a process of its own, on the same prompts and answer lengths."""
+    for model in ("smollm2", "marian"):
+        for batch, rows, bound in ((1, 1, 1.0), (8, 8, 1.0), (32, 128, 1.5)):
+            words = [sys.executable, "-m", "tests.benchmarks.generate_speed"]
+            settings = [model, "bf16", str(batch), str(rows)]
+            ratios = [
+                printed([*words, "llmctl", *settings]) / printed([*words, "transformers", *settings])
+                for _ in range(runs)
+            ]
+            emit(f"generate {model}, bf16, {rows} answers, {batch} at once", ratios, "transformers", f">= {bound}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--only", action="append", choices=WHAT, help="one of them; repeatable; all when not given")
@@ -160,6 +173,8 @@ def main() -> None:
         preprocess(chosen.runs, chosen.corpus)
     if "train" in what:
         train(chosen.runs)
+    if "generate" in what:
+        generate(chosen.runs)
     if "memory" in what:
         measure()
 

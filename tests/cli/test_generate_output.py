@@ -105,12 +105,52 @@ def test_an_interrupted_batch_keeps_its_rows_and_goes_on(
     assert "Traceback" not in err
     assert not out.exists()
     if signal.SIGKILL not in sent:
-        # A second signal that comes before the first is handled ends the process at once; its rows are kept too.
-        assert process.returncode == 75 or (len(sent) > 1 and process.returncode == 128 + sent[-1]), err
-        assert "with --resume continues" in err or process.returncode != 75
+        assert process.returncode == 75, err
+        assert "with --resume continues" in err
     inside(*words, "--output", out, "--resume")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
+
+
+def test_a_file_killed_at_any_moment_is_the_same_in_the_end(
+    chat_folders: Folders, tmp_path: Path, inside: Inside
+) -> None:
+    asked = written(tmp_path / "in.jsonl", *({"id": str(n), "prompt": f"love {n}"} for n in range(1_200)))
+    words = ["generate", "--model", chat_folders["lm"], "--set", "engine=echo", "--input", asked]
+    document = inside(*words, "--output", tmp_path / "whole.jsonl")
+    assert (document["answers"], document["completions"]) == (1_200, [])
+    out, whole = tmp_path / "out.jsonl", (tmp_path / "whole.jsonl").read_bytes()
+    process = subprocess.Popen([sys.executable, "-m", "llmctl", *map(str, words), "--output", str(out), "--quiet"])
+    while not (found := list(tmp_path.glob("out.jsonl.*.partial"))) and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    [place] = found
+    for cut in (None, 1, len(whole) // 3, len(whole) - 1):  # what a process that is killed may leave
+        if cut is not None:
+            place.write_bytes(whole[:cut])
+        assert inside(*words, "--output", out, "--resume")["answers"] == 1_200
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+def test_the_second_row_of_an_id_is_an_error_row(chat_folders: Folders, tmp_path: Path, inside: Inside) -> None:
+    same = {"id": "b", "prompt": "same"}
+    asked = written(tmp_path / "in.jsonl", {"id": "a", "prompt": "one"}, {"id": "a", "prompt": "two"}, same, same)
+    out = tmp_path / "out.jsonl"
+    words = ("generate", "--model", chat_folders["lm"], "--set", "engine=echo", "--input", asked, "--output", out)
+    error = inside(*words, code=10)
+    assert (error["answers"], error["failed"], len(error["completions"])) == (3, 1, 3)
+    assert [each["id"] for each in rows(out)] == ["a", f"{asked}:2", "b", "b"]
+    assert "in.jsonl:2: duplicate id 'a', as in" in rows(out)[1]["error"]
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.csv", "out.JSON", "out.jsonl.gz"])
+def test_an_output_is_named_as_what_it_holds(chat_folders: Folders, tmp_path: Path, inside: Inside, name: str) -> None:
+    words = ("generate", "--model", chat_folders["lm"], "--prompt", "x", "--output", tmp_path / name)
+    error = inside(*words, code=2)["error"]
+    assert "the output holds JSON lines" in error["message"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_output_is_not_resumed_with_other_settings(chat_folders: Folders, tmp_path: Path, inside: Inside) -> None:

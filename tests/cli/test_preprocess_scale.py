@@ -80,6 +80,11 @@ def test_near_copies_are_dropped_and_the_bytes_are_the_same_for_any_number_of_pr
     assert one["records"]["dropped"] == {"duplicate": 20, "near_duplicate": 60}
     assert one["records"]["kept"] == 300
     assert len(shards(Path("one/text"), "train")) > 5
+    records = list(read_text(shards(Path("one/text"), "train")))
+    for record in records[::20]:
+        file, line = record.origin.rsplit(":", 1)
+        row = json.loads(Path(file).read_text("utf-8").splitlines()[int(line) - 1])
+        assert (record.id, record.fields["text"]) == (row["id"], row["text"])
     prepare(corpus, *NEAR, "--workers", 3, out="three")
     assert files("one") == files("three")
     manifests = [json.loads(Path(name, "manifest.json").read_text("utf-8")) for name in ("one", "three")]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     pass
 
 
+OTHER_FORMATS: Final = (".txt", ".text", ".csv", ".tsv", ".json", ".parquet", ".gz", ".zst", ".md", ".html", ".xlsx")
+"""Endings of names that promise another format than JSON lines."""
 SRT: Final = ".srt"
 """The ending of a file of subtitles (SubRip)."""
 PLOT_SUFFIXES: Final = (".svg", ".png")
@@ -144,6 +146,11 @@ def _check_output(output: Path, inputs: Sequence[Path], force: bool) -> None:
         raise UsageError("--output takes a file", hint="leave it out: answers go to standard output")
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder", hint="name a .jsonl file")
+    if output.suffix.lower() in OTHER_FORMATS:
+        raise UsageError(
+            f"the output holds JSON lines, which {output.name} does not say",
+            hint=f"--output {output.with_suffix('.jsonl')}; its texts alone: jq .text",
+        )
     atomic.refuse_existing(output, force=force)
     atomic.check_writable(output)
 

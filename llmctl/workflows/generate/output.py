@@ -27,14 +27,29 @@ ENDING: Final = ".partial"
 class Rows:
     """The rows of an output file: those of an earlier, interrupted command, and new ones."""
 
-    def __init__(self, file: IO[bytes], earlier: Sequence[dict[str, Any]]) -> None:
-        self._file, self.earlier, self.written = file, earlier, 0
+    def __init__(self, file: IO[bytes], samples: int, earlier: int = 0) -> None:
+        """`earlier`: bytes of the rows that are there."""
+        self._file, self._samples, self._earlier = file, samples, earlier
+        self.count = 0
+        """Rows in the file, as far as they are known."""
+
+    def earlier(self) -> Iterator[list[dict[str, Any]]]:
+        """The rows of each input row that an earlier command has answered."""
+        if not self._earlier:
+            return
+        with open(self._file.name, "rb") as file:
+            while file.tell() < self._earlier:
+                group = [json.loads(file.readline())]
+                while "error" not in group[0] and len(group) < self._samples:
+                    group.append(json.loads(file.readline()))
+                self.count += len(group)
+                yield group
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write a row; it survives the end of this process, however it ends."""
         self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         self._file.flush()
-        self.written += 1
+        self.count += 1
 
 
 def partials(output: Path) -> list[Path]:
@@ -64,15 +79,15 @@ def _partial(output: Path, key: str) -> Path:
 
 
 @contextlib.contextmanager
-def open_rows(output: Path, key: str, *, resume: bool, samples: int, total: int) -> Iterator[Rows]:
-    """Write the rows of an output file of `total` input rows, `samples` rows for each answered one.
+def open_rows(output: Path, key: str, *, resume: bool, samples: int) -> Iterator[Rows]:
+    """Write the rows of an output file, `samples` rows for each answered input row.
 
     If the block is interrupted, the finished rows stay: raises `Stopped` where there are some. Raises `BusyError` if
     another process writes this file.
     """
     if atomic.is_stream(output):
         with atomic.atomic_file(output) as stream:
-            yield Rows(stream, ())
+            yield Rows(stream, samples)
         return
     place = _partial(output, key)
     try:
@@ -87,36 +102,34 @@ def open_rows(output: Path, key: str, *, resume: bool, samples: int, total: int)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(f"{output} is being written by another process", hint="wait for it, or stop it") from None
-        earlier = _whole(file, samples) if resume else []
+        file.truncate(_whole(file, samples) if resume else 0)
+        earlier = file.seek(0, os.SEEK_END)
         if not resume:
-            file.truncate(0)
             for other in partials(output):
                 if other != place:
                     other.unlink(missing_ok=True)
-        rows = Rows(file, earlier)
+        rows = Rows(file, samples, earlier)
         try:
             yield rows
             os.fsync(file.fileno())
             place.replace(output)
             atomic.sync(output.parent)
         except BaseException as error:
-            kept = len(earlier) + rows.written
-            if not kept:
+            if not file.seek(0, os.SEEK_END):
                 place.unlink(missing_ok=True)
             elif not isinstance(error, (Exception, GeneratorExit)):  # a signal
                 raise Stopped(
-                    f"interrupted: {kept:,} rows are kept in {place}",
-                    hint=f"the same command with --resume continues; there are {total:,} rows to answer",
+                    f"interrupted: {rows.count:,} rows are kept in {place}",
+                    hint="the same command with --resume continues",
                 ) from error
             raise
 
 
-def _whole(file: IO[bytes], samples: int) -> list[dict[str, Any]]:
-    """The rows of input rows that were answered completely; anything after them is cut off."""
+def _whole(file: IO[bytes], samples: int) -> int:
+    """The bytes of the rows of input rows that were answered completely; what follows is the work of a process that was
+    killed."""
     file.seek(0)
-    found: list[dict[str, Any]] = []
-    group: list[dict[str, Any]] = []
-    end = position = 0
+    end = position = held = 0
     for line in file:
         position += len(line)
         try:
@@ -125,29 +138,21 @@ def _whole(file: IO[bytes], samples: int) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict):
             break
-        group.append(row)
-        if "error" in row or len(group) == samples:
-            found += group
-            group, end = [], position
-    file.truncate(end)
-    file.seek(0, os.SEEK_END)
-    return found
+        held += 1
+        if "error" in row or held == samples:
+            held, end = 0, position
+    return end
 
 
-def check_same_rows(found: Sequence[dict[str, Any]], rows: Sequence[PromptRow], samples: int, output: Path) -> None:
-    """Raise `UsageError` unless the rows of an interrupted output answer the first rows of the input."""
-    position = 0
-    for number, row in enumerate(rows, 1):
-        if position == len(found):
-            return
-        if found[position].get("id") != row_id(row):
-            raise UsageError(
-                f"row {number} of the input is not the one that {output} has an answer to: the input has changed",
-                hint="leave --resume out to begin again",
-            )
-        position += 1 if "error" in found[position] else samples
-    if position < len(found):
+def check_same(earlier: Sequence[dict[str, Any]], row: PromptRow | None, number: int, output: Path) -> None:
+    """Raise `UsageError` unless the rows of an interrupted output answer row `number` of the input; None: it has none."""
+    if row is None:
         raise UsageError(f"{output} has more rows than the input", hint="leave --resume out to begin again")
+    if earlier[0].get("id") != row_id(row):
+        raise UsageError(
+            f"row {number} of the input is not the one that {output} has an answer to: the input has changed",
+            hint="leave --resume out to begin again",
+        )
 
 
 def key_of(config: GenerateConfig, model: ModelHandle) -> str:

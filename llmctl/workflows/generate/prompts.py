@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from llmctl.data.formats import Bad
 from llmctl.data.read import content_id
@@ -42,9 +43,10 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """Every row of an input, in order: see `data.rows.ordered_rows`. A line of plain text and a row with a `prompt` ask
     what the task asks.
 
-    Raises for a file that cannot be read, and `DataError` for one without rows or with two rows of one id.
+    Raises for a file that cannot be read, and `DataError` for one without rows. The second row of an id that asks
+    something else is a fault.
     """
-    origins: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    seen = Seen()
     empty = True
     for row in ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
         empty = False
@@ -61,16 +63,54 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
             yield error
             continue
         if not record.id:
-            record = replace(record, id=content_id(record.fields))
-        elif origins.setdefault(record.id, (record.origin, record.fields))[1] != record.fields:
-            raise DataError(
-                f"duplicate id {record.id!r}, as in {origins[record.id][0]}",
+            yield replace(record, id=content_id(record.fields))
+            continue
+        before = seen.other(record)
+        if before is not None:
+            yield DataError(
+                f"duplicate id {record.id!r}, as in {before}",
                 where=record.origin,
                 hint="give each row an id of its own, or leave the ids out",
             )
+            continue
         yield record
     if empty:
         raise DataError("no prompts", where=STDIN_NAME if input == STDIN else input, hint="it is empty")
+
+
+class Seen:
+    """The ids of the rows so far, in a temporary file, so that memory does not depend on their number."""
+
+    def __init__(self) -> None:
+        self._table = sqlite3.connect("", isolation_level=None)  # an empty name: a file that its end removes
+        self._table.execute("PRAGMA journal_mode = OFF")
+        self._table.execute("PRAGMA synchronous = OFF")
+        self._table.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, content TEXT, origin TEXT) WITHOUT ROWID")
+        self._table.execute("BEGIN")
+
+    def other(self, record: Record) -> str | None:
+        """The place of an earlier row that has the id of this one and asks something else."""
+        row = (record.id.encode("utf-8", "surrogatepass"), content_id(record.fields))
+        added = self._table.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (*row, record.origin)).rowcount
+        if added:
+            return None
+        content, origin = self._table.execute("SELECT content, origin FROM seen WHERE id = ?", row[:1]).fetchone()
+        return None if content == row[1] else origin
+
+
+ONE_ROW_PER_LINE: Final = (".jsonl", ".ndjson", ".txt")
+
+
+def count_rows(input: str) -> int | None:
+    """The number of lines of a file with one row per line; None for other inputs."""
+    path = Path(input)
+    if input == STDIN or not path.is_file() or path.suffix.lower() not in ONE_ROW_PER_LINE:
+        return None
+    lines, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            lines, last = lines + block.count(b"\n"), block[-1:]
+    return lines + (last != b"\n")
 
 
 def recordings_of(input: str) -> list[Record]:

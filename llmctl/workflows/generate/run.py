@@ -5,31 +5,55 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.engines.spec import Sampling
-from llmctl.errors import DataError, GateError
+from llmctl.errors import DataError, GateError, LlmctlError
 from llmctl.store import atomic
 from llmctl.tasks.spec import Task
-from llmctl.types import Completion, Event, EventSink, Fitted, Record
+from llmctl.types import Completion, Event, EventSink, Fitted, Record, Request
 from llmctl.workflows.generate import subtitles
 from llmctl.workflows.generate.checks import SRT, GeneratePlan
-from llmctl.workflows.generate.output import check_same_rows, open_rows
-from llmctl.workflows.generate.prompts import PromptRow, input_rows, row_id, with_system
+from llmctl.workflows.generate.output import check_same, open_rows
+from llmctl.workflows.generate.prompts import PromptRow, count_rows, input_rows, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
 
 if TYPE_CHECKING:
     from llmctl.workflows.inference.requests import RequestBuilder
     from llmctl.workflows.inference.session import Predictor
 
+SHOWN: Final = 1_000
+"""The JSON document holds the rows of an output file up to so many; a larger file is read where it is."""
+UNREADABLE: Final = 1_000
+"""Rows read in search of one that can be asked before the model is loaded."""
+EVENT_SECONDS: Final = 0.1
+"""Progress is reported at most so often."""
+
+
+@dataclass(slots=True)
+class AnswerCounts:
+    """What was done, and how fast. `done` and `failed` count input rows, those of an interrupted command included."""
+
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    answers: int = 0
+    new: int = 0
+    """Answers of this command."""
+    tokens: int = 0
+    """Their tokens."""
+    completions: list[dict[str, Any]] = field(default_factory=list)
+    """Output rows with answers; none where there are more than `SHOWN` and a file has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class GenerateResult:
     """The answers in the order of the rows."""
 
-    completions: tuple[dict[str, Any], ...]
+    tally: AnswerCounts
     seconds: float
     alone: bool
     """There is one prompt, from the command line, and one answer."""
@@ -42,11 +66,13 @@ class GenerateResult:
 
     def document(self) -> dict[str, Any]:
         """The fields of the JSON document."""
-        tokens = sum(each["tokens"] for each in self.completions)
+        tally = self.tally
         return {
-            "completions": list(self.completions),
-            "tokens_per_second": round(tokens / self.seconds, 1) if self.seconds > 0 else 0.0,
-            "records_per_second": round(len(self.completions) / self.seconds, 1) if self.seconds > 0 else 0.0,
+            "completions": tally.completions,
+            "answers": tally.answers,
+            "failed": tally.failed,
+            "tokens_per_second": round(tally.tokens / self.seconds, 1) if self.seconds > 0 else 0.0,
+            "records_per_second": round(tally.new / self.seconds, 1) if self.seconds > 0 else 0.0,
             "seconds": round(self.seconds, 3),
             **({"explained": self.explained} if self.explained else {}),
         }
@@ -55,13 +81,13 @@ class GenerateResult:
         """Plain output, the same on a terminal and in a pipe: for one answer to one `--prompt` its text, after the
         prompt if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
         if self.alone:
-            [row] = self.completions
+            [row] = self.tally.completions
             if self.timestamps:
                 yield from subtitles.lines(row.get("segments", ()))
                 return
             yield row["prompt"] + row["text"] if self.continues else row["text"]
             return
-        yield from (json.dumps(row, ensure_ascii=False) for row in self.completions)
+        yield from (json.dumps(row, ensure_ascii=False) for row in self.tally.completions)
 
 
 def generate(
@@ -74,83 +100,203 @@ def generate(
 ) -> GenerateResult:
     """Answer every row. If there is one answer to one prompt, `stream` gets its pieces as they are generated.
 
-    Without an output file the first bad row raises its `DataError` before anything is generated. With one, every input
-    row gets an output row, a bad one `{"id", "error"}`; `GateError` is raised once the file is complete. If no row can be
-    read, the first fault is raised. `resume`: keep the rows of an interrupted output file.
+    Without an output file the first bad row raises its `DataError` before anything is generated. With one, rows are read,
+    answered and written one after the other, in memory that does not depend on their number; every input row gets an
+    output row, a bad one `{"id", "error"}`, and `GateError` is raised once the file is complete. If no row can be read,
+    the first fault is raised. `resume`: keep the rows of an interrupted output file.
     """
-    task = plan.model.task
-    rows = list(_prompt_rows(config, plan))
-    faults = [_fault(row, task) for row in rows]
-    if config.output is None or None not in faults:
-        _raise_first(faults)
-    # These import torch, so faults of rows are reported first.
-    from llmctl.workflows.inference.requests import open_request_builder
-
-    subtitled = config.output is not None and config.output.suffix.lower() == SRT
-    request_builder = open_request_builder(
-        plan.model,
-        calibrate=config.calibrate,
-        truncate=config.truncate or "refuse",
-        timestamps=config.timestamps or subtitled,
-        emit=emit,
-    )
-    requests = _placed([fault or _request(request_builder, row) for row, fault in zip(rows, faults, strict=True)])
-    if config.output is None or config.output.suffix.lower() == SRT:
-        _raise_first(requests)
-    alone = len(plan.prompts) == 1 and config.num_samples == 1
-    if not alone or config.output is not None or config.timestamps:
-        stream = None
-    opened: list[Predictor] = []
-
-    def predictor() -> Predictor:
-        if not opened:
-            from llmctl.workflows.inference.session import open_predictor
-
-            opened.append(
-                open_predictor(
-                    plan.model,
-                    precision=config.precision,
-                    engine=config.engine,
-                    request_builder=request_builder,
-                    emit=emit,
-                )
-            )
-        return opened[0]
-
-    if any(isinstance(each, Fitted) for each in requests):
-        predictor()  # before the prompt is streamed
-    if stream is not None and task.packed:
-        stream(_prompt_text(task, rows[0]))
-    started = time.monotonic()
-    if config.output is not None and config.output.suffix.lower() == SRT:
-        completions = list(_rows(predictor, task, rows, requests, plan.sampling, emit))
-        atomic.write_text(config.output, subtitles.srt(completions[0].get("segments", ())))
-    elif config.output is not None:
-        completions = _written(config, plan, predictor, rows, requests, emit, resume=resume)
+    answering = Answering(config, plan, emit)
+    task, alone = plan.model.task, len(plan.prompts) == 1 and config.num_samples == 1
+    streamed = stream is not None and alone and config.output is None and not config.timestamps
+    if config.output is not None and not answering.subtitled:
+        seconds = _write(answering, resume=resume)
     else:
-        completions = list(_rows(predictor, task, rows, requests, plan.sampling, emit, stream))
-    seconds = time.monotonic() - started
-    if config.explain is not None and isinstance(requests[0], Fitted):
+        rows = list(answering.rows())
+        _raise_first(_fault(row, task) for row in rows)  # before torch is imported
+        pairs = [(row, answering.outcome(row)) for row in rows]
+        _raise_first(outcome for _, outcome in pairs)
+        predictor = answering.predictor()  # before the prompt is streamed
+        if stream is not None and streamed and task.packed:
+            stream(_prompt_text(task, rows[0]))
+        started, answering.tally.total = time.monotonic(), len(rows)
+        if streamed:
+            [(row, fitted)] = pairs
+            assert isinstance(fitted, Fitted)
+            found = list(predictor.complete([fitted.request], plan.sampling, stream=stream))
+            answering.output_rows(row, fitted, found)
+        else:
+            for _ in answering.answers(pairs):
+                pass
+        if config.output is not None:
+            atomic.write_text(config.output, subtitles.srt(answering.tally.completions[0].get("segments", ())))
+        seconds = time.monotonic() - started
+    if config.explain is not None and answering.first is not None:
         from llmctl.workflows.generate import attention_plot
 
-        text, ended = completions[0]["text"], completions[0]["finish_reason"] != "length"
+        answer = answering.tally.completions[0]
+        text, ended = answer["text"], answer["finish_reason"] != "length"
         title = f"source, as tokens of {config.model}"
-        attention_plot.draw(predictor(), requests[0].request, text, config.explain, emit, ended=ended, title=title)
+        attention_plot.draw(
+            answering.predictor(), answering.first, text, config.explain, emit, ended=ended, title=title
+        )
     return GenerateResult(
-        completions=tuple(completions),
+        answering.tally,
         seconds=seconds,
         explained=str(config.explain) if config.explain is not None else None,
         alone=alone,
         continues=task.packed,
-        streamed=stream is not None,
+        streamed=streamed,
         timestamps=config.timestamps,
     )
 
 
-def _prompt_rows(config: GenerateConfig, plan: GeneratePlan) -> Iterator[PromptRow]:
-    rows = plan.prompts if plan.input is None else input_rows(plan.input, plan.model.task)
-    for row in rows:
-        yield row if config.system is None or isinstance(row, DataError) else with_system(row, config.system)
+def _write(answering: Answering, *, resume: bool) -> float:
+    """Answer rows into the output file; the seconds it took. Raises `GateError` where rows failed."""
+    config, plan, tally = answering.config, answering.plan, answering.tally
+    assert config.output is not None
+    rows = answering.rows()
+    begin = list(itertools.islice(rows, 1))
+    while (fault := _fault(begin[-1], plan.model.task)) is not None and len(begin) < UNREADABLE:
+        following = next(rows, None)
+        if following is None:
+            raise _fault(begin[0], plan.model.task) or fault
+        begin.append(following)
+    rows = itertools.chain(begin, rows)
+    tally.total = len(plan.prompts) if plan.input is None else count_rows(plan.input)
+    with open_rows(config.output, plan.key, resume=resume, samples=plan.sampling.num_samples) as output:
+        for earlier in output.earlier():
+            check_same(earlier, next(rows, None), tally.done + 1, config.output)
+            answering.count(earlier)
+        if tally.done:
+            of_all = f" of {tally.total:,}" if tally.total is not None else ""
+            text = f"{tally.done:,}{of_all} rows were answered before the interruption"
+            answering.emit(Event("note", {"text": text}))
+        started = time.monotonic()
+        for found in answering.answers((row, answering.outcome(row)) for row in rows):
+            for row in found:
+                output.write(row)
+        seconds = time.monotonic() - started
+    if tally.failed:
+        error = GateError(
+            f"{tally.failed:,} of {tally.done:,} rows failed",
+            where=str(config.output),
+            hint='these rows have an "error" with the reason',
+        )
+        error.document = {"completions": tally.completions, "answers": tally.answers, "failed": tally.failed}
+        raise error
+    return seconds
+
+
+class Answering:
+    """Turns rows of the input into rows of the output, and counts them. Opens the model when it is needed."""
+
+    def __init__(self, config: GenerateConfig, plan: GeneratePlan, emit: EventSink) -> None:
+        self.config, self.plan, self.emit = config, plan, emit
+        self.tally = AnswerCounts()
+        self.subtitled = config.output is not None and config.output.suffix.lower() == SRT
+        self.first: Request | None = None
+        """The first request."""
+        self._builder: RequestBuilder | None = None
+        self._predictor: Predictor | None = None
+
+    def rows(self) -> Iterator[PromptRow]:
+        """The rows to answer."""
+        plan, system = self.plan, self.config.system
+        rows = plan.prompts if plan.input is None else input_rows(plan.input, plan.model.task)
+        for row in rows:
+            yield row if system is None or isinstance(row, DataError) else with_system(row, system)
+
+    def _request_builder(self) -> RequestBuilder:
+        if self._builder is None:
+            from llmctl.workflows.inference.requests import open_request_builder
+
+            config = self.config
+            self._builder = open_request_builder(
+                self.plan.model,
+                calibrate=config.calibrate,
+                truncate=config.truncate or "refuse",
+                timestamps=config.timestamps or self.subtitled,
+                emit=self.emit,
+            )
+        return self._builder
+
+    def outcome(self, row: PromptRow) -> Fitted | DataError:
+        """The request for a row, or its fault."""
+        if isinstance(row, DataError):
+            return row
+        try:
+            return self._request_builder().fitted(row)
+        except DataError as error:
+            return error
+
+    def predictor(self) -> Predictor:
+        """The opened model."""
+        if self._predictor is None:
+            from llmctl.workflows.inference.session import open_predictor
+
+            self._predictor = open_predictor(
+                self.plan.model,
+                precision=self.config.precision,
+                engine=self.config.engine,
+                request_builder=self._request_builder(),
+                emit=self.emit,
+            )
+        return self._predictor
+
+    def answers(self, pairs: Iterable[tuple[PromptRow, Fitted | DataError]]) -> Iterator[list[dict[str, Any]]]:
+        """The output rows of each input row, in order. The place of a row decides what is drawn for it."""
+        held: deque[tuple[PromptRow, Fitted | DataError]] = deque()
+        tally, first = self.tally, self.tally.done
+
+        def requests() -> Iterator[Request | LlmctlError]:
+            for place, (row, outcome) in enumerate(pairs, start=first):
+                held.append((row, outcome))
+                yield replace(outcome.request, place=place) if isinstance(outcome, Fitted) else outcome
+
+        asked = requests()
+        begin = next(asked, None)
+        if begin is None:
+            return
+        started, told = time.monotonic(), 0.0
+        for found in self.predictor().each(itertools.chain([begin], asked), self.plan.sampling):
+            yield self.output_rows(*held.popleft(), found)
+            now = time.monotonic()
+            if now - told >= EVENT_SECONDS or tally.done == tally.total:
+                told = now
+                # A label is chosen without generating tokens.
+                name, count = (
+                    ("tokens_per_second", tally.tokens) if tally.tokens else ("records_per_second", tally.done - first)
+                )
+                fields = {"stage": "generate", "done": tally.done, "total": tally.total}
+                self.emit(Event("progress", {**fields, name: count / max(now - started, 1e-9)}))
+
+    def output_rows(
+        self, row: PromptRow, outcome: Fitted | DataError, found: Sequence[Completion] | LlmctlError
+    ) -> list[dict[str, Any]]:
+        """The output rows of an input row."""
+        if isinstance(found, LlmctlError) or not isinstance(outcome, Fitted):
+            rows: list[dict[str, Any]] = [{"id": row_id(row), "error": str(found)}]
+        else:
+            self.first = self.first or outcome.request
+            prompt = _prompt_text(self.plan.model.task, row)
+            rows = [{**_completion_row(each, prompt, self.plan.sampling), **outcome.cut} for each in found]
+            self.tally.tokens += sum(each.tokens for each in found)
+            self.tally.new += len(rows)
+        self.count(rows)
+        return rows
+
+    def count(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Count the output rows of an input row."""
+        tally = self.tally
+        tally.done += 1
+        if "error" in rows[0]:
+            tally.failed += 1
+            return
+        tally.answers += len(rows)
+        if self.config.output is None or tally.answers <= SHOWN:
+            tally.completions += rows
+        else:
+            tally.completions.clear()
 
 
 def _fault(row: PromptRow, task: Task) -> DataError | None:
@@ -164,64 +310,11 @@ def _fault(row: PromptRow, task: Task) -> DataError | None:
     return None
 
 
-def _request(request_builder: RequestBuilder, row: PromptRow) -> Fitted | DataError:
-    if isinstance(row, DataError):
-        return row
-    try:
-        return request_builder.fitted(row)
-    except DataError as error:
-        return error
-
-
-def _placed(outcomes: Sequence[Fitted | DataError]) -> list[Fitted | DataError]:
-    """Number the requests, so that the same random numbers are drawn for one when earlier ones are done already."""
-    places = itertools.count()
-    return [
-        replace(each, request=replace(each.request, place=next(places))) if isinstance(each, Fitted) else each
-        for each in outcomes
-    ]
-
-
-def _raise_first(rows: Sequence[object]) -> None:
-    for row in rows:
-        if isinstance(row, DataError):
-            raise row
-
-
-def _rows(
-    predictor: Callable[[], Predictor],
-    task: Task,
-    rows: Sequence[PromptRow],
-    outcomes: Sequence[Fitted | DataError],
-    sampling: Sampling,
-    emit: EventSink,
-    stream: Callable[[str], None] | None = None,
-    *,
-    before: int = 0,
-) -> Iterator[dict[str, Any]]:
-    """Output rows in the order of the input, failed ones included. `before`: rows that were answered earlier."""
-    requests = [each.request for each in outcomes if isinstance(each, Fitted)]
-    completions = predictor().complete(requests, sampling, stream=stream) if requests else iter(())
-    tokens, started = 0, time.monotonic()
-    for done, (row, fitted) in enumerate(zip(rows, outcomes, strict=True), start=1):
-        if isinstance(row, DataError) or isinstance(fitted, DataError):
-            error = row if isinstance(row, DataError) else fitted
-            yield {"id": row_id(row), "error": str(error)}
-        else:
-            prompt = _prompt_text(task, row)
-            for completion in itertools.islice(completions, sampling.num_samples):
-                tokens += completion.tokens
-                yield {**_completion_row(completion, prompt, sampling), **fitted.cut}
-        if stream is None:
-            # A label is chosen without generating tokens.
-            name, count = ("tokens_per_second", tokens) if tokens else ("records_per_second", done)
-            speed = count / max(time.monotonic() - started, 1e-9)
-            emit(
-                Event(
-                    "progress",
-                    {"stage": "generate", "done": before + done, "total": before + len(rows), name: speed},
-                )
-            )
+def _raise_first(rows: Iterable[object]) -> None:
+    """Raise the first fault, once all rows were looked at: reading them may raise another."""
+    faults = [row for row in rows if isinstance(row, DataError)]
+    if faults:
+        raise faults[0]
 
 
 def _completion_row(completion: Completion, prompt: str, sampling: Sampling) -> dict[str, Any]:
@@ -241,39 +334,3 @@ def _prompt_text(task: Task, row: PromptRow) -> str:
     """The prompt as text."""
     assert isinstance(row, Record)
     return "\n".join(segment.text for segment in task.prompt(row))
-
-
-def _written(
-    config: GenerateConfig,
-    plan: GeneratePlan,
-    predictor: Callable[[], Predictor],
-    rows: Sequence[PromptRow],
-    requests: Sequence[Fitted | DataError],
-    emit: EventSink,
-    *,
-    resume: bool,
-) -> list[dict[str, Any]]:
-    """Write every row as it is finished; returns the answers among them. Raises `GateError` where rows failed."""
-    assert config.output is not None
-    samples = plan.sampling.num_samples
-    with open_rows(config.output, plan.key, resume=resume, samples=samples, total=len(rows)) as output:
-        found = list(output.earlier)
-        failed = sum("error" in row for row in found)
-        done = failed + (len(found) - failed) // samples
-        check_same_rows(found, rows, samples, config.output)
-        if found:
-            emit(Event("note", {"text": f"{done:,} of {len(rows):,} rows were answered before the interruption"}))
-        later = _rows(predictor, plan.model.task, rows[done:], requests[done:], plan.sampling, emit, before=done)
-        for row in later:
-            output.write(row)
-            found.append(row)
-    completions = [row for row in found if "error" not in row]
-    if failed := len(found) - len(completions):
-        error = GateError(
-            f"{failed:,} of {len(rows):,} rows failed",
-            where=str(config.output),
-            hint='these rows have an "error" with the reason',
-        )
-        error.document = {"completions": completions}
-        raise error
-    return completions

@@ -70,7 +70,7 @@ class Generate(Verb[GenerateConfig]):
 
         def lines() -> list[str]:
             if config.output is not None:
-                count = len(result.completions)
+                count = result.tally.answers
                 return [f"{count:,} answer{'s'[: count != 1]}: {from_here(str(config.output))}"]
             return [""] if result.streamed else list(result.lines())
 

@@ -30,8 +30,15 @@ WINDOW_WITHOUT_CONTEXT: Final = 2048
 Truncate = Literal["right", "left", "refuse"]
 """What happens to a prompt that is longer than the context."""
 
-CHARACTERS_PER_TOKEN: Final = 100
-"""More than any text has on average: a text longer than this many times the context cannot fit it."""
+CHARACTERS_PER_TOKEN: Final = (8, 16, 32, 64, 100)
+"""A text of more than so many characters for each token of the context is encoded in part first: whether that part fills
+the context already. The last is more than any text has on average: a longer one cannot fit."""
+
+BORDER: Final = 64
+"""Tokens at the cut of a part that may not be those of the whole text."""
+
+LONGEST_WITHOUT_CONTEXT: Final = 32_768
+"""Tokens of a prompt for a model of unlimited context; more would take minutes, and gigabytes in an encoder."""
 
 KEEP_END: Final = "shorten it, or keep its end: generate --truncate left"
 
@@ -104,9 +111,9 @@ class RequestBuilder:
         segments, cut = self._bounded(self._prompt_segments(record), record)
         parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
         self._warn_unknown(record, segments, parts)
-        ids, context = self._uncut.prompt_of(parts), self.layout.context
+        ids, context = self._uncut.prompt_of(parts), self._most
         room = (self._room or 1) if self.layout.family == "decoder" else 0
-        if context is not None and len(ids) > context - room:
+        if len(ids) > context - room:
             if self._refuses:
                 raise PromptTooLong(len(ids), context, where=record.origin or record.id, hint=KEEP_END)
             self.truncated += 1
@@ -130,22 +137,40 @@ class RequestBuilder:
         return Request(record.id, self.layout.transcript_start, windows=speech.windows(audio, hearing))
 
     @property
+    def _most(self) -> int:
+        """The most tokens of a prompt."""
+        return self.layout.context or LONGEST_WITHOUT_CONTEXT
+
+    @property
     def _refuses(self) -> bool:
         """Whether a prompt that does not fit is refused. The end of a text to be continued is never cut off."""
         return self.truncate == "refuse" or (self.task.packed and self.truncate == "right")
 
     def _bounded(self, segments: list[Segment], record: Record) -> tuple[list[Segment], dict[str, int]]:
-        """The segments without what cannot fit the context in any encoding, so that encoding it takes no time and
-        memory; and the characters that this cut off."""
-        context = self.layout.context
-        if context is None:
-            return segments, {}
-        room = most = CHARACTERS_PER_TOKEN * context
+        """The segments without most of what cannot fit the context, so that encoding it takes no time and memory; and the
+        characters that this cut off."""
         whole = sum(len(segment.text) for segment in segments)
-        if whole <= most:
+        part = self._filling(segments)
+        if part is None:
             return segments, {}
         if self._refuses:
-            raise PromptTooLong(whole, context, where=record.origin or record.id, unit="characters", hint=KEEP_END)
+            raise PromptTooLong(whole, self._most, where=record.origin or record.id, unit="characters", hint=KEEP_END)
+        return part, {"truncated_characters": whole - sum(len(segment.text) for segment in part)}
+
+    def _filling(self, segments: list[Segment]) -> list[Segment] | None:
+        """The part of long texts that fills the context already; None where all of them may fit."""
+        context, whole = self._most, sum(len(segment.text) for segment in segments)
+        for characters in CHARACTERS_PER_TOKEN:
+            if whole <= characters * context:
+                return None
+            part = self._part(segments, characters * context)
+            tokens = (len(self.layout.encode(segment.text)) for segment in part)
+            if characters == CHARACTERS_PER_TOKEN[-1] or sum(tokens) > context + BORDER:
+                return part
+        return None
+
+    def _part(self, segments: list[Segment], room: int) -> list[Segment]:
+        """So many characters of the segments, of the last ones first."""
         kept = []
         for segment in reversed(segments):  # the question is the last one
             text = segment.text
@@ -153,7 +178,7 @@ class RequestBuilder:
                 text = text[:room] if self.truncate == "right" else text[len(text) - room :]
             room -= len(text)
             kept.append(Segment(segment.role, text, segment.in_loss))
-        return kept[::-1], {"truncated_characters": whole - most}
+        return kept[::-1]
 
     def label_requests(self, request: Request) -> list[Request]:
         """The request with each label as its answer, in the order of the labels."""
@@ -164,8 +189,9 @@ class RequestBuilder:
         return Request("", self.layout.prompt(self.task.prompt(Record("", self.task.record_of("")))))
 
     def length(self, record: Record) -> int:
-        """Tokens of the record as a prompt, before any truncation."""
-        return len(self._uncut.prompt(self._prompt_segments(record)))
+        """Tokens of the record as a prompt, before any truncation; of one that is much too long, of a part of it."""
+        segments = self._prompt_segments(record)
+        return len(self._uncut.prompt(self._filling(segments) or segments))
 
     def _prompt_segments(self, record: Record) -> list[Segment]:
         self.task.check(record, self.task.prompt_columns())

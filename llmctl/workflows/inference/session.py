@@ -12,6 +12,7 @@ import torch
 from llmctl import registry
 from llmctl.data.words import JoinedStream, joined
 from llmctl.engines.spec import Engine, EngineSpec, Sampling
+from llmctl.errors import LlmctlError
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
 from llmctl.training.devices import resolve_precision
@@ -50,6 +51,23 @@ class Predictor:
         """Every correct answer, as a person writes it: prepared records may be cut into words."""
         found = self.task.references(record)
         return tuple(map(joined, found)) if self.request_builder.segmented and not self.task.labelled else found
+
+    def each(
+        self, requests: Iterable[Request | LlmctlError], sampling: Sampling
+    ) -> Iterator[list[Completion] | LlmctlError]:
+        """As `complete`, in constant memory; an error in the place of a request is handed on: see `Engine.each`."""
+        if not self.request_builder.labels:
+            for found in self.engine.each(requests, sampling):
+                yield found if isinstance(found, LlmctlError) else self._read(found)
+            return
+        remaining = iter(requests)
+        while part := list(itertools.islice(remaining, RECORDS_AT_ONCE)):
+            chosen = self._chosen([each for each in part if isinstance(each, Request)], sampling.batch_size, None)
+            for request in part:
+                yield request if isinstance(request, LlmctlError) else [next(chosen)]
+
+    def _read(self, completions: Sequence[Completion]) -> list[Completion]:
+        return [replace(each, text=self.task.read(each.text)) for each in completions]
 
     def _chosen(
         self, requests: Sequence[Request], batch_size: int, stream: Callable[[str], None] | None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from llmctl.data.candidates import CandidateWriter
 from llmctl.data.filters.spec import FILTERS, Filter, open_filters
-from llmctl.data.judge import Admissible, DroppedRecord, Judge
+from llmctl.data.judge import DroppedRecord, Judge
 from llmctl.data.near import NearWriter, Signer
 from llmctl.data.parts import Part
 from llmctl.data.read import ReadContext, scan
@@ -114,7 +115,10 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
     bad = BadRecords(config.on_bad_record, job.place("rejects"), result.dropped)
     text = TextWriter(job.folder / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)
     candidates = CandidateWriter(job.place("candidates"))
-    with text, candidates, bad, _Near(job) as near:
+    with contextlib.ExitStack() as stack:
+        for each in (text, candidates, bad):
+            stack.enter_context(each)
+        near = stack.enter_context(_near_writer(job))
         for source, split in zip(job.part.sources, job.part.splits, strict=True):
             for item in scan([source], context):
                 result.read += 1
@@ -127,12 +131,12 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
                 if isinstance(found, DroppedRecord):
                     result.drop(found)
                     continue
-                given = bool(found.record.id)
-                if not given:
-                    found = found._replace(record=replace(found.record, id=found.digest[:8].hex()))
-                candidates.add(found, given_id=given)
-                text.add(found.split, found.record, found.characters)
-                near.add(found)
+                record = found.record
+                candidates.add(found, given_id=bool(record.id))
+                text.add(found.split, record, found.characters, known_as=record.id or found.digest[:8].hex())
+                if near is not None:
+                    segments = task.segments(record)
+                    near.add("\n".join(each.text for each in segments if each.role != "label"))
     result.rejected, result.nul = bad.rejected, judge.cleaner.nul
     result.labels, result.marks = [candidates.labels], [candidates.marks]
     _take(result, context, stdin=any(source.path is None for source in job.part.sources))
@@ -157,23 +161,9 @@ def _take(result: ReadResult, context: ReadContext, *, stdin: bool) -> None:
         result.stdin = context.stdin_bytes, context.stdin_hash.hexdigest()
 
 
-class _Near:
+def _near_writer(job: ReadJob) -> contextlib.AbstractContextManager[NearWriter | None]:
     """Keeps what near-duplicates are found by, if they are looked for."""
-
-    def __init__(self, job: ReadJob) -> None:
-        self._task = job.task
-        threshold = job.config.dedup.near
-        signer = None if threshold is None else Signer(threshold, job.config.dedup.shingle)
-        self._writer = None if signer is None else NearWriter(job.place("near"), signer)
-
-    def __enter__(self) -> _Near:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(*error)
-
-    def add(self, candidate: Admissible) -> None:
-        if self._writer is not None:
-            segments = self._task.segments(candidate.record)
-            self._writer.add("\n".join(each.text for each in segments if each.role != "label"))
+    dedup = job.config.dedup
+    if dedup.near is None:
+        return contextlib.nullcontext()
+    return NearWriter(job.place("near"), Signer(dedup.near, dedup.shingle))

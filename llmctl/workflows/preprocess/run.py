@@ -83,7 +83,7 @@ def preprocess(
             emit(Event(name, {"text": text}))
         inputs = _inputs(plan.sources, result.read)
         kind = make_tokenizer(plan, emit, folder, result.characters["train"])
-        tokens = _encode(config, plan, emit, folder, result, executor)
+        lengths = _encode(config, plan, emit, folder, result, executor)
         kept = sum(result.splits.values())
         for split in _check_splits(config, result):
             why = why_empty(split, kept, config.splits)
@@ -101,7 +101,7 @@ def preprocess(
             records=account,
             found=result.facts.get("found", {}),
             splits=result.splits,
-            tokens=tokens,
+            tokens={split: each.tokens for split, each in lengths.items()},
             labels=dict(result.labels.most_common()),
             samples=result.read.samples,
             gates=rows_of(gates),
@@ -118,8 +118,8 @@ def preprocess(
                 read=result.read.read, kept=kept, dropped=dict(result.read.dropped), rejected=result.read.rejected
             ),
             splits=result.splits,
-            tokens=tokens,
-            lengths=_lengths(folder, result),
+            tokens={split: each.tokens for split, each in lengths.items()},
+            lengths={split: lengths[split] for split in SPLITS if result.splits[split]},
             tokenizer=kind,
             inputs=tuple(inputs),
             labels=tuple(sorted(result.labels)) if plan.task.labelled else (),
@@ -308,7 +308,7 @@ def _inputs(sources: Iterable[InputSource], read: ReadResult) -> list[InputFile]
 
 def _encode(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _Text, executor: Executor
-) -> dict[str, int]:
+) -> dict[str, LengthStats]:
     """Encode every split; records with a segment of more than `max_length` tokens are dropped from the text too."""
     from llmctl.data.codes import open_codes
     from llmctl.data.encode import TokenEncoder, encode_split
@@ -316,7 +316,7 @@ def _encode(
 
     encoder = TokenEncoder(open_codes(folder / "tokenizer"))
     progress = _Progress(emit, "encode", total=sum(result.splits.values()))
-    tokens: dict[str, int] = {}
+    lengths: dict[str, LengthStats] = {}
     for split in SPLITS:
         encoded = encode_split(
             plan.task,
@@ -330,21 +330,13 @@ def _encode(
             tokenizer=folder / "tokenizer",
             done=progress.add,
         )
-        tokens[split] = encoded.tokens
+        lengths[split] = encoded.lengths
         if too_long := int((~encoded.kept).sum()):
             keep_in(folder / "text", split, encoded.kept)
             result.read.dropped["too_long"] += too_long
             result.splits[split] -= too_long
     progress.end()
-    return tokens
-
-
-def _lengths(folder: Path, result: _Text) -> dict[str, LengthStats]:
-    """Length statistics of each split that has records."""
-    from llmctl.data.lengths import measure
-    from llmctl.data.tokens import TokenStore
-
-    return {split: measure(TokenStore.open(folder / "tokens", split)) for split in SPLITS if result.splits[split]}
+    return lengths
 
 
 class _Progress:

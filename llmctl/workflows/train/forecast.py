@@ -24,14 +24,11 @@ from llmctl.workflows.train.checks import TrainPlan
 from llmctl.workflows.train.resources import Resources, precision_of, resources
 from llmctl.workflows.train.spec import TrainConfig
 
-INSTRUCTION_TOKENS: Final = 24
-"""Tokens of an instruction, about."""
+INSTRUCTION_TOKENS: Final = 24  # of an instruction, about
 OPTIMIZER_BYTES: Final = {"adamw": 8, "adam": 8, "sgd": 4}
 """Bytes of optimizer state per weight."""
-RESERVE: Final = 0.05
-"""Share of the free memory that is left to other processes."""
-GENERATED: Final = 32
-"""Batch size of `generate`, its default."""
+RESERVE: Final = 0.05  # share of the free memory that is left to other processes
+GENERATED: Final = 32  # batch size of `generate`, its default
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,22 +369,19 @@ def _trainable(plan: TrainPlan, parameters: int) -> int:
     config = plan.config
     if config.adapter is None or plan.pretrained_folder is None:
         return parameters
-    layers = stack_layers(shapes(plan.pretrained_folder.path))
-    wanted = config.adapter.targets
+    layers, wanted = stack_layers(shapes(plan.pretrained_folder.path)), config.adapter.targets
     chosen = [shape for name, shape in layers.items() if wanted is None or is_target(name, wanted)]
     return sum(config.adapter.rank * (shape[0] + shape[1]) for shape in chosen)
 
 
 def _epochs(config: TrainConfig, steps_per_epoch: int, tokens_per_epoch: int) -> float | None:
     """Epochs that the budget allows; None where only time limits it."""
-    limits = []
-    if config.epochs is not None:
-        limits.append(config.epochs)
-    if config.max_steps is not None:
-        limits.append(config.max_steps / steps_per_epoch)
-    if config.max_tokens is not None:
-        limits.append(config.max_tokens / max(1, tokens_per_epoch))
-    return min(limits, default=None)
+    limits = (
+        config.epochs,
+        None if config.max_steps is None else config.max_steps / steps_per_epoch,
+        None if config.max_tokens is None else config.max_tokens / max(1, tokens_per_epoch),
+    )
+    return min((each for each in limits if each is not None), default=None)
 
 
 def gib(size: float) -> str:

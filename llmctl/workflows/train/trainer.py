@@ -30,13 +30,14 @@ class TrainingRun:
         trackers = Trackers(plan.config.tracker, plan.config.out)
         self.history = History(plan.config.out, trackers) if self.learner.main else None
         self.saver = Saver(self.learner, self.history, emit)
-        self.state = TrainingState(Position())
+        self.state = TrainingState(Position(), keyed=self.learner.batches.keyed)
         self._was_stopped = False
 
     def go(self, stop: Callable[[], bool]) -> dict[str, Any]:
         """Train until budget or patience runs out or `stop` returns True; returns the fields of the JSON document."""
         learner = self.learner
         self.state = self.saver.resume() or self.state
+        self.learner.batches.keyed = self.state.keyed
         if text := planning.long_warmup(learner.steps, self.config.schedule):
             self.emit(Event("warning", {"text": text}))
         trainable = "" if learner.trainable == learner.parameters else f" ({learner.trainable:,} trainable)"
