@@ -274,6 +274,15 @@ ROWS: Final[Mapping[str, tuple[CatalogRow, ...]]] = {
     "engines": (
         CatalogRow("torch", "llmctl.engines.spec:TORCH", "runs models with torch and transformers"),
         CatalogRow(
+            "ctranslate2", "llmctl.engines.spec:CTRANSLATE2", "runs a folder exported for CTranslate2, fast on a CPU"
+        ),
+        CatalogRow("onnx", "llmctl.engines.spec:ONNX", "runs a folder exported to ONNX, in ONNX Runtime"),
+        CatalogRow(
+            "openai",
+            "llmctl.engines.spec:OPENAI",
+            "asks a server with the OpenAI API: vLLM, SGLang, Ollama, llama-server, llmctl serve",
+        ),
+        CatalogRow(
             "echo",
             "llmctl.engines.spec:ECHO",
             "returns the prompt as the answer, for tests",

@@ -144,8 +144,23 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Wording:
+    """A prompt in words, for a server that lays it out itself.
+
+    `messages` (role, content) of a conversation, or `text` to be continued; `fields` of the record, for a server that knows
+    the `task`. `answer`: for `score` only, the continuation of `text`.
+    """
+
+    task: str
+    fields: Mapping[str, Any]
+    messages: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """An engine request in token ids, laid out for the model's family.
+    """An engine request in token ids, laid out for the model's family; to a server, in words.
 
     `input_ids`   decoder: the full prompt; encoder-decoder: the source; encoder: the text.
     `answer_ids`  for `score` only: the continuation (or target) to score; encoder: the index of a label.
@@ -158,6 +173,8 @@ class Request:
     """Of a recording: opens it and yields it window by window."""
     place: int | None = None
     """The number by which its random numbers are drawn; default: its place among the requests."""
+    wording: Wording | None = None
+    """For a server; `input_ids` are then empty."""
 
 
 @dataclass(frozen=True, slots=True)

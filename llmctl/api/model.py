@@ -33,7 +33,7 @@ def load(
     calibrate: bool = False,
     base: Place | None = None,
     precision: str = "fp32",
-    engine: str = "torch",
+    engine: str = "auto",
     offline: bool = False,
     progress: Progress = False,
 ) -> Model:

@@ -26,13 +26,29 @@ NAME = options.Argument(
 
 def run_list(session: Session) -> None:
     word = session.extra["kind"]
-    document = {"entries": [entry.to_dict() for entry in registry.entries(registry.kind_named(word) if word else None)]}
+    document = {"entries": [_listed(entry) for entry in registry.entries(registry.kind_named(word) if word else None)]}
 
     def show() -> None:
-        rows = [[entry["kind"], entry["name"], entry["summary"], entry["owner"]] for entry in document["entries"]]
+        rows = [
+            [entry["kind"], entry["name"], entry["summary"] + _missing(entry), entry["owner"]]
+            for entry in document["entries"]
+        ]
         table(("kind", "name", "summary", "owner"), rows, names=(1,), least=(3, 0))
 
     session.finish(document, show)
+
+
+def _listed(entry: registry.Entry) -> dict[str, Any]:
+    """The entry; of an engine of ours, also whether what it needs is installed."""
+    found: dict[str, Any] = entry.to_dict()
+    if entry.kind != "engines" or entry.owner != "llmctl":
+        return found
+    spec = registry.load(entry.kind, entry.name)
+    return found | {"installed": spec.installed} | ({} if spec.installed else {"install": spec.install})
+
+
+def _missing(entry: Mapping[str, Any]) -> str:
+    return f" (not installed: {entry['install']})" if "install" in entry else ""
 
 
 def run_show(session: Session) -> None:

@@ -14,6 +14,7 @@ from llmctl.cli.terminal import plain
 from llmctl.errors import LlmctlError, Stopped, UsageError
 from llmctl.readable import number
 from llmctl.recipes import parse_yaml
+from llmctl.training import world
 from llmctl.workflows.recipe import run as workflow
 
 RECIPE = options.Argument("recipe", "a YAML file whose top-level keys are verbs", is_path=True)
@@ -22,6 +23,7 @@ FORCE = options.Option("--force", "run every stage again and overwrite existing 
 
 
 def run(session: Session) -> None:
+    world.refuse("run")
     recipes = [Path(session.extra["recipe"]), *session.recipes]
     stages = workflow.load(recipes, sets=session.sets, seed=_seed(session.extra["seed"]), note=session.note)
     if session.dry_run:

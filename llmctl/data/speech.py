@@ -24,6 +24,8 @@ WINDOW_SECONDS: Final = 30.0
 """Windows into which a long recording is cut for a model that could read any length: memory stays bounded."""
 SHORTEST: Final = 800
 """Samples that a model with convolutions over samples needs at least."""
+PADDED_FRAMES: Final = 64
+"""Batches are padded to a multiple of so many frames, because oneDNN compiles and keeps kernels for every width."""
 CACHED_BYTES: Final = 512 << 20
 """Features of a training split that are kept instead of being computed in every epoch."""
 
@@ -125,7 +127,8 @@ class SpeechRecords(Records):
 def batched(heard: Sequence[NDArray[np.float32]], hearing: Hearing) -> dict[str, NDArray[Any]]:
     """Features of several recordings as the inputs of a model, padded at the end."""
     name = "input_features" if hearing.bands else "input_values"
-    width = max(each.shape[-1] for each in heard)
+    unit = PADDED_FRAMES if hearing.bands else 1  # wav2vec 2.0 normalises over time, padding included
+    width = -(-max(each.shape[-1] for each in heard) // unit) * unit if not hearing.padded else heard[0].shape[-1]
     out = np.zeros((len(heard), *heard[0].shape[:-1], width), np.float32)
     mask = np.zeros((len(heard), width), np.int64)
     for number, each in enumerate(heard):

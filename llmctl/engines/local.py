@@ -9,11 +9,12 @@ from llmctl.engines import scoring
 from llmctl.engines.choosing import Constraints
 from llmctl.engines.continuous import ContinuousScheduler
 from llmctl.engines.decoding import decoding_for
+from llmctl.engines.labels import LabelSession
 from llmctl.engines.loaded import LoadedModel
 from llmctl.engines.plain import PlainScheduler
-from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Job, NewText, Sampling
+from llmctl.engines.spec import Engine, EngineEvent, EngineSession, Job, Sampling
 from llmctl.errors import UsageError
-from llmctl.types import AnswerToken, Completion, Family, Likelihood, Precision, Request
+from llmctl.types import AnswerToken, Family, Likelihood, Precision, Request
 
 
 class TorchEngine(Engine):
@@ -29,11 +30,12 @@ class TorchEngine(Engine):
         labels: tuple[str, ...] = (),
         device: str | None = None,
         precision: Precision = "fp32",
+        **settings: Any,
     ) -> None:
         """`layout_context`: longest input, if shorter than the model's own limit. `labels`: an encoder's labels.
 
         A model that declares no maximum length (recurrent, or with relative positions) has no limit. `device`: where to
-        move the model; None leaves it where it is.
+        move the model; None leaves it where it is. `settings`: those of other engines.
         """
         self.loaded = LoadedModel(
             model, tokenizer, family, layout_context=layout_context, device=device, precision=precision
@@ -49,7 +51,7 @@ class TorchEngine(Engine):
 
     def session(self, *, rows: int = 16) -> EngineSession:
         if self.family == "encoder":
-            return LabelSession(self, rows)
+            return LabelSession(self, self.loaded, self.labels, rows)
         return TorchSession(self, rows)
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
@@ -61,30 +63,6 @@ class TorchEngine(Engine):
 
     def token_logprobs(self, request: Request, top: int) -> list[AnswerToken]:
         return scoring.token_logprobs(self.loaded, request, top)
-
-
-class LabelSession(EngineSession):
-    """The most likely label of each request, by the head of an encoder; a batch at a step."""
-
-    engine: TorchEngine
-
-    def __init__(self, engine: TorchEngine, rows: int) -> None:
-        super().__init__(engine)
-        self._rows = rows
-        self._waiting: list[Job] = []
-
-    def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
-        self._waiting = [each for each in (*self._waiting, *submitted) if each.ticket not in cancelled]
-        batch, self._waiting = self._waiting[: self._rows], self._waiting[self._rows :]
-        if not batch:
-            return []
-        logits = scoring.label_logits(self.engine.loaded, [each.request for each in batch])  # (B, labels)
-        events: list[EngineEvent] = []
-        for job, label in zip(batch, logits.argmax(-1).tolist(), strict=True):
-            answer = Completion(job.request.id, self.engine.labels[label], "label", 0)
-            events += [NewText(job.ticket, 0, answer.text)] if job.stream else []
-            events.append(Answered(job.ticket, answer))
-        return events
 
 
 class TorchSession(EngineSession):

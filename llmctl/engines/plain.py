@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -41,11 +41,15 @@ logging.getLogger("transformers.modeling_utils").addFilter(
 )
 
 
+StartBatch = Callable[[LoadedModel, "Sequence[tuple[Job, int]]"], "PlainBatch"]
+
+
 class PlainScheduler:
     """Answers one batch after the other; a batch holds jobs of equal settings."""
 
-    def __init__(self, loaded: LoadedModel, rows: int) -> None:
-        self._loaded, self._rows = loaded, rows
+    def __init__(self, loaded: LoadedModel, rows: int, *, start: StartBatch | None = None) -> None:
+        """`start`: starts a batch; default: `PlainBatch`."""
+        self._loaded, self._rows, self._start = loaded, rows, start or PlainBatch
         self._waiting: list[tuple[Job, int]] = []
         """Jobs and numbers of samples."""
         self._batch: PlainBatch | None = None
@@ -65,7 +69,7 @@ class PlainScheduler:
             chosen = self._next()
             if not chosen:
                 return []
-            self._batch = PlainBatch(self._loaded, chosen)
+            self._batch = self._start(self._loaded, chosen)
         events = self._batch.step()
         if self._batch.ended:
             self._batch = None
@@ -101,16 +105,16 @@ class PlainBatch:
     """One call of `generate`, on a thread of its own, so that its tokens can be reported as they come."""
 
     def __init__(self, loaded: LoadedModel, chosen: Sequence[tuple[Job, int]]) -> None:
-        self._loaded, self._chosen = loaded, chosen
-        self._cancelled: set[int] = set()
-        self._events: queue.SimpleQueue[list[EngineEvent] | BaseException | None] = queue.SimpleQueue()
+        self.loaded, self.chosen = loaded, chosen
+        self.cancelled: set[int] = set()
+        self.events: queue.SimpleQueue[list[EngineEvent] | BaseException | None] = queue.SimpleQueue()
         self.ended = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def step(self) -> list[EngineEvent]:
         """The next events. Raises what the model raises."""
-        found = self._events.get()
+        found = self.events.get()
         if isinstance(found, list):
             return found
         self.ended = True
@@ -121,29 +125,29 @@ class PlainBatch:
 
     def cancel(self, tickets: set[int]) -> None:
         """End the rows of these tickets at their next token; a beam search, if nobody waits for any of its rows."""
-        self._cancelled |= tickets
+        self.cancelled |= tickets
 
     def close(self) -> None:
-        self.cancel({job.ticket for job, _ in self._chosen})
+        self.cancel({job.ticket for job, _ in self.chosen})
         self._thread.join()
 
     def _work(self) -> None:
         try:
-            (self._search if self._chosen[0][0].sampling.num_beams > 1 else self._choose)()
+            (self.search if self.chosen[0][0].sampling.num_beams > 1 else self.choose)()
         except BaseException as error:  # raised again by `step`
-            self._events.put(error)
+            self.events.put(error)
         else:
-            self._events.put(None)
+            self.events.put(None)
 
-    def _choose(self) -> None:
+    def choose(self) -> None:
         """Greedy choice or sampling."""
-        loaded, jobs = self._loaded, [job for job, _ in self._chosen]
+        loaded, jobs = self.loaded, [job for job, _ in self.chosen]
         ids, mask, _ = self._inputs()
         limit = loaded.limit_of(jobs[0])
         before = ids[:, -1].tolist() if loaded.family == "decoder" else [loaded.decoder_start] * len(jobs)
         rows = [
             AnswerRow(job, sample, loaded.tokenizer, before=token, limit=limit, ends=loaded.ends)
-            for (job, sample), token in zip(self._chosen, before, strict=True)
+            for (job, sample), token in zip(self.chosen, before, strict=True)
         ]
         sampling = replace(jobs[0].sampling, num_samples=2) if jobs[0].sampling.samples else jobs[0].sampling
         draws = [choosing.seed_of(row.job.sampling.seed, row.job.request.place or 0, row.sample) for row in rows]
@@ -152,7 +156,7 @@ class PlainBatch:
         chain = choosing.processors(sampling, padding=padding, draws=draws)
         if recorder.wanted:
             chain.insert(0, recorder)
-        watch = Watch(rows, recorder, self._cancelled, self._events)
+        watch = Watch(rows, recorder, self.cancelled, self.events)
         with loaded.computing():
             loaded.without_own_settings().generate(
                 input_ids=ids,
@@ -162,9 +166,9 @@ class PlainBatch:
                 stopping_criteria=StoppingCriteriaList([watch]),
             )
 
-    def _search(self) -> None:
+    def search(self) -> None:
         """Beam search."""
-        loaded, jobs = self._loaded, [job for job, _ in self._chosen]
+        loaded, jobs = self.loaded, [job for job, _ in self.chosen]
         sampling = jobs[0].sampling
         ids, mask, width = self._inputs()
         padding = (mask == 0).sum(1).repeat_interleave(sampling.num_beams) if loaded.family == "decoder" else None
@@ -176,19 +180,19 @@ class PlainBatch:
                 attention_mask=mask,
                 generation_config=_settings(loaded, sampling, loaded.limit_of(jobs[0])),
                 logits_processor=choosing.processors(sampling, padding=padding, draws=()),
-                stopping_criteria=StoppingCriteriaList([*stops, Abandoned(tickets, self._cancelled)]),
+                stopping_criteria=StoppingCriteriaList([*stops, Abandoned(tickets, self.cancelled)]),
             )  # (B · samples, width + generated)
         events: list[EngineEvent] = []
         for number, row in enumerate(found.tolist()):
             job, sample = jobs[number // sampling.num_samples], number % sampling.num_samples
             answer = text.read(loaded.tokenizer, row[width - 1], row[width:], ends=loaded.ends, stops=sampling.stop)
             events.append(Answered(job.ticket, answer.completion(job.request.id, sample)))
-        self._events.put(events)
+        self.events.put(events)
 
     def _inputs(self) -> tuple[Tensor, Tensor, int]:
         """Padded ids and mask, (B, T) each, and the number of columns before the first generated one."""
-        left = self._loaded.family == "decoder"
-        ids, mask = self._loaded.padded([job.request.input_ids for job, _ in self._chosen], left=left)
+        left = self.loaded.family == "decoder"
+        ids, mask = self.loaded.padded([job.request.input_ids for job, _ in self.chosen], left=left)
         return ids, mask, ids.shape[1] if left else 1
 
 

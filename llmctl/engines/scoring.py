@@ -5,7 +5,7 @@ Letters: B rows of a batch, T tokens of a row, K scored positions kept, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -20,6 +20,8 @@ LOGITS_AT_ONCE: Final = 64_000_000
 """Maximum number of logits in one scoring pass, B · K · V: 256 MB in fp32."""
 ROWS_AT_ONCE: Final = 256
 """Scored positions per softmax call."""
+
+Likelihoods = Callable[[LoadedModel, Sequence[Request]], list[Likelihood]]
 
 
 def check_fits(loaded: LoadedModel, request: Request) -> None:
@@ -37,10 +39,13 @@ def label_logits(loaded: LoadedModel, batch: Sequence[Request]) -> Tensor:
     return logits
 
 
-def score(loaded: LoadedModel, requests: Sequence[Request], batch_size: int) -> Iterator[Likelihood]:
+def score(
+    loaded: LoadedModel, requests: Sequence[Request], batch_size: int, *, likelihoods: Likelihoods | None = None
+) -> Iterator[Likelihood]:
     """log p(answer_ids | input_ids) in nats, in the order of the requests; the softmax is computed in fp32.
 
-    Raises `DataError` if a request does not fit the context.
+    `likelihoods`: how a batch is scored; default: from the logits of a forward pass. Raises `DataError` if a request does
+    not fit the context.
     """
     if loaded.family == "encoder":
         for request in requests:
@@ -58,7 +63,7 @@ def score(loaded: LoadedModel, requests: Sequence[Request], batch_size: int) -> 
         batch_size,
         key=lambda request: len(request.input_ids) + len(request.answer_ids),
         together=lambda batch, request: _logits_fit(loaded, batch, request),
-        run=lambda batch: _likelihoods(loaded, batch),
+        run=lambda batch: (likelihoods or _likelihoods)(loaded, batch),
     )
 
 

@@ -7,6 +7,7 @@ it any more. `generate` is a loop over a session.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import itertools
 import threading
 from abc import ABC, abstractmethod
@@ -307,7 +308,19 @@ class EngineSpec:
     implementation: str
     speech: str | None = None
     needs_weights: bool = True
-    """Whether the engine needs the loaded model; if not, `model` is None."""
+    """Whether the engine needs the loaded model; if not, `model` is None, or the folder for an engine of a `format`."""
+    format: str | None = None
+    """The format of `llmctl export` that it runs."""
+    package: str | None = None
+    """What it needs beside llmctl, in an extra of its name."""
+
+    @property
+    def installed(self) -> bool:
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+    @property
+    def install(self) -> str:
+        return f"pip install 'llmctl[{self.name}]'"
 
     def build(self, **parts: Any) -> Engine:
         place = self.implementation
@@ -321,4 +334,13 @@ class EngineSpec:
 
 
 TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine", speech="llmctl.engines.speech:SpeechEngine")
+CTRANSLATE2 = EngineSpec(
+    "ctranslate2",
+    "llmctl.engines.ctranslate2:CTranslate2Engine",
+    needs_weights=False,
+    format="ctranslate2",
+    package="ctranslate2",
+)
+ONNX = EngineSpec("onnx", "llmctl.engines.onnx:OnnxEngine", needs_weights=False, format="onnx", package="onnxruntime")
+OPENAI = EngineSpec("openai", "llmctl.engines.openai:OpenAIEngine", needs_weights=False)
 ECHO = EngineSpec("echo", "llmctl.engines.echo:EchoEngine", needs_weights=False)

@@ -33,6 +33,8 @@ from llmctl.engines.spec import (
 from llmctl.errors import LlmctlError, UsageError
 from llmctl.types import AudioWindow, Completion, Family, Likelihood, Precision, Request, Spoken
 
+FEW_FRAMES: Final = 64
+"""Frames of 10 ms, to a multiple of which a batch is padded; eight times as many for long windows."""
 MOST_WINDOWS: Final = 16
 """Windows of a batch: an encoder reads all of a window at once, about 1,500 positions of 30 s."""
 UNSPACED: Final = ("\u2e80", "\u9fff")
@@ -171,6 +173,7 @@ class SpeechEngine(Engine):
         """Features (B, M, T) or samples (B, N), padded at the end, and which of them are real."""
         features = [window.features for window in windows]
         width = max(each.shape[-1] for each in features)
+        width = width if self.family == "speech-seq2seq" else -(-width // self._unit(width)) * self._unit(width)
         name = "input_features" if features[0].ndim == 2 else "input_values"
         out = np.zeros((len(features), *features[0].shape[:-1], width), np.float32)
         mask = np.zeros((len(features), width), np.int64)
@@ -181,6 +184,13 @@ class SpeechEngine(Engine):
             name: torch.from_numpy(out).to(self.device),
             "attention_mask": torch.from_numpy(mask).to(self.device),
         }
+
+    def _unit(self, width: int) -> int:
+        """Of what a batch of this width is padded to a multiple: few widths, because oneDNN keeps kernels for each. Not
+        of samples: wav2vec 2.0 normalises over time, padding included."""
+        if getattr(self.model.config, "num_mel_bins", None) is None:
+            return 1
+        return FEW_FRAMES if width < 8 * FEW_FRAMES else 8 * FEW_FRAMES
 
     def _decoded(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -13,7 +13,7 @@ from typing import Final
 from llmctl import registry
 from llmctl.errors import EnvironmentFault, IntegrityError, MissingPackage, UsageError
 from llmctl.models import hub
-from llmctl.models.spec import HUB
+from llmctl.models.spec import HUB, SERVER
 from llmctl.readable import quoted
 from llmctl.store import atomic
 from llmctl.store.adapters import check_installed
@@ -83,6 +83,8 @@ def local_folder(reference: str, *, offline: bool = False, emit: EventSink = nul
     """
     if reference.startswith(HUB):
         return hub.folder(reference, offline=offline)
+    if reference.startswith(SERVER):
+        raise UsageError(f"{reference} is behind a server, which answers but does not give its weights")
     if not registry.looks_like_path(reference):
         raise UsageError(
             f"{reference} is an untrained architecture",

@@ -21,6 +21,8 @@ from llmctl.types import Family
 
 HUB: Final = "hf:"
 """The prefix of references to models on the Hugging Face hub."""
+SERVER: Final = "openai:"
+"""The prefix of references to models behind a server: `openai:NAME@URL`."""
 
 
 class Vocabulary(NamedTuple):

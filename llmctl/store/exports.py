@@ -16,6 +16,8 @@ from llmctl.store.safety import read_json
 
 EXPORT: Final = "export.json"
 SOURCE: Final = "source"
+CT2_HEAD: Final = "classifier.safetensors"
+"""The classification head of an encoder, which CTranslate2 does not compute: (labels, hidden) and (labels)."""
 
 
 class Check(Spec):

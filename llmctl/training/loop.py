@@ -253,6 +253,7 @@ def validation_loss(strategy: Strategy, examples: Examples, *, batch_size: int) 
         if objective.reported:
             sums.append(objective.sums)
         targets += objective.target_count(arrays)
+    strategy.release()
     total, count = strategy.sums(_total(torch.stack(losses).tolist() if losses else ()), targets)
     objective.train()
     return (total / count if count else float("nan")), int(count), _means(strategy, sums, targets)

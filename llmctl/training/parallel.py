@@ -76,6 +76,9 @@ class Strategy:
         """Within the block every process can call the model by itself, without waiting for the others."""
         yield
 
+    def release(self) -> None:
+        """Let go of weights that a forward pass gathered for a backward pass that does not follow."""
+
     def sums(self, *mine: float) -> list[float]:
         """Each number summed over all processes."""
         if self.alone:
@@ -165,6 +168,10 @@ class FullySharded(Strategy):
                 fully_shard(layer, mesh=mesh, offload_policy=policy)
         fully_shard(objective, mesh=mesh, offload_policy=policy)
         self._home = torch.device("cpu") if cpu_offload else self.device
+
+    def release(self) -> None:
+        root: Any = self.objective
+        root.reshard()
 
     def read(self, model: Any, folder: Path, names: Mapping[str, str]) -> None:
         """Give `model`, whose weights are on the device `meta`, those in the files of `folder`; `names`: the name there of each

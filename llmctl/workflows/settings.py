@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,17 @@ from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import ConfigError, UsageError
 from llmctl.gates import Gate, parse_count_gate
 from llmctl.metrics.parse import MetricRequest, request_gate, request_metric, request_score
-from llmctl.models.spec import HUB, Shape
+from llmctl.models.spec import HUB, SERVER, Shape
 from llmctl.values import Shown
 
 LOSS: Final = "loss"
 """The default score for choosing the best checkpoint."""
 
 
+AUTO: Final = "auto"
+"""The engine that the model asks for."""
+CONCURRENCY: Final = 8
+CONCURRENCY_HELP: Final = "requests to a server at a time"
 VERIFY: Final = "verify"
 """The switch that hashes every file, see `store/integrity.py`."""
 VERIFY_HELP: Final = "hash all weights (and prepared data) again, even where size and time are unchanged"
@@ -71,7 +76,20 @@ def _best_by(text: str) -> MetricRequest | str:
     return text if text == LOSS else request_score(text)
 
 
+_SERVER: Final = re.compile(rf"{SERVER}(?P<name>.+)@(?P<url>https?://[^\s@]+)")
+
+
+def server_of(reference: str) -> tuple[str, str] | None:
+    """Name and URL of `openai:NAME@URL`; None for other references."""
+    found = _SERVER.fullmatch(reference)
+    return (found["name"], found["url"].rstrip("/")) if found else None
+
+
 def _model_reference(name: str) -> str:
+    if name.startswith(SERVER):
+        if server_of(name) is None:
+            raise UsageValueError(f"{name} names no model and server", "openai:NAME@http://HOST:PORT/v1")
+        return name
     if registry.looks_like_path(name) or name.startswith(HUB):
         return name
     architecture, colon, size = name.partition(":")
@@ -109,7 +127,11 @@ def _column_map(value: str) -> str:
 TaskName = Annotated[str, AfterValidator(registered("tasks")), Shown(names="tasks")]
 
 
-EngineName = Annotated[str, AfterValidator(registered("engines")), Shown(names="engines")]
+def _engine(name: str) -> str:
+    return name if name == AUTO else registered("engines")(name)
+
+
+EngineName = Annotated[str, AfterValidator(_engine), Shown(names="engines")]
 
 
 ModelReference = Annotated[str, AfterValidator(_model_reference), Shown(path=True)]
@@ -167,5 +189,10 @@ def places(*named: str | Path | None) -> list[Path]:
         Path(each).expanduser()
         for each in named
         if (isinstance(each, Path) and str(each) != STDIN)
-        or (isinstance(each, str) and each != STDIN and not each.startswith(HUB) and registry.looks_like_path(each))
+        or (
+            isinstance(each, str)
+            and each != STDIN
+            and not each.startswith((HUB, SERVER))
+            and registry.looks_like_path(each)
+        )
     ]

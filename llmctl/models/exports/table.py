@@ -58,9 +58,8 @@ def _gguf(config: Mapping[str, Any]) -> Reason:
 
 def _ctranslate2(config: Mapping[str, Any]) -> Reason:
     kind = config.get("model_type")
-    architectures = " ".join(map(str, config.get("architectures") or ()))
-    if kind == "bert" and "ForSequenceClassification" not in architectures:
-        return "only an encoder with a classification head answers"
+    if kind == "bert" and (why := _classifies(config)):
+        return why
     if kind == "bert" and config.get("position_embedding_type", "absolute") != "absolute":
         return "CTranslate2 computes BERT with absolute positions"
     if kind == "llama" and (config.get("attention_bias") or config.get("mlp_bias")):
@@ -78,7 +77,16 @@ def _ctranslate2(config: Mapping[str, Any]) -> Reason:
 
 
 def _onnx(config: Mapping[str, Any]) -> Reason:
-    return None
+    if config.get("model_type") == "bert":
+        return _classifies(config)
+    return _window(config, "this export")
+
+
+def _classifies(config: Mapping[str, Any]) -> Reason:
+    architectures = " ".join(map(str, config.get("architectures") or ()))
+    return (
+        None if "ForSequenceClassification" in architectures else "only an encoder with a classification head answers"
+    )
 
 
 def _rope(config: Mapping[str, Any]) -> str:
@@ -117,6 +125,14 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
             ("f32", "f16", "bf16", "int8"),
             ("ctranslate2",),
             _ctranslate2,
+        ),
+        ExportFormat(
+            "onnx",
+            "ONNX Runtime",
+            ("bert", "gpt2", "llama", "mistral", "qwen2", "qwen3"),
+            ("f32", "int8"),
+            ("onnx", "onnxscript", "onnxruntime"),
+            _onnx,
         ),
     )
 }

@@ -10,6 +10,7 @@ from llmctl.errors import UsageError
 from llmctl.readable import quoted
 from llmctl.types import EventSink, null_sink
 from llmctl.workflows.chat.spec import ChatConfig
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
 ASSISTANT: Final = "assistant"
@@ -53,6 +54,7 @@ def preflight(config: ChatConfig, *, offline: bool, verify: bool = False, emit: 
             f"{config.model} is not a chat model, its task is {model.task.name}: "
             f"use llmctl generate --model {quoted(config.model)} --prompt TEXT"
         )
+    engine_for(model, config.engine)
     return ChatPlan(config, model, sampling)
 
 

@@ -9,7 +9,7 @@ from pydantic import StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.values import Size, Text
-from llmctl.workflows.settings import EngineName, ModelReference
+from llmctl.workflows.settings import AUTO, EngineName, ModelReference
 
 
 class ChatConfig(Spec):
@@ -32,5 +32,5 @@ class ChatConfig(Spec):
     precision: Literal["auto", "fp32", "bf16"] = key(
         "fp32", "inference precision; auto: bf16 if the hardware supports it"
     )
-    engine: EngineName = key("torch", "inference engine")
+    engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
     seed: StrictInt = flag(0, "random seed for sampling", panel="Run", ge=0)

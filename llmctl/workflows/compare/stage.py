@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.readable import from_here, number
+from llmctl.training import world
 from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.compare.spec import CompareConfig
 from llmctl.workflows.settings import places
@@ -43,6 +44,7 @@ class Compare(Verb[CompareConfig]):
         checks.check_recorded(out, recorded)
 
     def check(self, config: CompareConfig, context: Context) -> Any:
+        world.refuse(self.name)
         from llmctl.workflows.compare import checks
 
         return checks.preflight(

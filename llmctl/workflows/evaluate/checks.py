@@ -25,6 +25,7 @@ from llmctl.workflows import reports
 from llmctl.workflows.compatibility import unreadable
 from llmctl.workflows.evaluate import rewards
 from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.settings import places
 
@@ -88,6 +89,8 @@ def preflight(
             collector.check(key, reports.check, path, _inputs(config), force=force)
     if config.junit is not None and config.markdown is not None:
         collector.check("markdown", atomic.refuse_same, config.markdown, [config.junit])
+    if handle is not None:
+        collector.check("engine", engine_for, handle, config.engine)
     collector.raise_all()
     assert metrics is not None
     return EvalPlan(config, metrics, handle, task, reference, out, recorded)

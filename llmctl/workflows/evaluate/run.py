@@ -198,7 +198,12 @@ def _answers_of_model(plan: EvalPlan, emit: EventSink) -> tuple[list[Answer], Fa
     _warn_unseen_labels(handle, records, emit)
     request_builder = open_request_builder(handle, calibrate=config.calibrate, emit=emit)
     predictor = open_predictor(
-        handle, precision=config.precision, engine=config.engine, request_builder=request_builder, emit=emit
+        handle,
+        precision=config.precision,
+        engine=config.engine,
+        concurrency=config.concurrency,
+        request_builder=request_builder,
+        emit=emit,
     )
     output_types = {spec.output_type for spec, _ in metrics}
     answers = [Answer(id=record.id) for record in records]
@@ -234,6 +239,8 @@ def _answers_of_model(plan: EvalPlan, emit: EventSink) -> tuple[list[Answer], Fa
 
 def _tokenizer_hash(handle: ModelHandle, tokenizer: Any) -> str:
     """Hash of tokenizer.json; for older formats without it, of the tokenizer as transformers converts it."""
+    if handle.server is not None:
+        return "server"
     path = handle.folder.path / "tokenizer.json"
     if path.is_file():
         return atomic.sha256(path)[:8]

@@ -10,7 +10,17 @@ from pydantic import StrictBool, StrictInt
 from llmctl.config import Spec, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.values import Folder, Shown, Size
-from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, RequestedGate, RequestedMetric, TaskName
+from llmctl.workflows.settings import (
+    AUTO,
+    CONCURRENCY,
+    CONCURRENCY_HELP,
+    INSTRUCTION,
+    EngineName,
+    ModelReference,
+    RequestedGate,
+    RequestedMetric,
+    TaskName,
+)
 
 
 class EvalConfig(Spec):
@@ -64,5 +74,6 @@ class EvalConfig(Spec):
     )
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation; published figures use fp32")
-    engine: EngineName = key("torch", "engine that runs the model")
+    concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
+    engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from llmctl.data.layout import Layout
 from llmctl.models.exports.table import FormatName, Quantization
 from llmctl.store import atomic
-from llmctl.store.model_config import GENERATION
+from llmctl.store.exports import SOURCE
+from llmctl.store.model_config import CONFIG, GENERATION
 from llmctl.workflows.export.modelfile import end_ids, ollama
 from llmctl.workflows.inference.model import ModelHandle
 from llmctl.workflows.inference.session import load_model
@@ -22,7 +22,7 @@ def write(
 
     Raises `UsageError`, in one line, for a tokenizer that the format cannot hold.
     """
-    return {"gguf": _gguf}[to](handle, layout, folder, quantize, name)
+    return {"gguf": _gguf, "ctranslate2": _ctranslate2, "onnx": _onnx}[to](handle, layout, folder, quantize, name)
 
 
 def _gguf(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
@@ -47,11 +47,28 @@ def _gguf(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantizat
     file = folder / f"model-{quantize}.gguf"
     gguf.write(model, file, name=name, vocabulary=vocabulary, prompts=prompts, quantize=quantize)
     atomic.write_text(folder / "Modelfile", ollama(handle, layout, file.name, ends, add_bos=prompts.add_bos))
-    _keep_generation_config(handle, folder)
+    _copy(handle, folder, GENERATION)
     return [file]
 
 
-def _keep_generation_config(handle: ModelHandle, folder: Path) -> None:
-    own: Any = handle.folder.architecture / GENERATION
-    if own.is_file():
-        shutil.copyfile(own, folder / GENERATION)
+def _ctranslate2(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
+    from llmctl.models.exports import ctranslate2
+
+    model = load_model(handle, "fp32")
+    (folder / SOURCE).mkdir()
+    _copy(handle, folder / SOURCE, CONFIG, GENERATION)
+    return ctranslate2.write(model, layout.tokenizer, folder, quantize=quantize)
+
+
+def _onnx(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
+    from llmctl.models.exports import onnx
+
+    files = onnx.write(load_model(handle, "fp32"), folder, family=handle.family, quantize=quantize)
+    _copy(handle, folder, CONFIG, GENERATION)
+    return files
+
+
+def _copy(handle: ModelHandle, folder: Path, *names: str) -> None:
+    for name in names:
+        if (handle.folder.architecture / name).is_file():
+            shutil.copyfile(handle.folder.architecture / name, folder / name)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from llmctl.data.layout import Layout
 from llmctl.errors import UsageError
+from llmctl.models import families
 from llmctl.models.exports import table
 from llmctl.models.exports.table import FORMATS, Quantization
 from llmctl.models.resolve import PARENT_PATH, open_weights
 from llmctl.store import atomic, exports
 from llmctl.store.adapters import WEIGHTS
 from llmctl.store.models import Card, ModelFolder, write_card
-from llmctl.types import Event, EventSink, null_sink
+from llmctl.types import Event, EventSink, Family, null_sink
 from llmctl.workflows.export.spec import ExportConfig
 from llmctl.workflows.inference.model import ModelHandle, find_model
+
+_TASKS: Final[Mapping[Family, str]] = {"encoder-decoder": "translation", "encoder": "classification"}
+"""The task of a model that does not name its own; of a decoder, see `find_model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,10 @@ def preflight(config: ExportConfig, *, force: bool, offline: bool, emit: EventSi
         raise UsageError(f"{config.model} is an export already: export the model that it was made from")
     quantize = table.check(folder.config, config.to, config.quantize)
     FORMATS[config.to].check_installed()
-    handle = find_model(config.model, base=config.base, offline=offline, emit=emit)
+    otherwise = _TASKS.get(families.family_of(folder.config))
+    handle = find_model(
+        config.model, task=config.task, otherwise=otherwise, base=config.base, offline=offline, emit=emit
+    )
     inputs = [folder.path, *([folder.base] if folder.base else [])]
     atomic.refuse_same(config.out, inputs)
     atomic.refuse_existing(config.out, force=force, marker=exports.EXPORT)

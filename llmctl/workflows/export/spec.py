@@ -8,7 +8,7 @@ from typing import Annotated
 from llmctl.config import Spec, flag
 from llmctl.models.exports.table import FormatName, Quantization
 from llmctl.values import Folder, Shown
-from llmctl.workflows.settings import ModelReference
+from llmctl.workflows.settings import ModelReference, TaskName
 
 
 class ExportConfig(Spec):
@@ -19,6 +19,7 @@ class ExportConfig(Spec):
     )
     to: FormatName = flag(..., "gguf (llama.cpp, Ollama), ctranslate2, onnx (ONNX Runtime)", panel="Main")
     out: Folder = flag(..., "folder to create", panel="Main")
+    task: TaskName | None = flag(None, "task that it is prompted for (default: the one of its training)")
     quantize: Quantization | None = flag(None, "precision of the weights (default: f32)")
     verify: int = flag(20, "prompts on which the export must answer as the model does; 0: do not verify", ge=0, le=1000)
     base: Path | None = flag(None, "base model of an adapter (default: the recorded path)")

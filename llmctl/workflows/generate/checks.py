@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llmctl import registry
 from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import ErrorCollector, UsageError
@@ -18,6 +17,7 @@ from llmctl.workflows.compatibility import models_that_can, references_audio
 from llmctl.workflows.generate.output import check_resume, key_of
 from llmctl.workflows.generate.prompts import prompt_records, recordings_of
 from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def _model(config: GenerateConfig, *, offline: bool, verify: bool, emit: EventSi
         emit=emit,
     )
     model = model.choosing(config.labels, calibrate=config.calibrate)
+    engine_for(model, config.engine)
     if config.system is not None and model.task.answer_role != "assistant":
         raise UsageError(
             f"a system message is for chat models; {config.model} answers {model.task.name}",
@@ -172,7 +173,7 @@ def _check_plot(config: GenerateConfig, path: Path, model: ModelHandle, *, force
             f"--explain plots the cross-attention of an encoder-decoder, {config.model} is of the family {model.family}",
             hint=models_that_can(["encoder-decoder"]),
         )
-    if not registry.load("engines", config.engine).needs_weights:
+    if not engine_for(model, config.engine).needs_weights:
         raise UsageError(
             f"the engine {config.engine} has no model whose attention could be plotted", hint="leave engine out"
         )

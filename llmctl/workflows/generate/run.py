@@ -238,6 +238,7 @@ class Answering:
                 self.plan.model,
                 precision=self.config.precision,
                 engine=self.config.engine,
+                concurrency=self.config.concurrency,
                 request_builder=self._request_builder(),
                 emit=self.emit,
             )

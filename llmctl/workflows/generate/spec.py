@@ -10,7 +10,15 @@ from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.values import Shown, Size, Text
-from llmctl.workflows.settings import INSTRUCTION, EngineName, ModelReference, TaskName
+from llmctl.workflows.settings import (
+    AUTO,
+    CONCURRENCY,
+    CONCURRENCY_HELP,
+    INSTRUCTION,
+    EngineName,
+    ModelReference,
+    TaskName,
+)
 
 _ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 
@@ -69,5 +77,6 @@ class GenerateConfig(Spec):
     batch_size: StrictInt = flag(32, "prompts per batch", panel="Run", ge=1)
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation")
-    engine: EngineName = key("torch", "engine that runs the model")
+    concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
+    engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)

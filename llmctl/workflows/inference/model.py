@@ -15,6 +15,7 @@ from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
 from llmctl.types import MODALITY, EventSink, Family, null_sink
 from llmctl.workflows.compatibility import check_card, check_instruction, resolve_instruction
+from llmctl.workflows.settings import server_of
 
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128
@@ -39,6 +40,8 @@ class ModelHandle:
     """The instruction it was trained with, labels included."""
     instruction: str | None = None
     """The user's instruction, which replaces it."""
+    server: tuple[str, str] | None = None
+    """Name and URL of a model behind a server; `folder` is then empty."""
 
     def instruct(self) -> str:
         """The instruction for its prompts."""
@@ -50,6 +53,8 @@ class ModelHandle:
         Raises `UsageError` where there are no labels, where its classification head has others, and for a task without
         labels.
         """
+        if self.server is not None and self.task.labelled:
+            return replace(self, labels=tuple(labels))  # its answer is compared with them as it is
         if not self.task.labelled:
             if labels or calibrate:
                 raise UsageError(f"{self.task.name} has no labels to choose from")
@@ -99,6 +104,8 @@ def find_model(
     for a model that hears, chat if the tokenizer has a chat template, else language modelling. Raises `UsageError` where there is no model or it cannot do
     the task, `ConfigError` for an `instruction` that it would not see, and what `open_weights` raises.
     """
+    if (server := server_of(reference)) is not None:
+        return _served(reference, server, task or otherwise, instruction)
     folder = open_weights(reference, base=base, offline=offline, verify=verify, emit=emit)
     check_card(folder)
     if not folder.has_tokenizer:
@@ -133,6 +140,20 @@ def find_model(
         labels=labels if wanted.labelled else (),
         stored_instruction=card.instruction if card and own else None,
         instruction=instruction,
+    )
+
+
+def _served(reference: str, server: tuple[str, str], task: str | None, instruction: str | None) -> ModelHandle:
+    """A model behind a server: a chat model, unless a task is named."""
+    return ModelHandle(
+        reference=reference,
+        folder=ModelFolder(Path(reference), {}, None, has_tokenizer=False, has_chat_template=True),
+        task=registry.load("tasks", task or "chat")(),
+        family="decoder",
+        prompt_format=None,
+        labels=(),
+        instruction=instruction,
+        server=server,
     )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from llmctl.data.clean import Cleaner
 from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
@@ -18,11 +15,13 @@ from llmctl.data.words import words_of
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
-from llmctl.store.models import GENERATION
+from llmctl.store.model_config import GENERATION
 from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
-from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, null_sink
+from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
+from llmctl.workflows.inference.served import ServerLayout, in_words
+from llmctl.workflows.inference.windows import runs, spans
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Window in tokens for scoring documents with a model of unlimited context."""
@@ -250,7 +249,7 @@ class RequestBuilder:
         if self.layout.family == "decoder":
             requests = [
                 Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
-                for start, end in _runs(sample.loss_mask)
+                for start, end in runs(sample.loss_mask)
                 for begin, first, last in spans(start, end, window, stride)
             ]
             return ScoringRequests(requests, count)
@@ -282,7 +281,7 @@ class RequestBuilder:
             sample = self._uncut.sample(side)
             ids, target = sample.input_ids.tolist(), sample.target_ids.tolist()
             if self.layout.family == "decoder":
-                [(start, end)] = _runs(sample.loss_mask)
+                [(start, end)] = runs(sample.loss_mask)
                 ids, target = ids[:start], ids[start:end]
             found.append(Request(record.id, tuple(ids), tuple(target)))
         return found
@@ -300,24 +299,38 @@ class RequestBuilder:
         return window, stride
 
 
-def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Split the scoring of the tokens [start, end) of a sequence into passes that fit a sliding window.
+class ServerRequestBuilder(RequestBuilder):
+    """Puts records in words for a server, which lays them out by its own template and cuts nothing off."""
 
-    Yields (begin, first, last): score the tokens [first, last) given the tokens [begin, first). Each pass reads at most
-    `window` tokens (its last token is scored but not read). The first pass scores as many as the window holds, each
-    later one `stride` more, so that every token has a context of at least `window - stride` tokens, or all before it.
-    """
-    first = max(start, 1)  # the first token has no context to be predicted from
-    last = min(end, max(window + 1, first + stride))
-    while first < end:
-        yield max(0, last - window - 1), first, last
-        first, last = last, min(end, last + stride)
+    def __init__(self, handle: ModelHandle, *, emit: EventSink = null_sink) -> None:
+        self.task, self.emit, self.calibrate = handle.task, emit, False
+        self.truncate, self.truncated, self.block_size, self.labels = "refuse", 0, None, ()
+        self.layout = ServerLayout(handle.instruct())  # type: ignore[assignment]
+        self._clean = self._clean_prompt = self._words = self.hearing = None
+        self.segmented, self._answer_columns = False, set()
 
+    def fitted(self, record: Record) -> Fitted:
+        segments = self._prompt_segments(record)
+        return Fitted(Request(record.id, (), wording=in_words(self.task, self.layout.instruction, record, segments)))
 
-def _runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Runs [start, end) of True."""
-    edges = np.flatnonzero(np.diff(loss_mask, prepend=False, append=False))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+    def length(self, record: Record) -> int:
+        return 0
+
+    def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
+        """The whole text; a server does not continue a conversation that it is scored on."""
+        self.task.check(record)
+        if not self.task.packed:
+            raise UsageError(
+                f"a server scores plain text, not {self.task.name}", hint="--task language-modeling, or a local model"
+            )
+        text = "".join(segment.text for segment in self.task.segments(record))
+        wording = Wording(self.task.name, record.fields, answer=text)
+        return ScoringRequests([Request(record.id, (), wording=wording)], len(text.encode()))
+
+    def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
+        if window is not None:
+            raise UsageError("a server scores each text as a whole: it takes no window", hint="leave window out")
+        return 0, 0
 
 
 def _language(handle: ModelHandle) -> str | None:
@@ -341,6 +354,8 @@ def open_request_builder(
 
     Raises `UsageError` with both sizes where tokenizer and model do not match.
     """
+    if handle.server is not None:
+        return ServerRequestBuilder(handle, emit=emit)
     config = config_of(handle.folder.architecture)
     tokenizer = load_tokenizer(handle.folder.path)
     handle.check_vocabulary(len(tokenizer))

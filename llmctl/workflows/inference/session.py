@@ -9,16 +9,17 @@ from typing import Any, Final, Literal
 
 import torch
 
-from llmctl import registry
 from llmctl.data.words import JoinedStream, joined
-from llmctl.engines.spec import Engine, EngineSpec, Sampling
+from llmctl.engines.spec import Engine, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
 from llmctl.training.devices import resolve_precision
 from llmctl.types import Answer, Completion, EventSink, Precision, Record, Request, null_sink
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
+from llmctl.workflows.settings import AUTO, CONCURRENCY
 
 RECORDS_AT_ONCE: Final = 256
 """Records scored together."""
@@ -137,7 +138,8 @@ def open_predictor(
     *,
     task: str | None = None,
     precision: Precision | Literal["auto"] = "fp32",
-    engine: str = "torch",
+    engine: str = AUTO,
+    concurrency: int = CONCURRENCY,
     offline: bool = False,
     request_builder: RequestBuilder | None = None,
     emit: EventSink = null_sink,
@@ -148,17 +150,18 @@ def open_predictor(
     """
     handle = find_model(model, task=task, offline=offline) if isinstance(model, str) else model
     request_builder = request_builder or open_request_builder(handle, emit=emit)
-    spec: EngineSpec = registry.load("engines", engine)
+    spec = engine_for(handle, engine)
     computed = resolve_precision(precision)
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     built = spec.build(
-        model=load_model(handle, computed) if spec.needs_weights else None,
+        model=load_model(handle, computed) if spec.needs_weights else handle.server or handle.folder,
         tokenizer=request_builder.layout.tokenizer,
         family=handle.family,
         layout_context=request_builder.layout.context,
         labels=handle.labels,
         device=device,
         precision=computed,
+        concurrency=concurrency,
     )
     return Predictor(request_builder, built)
 

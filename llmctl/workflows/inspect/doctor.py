@@ -34,7 +34,9 @@ SHARED_WANTED: Final = 64 * 1024**2
 
 OPTIONAL: Final = (
     ("peft", "train --adapter lora and its runs", "pip install 'llmctl[adapters]'"),
-    ("gguf", "--model FILE.gguf", "pip install 'llmctl[gguf]'"),
+    ("gguf", "--model FILE.gguf and export --to gguf", "pip install 'llmctl[gguf]'"),
+    ("ctranslate2", "export --to ctranslate2 and its engine", "pip install 'llmctl[ctranslate2]'"),
+    ("onnxruntime", "export --to onnx and its engine", "pip install 'llmctl[onnx]'"),
     ("jieba", "preprocess --segment jieba and models trained on its words", "pip install 'llmctl[zh]'"),
     ("py3langid", "preprocess --set languages=[zh, en]", "pip install 'llmctl[langid]'"),
     ("MeCab", "BLEU of Japanese, bleu:tokenize=ja-mecab", "pip install 'sacrebleu[ja]'"),

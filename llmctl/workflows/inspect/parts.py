@@ -123,7 +123,8 @@ def _data_set(spec: DataSetSpec) -> dict[str, Any]:
 
 
 def _engine(spec: EngineSpec) -> dict[str, Any]:
-    return {"implementation": spec.implementation}
+    found: dict[str, Any] = {"implementation": spec.implementation, "installed": spec.installed}
+    return found if spec.installed else found | {"install": spec.install}
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl.readable import number
+from llmctl.training import world
 from llmctl.verbs import Context, Output, Plan, Table, Verb
 from llmctl.workflows.quickstart.spec import QuickstartConfig
 
@@ -19,6 +20,7 @@ class Quickstart(Verb[QuickstartConfig]):
         return "starting"
 
     def check(self, config: QuickstartConfig, context: Context) -> Plan:
+        world.refuse(self.name)
         from llmctl.workflows.quickstart import run
 
         return run.preflight(config, force=context.force)

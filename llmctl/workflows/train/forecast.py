@@ -5,6 +5,7 @@ Pure arithmetic (`models/costs.py`); imports nothing heavy. `measure.py` measure
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -231,15 +232,8 @@ def _model(plan: TrainPlan) -> tuple[Shape, str, int, int]:
         return plan.shape, plan.architecture.name, size, parameters
     assert plan.pretrained_folder is not None
     config = plan.pretrained_folder.config
-    counts = [_product(each) for each in shapes(plan.pretrained_folder.path).values()]
+    counts = [math.prod(each) for each in shapes(plan.pretrained_folder.path).values()]
     return _shape_of(config), str(config.get("model_type")), int(config.get("vocab_size") or 0), sum(counts)
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
 
 
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {

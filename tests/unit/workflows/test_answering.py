@@ -26,8 +26,9 @@ from llmctl.tasks.spec import Task
 from llmctl.tasks.summarization import Summarization
 from llmctl.tasks.translation import Translation
 from llmctl.types import Event, Family, Record
-from llmctl.workflows.inference.requests import RequestBuilder, spans
+from llmctl.workflows.inference.requests import RequestBuilder
 from llmctl.workflows.inference.session import Predictor, predict
+from llmctl.workflows.inference.windows import spans
 
 CONTEXT = 48
 POEM = "床前明月光，疑是地上霜。"
