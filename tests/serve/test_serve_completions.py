@@ -144,7 +144,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(served: Served)
             .chat.completions.create(model="chat", messages=[{"role": "user", "content": "day " * 300}])
         ),
     ):
-        with pytest.raises(openai.BadRequestError, match=rf"tokens long.* {CONTEXT}") as error:
+        with pytest.raises(openai.BadRequestError, match=rf"long, the model's context {CONTEXT}") as error:
             ask()
         assert error.value.code == "context_length_exceeded"
 
