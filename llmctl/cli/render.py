@@ -125,7 +125,7 @@ def _draw_table(
 
 def error_lines(kind: str, message: str, hint: str | None) -> str:
     """Format an error: where and what, then the hint on a line of its own. Each of several faults is a line."""
-    head = "\n".join(f"error: {plain(line)}" for line in message.split("\n"))
+    head = f"error: {plain(message)}"
     return f"{head}\n  {plain(hint)}" if hint else head
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -260,7 +260,3 @@ def _quietest(samples: Samples, first: int) -> int:
     energy = np.concatenate([[0.0], np.cumsum(np.square(samples[first:], dtype=np.float64))])
     around = energy[width:] - energy[:-width]
     return first + int(around.argmin()) + width // 2
-
-
-Load = Callable[[Audio], Samples]
-"""Decodes a recording."""

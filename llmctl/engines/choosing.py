@@ -134,6 +134,7 @@ class Constraints:
             scores.fill_(-torch.inf)
             scores[:, forced] = 0.0
         never = [*self._never, *(self._not_first if count == 0 else [])]
+        never = [each for each in never if 0 <= each < scores.shape[-1]]  # transformers ignores others
         if never:
             scores[:, never] = -torch.inf
         return scores

@@ -21,6 +21,12 @@ _LAYERS: Final = re.compile(r"(n|num|encoder|decoder)_(\w+_)?(layers?|blocks?)|\
 _COUNTS: Final = re.compile(r"(n|num)_(\w+_)?(experts?|heads?|groups?|labels|codebooks|buckets|languages)|n_head\w*")
 """Settings that say how many modules or entries are built, one by one."""
 _TOKEN: Final = re.compile(r"\w+_token_ids?")
+_LISTS: Final = frozenset(["suppress_tokens", "begin_suppress_tokens"])
+"""Settings that list token ids."""
+_WORDS: Final = "bad_words_ids"
+"""The setting that lists words, each a list of token ids."""
+_KNOWN: Final = frozenset([_WORDS, "forced_bos_token_id", "forced_eos_token_id"])
+"""Settings whose token ids the vocabulary must have. transformers ignores others, such as a second end token."""
 _POSITIVE: Final = frozenset(
     [
         "hidden_size",
@@ -51,9 +57,10 @@ def check_config(folder: Path) -> None:
     if not isinstance(config.get("id2label", {}), dict | None):
         raise IntegrityError("must be an object of number and label", where=f"{path}:id2label")
     _check_sizes(config, path, weights)
-    _check_tokens(config, path)
+    vocabulary = config.get("vocab_size")
+    _check_tokens(config, path, vocabulary)
     if (folder / GENERATION).is_file():
-        _check_tokens(read_json(folder / GENERATION), folder / GENERATION)
+        _check_tokens(read_json(folder / GENERATION), folder / GENERATION, vocabulary)
 
 
 def _check_quantization(config: Mapping[str, Any], path: Path, weights: Mapping[str, Weight]) -> None:
@@ -113,11 +120,25 @@ def _numbers(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + key, value
 
 
-def _check_tokens(settings: Mapping[str, Any], path: Path) -> None:
-    """Raise `IntegrityError` for token ids that are not whole numbers or lists of them."""
+def _check_tokens(settings: Mapping[str, Any], path: Path, vocabulary: Any) -> None:
+    """Raise `IntegrityError` for token ids that are not whole numbers or lists of them, or not in the vocabulary."""
     for key, value in settings.items():
-        if not _TOKEN.fullmatch(key) or value is None:
+        if value is None:
             continue
-        each = value if isinstance(value, list) else [value]
-        if not all(type(one) is int for one in each):
-            raise IntegrityError("must be a token id or a list of token ids", where=f"{path}:{key}")
+        where = f"{path}:{key}"
+        if _TOKEN.fullmatch(key) and not _are_ids(value if isinstance(value, list) else [value]):
+            raise IntegrityError("must be a token id or a list of token ids", where=where)
+        if key in _LISTS and not _are_ids(value):
+            raise IntegrityError("must be a list of token ids", where=where)
+        if key == _WORDS and not (isinstance(value, list) and all(each and _are_ids(each) for each in value)):
+            raise IntegrityError("must be a list of words, each a list of token ids", where=where)
+        if key in _KNOWN and type(vocabulary) is int:
+            rows = value if isinstance(value, list) else [value]
+            for one in (id for row in rows for id in (row if isinstance(row, list) else [row])):
+                if not 0 <= one < vocabulary:
+                    problem = f"{one:,} is no token id; the vocabulary has {vocabulary:,} tokens"
+                    raise IntegrityError(problem, where=where)
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) is int for each in value)

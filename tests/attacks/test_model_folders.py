@@ -158,6 +158,34 @@ def test_file_and_key_are_named(strike: Strike, copy: Copy, key: str, value: Any
     assert said in strike("generate", "--model", folder, *ASK, codes={5})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("bad_words_ids", 5),
+        ("bad_words_ids", [[]]),
+        ("bad_words_ids", [["x"]]),
+        ("bad_words_ids", [[10**9]]),
+        ("bad_words_ids", [[-1]]),
+        ("suppress_tokens", {}),
+        ("suppress_tokens", [[1]]),
+        ("begin_suppress_tokens", [1.5]),
+        ("forced_bos_token_id", 10**9),
+        ("forced_eos_token_id", -1),
+    ],
+)
+def test_file_and_key_of_generation_are_named(strike: Strike, copy: Copy, key: str, value: Any) -> None:
+    folder = copy("llama")
+    edit(folder / "generation_config.json", key, value)
+    assert f"generation_config.json:{key}" in strike("generate", "--model", folder, *ASK, codes={5})
+
+
+@pytest.mark.parametrize("key", ["suppress_tokens", "begin_suppress_tokens"])
+def test_tokens_that_no_answer_can_have_need_not_be_suppressed(strike: Strike, copy: Copy, key: str) -> None:
+    folder = copy("llama")
+    edit(folder / "generation_config.json", key, [-1, 10**9, 10**30])
+    strike("generate", "--model", folder, *ASK, codes={0})
+
+
 def header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     raw = path.read_bytes()
     (size,) = struct.unpack("<Q", raw[:8])

@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...
             2,
             "config",
             [
-                "data: no such data: nodata; a prepared folder or a file of records",
+                "data: no such data: nodata; a prepared folder, a file of records o",
                 "model: no such model folder: nodir",
                 "out: the output full exists",
                 "junit: the output good.jsonl exists",

@@ -95,7 +95,7 @@ def test_a_built_in_data_set(ask: Ask, tmp_path: Path) -> None:
     assert len(document["inputs"][0]["sha256"]) == 64
     assert document["seconds"] > 0
     assert visible() == ["out"]
-    assert sorted(os.listdir("out")) == ["README.md", "manifest.json", "text", "tokenizer", "tokens"]
+    assert sorted(os.listdir("out")) == ["README.md", "manifest.json", "report.html", "text", "tokenizer", "tokens"]
 
     prepared = open_prepared(Path("out"))
     assert (prepared.manifest.task, prepared.manifest.block_size) == ("language-modeling", 256)

@@ -33,6 +33,9 @@ CHARACTERS_PER_TOKEN: Final = (8, 16, 32, 64, 100)
 """A text of more than so many characters for each token of the context is encoded in part first: whether that part fills
 the context already. The last is more than any text has on average: a longer one cannot fit."""
 
+ENCODED_WHOLE: Final = 20_000
+"""Characters of a text that is encoded whole for any context, within milliseconds: its length in tokens can be told."""
+
 BORDER: Final = 64
 """Tokens at the cut of a part that may not be those of the whole text."""
 
@@ -160,7 +163,7 @@ class RequestBuilder:
         """The part of long texts that fills the context already; None where all of them may fit."""
         context, whole = self._most, sum(len(segment.text) for segment in segments)
         for characters in CHARACTERS_PER_TOKEN:
-            if whole <= characters * context:
+            if whole <= max(ENCODED_WHOLE, characters * context):
                 return None
             part = self._part(segments, characters * context)
             tokens = (len(self.layout.encode(segment.text)) for segment in part)

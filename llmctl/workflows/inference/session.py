@@ -42,11 +42,14 @@ class Predictor:
         if self.request_builder.labels:
             yield from self._chosen(requests, sampling.batch_size, stream)
             return
-        segmented = self.request_builder.segmented
-        shown = JoinedStream(stream) if stream is not None and segmented else stream
+        shown = JoinedStream(stream) if stream is not None and self.request_builder.segmented else stream
         for completion in self.engine.generate(requests, sampling, stream=shown):
-            text = self.task.read(completion.text)
-            yield replace(completion, text=joined(text) if segmented else text)
+            yield replace(completion, text=self.read(completion.text))
+
+    def read(self, text: str) -> str:
+        """A complete text that the engine generated, as an answer."""
+        answer = self.task.read(text)
+        return joined(answer) if self.request_builder.segmented else answer
 
     def references(self, record: Record) -> tuple[str, ...]:
         """Every correct answer, as a person writes it: prepared records may be cut into words."""
@@ -59,16 +62,16 @@ class Predictor:
         """As `complete`, in constant memory; an error in the place of a request is handed on: see `Engine.each`."""
         if not self.request_builder.labels:
             for found in self.engine.each(requests, sampling):
-                yield found if isinstance(found, LlmctlError) else self._read(found)
+                if isinstance(found, LlmctlError):
+                    yield found
+                else:
+                    yield [replace(each, text=self.read(each.text)) for each in found]
             return
         remaining = iter(requests)
         while part := list(itertools.islice(remaining, RECORDS_AT_ONCE)):
             chosen = self._chosen([each for each in part if isinstance(each, Request)], sampling.batch_size, None)
             for request in part:
                 yield request if isinstance(request, LlmctlError) else [next(chosen)]
-
-    def _read(self, completions: Sequence[Completion]) -> list[Completion]:
-        return [replace(each, text=self.task.read(each.text)) for each in completions]
 
     def _chosen(
         self, requests: Sequence[Request], batch_size: int, stream: Callable[[str], None] | None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
+from llmctl.data.words import JoinedStream
 from llmctl.engines.spec import Answered, NewText
 from llmctl.types import AnswerToken, Completion, Request
 from llmctl.workflows.inference.conversation import PartialAnswer
@@ -39,7 +40,7 @@ class Asked:
 class Growing:
     """An answer in a stream: what of it was sent, and the tokens that no chunk has had yet."""
 
-    partial: PartialAnswer | None
+    partial: Callable[[str], None] | None
     pieces: list[str] = field(default_factory=list)
     tokens: list[AnswerToken] = field(default_factory=list)
     sent: str = ""
@@ -250,7 +251,7 @@ class OpenAIEndpoints:
         async with contextlib.aclosing(answers):
             async for number, event in answers:
                 if isinstance(event, Answered):
-                    text = predictor.task.read(event.completion.text)
+                    text = predictor.read(event.completion.text)
                     choices[number] = interface.choice(number, text, event.completion, prompts[number // body.n])
                     tokens += event.completion.tokens
         return [choices[number] for number in sorted(choices)], self._counted(prompts, tokens)
@@ -286,7 +287,7 @@ class OpenAIEndpoints:
                         yield interface.piece(number, grown, text, None)
                     continue
                 tokens += event.completion.tokens
-                rest = grown.rest(predictor.task.read(event.completion.text))
+                rest = grown.rest(predictor.read(event.completion.text))
                 if rest:
                     yield interface.piece(number, grown, rest, None)
                 yield interface.piece(number, grown, "", _reason(event.completion))
@@ -299,10 +300,13 @@ class OpenAIEndpoints:
 
 
 def _growing(predictor: Predictor) -> Growing:
-    """Blanks around an answer are no part of it, except where a text is continued."""
+    """Blanks around an answer are no part of it, except where a text is continued; nor are those between the words of
+    Chinese that training cut."""
     grown = Growing(None)
     if not predictor.task.packed:
         grown.partial = PartialAnswer(grown.pieces.append)
+    if predictor.request_builder.segmented:
+        grown.partial = JoinedStream(grown.partial or grown.pieces.append)
     return grown
 
 

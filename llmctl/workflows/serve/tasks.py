@@ -89,7 +89,7 @@ class TaskEndpoint:
                     found[number] = {
                         "id": row.id,
                         "prompt": row.prompt,
-                        "text": predictor.task.read(completion.text),
+                        "text": predictor.read(completion.text),
                         "finish_reason": completion.finish_reason,
                         "tokens": completion.tokens,
                         **({"sample": number % body.n} if body.n > 1 else {}),

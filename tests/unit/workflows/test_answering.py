@@ -12,7 +12,7 @@ import torch
 from llmctl import registry
 from llmctl.data import tokenizers
 from llmctl.data.layout import Layout, PromptFormat
-from llmctl.data.spec import Clean
+from llmctl.data.spec import CleanRules
 from llmctl.engines.echo import EchoEngine
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.spec import Sampling
@@ -210,7 +210,7 @@ def test_what_cleaning_takes_away_makes_no_byte_cheaper(
     fields: dict[str, Any],
     padded: dict[str, Any],
 ) -> None:
-    chosen = predictor(task, tokenizer, name, family, style, context=None, clean=Clean())
+    chosen = predictor(task, tokenizer, name, family, style, context=None, clean=CleanRules())
     one, other = chosen.likelihoods(records([fields, padded]))
     said = task.references(Record("", fields))[0]
     assert one.bytes == other.bytes == len(said.encode())
