@@ -60,8 +60,8 @@ class Task(ABC):
 
     @property
     def promptable(self) -> tuple[Family, ...]:
-        """Families that can be prompted with it."""
-        return tuple(family for family in self.families if family not in self.pretrain_only)
+        """Families that can be prompted with it. Of preference pairs none: their models answer another task."""
+        return () if self.pairs else tuple(family for family in self.families if family not in self.pretrain_only)
 
     @property
     def audio_columns(self) -> tuple[str, ...]:

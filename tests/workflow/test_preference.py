@@ -85,6 +85,8 @@ def test_the_tuned_model_is_a_chat_model_and_prefers_the_short_answer(
     tune(tmp_path / "run", "--max-steps", "60", "--batch-size", "16")
     card = json.loads((tmp_path / "run" / "model" / "llmctl.json").read_text(encoding="utf-8"))
     assert card["task"] == "chat"
+    readme = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "chat (version 1), tuned on preference pairs (loss sigmoid, beta 0.1)" in readme
     answer = inside("generate", "--model", tmp_path / "run", "--prompt", "雪是什么颜色？9", "--max-new-tokens", "12")
     assert not answer["completions"][0]["text"].startswith("这")
 

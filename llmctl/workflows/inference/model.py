@@ -118,6 +118,10 @@ def find_model(
     usual = "speech-recognition" if MODALITY[family] == "audio" else usual
     name = task or (card.task if card else otherwise) or usual
     wanted: Task = registry.load("tasks", name)()
+    if wanted.pairs:
+        raise UsageError(
+            f"{wanted.name} is for training and eval: its models answer another task", hint="name that task"
+        )
     if family not in wanted.promptable:
         able = " or ".join(wanted.promptable)
         raise UsageError(

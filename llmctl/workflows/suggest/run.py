@@ -83,7 +83,12 @@ def preflight(config: SuggestConfig) -> SuggestPlan:
     name = config.task or (prepared.manifest.task if prepared else None)
     if name is None:
         raise UsageError("suggest needs --task or --data", hint="llmctl suggest --task translation --memory 8GiB")
-    return SuggestPlan(config, registry.load("tasks", name)(), prepared)
+    task: Task = registry.load("tasks", name)()
+    if task.pairs:
+        raise UsageError(
+            f"{name} starts from a model that answers another task", hint="suggest for that one: --task chat"
+        )
+    return SuggestPlan(config, task, prepared)
 
 
 def suggest(plan: SuggestPlan) -> dict[str, Any]:

@@ -50,16 +50,16 @@ def text(
     """The model card, in Markdown with the hub's front matter."""
     config = plan.config
     own = model.config.model_type.startswith("llmctl-")
-    masked = plan.family == "encoder" and plan.task.packed
+    masked = plan.family == "encoder" and plan.answers.packed
     auto_class = "AutoModelForMaskedLM" if masked else AUTO_CLASSES[plan.family]
     steps = "import llmctl.models.auto  # registers the architecture with the Auto classes\n" if own else ""
     table = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, plan, facts, adapter).items())
     out = os.path.relpath(config.out)
     name = Path(config.out).name if out.startswith(os.pardir) else Path(out).as_posix()
-    promptable = plan.family in plan.task.promptable
-    asked = "--prompt TEXT" if plan.task.modality == "text" else "--input FILE.wav"
+    promptable = plan.family in plan.answers.promptable
+    asked = "--prompt TEXT" if plan.answers.modality == "text" else "--input FILE.wav"
     command = f"llmctl generate --model {name} {asked}" if promptable else f"llmctl train --model {name} --data DIR"
-    tags = "\n".join(f"- {tag}" for tag in ("llmctl", plan.task.name))
+    tags = "\n".join(f"- {tag}" for tag in ("llmctl", plan.answers.name))
     return f"""---
 library_name: transformers
 tags:
@@ -91,7 +91,7 @@ def _facts(model: Any, plan: TrainPlan, facts: Mapping[str, Any], adapter: LoraF
     validation = ", ".join(f"{name} {value:.4g}" for name, value in facts["validation"].items() if value is not None)
     best = facts["best"]
     rows = {
-        "task": f"{plan.task.name} (version {plan.task.version})",
+        "task": f"{plan.answers.name} (version {plan.answers.version}){_tuned(plan)}",
         "architecture": f"{model.config.model_type}, {plan.family}",
         "parameters": f"{facts['parameters']:,}",
         "trained": f"{facts['steps']:,} steps, {facts['tokens']:,} tokens, precision {facts['precision']}",
@@ -119,9 +119,9 @@ def _by_hand(model: Any, parts: Parts, plan: TrainPlan, name: str) -> str:
     """Python that gets the same answer as `llmctl generate`; empty for a plugin's task whose prompts are not a single
     text, and for encoder-decoders that hear: transformers' `generate` is for Whisper's published vocabularies. `name`: the path
     of the run as the card spells it."""
-    if plan.task.modality == "audio":
+    if plan.answers.modality == "audio":
         return _recording_by_hand(parts) if plan.family == "ctc" and parts.hearing and parts.hearing.bands else ""
-    if [segment.text for segment in _prompt_segments(plan.task)] != [PROBE]:
+    if [segment.text for segment in _prompt_segments(plan.answers)] != [PROBE]:
         return ""
     recorded = plan.prepared.clean
     clean = CleanRules.recorded(recorded) if recorded else None
@@ -131,7 +131,7 @@ def _by_hand(model: Any, parts: Parts, plan: TrainPlan, name: str) -> str:
         "",
         f'text = "{PROBE}"{lowered}',
         *(_words(clean, name) if clean else ()),
-        *_ids(parts, plan.task),
+        *_ids(parts, plan.answers),
         *_answer(model, parts, plan, segmented=clean is not None and clean.segment != "none"),
     ]
     code = "\n".join(lines)
@@ -273,14 +273,14 @@ def _answer(model: Any, parts: Parts, plan: TrainPlan, *, segmented: bool) -> li
             "    logits = model(input_ids=torch.tensor([ids])).logits",
             "print(model.config.id2label[logits.argmax().item()])",
         ]
-    if plan.task.labelled:
+    if plan.answers.labelled:
         return _likeliest(parts, plan)
     context = getattr(model.config, "max_position_embeddings", None)
     room = f"{context} - len(ids)" if plan.family == "decoder" else str(context)
     limit = str(LONGEST_ANSWER) if context is None else f"min({LONGEST_ANSWER}, {room})"
     inputs = "input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)"
-    shown = "rows[0, len(ids):]" if plan.family == "decoder" and not plan.task.packed else "rows[0]"
-    decoded = f"tokenizer.decode({shown}, skip_special_tokens=True){'' if plan.task.packed else '.strip()'}"
+    shown = "rows[0, len(ids):]" if plan.family == "decoder" and not plan.answers.packed else "rows[0]"
+    decoded = f"tokenizer.decode({shown}, skip_special_tokens=True){'' if plan.answers.packed else '.strip()'}"
     if segmented:
         decoded = f're.sub({JOINT!a}, "", {decoded})'
     return [
@@ -305,3 +305,9 @@ def _likeliest(parts: Parts, plan: TrainPlan) -> list[str]:
         "",
         "print(max(labels, key=likelihood))",
     ]
+
+
+def _tuned(plan: TrainPlan) -> str:
+    """What preference tuning adds to the name of the task."""
+    dpo = plan.config.dpo
+    return f", tuned on preference pairs (loss {dpo.loss}, beta {dpo.beta:g})" if plan.task.pairs else ""
