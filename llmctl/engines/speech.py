@@ -66,7 +66,9 @@ class SpeechEngine(Engine):
         labels: tuple[str, ...] = (),
         device: str | None = None,
         precision: Precision = "fp32",
+        **settings: Any,
     ) -> None:
+        """`settings`: those of other engines."""
         self.loaded = LoadedModel(
             model, tokenizer, family, layout_context=layout_context, device=device, precision=precision
         )

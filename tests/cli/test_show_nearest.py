@@ -37,7 +37,13 @@ def folder_of(name: str, place: Path, kind: str = "char") -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in registry.entries("models")])
+WITHOUT_EMBEDDINGS = {"ctc"}
+"""They read sound, and no token that they wrote before."""
+
+
+@pytest.mark.parametrize(
+    "name", [each.name for each in registry.entries("models") if each.name not in WITHOUT_EMBEDDINGS]
+)
 def test_the_nearest_token_is_first_in_every_architecture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -50,6 +56,15 @@ def test_the_nearest_token_is_first_in_every_architecture(
     assert cosines == sorted(cosines, reverse=True)
     assert 0.9 < cosines[0] < 1
     assert not any("<|" in each["text"] for each in document["neighbours"])
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_EMBEDDINGS))
+def test_a_model_without_embeddings_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    place = folder_of(name, tmp_path / "model")
+    assert main.run(["show", "models", str(place), "--nearest", "月"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"no table of token embeddings found in {place}" in said.err
 
 
 def test_a_word_is_found_with_its_leading_blank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,14 @@ A cell is a task and an architecture of a family. A task that is added to the re
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -75,6 +77,22 @@ def classification(room: int, thing: int) -> Fields:
     }
 
 
+def preference(room: int, thing: int) -> Fields:
+    asked = [{"role": "user", "content": f"What is in the {ROOMS[room]}?"}]
+    return {"prompt": asked, "chosen": f"A {THINGS[thing]}.", "rejected": f"Not a {THINGS[thing]}."}
+
+
+def speech_recognition(room: int, thing: int) -> Fields:
+    """Clips of a built-in set; `written` puts the recording beside the records."""
+    return {"audio": f"{room}-{thing}.flac", "text": clips()[4 * room + thing]["text"]}
+
+
+@functools.cache
+def clips() -> list[dict[str, Any]]:
+    with registry.load("datasets", "spoken-numbers-en").path() as path:
+        return pq.read_table(path).to_pylist()[: len(PLACES)]
+
+
 RECORDS: dict[str, Callable[[int, int], Fields]] = {
     "language-modeling": language_modeling,
     "translation": translation,
@@ -82,6 +100,8 @@ RECORDS: dict[str, Callable[[int, int], Fields]] = {
     "question-answering": question_answering,
     "chat": chat,
     "classification": classification,
+    "preference": preference,
+    "speech-recognition": speech_recognition,
 }
 RECURRENT = ("model.layers=1", "model.hidden=24", "model.embedding=16")
 TRANSFORMER = ("model.layers=1", "model.hidden=16", "model.heads=2", "model.inner=32")
@@ -100,7 +120,11 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
         "bart": TRANSFORMER,
     },
     "encoder": {"lstm-classifier": RECURRENT, "bert": TRANSFORMER},
+    "ctc": {"ctc": RECURRENT},
+    "speech-seq2seq": {"whisper": TRANSFORMER},
 }
+TUNED = {"preference"}
+"""Tasks that only tune a model of another task; `test_preference.py` has what they make of it."""
 
 
 def task_of(name: str) -> Task:
@@ -114,7 +138,7 @@ def can_learn(task: str, model: str) -> bool:
 
 
 CELLS = [(task, family, model) for task in RECORDS for family, models in FAMILIES.items() for model in models]
-LEARNED = [each for each in CELLS if can_learn(each[0], each[2])]
+LEARNED = [each for each in CELLS if can_learn(each[0], each[2]) and each[0] not in TUNED]
 REFUSED = [each for each in CELLS if not can_learn(each[0], each[2])]
 
 
@@ -122,6 +146,9 @@ def written(path: Path, task: str) -> Path:
     """32 records of a task, one for each room and thing."""
     rows = ({"id": f"{room}-{thing}", **RECORDS[task](room, thing)} for room, thing in PLACES)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    if task_of(task).modality == "audio":
+        for (room, thing), clip in zip(PLACES, clips(), strict=True):
+            (path.parent / f"{room}-{thing}.flac").write_bytes(clip["audio"]["bytes"])
     return path
 
 
@@ -400,8 +427,10 @@ FORGETFUL = ("model.hidden=192", "lr=0.003", "max_steps=3000")
 CONVERSATIONS = {False: "max_steps=1000", True: "max_steps=5000"}
 """What answers in a conversation depend on stands far before them; by whether the model forgets. 500 and 3,000 steps are
 not enough on every processor."""
-ASKED = [each for each in LEARNED if each[1] in task_of(each[0]).promptable]
-MENDED = [each for each in LEARNED if each not in ASKED]
+TEXTS = [each for each in LEARNED if task_of(each[0]).modality == "text"]
+"""`test_speech.py` has recordings that are learned by heart."""
+ASKED = [each for each in TEXTS if each[1] in task_of(each[0]).promptable]
+MENDED = [each for each in TEXTS if each not in ASKED]
 BY_HEART = ("batch_size=16", "log_every=5", "optimizer.weight_decay=0")
 
 

@@ -17,11 +17,12 @@ from llmctl.data import tokenizers
 from llmctl.data.codes import codes_of
 from llmctl.data.encode import TokenEncoder
 from llmctl.data.layout import Layout, Sample, prompt_format_for
+from llmctl.data.pairs import sides
 from llmctl.data.plain import control_tokens
 from llmctl.data.spec import TOKENIZERS
 from llmctl.errors import IntegrityError
 from llmctl.tasks.spec import Task
-from llmctl.types import Family, Record, Segment
+from llmctl.types import Audio, Family, Record, Segment
 
 TEXTS = [
     "Shall I compare thee to a summer's day? Thou art more lovely.",
@@ -113,12 +114,21 @@ def like_words() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[END]", unk_token="[NONE]")
 
 
+def like_whisper() -> Any:
+    """Language, task and times in front of a transcript."""
+    tokenizer = like_gpt2()
+    names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    tokenizer.backend_tokenizer.add_special_tokens(names)
+    return tokenizer
+
+
 GIVEN: dict[str, Callable[[], Any]] = {
     "gpt2": like_gpt2,
     "chatml": like_chatml,
     "bert": like_bert,
     "t5": like_t5,
     "words": like_words,
+    "whisper": like_whisper,
 }
 
 
@@ -306,18 +316,22 @@ def test_a_truncated_prompt_leaves_room_for_an_answer(own: Any) -> None:
 
 def fields(task: Task, text: str) -> dict[str, Any]:
     """A record with that text everywhere."""
-    made: dict[str, Any] = {column.name: [text] if column.kind is list else text for column in task.columns}
-    if "messages" in made:
-        made["messages"] = [{"role": role, "content": text} for role in ("system", "user", "assistant", "user")]
+    kinds: dict[type, Any] = {str: text, list: [text], Audio: Audio(text)}
+    made = {column.name: kinds[column.kind] for column in task.columns}
+    for name in made.keys() & {"messages", "prompt"}:
+        made[name] = [{"role": role, "content": text} for role in ("system", "user", "assistant", "user")]
     return made
 
 
 def control_of(layout: Layout, task: Task, text: str, control: frozenset[int]) -> list[int]:
     """The control tokens of all that is made of a record, in order."""
     record = Record("", fields(task, text))
-    sample = layout.sample(layout.tokens(task.segments(record)))
-    prompt = layout.prompt(task.prompt(record))
-    found = [*sample.input_ids.tolist(), *sample.target_ids.tolist(), *prompt, *layout.answer(text)]
+    parts = layout.tokens(task.segments(record))
+    # Of a pair: a sequence with either answer, as a conversation or as the task of an encoder-decoder.
+    pair = sides(parts, "assistant" if layout.family == "decoder" else "target") if task.pairs else [parts]
+    found = [*layout.prompt(task.prompt(record)), *layout.answer(text)]
+    for each in map(layout.sample, pair):
+        found += [*each.input_ids.tolist(), *each.target_ids.tolist()]
     return [number for number in found if number in control]
 
 
@@ -368,7 +382,7 @@ def test_text_outside_the_vocabulary_becomes_unknown_tokens(make: Callable[[], A
 def test_every_family_has_a_layout() -> None:
     for entry in registry.entries("tasks"):
         task = registry.load("tasks", entry.name)
-        known: set[Family] = {"decoder", "encoder-decoder", "encoder"}
+        known: set[Family] = {"decoder", "encoder-decoder", "encoder", "ctc", "speech-seq2seq"}
         assert set(task.pretrain_only) < set(task.families) <= known
 
 

@@ -17,8 +17,11 @@ from llmctl import registry
 from llmctl.errors import IntegrityError, LlmctlError, UsageError
 from llmctl.models import pretrained
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
+from llmctl.types import MODALITY, Family
 
 LABELS = ("no", "perhaps", "yes")
+GENERATES = ("decoder", "encoder-decoder", "speech-seq2seq")
+"""Families that write token by token."""
 NAMES = [entry.name for entry in registry.entries("models")]
 
 
@@ -31,6 +34,14 @@ def built(name: str) -> Any:
     spec = spec_of(name)
     torch.manual_seed(0)
     return spec.build(spec.shape("nano", Shape(layers=1, hidden=16)), Vocabulary(40, 0, 1, 2), LABELS).eval()
+
+
+def inputs(model: Any, family: Family, ids: torch.Tensor) -> torch.Tensor:
+    """What a model of the family reads: these tokens (B, T), or features of sound (B, M, T) in its precision."""
+    if MODALITY[family] == "text":
+        return ids
+    frames = {"ctc": 50, "speech-seq2seq": 3000}[family]
+    return torch.randn(len(ids), model.config.num_mel_bins, frames, dtype=model.dtype)
 
 
 @pytest.fixture
@@ -55,16 +66,17 @@ def test_saved_models_load_again_without_warnings(
     pretrained.save(model, tmp_path / "m")
     files = {each.name for each in (tmp_path / "m").iterdir()}
     assert files == {"config.json", "model.safetensors"} | (
-        {"generation_config.json"} if family != "encoder" else set()
+        {"generation_config.json"} if family in GENERATES else set()
     )
     with caplog.at_level(logging.INFO):
         again = pretrained.load(tmp_path / "m", family, labels=LABELS if family == "encoder" else None)
     assert type(again) is type(model)
     ids = torch.randint(3, 40, (2, 6))
-    extra = {"decoder_input_ids": ids} if family == "encoder-decoder" else {}
+    read = inputs(model, family, ids)
+    extra = {"decoder_input_ids": ids} if family in ("encoder-decoder", "speech-seq2seq") else {}
     with torch.no_grad():
-        torch.testing.assert_close(again.eval()(ids, **extra).logits, model(ids, **extra).logits, rtol=0, atol=0)
-    out = again(ids, labels=ids[:, 0] % 3 if family == "encoder" else ids)
+        torch.testing.assert_close(again.eval()(read, **extra).logits, model(read, **extra).logits, rtol=0, atol=0)
+    out = again(read, labels=ids[:, 0] % 3 if family == "encoder" else ids)
     assert out.loss.isfinite()
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
@@ -79,11 +91,16 @@ def test_bfloat16_weights_generate_too(name: str, tmp_path: Path) -> None:
     model = pretrained.load(tmp_path / "m", family, dtype=torch.bfloat16)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     ids = torch.randint(3, 40, (2, 6))
-    mask = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
-    if family == "encoder":
-        assert model(ids, attention_mask=mask).logits.isfinite().all()
+    read = inputs(model, family, ids)
+    mask = (
+        torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
+        if MODALITY[family] == "text"
+        else torch.ones(2, read.shape[-1]).long()
+    )
+    if family not in GENERATES:
+        assert model(read, attention_mask=mask).logits.isfinite().all()
     else:
-        assert len(model.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False)) == 2
+        assert len(model.generate(read, attention_mask=mask, max_new_tokens=3, do_sample=False)) == 2
 
 
 def test_a_plain_encoder_gets_a_classifier_from_the_seed(encoder: Path) -> None:
