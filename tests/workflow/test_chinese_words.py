@@ -17,6 +17,7 @@ from llmctl.cli import main
 from llmctl.data.spec import Clean
 from llmctl.data.words import JoinedStream, joined, rules_of, words_of
 from llmctl.errors import DataError, UsageError
+from tests.serve.conftest import running
 
 Inside = Callable[..., dict[str, Any]]
 
@@ -156,6 +157,12 @@ def test_a_language_model_answers_without_blanks(inside: Inside, tmp_path: Path)
     [row] = inside("generate", "--model", tmp_path / "run", "--prompt", "春天来了，花园里的")["completions"]
     assert row["text"].startswith("花都开了。")
     assert by_card(tmp_path / "run", "春天来了，花园里的").startswith("春天来了，花园里的花都开了。")
+    with running(tmp_path / "run") as served:
+        asked = {"model": "run", "prompt": "春天来了，花园里的", "max_tokens": row["tokens"], "temperature": 0}
+        completions = served.client().completions
+        whole = completions.create(**asked).choices[0].text
+        streamed = "".join(each.choices[0].text for each in completions.create(**asked, stream=True))
+    assert whole == streamed == row["text"]
 
 
 def test_each_character_is_a_word_without_segmentation(
