@@ -18,10 +18,14 @@ from llmctl.models import attention, library, lstm, lstm_classifier, lstm_seq2se
 from llmctl.models.lstm_seq2seq import LSTMForConditionalGeneration
 from llmctl.models.reader import Reader
 from llmctl.models.spec import ATTENTION, LSTM, LSTM_CLASSIFIER, LSTM_SEQ2SEQ, RNN, ModelSpec, Shape, Vocabulary
+from llmctl.types import MODALITY
 
 VOCABULARY = Vocabulary(50, 0, 1, 2)
 LABELS = ("bad", "good", "so-so")
-NAMES = [entry.name for entry in registry.entries("models")]
+NAMES = [
+    entry.name for entry in registry.entries("models") if MODALITY[registry.load("models", entry.name).family] == "text"
+]
+"""The models of texts; those of recordings are in `test_speech.py`."""
 
 
 @pytest.fixture(autouse=True)

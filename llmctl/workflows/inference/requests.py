@@ -34,7 +34,7 @@ CHARACTERS_PER_TOKEN: Final = (8, 16, 32, 64, 100)
 the context already. The last is more than any text has on average: a longer one cannot fit."""
 
 ENCODED_WHOLE: Final = 20_000
-"""Characters of a text that is encoded whole for any context, within milliseconds: its length in tokens can be told."""
+"""Characters of a text that is encoded whole for any context, within milliseconds: its length in tokens can be reported."""
 
 BORDER: Final = 64
 """Tokens at the cut of a part that may not be those of the whole text."""

@@ -18,7 +18,7 @@ class SpellConfig(Spec):
 
     words: Path = flag(..., "a file with one word a line", panel="Main")
     out: Path = flag(..., "the JSON file to write", panel="Main")
-    upper: bool = flag(False, "true for capital letters", panel="Main")
+    upper: bool = flag(False, "capital letters", panel="Main")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Spell(Verb[SpellConfig]):
     name = "spell"
     spec = SpellConfig
     positional = "words"
-    examples = ("llmctl spell words.txt --out spelled.json", "llmctl spell words.txt --out spelled.json --upper true")
+    examples = ("llmctl spell words.txt --out spelled.json", "llmctl spell words.txt --out spelled.json --upper")
 
     def reads(self, config: SpellConfig) -> list[Path]:
         return [config.words]
