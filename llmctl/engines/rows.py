@@ -20,7 +20,7 @@ class AnswerRow:
         self.job, self.sample = job, sample
         self.answer = AnswerText(tokenizer, before, ends=ends, limit=limit, stops=job.sampling.stop, stream=job.stream)
         self._logprobs: list[AnswerToken] = []
-        self._told = 0
+        self._sent = 0
 
     @property
     def ended(self) -> bool:
@@ -41,11 +41,11 @@ class AnswerRow:
         events: list[EngineEvent] = []
         ticket, answer = self.job.ticket, self.answer
         if self.job.stream:
-            text, ids = answer.fresh(), answer.ids[self._told :]
+            text, ids = answer.fresh(), answer.ids[self._sent :]
             if text or ids:
-                tokens = tuple(self._logprobs[self._told :]) or tuple(map(AnswerToken, ids))
+                tokens = tuple(self._logprobs[self._sent :]) or tuple(map(AnswerToken, ids))
                 events.append(NewText(ticket, self.sample, text, tokens))
-                self._told += len(ids)
+                self._sent += len(ids)
         if answer.finish_reason is not None:
             completion = Completion(
                 self.job.request.id,

@@ -21,12 +21,12 @@ _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 
 def junit(scores: Sequence[Score], gates: Sequence[GateResult], verb: str = VERB) -> str:
     """JUnit XML: one test case per score and per gate; a gate that is not met is a failure."""
-    told = [
+    details = [
         f"value: {score.value!r}\nscale: {score.scale}\nsignature: {score.signature}\nn: {score.n}\n"
         f"interval: {_bounds(score, exact=True) or 'none'}"
         for score in scores
     ]
-    return _junit("score", [(score.metric, text) for score, text in zip(scores, told, strict=True)], gates, verb)
+    return _junit("score", [(score.metric, text) for score, text in zip(scores, details, strict=True)], gates, verb)
 
 
 def junit_of_counts(counts: Mapping[str, int], gates: Sequence[GateResult], verb: str) -> str:
@@ -105,14 +105,14 @@ def junit_error(failure: Failure, verb: str = VERB) -> str:
     suite = ElementTree.SubElement(root, "testsuite", counts | {"skipped": "0"})
     case = ElementTree.SubElement(suite, "testcase", {"classname": f"llmctl.{verb}", "name": verb})
     about = {"type": failure.kind, "message": _xml(failure.message)}
-    ElementTree.SubElement(case, "error", about).text = _xml("\n".join(_told(failure)))
+    ElementTree.SubElement(case, "error", about).text = _xml("\n".join(_failure_lines(failure)))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def markdown_error(failure: Failure) -> str:
     """A table with the error that ended the command."""
-    message, *more = _told(failure)
+    message, *more = _failure_lines(failure)
     cells = " ".join(map(escaped, (message, *more[:-1])))
     return f"| error | exit code |\n|---|---:|\n| {cells} | {failure.exit_code} |\n"
 
@@ -120,10 +120,10 @@ def markdown_error(failure: Failure) -> str:
 def github_error(failure: Failure, verb: str = VERB) -> str:
     """A GitHub workflow command with the error that ended the command."""
     title = _property(f"llmctl {verb}: exit code {failure.exit_code}")
-    return f"::error title={title}::{_message(chr(10).join(_told(failure)[:-1]))}\n"
+    return f"::error title={title}::{_message(chr(10).join(_failure_lines(failure)[:-1]))}\n"
 
 
-def _told(failure: Failure) -> list[str]:
+def _failure_lines(failure: Failure) -> list[str]:
     """Message, hint and exit code."""
     hint = [failure.hint] if failure.hint else []
     return [failure.message, *hint, f"exit code {failure.exit_code} ({failure.kind})"]

@@ -258,12 +258,12 @@ class Answering:
         begin = next(asked, None)
         if begin is None:
             return
-        started, told = time.monotonic(), 0.0
+        started, reported = time.monotonic(), 0.0
         for found in self.predictor().each(itertools.chain([begin], asked), self.plan.sampling):
             yield self.output_rows(*held.popleft(), found)
             now = time.monotonic()
-            if now - told >= EVENT_SECONDS or tally.done == tally.total:
-                told = now
+            if now - reported >= EVENT_SECONDS or tally.done == tally.total:
+                reported = now
                 # A label is chosen without generating tokens.
                 name, count = (
                     ("tokens_per_second", tally.tokens) if tally.tokens else ("records_per_second", tally.done - first)

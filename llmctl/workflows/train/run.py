@@ -110,7 +110,7 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
             held.enter_context(locks.locked(out))
             runs.open_folder(out, "train", plan.origin.settings, empty=force and not plan.resume)
 
-        _told_to_followers(plan, open_run)
+        _sent_to_followers(plan, open_run)
         record = runs.begin(
             out,
             "train",
@@ -139,7 +139,7 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
     return TrainResult(status, shown)
 
 
-def _told_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
+def _sent_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
     """Call `make` in the process that leads; the others go on after it, or end with its error."""
     if plan.world is None:
         return make()
@@ -151,7 +151,7 @@ def _told_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
 
 def _follow(plan: TrainPlan) -> TrainResult:
     """Train as one of the processes that do not lead: it writes and reports nothing of its own."""
-    _told_to_followers(plan, lambda: None)
+    _sent_to_followers(plan, lambda: None)
     return _result(_one_process(plan, null_sink))
 
 
