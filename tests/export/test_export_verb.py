@@ -134,5 +134,5 @@ def test_own_architectures_are_refused_by_name(inside: Inside, sonnets: Path, tm
     inside("train", "--data", sonnets, "--model", "lstm", "--out", tmp_path / "lstm", *words)
     for to in ("gguf", "ctranslate2", "onnx"):
         error = inside("export", tmp_path / "lstm", "--to", to, "--out", tmp_path / "out", code=2)["error"]
-        assert error["message"].startswith(f"llmctl-lstm cannot be exported to {to}, which holds ")
+        assert error["message"].startswith(f"lstm cannot be exported to {to}, which holds ")
         assert error["hint"] is None

@@ -142,21 +142,20 @@ def check(config: Mapping[str, Any], name: FormatName, quantize: Quantization | 
     """The precision of an export. Raises `UsageError`, in one line, for what cannot be exported."""
     wanted = FORMATS[name]
     kind = str(config.get("model_type", "unknown"))
+    shown = kind.removeprefix("llmctl-")  # our own architectures have a prefix in config.json
+    others = " or ".join(
+        each.name
+        for each in FORMATS.values()
+        if each.name != name and kind in each.model_types and each.reason(config) is None
+    )
     if kind not in wanted.model_types:
-        others = [each.name for each in FORMATS.values() if kind in each.model_types and each.reason(config) is None]
         raise UsageError(
-            f"{kind} cannot be exported to {name}, which holds {', '.join(wanted.model_types)}; "
-            + (f"{kind} can be exported to {' or '.join(others)}" if others else f"no format holds {kind}")
+            f"{shown} cannot be exported to {name}, which holds {', '.join(wanted.model_types)}; "
+            + (f"{shown} can be exported to {others}" if others else f"no format holds {shown}")
         )
     if (why := wanted.reason(config)) is not None:
-        others = [
-            each.name
-            for each in FORMATS.values()
-            if each.name != name and kind in each.model_types and each.reason(config) is None
-        ]
         raise UsageError(
-            f"this {kind} cannot be exported to {name}: {why}"
-            + (f"; export it to {' or '.join(others)}" if others else "")
+            f"this {shown} cannot be exported to {name}: {why}" + (f"; export it to {others}" if others else "")
         )
     if quantize is not None and quantize not in wanted.quantizations:
         raise UsageError(f"{name} has no {quantize}; it can be exported as {', '.join(wanted.quantizations)}")
