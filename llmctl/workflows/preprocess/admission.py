@@ -16,7 +16,7 @@ from llmctl.data.candidates import DROPPED, KEPT, Candidates, Disposition
 from llmctl.data.judge import DroppedRecord, text_of
 from llmctl.data.near import PERMUTATIONS, Bands, NearReader, clusters, jaccard
 from llmctl.data.spec import SPLITS
-from llmctl.data.text import keep, open_file, read_group, shard, shards
+from llmctl.data.text import keep, open_file, read_rows, shard, shards
 from llmctl.data.workers import Executor
 from llmctl.types import Record
 from llmctl.workflows.preprocess.bad_records import BadRecords, same_id, same_ids
@@ -153,7 +153,8 @@ class Admission:
                 wanted = np.searchsorted(
                     members, [place for place in own if splits[place - firsts[part]] == SPLITS.index(split)]
                 )
-                for row, record in _rows(shard(self._folder / TEXT, split, part), wanted.tolist()):
+                rows = wanted.tolist()
+                for row, record in zip(rows, read_rows(shard(self._folder / TEXT, split, part), rows), strict=True):
                     found[int(members[row])] = record
             yield from ((place, found[place]) for place in own)
 
@@ -207,21 +208,6 @@ class Admission:
 def _counted(numbers: NDArray[Any]) -> dict[int, int]:
     values, counts = np.unique(numbers, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, Record]]:
-    """The records in these rows of a file, which ascend."""
-    if not wanted:
-        return
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    first = 0
-    for group, size in enumerate(sizes):
-        inside = [row for row in wanted if first <= row < first + size]
-        if inside:
-            records = read_group(path, group)
-            yield from ((row, records[row - first]) for row in inside)
-        first += size
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from llmctl.workflows.preprocess.spec import PreprocessConfig
 SAMPLES: Final = 20
 """Dropped records kept for the report, of each reason."""
 TEXT: Final = "text"
+TOLD: Final = 64
+"""Records between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def judge_of(config: PreprocessConfig, task: Task, clean: CleanRules, filters: S
 
 
 def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) -> ReadResult:
-    """Read, clean and filter the records of a part. `done` is called with the number of records after each.
+    """Read, clean and filter the records of a part. `done` is called with the number of records after every `TOLD`.
 
     Raises `DataError` for a bad record, unless `on_bad_record` says otherwise.
     """
@@ -122,7 +124,8 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
         for source, split in zip(job.part.sources, job.part.splits, strict=True):
             for item in scan([source], context):
                 result.read += 1
-                done(1)
+                if not result.read % TOLD:
+                    done(TOLD)
                 try:
                     found = judge.judge(item, split)
                 except DataError as error:
@@ -137,6 +140,7 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
                 if near is not None:
                     segments = task.segments(record)
                     near.add("\n".join(each.text for each in segments if each.role != "label"))
+    done(result.read % TOLD)
     result.rejected, result.nul = bad.rejected, judge.cleaner.nul
     result.labels, result.marks = [candidates.labels], [candidates.marks]
     _take(result, context, stdin=any(source.path is None for source in job.part.sources))
