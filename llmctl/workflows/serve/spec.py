@@ -8,8 +8,8 @@ from typing import Final, Literal
 from pydantic import StrictInt
 
 from llmctl.config import Spec, flag, key
+from llmctl.settings import EngineName, ModelReference, TaskName
 from llmctl.values import Duration, Size
-from llmctl.workflows.settings import EngineName, ModelReference, TaskName
 
 MEBIBYTE: Final = 1 << 20
 
