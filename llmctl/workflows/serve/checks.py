@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.compatibility import references_audio
 from llmctl.errors import BusyError, EnvironmentFault, ErrorCollector, LlmctlError, MissingPackage, UsageError
 from llmctl.models.spec import HUB
 from llmctl.store.runs import RUN
 from llmctl.types import EventSink, null_sink
-from llmctl.workflows.compatibility import references_audio
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.serve.spec import ServeConfig
 
