@@ -35,7 +35,9 @@ class LoadedModel:
         device: str | None,
         precision: Precision,
     ) -> None:
-        self.model = packed(model.to(device or model.device)) if precision == "bf16" else model.to(device or model.device)
+        self.model = (
+            packed(model.to(device or model.device)) if precision == "bf16" else model.to(device or model.device)
+        )
         self.tokenizer, self.family = tokenizer, family
         self.device = str(self.model.device)
         limits = (layout_context, getattr(model.config, "max_position_embeddings", None))

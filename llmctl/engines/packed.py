@@ -24,7 +24,9 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = own.weight, own.bias
         self.in_features, self.out_features = own.in_features, own.out_features
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(own.weight.detach(), 1)  # packed for 1 row; takes any number
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(
+            own.weight.detach(), 1
+        )  # packed for 1 row; takes any number
 
     def forward(self, values: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
