@@ -37,7 +37,7 @@ class PackedLinear(nn.Module):
 def packed(model: Any) -> Any:
     """The same model, sharing all its parameters, with its bf16 linear layers packed; the model itself where that has no
     effect or its weights may still change, and where memory is short."""
-    if str(model.device) != "cpu" or not torch.backends.mkldnn.is_available():
+    if str(model.device) != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return model
     size = sum(each.weight.nbytes for each in model.modules() if _fits(each))
     if not size or size > psutil.virtual_memory().available // MEMORY_SHARE:
