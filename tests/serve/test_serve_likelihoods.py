@@ -17,7 +17,10 @@ Inside = Callable[..., dict[str, Any]]
 
 LONG = "Shall I compare thee to a summer's day? " * 12
 RECORDS: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "lm": ("language-modeling", [{"text": "Shall I compare"}, {"text": "床前明月光，疑是"}, {"text": LONG}, {"text": "a"}]),
+    "lm": (
+        "language-modeling",
+        [{"text": "Shall I compare"}, {"text": "床前明月光，疑是"}, {"text": LONG}, {"text": "a"}],
+    ),
     "lstm": ("language-modeling", [{"text": "Shall I compare"}, {"text": LONG}]),
     "translation": ("translation", [{"source": "Shall I", "target": "床前明月"}, {"source": "more", "target": "day"}]),
     "summarization": ("summarization", [{"document": LONG, "summary": "a day"}]),
