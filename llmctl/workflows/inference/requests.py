@@ -320,29 +320,26 @@ class ServerRequestBuilder(RequestBuilder):
         return 0
 
     def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
-        """The whole text; a server does not continue a conversation that it is scored on."""
+        """The record, and the whole of a plain text: a server does not continue a conversation that it is scored on."""
         self.task.check(record)
-        if not self.task.packed:
-            raise UsageError(
-                f"a server scores plain text, not {self.task.name}", hint="--task language-modeling, or a local model"
-            )
-        text = "".join(segment.text for segment in self.task.segments(record))
-        wording = Wording(self.task.name, record.fields, answer=text)
+        text = "".join(segment.text for segment in self.task.segments(record)) if self.task.packed else ""
+        wording = Wording(self.task.name, record.fields, answer=text, window=window or None, stride=stride or None)
         return ScoringRequests([Request(record.id, (), wording=wording)], len(text.encode()))
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
-        if window is not None:
-            raise UsageError("a server scores each text as a whole: it takes no window", hint="leave window out")
-        return 0, 0
+        """0 for what the server decides."""
+        return window or 0, stride or 0
 
 
-def _language(handle: ModelHandle) -> str | None:
-    """The language code of a Whisper model that knows several: the one that its folder sets, else English."""
-    path = handle.folder.path / GENERATION
+def languages_of(handle: ModelHandle) -> tuple[str | None, bool]:
+    """The code of the language that a Whisper model writes, None where its folder does not say; and whether it knows
+    several. Of several it writes the one that its generation_config.json names, else English."""
+    path = handle.folder.architecture / GENERATION
     settings = read_json(path) if path.is_file() else {}
-    if settings.get("is_multilingual") is not True:
-        return None
-    return str(settings.get("language") or "en").strip("<|>")
+    several = settings.get("is_multilingual")
+    if not isinstance(several, bool):
+        return None, False
+    return (str(settings.get("language") or "en").strip("<|>"), True) if several else ("en", False)
 
 
 def open_request_builder(
@@ -377,7 +374,8 @@ def open_request_builder(
     )
     layout.keep_end = truncate == "left"
     if handle.family == "speech-seq2seq":
-        layout.transcript_start = transcript_start(tokenizer, _language(handle), timestamps=timestamps)
+        language, several = languages_of(handle)
+        layout.transcript_start = transcript_start(tokenizer, language if several else None, timestamps=timestamps)
     return RequestBuilder(
         handle.task,
         layout,

@@ -14,12 +14,12 @@ from llmctl.engines.spec import Engine, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
+from llmctl.settings import AUTO, CONCURRENCY
 from llmctl.training.devices import resolve_precision
 from llmctl.types import Answer, Completion, EventSink, Precision, Record, Request, null_sink
 from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
-from llmctl.workflows.settings import AUTO, CONCURRENCY
 
 RECORDS_AT_ONCE: Final = 256
 """Records scored together."""
@@ -121,7 +121,7 @@ class Predictor:
                     id=record.id,
                     logprob=sum(each.logprob for each in parts),
                     tokens=sum(each.tokens for each in parts),
-                    bytes=scoring.bytes,
+                    bytes=sum(each.bytes or 0 for each in parts) or scoring.bytes,
                 )
 
 
@@ -176,5 +176,5 @@ def load_model(handle: ModelHandle, precision: Precision) -> Any:
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if handle.folder.adapter is not None:
-        return with_adapter(handle.folder).to(dtype)
-    return pretrained.load(handle.folder.path, handle.family, dtype=dtype)
+        return with_adapter(handle.folder).to(dtype).requires_grad_(False)
+    return pretrained.load(handle.folder.path, handle.family, dtype=dtype).requires_grad_(False)

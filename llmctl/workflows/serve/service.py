@@ -18,7 +18,7 @@ from llmctl.data.read import content_id
 from llmctl.engines.spec import Answered, Engine, EngineEvent, Failed, NewText, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.types import AnswerToken, Completion, EventSink, Record, Request
-from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
+from llmctl.workflows.inference.requests import RequestBuilder, ScoringRequests, open_request_builder
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve import refusals
 from llmctl.workflows.serve.bodies import Asking, B, Streamed, parse, shown
@@ -70,10 +70,13 @@ class Service:
         """The checked body of a request. Raises `Refusal`."""
         data = await body_of(request, most=self.config.max_body, seconds=self.config.client_timeout)
         body = await run_in_threadpool(parse, kind, data)
-        model = getattr(body, "model", None)
-        if model not in (None, self.plan.name):
-            raise self.no_such_model(model)
+        self.check_model(getattr(body, "model", None))
         return body
+
+    def check_model(self, name: str | None) -> None:
+        """Raise `Refusal` for the name of another model."""
+        if name not in (None, self.plan.name):
+            raise self.no_such_model(name)
 
     @staticmethod
     def no_such_model(name: str) -> Refusal:
@@ -115,6 +118,11 @@ class Service:
         layouts change. Raises `LlmctlError`."""
         with self._laying_out:
             return predictor.request_builder.generation_request(record)
+
+    def scoring(self, predictor: Predictor, record: Record, window: int, stride: int) -> ScoringRequests:
+        """The requests that score the answer in a record. Raises `LlmctlError`."""
+        with self._laying_out:
+            return predictor.request_builder.loglikelihood_requests(record, window, stride)
 
     async def request_for(self, task: str, fields: dict[str, Any], *, param: str) -> tuple[Predictor, Request]:
         """The request that asks a record, laid out as in training. Raises `Refusal`."""
