@@ -121,7 +121,7 @@ class Predictor:
                     id=record.id,
                     logprob=sum(each.logprob for each in parts),
                     tokens=sum(each.tokens for each in parts),
-                    bytes=scoring.bytes,
+                    bytes=sum(each.bytes or 0 for each in parts) or scoring.bytes,
                 )
 
 
