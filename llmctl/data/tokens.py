@@ -294,7 +294,9 @@ def write_store(
     parts += ["labels"] if labelled else []
     parts += ["audio", "clips", "frames"] if modality == "audio" else []
     with contextlib.ExitStack() as stack:
-        files = {part: stack.enter_context(_new(folder, split, part, kind)) for part in parts}
+        files = {part: _new(folder, split, part, kind) for part in parts}
+        for each in files.values():
+            stack.enter_context(each)
         values, roles = files["values"], files["roles"]
         if lead is not None:
             values.append(np.array([lead]))
