@@ -235,11 +235,12 @@ def keep_in(folder: Path, split: str, kept: NDArray[np.bool_]) -> None:
         start += rows
 
 
-def keep(path: Path, kept: NDArray[np.bool_]) -> None:
-    """Rewrite the file without the records where `kept` (R,) is False."""
-    temporary = path.with_suffix(".kept")
+def keep(path: Path, kept: NDArray[np.bool_], out: Path | None = None) -> None:
+    """Rewrite the file, as `out` or in its place, without the records where `kept` (R,) is False."""
+    out = out or path
+    temporary = out.with_suffix(".kept")
     start = 0
-    with pq.ParquetFile(path) as file, open_file(temporary, file.schema_arrow) as out:
+    with pq.ParquetFile(path) as file, open_file(temporary, file.schema_arrow) as written:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             own = kept[start : start + len(table)]
@@ -248,5 +249,5 @@ def keep(path: Path, kept: NDArray[np.bool_]) -> None:
             edges = np.flatnonzero(np.diff(own, prepend=False, append=False)).reshape(-1, 2).tolist()
             if edges:
                 chosen = pa.concat_tables(table.slice(first, last - first) for first, last in edges).combine_chunks()
-                out.write_table(chosen, row_group_size=len(chosen))
-    temporary.replace(path)
+                written.write_table(chosen, row_group_size=len(chosen))
+    temporary.replace(out)

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADED: Final = "TOKENIZERS_PARALLELISM"
-"""What tells the library tokenizers to use threads."""
+"""The variable by which the library tokenizers decides about threads."""
 SMALL_BYTES: Final = 4 << 20
 """Up to this much input, starting processes takes longer than it saves."""
 
