@@ -128,7 +128,7 @@ _llmctl_serve() {
     --host | --port | --max-batch | --max-queue | --seed) return ;;
     --api-key-file | --config | --events) _llmctl_offer "" -f; return ;;
     --engine) _llmctl_offer "torch ctranslate2 onnx openai echo"; return ;;
-    --set) compopt -o nospace; _llmctl_offer "model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision="; return ;;
+    --set) compopt -o nospace; _llmctl_offer "model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_upload= max_connections= request_timeout= client_timeout= base= precision="; return ;;
     esac
     _llmctl_offer "--model --task --host --port --api-key-file --max-batch --max-queue --engine --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }

@@ -223,7 +223,7 @@ complete -c llmctl -n '__llmctl_is serve' -l engine -x -a 'torch ctranslate2 onn
 complete -c llmctl -n '__llmctl_is serve' -l seed -x -d 'random seed of requests without one; default: a new one for each'
 complete -c llmctl -n '__llmctl_is serve' -l verify -d 'hash all weights (and prepared data) again, even where size and time are unchanged'
 complete -c llmctl -n '__llmctl_is serve' -l config -r -F -d 'recipe file (YAML); repeatable, later files win'
-complete -c llmctl -n '__llmctl_is serve' -l set -x -a 'model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision=' -d 'set any setting, VALUE in YAML: model.layers=6; repeatable'
+complete -c llmctl -n '__llmctl_is serve' -l set -x -a 'model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_upload= max_connections= request_timeout= client_timeout= base= precision=' -d 'set any setting, VALUE in YAML: model.layers=6; repeatable'
 complete -c llmctl -n '__llmctl_is serve' -l dry-run -d 'print the resolved settings and plan; write nothing'
 complete -c llmctl -n '__llmctl_is serve' -l force -d 'overwrite existing output'
 complete -c llmctl -n '__llmctl_is serve' -l offline -d 'never access the network'

@@ -136,7 +136,7 @@ $llmctlValues = @{
     'serve --engine' = @('torch', 'ctranslate2', 'onnx', 'openai', 'echo')
     'serve --seed' = @()
     'serve --config' = @()
-    'serve --set' = @('model=', 'task=', 'host=', 'port=', 'api_key_file=', 'max_batch=', 'max_queue=', 'engine=', 'seed=', 'name=', 'max_new_tokens=', 'max_body=', 'max_connections=', 'request_timeout=', 'client_timeout=', 'base=', 'precision=')
+    'serve --set' = @('model=', 'task=', 'host=', 'port=', 'api_key_file=', 'max_batch=', 'max_queue=', 'engine=', 'seed=', 'name=', 'max_new_tokens=', 'max_body=', 'max_upload=', 'max_connections=', 'request_timeout=', 'client_timeout=', 'base=', 'precision=')
     'serve --events' = @()
     'export' = @()
     'export --model' = @()

@@ -84,7 +84,7 @@ _llmctl_serve--engine() {
     compadd "$@" -- torch ctranslate2 onnx openai echo
 }
 _llmctl_serve--set() {
-    compadd "$@" -S "" -- model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_connections= request_timeout= client_timeout= base= precision=
+    compadd "$@" -S "" -- model= task= host= port= api_key_file= max_batch= max_queue= engine= seed= name= max_new_tokens= max_body= max_upload= max_connections= request_timeout= client_timeout= base= precision=
 }
 _llmctl_export--to() {
     compadd "$@" -- gguf ctranslate2 onnx

@@ -19,10 +19,10 @@ from llmctl.cli.terminal import plain
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.readable import number
 from llmctl.registry import near
+from llmctl.settings import VERIFY, VERIFY_HELP
 from llmctl.types import Event
 from llmctl.verbs import LOADING
 from llmctl.workflows.chat.spec import ChatConfig
-from llmctl.workflows.settings import VERIFY, VERIFY_HELP
 
 if TYPE_CHECKING:
     from llmctl.workflows.chat.checks import ChatPlan

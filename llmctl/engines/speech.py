@@ -44,9 +44,11 @@ KEPT: Final = ("suppress_tokens", "begin_suppress_tokens", "decoder_start_token_
 
 
 class Heard(NamedTuple):
-    """What was recognised in a window: text, tokens, and with times if they were asked for."""
+    """What was recognised in a window from `start` to `end` seconds: text, tokens, and with times if they were asked
+    for. The window itself is not kept: its features are a megabyte."""
 
-    window: AudioWindow
+    start: float
+    end: float
     text: str
     tokens: int
     complete: bool
@@ -83,6 +85,8 @@ class SpeechEngine(Engine):
         super().check(request, sampling, logprobs=logprobs)
         if sampling.samples or sampling.num_samples > 1:
             raise UsageError("a transcript is not sampled", hint="leave out temperature, top_k, top_p and num_samples")
+        if sampling.stop or sampling.repetition_penalty != 1 or sampling.length_penalty != 1:
+            raise UsageError("a transcript has no stop texts and no penalties", hint="leave them out")
         if logprobs is not None:
             raise UsageError("transcripts have no log-probabilities of tokens", hint="leave logprobs out")
 
@@ -108,11 +112,13 @@ class SpeechEngine(Engine):
             text = self._decoded(found.tokens)
             per_frame = (window.end - window.start) / len(real)
             spoken = tuple(
-                Spoken(window.start + part.start * per_frame, window.start + part.end * per_frame, said)
+                Spoken(
+                    round(window.start + part.start * per_frame, 3), round(window.start + part.end * per_frame, 3), said
+                )
                 for part in ctc_search.phrases(found, self._starts_word, round(0.6 / max(per_frame, 1e-6)))
                 if (said := self._decoded(part.tokens).strip())
             )
-            heard.append(Heard(window, text, len(found.tokens), True, spoken))
+            heard.append(Heard(window.start, window.end, text, len(found.tokens), True, spoken))
         return heard
 
     def _seq2seq(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
@@ -132,7 +138,7 @@ class SpeechEngine(Engine):
             new, complete = new[:length], length < len(new) or length < room
             text = self._decoded([token for token in new if first is None or token < first])
             spoken = () if first is None else tuple(timed(new, first, window, self._decoded))
-            heard.append(Heard(window, text, length, complete, spoken))
+            heard.append(Heard(window.start, window.end, text, length, complete, spoken))
         return heard
 
     def _first_time(self, start: tuple[int, ...]) -> int | None:
@@ -241,7 +247,7 @@ class Listening:
 
 
 class SpeechSession(EngineSession):
-    """Transcribes a batch of windows at a step: the next ones of the first recordings."""
+    """Transcribes a batch of windows at a step."""
 
     engine: SpeechEngine
 
@@ -257,23 +263,10 @@ class SpeechSession(EngineSession):
             self._waiting = deque(each for each in self._waiting if each.ticket not in cancelled)
             self._listening = deque(each for each in self._listening if each.job.ticket not in cancelled)
         events: list[EngineEvent] = []
-        batch: list[tuple[Listening, AudioWindow]] = []
-        held: deque[Listening] = deque()
-        while len(batch) < self._rows and (self._listening or self._waiting):
-            listening = self._listening.popleft() if self._listening else self._opened(events)
-            if listening is None:
-                continue
-            held.append(listening)
-            if batch and batch[0][0].key != listening.key:
-                break
-            try:
-                while len(batch) < self._rows and not listening.over:
-                    batch.append((listening, listening.take()))
-            except LlmctlError as error:
-                batch = [each for each in batch if each[0] is not listening]
-                held.pop()
-                events.append(Failed(listening.job.ticket, error))
-        self._listening.extendleft(reversed(held))
+        while self._waiting and len(self._listening) < self._rows:
+            if (opened := self._opened(events)) is not None:
+                self._listening.append(opened)
+        batch = self._batch(events)
         if not batch:
             return events
         first = batch[0][0].job
@@ -283,10 +276,31 @@ class SpeechSession(EngineSession):
             listening.heard.append(found._replace(text=text))
             if listening.job.stream and text:
                 events.append(NewText(listening.job.ticket, 0, text))
-        while self._listening and self._listening[0].over:
-            done = self._listening.popleft()
-            events.append(Answered(done.job.ticket, _joined(done.job.request, done.heard)))
+        for listening in dict.fromkeys(each for each, _ in batch):  # the next turn is that of others
+            self._listening.remove(listening)
+            if listening.over:
+                events.append(Answered(listening.job.ticket, _joined(listening.job.request, listening.heard)))
+            else:
+                self._listening.append(listening)
         return events
+
+    def _batch(self, events: list[EngineEvent]) -> list[tuple[Listening, AudioWindow]]:
+        """The next windows of recordings with the settings of the first one: one of each in turn, so that a short one
+        does not wait for the end of a long one."""
+        batch: list[tuple[Listening, AudioWindow]] = []
+        turns = deque(each for each in self._listening if each.key == self._listening[0].key)
+        while turns and len(batch) < self._rows:
+            listening = turns.popleft()
+            try:
+                batch.append((listening, listening.take()))
+            except LlmctlError as error:
+                batch = [each for each in batch if each[0] is not listening]
+                self._listening.remove(listening)
+                events.append(Failed(listening.job.ticket, error))
+                continue
+            if not listening.over:
+                turns.append(listening)
+        return batch
 
     def _opened(self, events: list[EngineEvent]) -> Listening | None:
         job = self._waiting.popleft()
@@ -312,9 +326,7 @@ def _joined(request: Request, heard: Sequence[Heard]) -> Completion:
     spoken = tuple(
         part
         for each in heard
-        for part in (
-            each.spoken or ((Spoken(each.window.start, each.window.end, each.text.strip()),) if each.text else ())
-        )
+        for part in (each.spoken or ((Spoken(each.start, each.end, each.text.strip()),) if each.text else ()))
     )
     return Completion(
         id=request.id,

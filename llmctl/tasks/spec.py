@@ -45,7 +45,7 @@ class Task(ABC):
     """Each answer is one of a closed set of labels."""
     pairs: ClassVar[bool] = False
     """Each record has two answers, of which the first is preferred. A model trained on it answers the task that it
-    answered before (`workflows/compatibility.py:answering_task`)."""
+    answered before (`llmctl/compatibility.py:answering_task`)."""
     modality: ClassVar[Modality] = "text"
     """What it asks about: a text, or a recording in a column of the kind `Audio`."""
     answer_role: ClassVar[Role] = "target"

@@ -97,6 +97,12 @@ class Page:
         self.run(f"document.querySelector({json.dumps(selector)}).focus()")
         self.send("Input.insertText", text=text)
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in the chooser."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
     def press(self, key: str, code: int, *, shift: bool = False) -> None:
         more = {"text": "\r"} if key == "Enter" and not shift else {}
         for kind in ("keyDown", "keyUp"):

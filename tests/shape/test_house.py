@@ -91,6 +91,13 @@ def test_no_file_is_a_grab_bag() -> None:
     assert [path for path in FILES if path.stem in bags] == []
 
 
+def test_workflows_is_a_row_of_folders() -> None:
+    """A folder per verb, and two that several share: what is no verb has another place."""
+    entries = {path.name for path in (ROOT / "workflows").iterdir()} - {"__init__.py", "__pycache__"}
+    assert len(entries) <= 14
+    assert all((ROOT / "workflows" / name / "__init__.py").is_file() for name in entries)
+
+
 def test_package_files_are_empty() -> None:
     packages = [path for path in FILES if path.name == "__init__.py" and path.parent != ROOT]
     assert packages

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from llmctl import registry
 from llmctl.data import sound
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.types import Audio
+from tests import speech_models
 
 Inside = Callable[..., dict[str, Any]]
-LETTERS = "ETAONIHSRDLUMWCFGYPBVKXJQZ"
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +35,7 @@ def wav2vec2(folder: Path) -> Path:
     """A folder as transformers writes it: weights, vocab.json, preprocessor_config.json."""
     place = folder / "wav2vec2"
     place.mkdir()
-    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS]
-    (place / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
-    Wav2Vec2CTCTokenizer(str(place / "vocab.json")).save_pretrained(place)
-    Wav2Vec2FeatureExtractor().save_pretrained(place)
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    convolutions = {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(vocab_size=len(tokens), pad_token_id=0, **shape, **convolutions)
-    Wav2Vec2ForCTC(config).save_pretrained(place)
-    return place
+    return speech_models.wav2vec2(place)
 
 
 def test_the_tokenizer_is_that_of_transformers(wav2vec2: Path) -> None:

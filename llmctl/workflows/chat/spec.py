@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
+from llmctl.settings import AUTO, EngineName, ModelReference
 from llmctl.values import Size, Text
-from llmctl.workflows.settings import AUTO, EngineName, ModelReference
 
 
 class ChatConfig(Spec):

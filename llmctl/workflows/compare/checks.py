@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.compatibility import models_that_can
 from llmctl.config import combine, merge, validate
 from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.models.spec import HUB
 from llmctl.readable import quoted
+from llmctl.settings import differing
 from llmctl.store import atomic, locks
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import EventSink, null_sink
 from llmctl.verbs import CONFIG
 from llmctl.workflows.compare.spec import CompareConfig, same_model
-from llmctl.workflows.compatibility import models_that_can
 from llmctl.workflows.evaluate.checks import Metrics, metrics_of
 from llmctl.workflows.evaluate.spec import EvalConfig
-from llmctl.workflows.settings import differing
 from llmctl.workflows.train import checks as train_checks
 from llmctl.workflows.train.spec import BUDGETS, DEFAULT_EPOCHS, TrainConfig
 

@@ -12,8 +12,8 @@ from llmctl import registry
 from llmctl.config import Spec, UsageValueError, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import HUB, Shape
+from llmctl.settings import ModelReference, RequestedMetric
 from llmctl.values import Duration, Folder, Shown, Size
-from llmctl.workflows.settings import ModelReference, RequestedMetric
 from llmctl.workflows.train.spec import TrainConfig
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.readable import from_here, number
+from llmctl.settings import places
 from llmctl.training import world
 from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.compare.spec import CompareConfig
-from llmctl.workflows.settings import places
 
 if TYPE_CHECKING:
     from llmctl.workflows.compare.run import CompareResult

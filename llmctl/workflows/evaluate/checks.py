@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmctl import registry
+from llmctl import registry, reports
+from llmctl.compatibility import unreadable
 from llmctl.config import Spec
 from llmctl.data import predictions as pairs
 from llmctl.data.sources import STDIN
@@ -17,17 +18,15 @@ from llmctl.gates import Number
 from llmctl.metrics import parse
 from llmctl.metrics.spec import MetricSpec
 from llmctl.models.resolve import is_costly, open_weights
+from llmctl.settings import places
 from llmctl.store import atomic, runs
 from llmctl.store.prepared import Prepared, is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, null_sink
-from llmctl.workflows import reports
-from llmctl.workflows.compatibility import unreadable
 from llmctl.workflows.evaluate import rewards
 from llmctl.workflows.evaluate.spec import EvalConfig
 from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
-from llmctl.workflows.settings import places
 
 Metrics = list[tuple[MetricSpec, Spec]]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from llmctl import reports
 from llmctl.errors import Failure, GateError
 from llmctl.types import EventSink
-from llmctl.workflows import reports
 from llmctl.workflows.evaluate.spec import EvalConfig
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llmctl.compatibility import references_audio
 from llmctl.data import predictions as pairs
 from llmctl.errors import DataError
 from llmctl.gates import GateResult, Number, of_scores
@@ -21,7 +22,6 @@ from llmctl.store.models import content_hash
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Answer, Event, EventSink, Record, Score
-from llmctl.workflows.compatibility import references_audio
 from llmctl.workflows.evaluate import reports, rewards
 from llmctl.workflows.evaluate.checks import EvalPlan, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig

@@ -9,8 +9,7 @@ from pydantic import StrictBool, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.metrics.spec import IntervalSpec
-from llmctl.values import Folder, Shown, Size
-from llmctl.workflows.settings import (
+from llmctl.settings import (
     AUTO,
     CONCURRENCY,
     CONCURRENCY_HELP,
@@ -21,6 +20,7 @@ from llmctl.workflows.settings import (
     RequestedMetric,
     TaskName,
 )
+from llmctl.values import Folder, Shown, Size
 
 
 class EvalConfig(Spec):

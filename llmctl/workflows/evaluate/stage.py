@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import Failure
 from llmctl.readable import from_here, number
+from llmctl.settings import VERIFY, VERIFY_HELP, places
 from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.evaluate.spec import EvalConfig
-from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
 if TYPE_CHECKING:
     from llmctl.workflows.evaluate.run import EvalResult

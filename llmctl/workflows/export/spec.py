@@ -7,8 +7,8 @@ from typing import Annotated
 
 from llmctl.config import Spec, flag
 from llmctl.models.exports.table import FormatName, Quantization
+from llmctl.settings import ModelReference, TaskName
 from llmctl.values import Folder, Shown
-from llmctl.workflows.settings import ModelReference, TaskName
 
 
 class ExportConfig(Spec):

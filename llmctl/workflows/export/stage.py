@@ -8,9 +8,9 @@ from typing import Any
 
 from llmctl.errors import GateError, LlmctlError
 from llmctl.readable import number, quoted
+from llmctl.settings import places
 from llmctl.verbs import LOADING, Context, Output, Table, Verb
 from llmctl.workflows.export.spec import ExportConfig
-from llmctl.workflows.settings import places
 
 
 class ExportModel(Verb[ExportConfig]):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llmctl.compatibility import models_that_can, references_audio
 from llmctl.data.sources import STDIN, InputSource, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import ErrorCollector, UsageError
 from llmctl.models.resolve import is_costly
 from llmctl.store import atomic
 from llmctl.types import EventSink, Record, null_sink
-from llmctl.workflows.compatibility import models_that_can, references_audio
 from llmctl.workflows.generate.output import check_resume, key_of
 from llmctl.workflows.generate.prompts import prompt_records, recordings_of
 from llmctl.workflows.generate.spec import GenerateConfig

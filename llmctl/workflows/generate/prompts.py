@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from llmctl.compatibility import references_audio
 from llmctl.data.formats import Bad
 from llmctl.data.read import content_id
 from llmctl.data.rows import TextLine, ordered_rows
@@ -17,7 +18,6 @@ from llmctl.data.sources import STDIN, STDIN_NAME
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
 from llmctl.types import Audio, Record
-from llmctl.workflows.compatibility import references_audio
 from llmctl.workflows.inference.asked import asked
 
 PromptRow = Record | DataError

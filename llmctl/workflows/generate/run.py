@@ -15,11 +15,11 @@ from llmctl.errors import DataError, GateError, LlmctlError
 from llmctl.store import atomic
 from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, EventSink, Fitted, Record, Request
-from llmctl.workflows.generate import subtitles
 from llmctl.workflows.generate.checks import SRT, GeneratePlan
 from llmctl.workflows.generate.output import check_same, open_rows
 from llmctl.workflows.generate.prompts import PromptRow, count_rows, input_rows, row_id, with_system
 from llmctl.workflows.generate.spec import GenerateConfig
+from llmctl.workflows.inference import subtitles
 
 if TYPE_CHECKING:
     from llmctl.workflows.inference.requests import RequestBuilder

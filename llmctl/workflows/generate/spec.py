@@ -9,8 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
-from llmctl.values import Shown, Size, Text
-from llmctl.workflows.settings import (
+from llmctl.settings import (
     AUTO,
     CONCURRENCY,
     CONCURRENCY_HELP,
@@ -19,6 +18,7 @@ from llmctl.workflows.settings import (
     ModelReference,
     TaskName,
 )
+from llmctl.values import Shown, Size, Text
 
 _ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 

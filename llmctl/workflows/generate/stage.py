@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.readable import from_here
+from llmctl.settings import VERIFY, VERIFY_HELP, places
 from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.generate.spec import GenerateConfig
-from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
 
 class Generate(Verb[GenerateConfig]):

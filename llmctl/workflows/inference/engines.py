@@ -6,8 +6,8 @@ from llmctl import registry
 from llmctl.engines.spec import EngineSpec
 from llmctl.errors import MissingPackage, UsageError
 from llmctl.readable import quoted
+from llmctl.settings import AUTO
 from llmctl.workflows.inference.model import ModelHandle
-from llmctl.workflows.settings import AUTO
 
 
 def engine_for(handle: ModelHandle, requested: str) -> EngineSpec:

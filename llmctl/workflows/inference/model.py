@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from llmctl import registry
+from llmctl.compatibility import check_card, check_instruction, resolve_instruction
 from llmctl.errors import UsageError
 from llmctl.models import families
 from llmctl.models.resolve import open_weights
+from llmctl.settings import server_of
 from llmctl.store.models import ModelFolder
 from llmctl.tasks.spec import Task
 from llmctl.types import MODALITY, EventSink, Family, null_sink
-from llmctl.workflows.compatibility import check_card, check_instruction, resolve_instruction
-from llmctl.workflows.settings import server_of
 
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128

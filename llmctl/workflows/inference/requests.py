@@ -363,13 +363,15 @@ class ServerRequestBuilder(RequestBuilder):
         return 0, 0
 
 
-def _language(handle: ModelHandle) -> str | None:
-    """The language code of a Whisper model that knows several: the one that its folder sets, else English."""
-    path = handle.folder.path / GENERATION
+def languages_of(handle: ModelHandle) -> tuple[str | None, bool]:
+    """The code of the language that a Whisper model writes, None where its folder does not say; and whether it knows
+    several. Of several it writes the one that its generation_config.json names, else English."""
+    path = handle.folder.architecture / GENERATION
     settings = read_json(path) if path.is_file() else {}
-    if settings.get("is_multilingual") is not True:
-        return None
-    return str(settings.get("language") or "en").strip("<|>")
+    several = settings.get("is_multilingual")
+    if not isinstance(several, bool):
+        return None, False
+    return (str(settings.get("language") or "en").strip("<|>"), True) if several else ("en", False)
 
 
 def open_request_builder(
@@ -404,7 +406,8 @@ def open_request_builder(
     )
     layout.keep_end = truncate == "left"
     if handle.family == "speech-seq2seq":
-        layout.transcript_start = transcript_start(tokenizer, _language(handle), timestamps=timestamps)
+        language, several = languages_of(handle)
+        layout.transcript_start = transcript_start(tokenizer, language if several else None, timestamps=timestamps)
     return RequestBuilder(
         handle.task,
         layout,

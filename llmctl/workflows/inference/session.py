@@ -14,12 +14,12 @@ from llmctl.engines.spec import Engine, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
+from llmctl.settings import AUTO, CONCURRENCY
 from llmctl.training.devices import resolve_precision
 from llmctl.types import Answer, Completion, EventSink, Precision, Record, Request, null_sink
 from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
-from llmctl.workflows.settings import AUTO, CONCURRENCY
 
 RECORDS_AT_ONCE: Final = 256
 """Records scored together."""

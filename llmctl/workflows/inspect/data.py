@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from llmctl import registry
+from llmctl.compatibility import answering_task, check_able, check_instruction, resolve_instruction
 from llmctl.data.alphabet import BYTES
 from llmctl.data.batches import Blocks, Records
 from llmctl.data.codes import codes_of
@@ -31,7 +32,6 @@ from llmctl.store import atomic
 from llmctl.store.prepared import Prepared, open_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import IGNORED, MODALITY, Examples, Family, Hearing
-from llmctl.workflows.compatibility import answering_task, check_able, check_instruction, resolve_instruction
 
 _VALUE_OF = {character: value for value, character in enumerate(BYTES)}
 _BROKEN = "\ufffd"

@@ -11,9 +11,9 @@ from llmctl import registry
 from llmctl.config import combine
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.recipes import parse_yaml
+from llmctl.settings import flat
 from llmctl.store import runs
 from llmctl.store.locks import is_locked
-from llmctl.workflows.settings import flat
 
 DIED = "died"
 """The status of a run that is recorded as running but not locked by any process."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from llmctl.config import Spec, flag
+from llmctl.settings import ModelReference
 from llmctl.values import Folder, Shown
-from llmctl.workflows.settings import ModelReference
 
 
 class MergeConfig(Spec):

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.readable import number
+from llmctl.settings import places
 from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.merge.spec import MergeConfig
-from llmctl.workflows.settings import places
 
 
 class Merge(Verb[MergeConfig]):

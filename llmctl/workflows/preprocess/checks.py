@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl import registry
+from llmctl import registry, reports
 from llmctl.data import ray_workers
 from llmctl.data.filters.languages import check_package
 from llmctl.data.formats import Bad
@@ -27,7 +27,6 @@ from llmctl.store import atomic
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.tasks.spec import Task
 from llmctl.types import Adapting
-from llmctl.workflows import reports
 from llmctl.workflows.preprocess.gates import check_gates
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 

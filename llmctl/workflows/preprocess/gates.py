@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from llmctl import reports
 from llmctl.data.filters.spec import FILTERS
 from llmctl.errors import ConfigError, Failure, Fault, GateError
 from llmctl.gates import GateResult, Number, is_share
 from llmctl.registry import near
 from llmctl.types import EventSink
-from llmctl.workflows import reports
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 VERB: Final = "preprocess"

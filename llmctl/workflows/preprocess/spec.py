@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, StrictInt
 from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
+from llmctl.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
 from llmctl.values import Folder, Shown, Size
-from llmctl.workflows.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
 
 AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
 

@@ -12,9 +12,9 @@ from llmctl import registry
 from llmctl.data.spec import STOPWORDS
 from llmctl.errors import Failure, LlmctlError, UsageError
 from llmctl.readable import number
+from llmctl.settings import places
 from llmctl.verbs import Context, DryRun, Output, Verb
 from llmctl.workflows.preprocess.spec import PreprocessConfig
-from llmctl.workflows.settings import places
 
 CLEANING: Final = ("newlines", "control", "unicode", "lowercase", "whitespace", "words", "label")
 """The rules of cleaning that `cleaned` counts records by."""

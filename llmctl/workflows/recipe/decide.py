@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 from llmctl import __version__
 from llmctl.config import combine
+from llmctl.settings import flat
 from llmctl.workflows.recipe import record as stage
 from llmctl.workflows.recipe.load import Stage
-from llmctl.workflows.settings import flat
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,13 @@ from llmctl.workflows.serve.guard import HEADERS, Guard, JSONAnswer
 from llmctl.workflows.serve.openai import OpenAIEndpoints
 from llmctl.workflows.serve.service import Service
 from llmctl.workflows.serve.tasks import TaskEndpoint
+from llmctl.workflows.serve.transcriptions import TranscriptionEndpoint
 
 
 def build(service: Service, *, local: bool) -> Guard:
     """The application of a service. `local`: it is reachable from this machine alone."""
     pages, chat, tasks = Pages(service), OpenAIEndpoints(service), TaskEndpoint(service)
+    speech = TranscriptionEndpoint(service)
     router = Router(
         [
             Route("/", pages.page),
@@ -30,6 +32,7 @@ def build(service: Service, *, local: bool) -> Guard:
             Route("/v1/models/{name:path}", pages.model),
             Route("/v1/chat/completions", chat.chat, methods=["POST"]),
             Route("/v1/completions", chat.completions, methods=["POST"]),
+            Route("/v1/audio/transcriptions", speech.answer, methods=["POST"]),
             Route("/v1/tasks/{task}", tasks.answer, methods=["POST"]),
         ],
         redirect_slashes=False,

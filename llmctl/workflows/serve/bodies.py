@@ -44,6 +44,7 @@ _LABELS_OF_CLIENTS: Final = ("user", "safety_identifier", "prompt_cache_key")
 """Names by which a client marks its requests. They say nothing about the answer."""
 _UNSUPPORTED: Final = (
     *("audio", "prediction", "reasoning_effort", "verbosity", "web_search_options", "prompt_cache_retention"),
+    *("include", "chunking_strategy", "keywords", "languages", "known_speaker_names", "known_speaker_references"),
 )
 
 
@@ -284,6 +285,11 @@ def parse(kind: type[B], data: bytes) -> B:
         raise Refusal(400, f"the body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise Refusal(400, "the body must be a JSON object", code="invalid_json")
+    return checked(kind, value)
+
+
+def checked(kind: type[B], value: dict[str, Any]) -> B:
+    """The fields of a request as its body. Raises `Refusal` with the field at fault."""
     fields = {each.alias or name for name, each in kind.model_fields.items()}
     for name in [name for name in value if name not in fields]:
         if not _asks_for_nothing(name, value[name]):
@@ -323,6 +329,8 @@ _PROBLEMS: Final[Mapping[str, str]] = {
     "float_type": "must be a number",
     "int_type": "must be an integer",
     "bool_type": "must be true or false",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.compatibility import references_audio
 from llmctl.errors import BusyError, EnvironmentFault, ErrorCollector, LlmctlError, MissingPackage, UsageError
 from llmctl.models.spec import HUB
 from llmctl.store.runs import RUN
@@ -20,7 +21,7 @@ from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.serve.spec import ServeConfig
 
 LONGEST_KEY_FILE: Final = 1 << 20
-PACKAGES: Final = ("starlette", "uvicorn")
+PACKAGES: Final = ("starlette", "uvicorn", "python_multipart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit:
         emit=emit,
     )
     if model is not None:
-        collector.check("model", _check_modality, model)
+        collector.check("model", references_audio, model.task)
         model = collector.check("model", model.choosing)
     collector.raise_all()
     assert model is not None
@@ -80,13 +81,6 @@ def _check_packages() -> None:
     missing = next((each for each in PACKAGES if importlib.util.find_spec(each) is None), None)
     if missing is not None:
         raise MissingPackage(missing, needed_for="serve", install="pip install 'llmctl[serve]'")
-
-
-def _check_modality(model: ModelHandle) -> None:
-    if model.task.modality != "text":
-        raise UsageError(
-            f"{model.reference} reads recordings; serve answers texts", hint="llmctl generate --input a.wav"
-        )
 
 
 def _check_host(config: ServeConfig) -> None:

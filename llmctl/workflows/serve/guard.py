@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -156,19 +156,28 @@ def _name(url: str) -> str | None:
 
 
 async def body_of(request: Request, *, most: int, seconds: float) -> bytes:
-    """The body of a request. Raises `Refusal` with 413 for more than `most` bytes, with 408 after so many seconds."""
+    """The body of a request. Raises what `received` raises."""
+    return b"".join([part async for part in received(request, most=most, seconds=seconds)])
+
+
+async def received(request: Request, *, most: int, seconds: float) -> AsyncGenerator[bytes]:
+    """The body of a request as it comes. Raises `Refusal` with 413 for more than `most` bytes, with 408 after so many
+    seconds."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         raise _too_large(most)
-    parts: list[bytes] = []
-    size = 0
+    size, until = 0, asyncio.get_running_loop().time() + seconds
+    parts = request.stream()
     try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise _too_large(most)
-                parts.append(part)
+        while True:
+            async with asyncio.timeout_at(until):
+                part = await anext(parts, None)
+            if part is None:
+                return
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            yield part
     except TimeoutError:
         raise Refusal(
             408,
@@ -176,7 +185,6 @@ async def body_of(request: Request, *, most: int, seconds: float) -> bytes:
             code="slow_client",
             headers={"connection": "close"},
         ) from None
-    return b"".join(parts)
 
 
 def _too_large(most: int) -> Refusal:

@@ -158,6 +158,7 @@ class OpenAIEndpoints:
     async def chat(self, request: HttpRequest) -> Response:
         service = self.service
         body = await service.body(request, ChatBody)
+        self._check_reads_texts()
         if service.task.answer_role != "assistant":
             raise Refusal(
                 404,
@@ -175,6 +176,7 @@ class OpenAIEndpoints:
     async def completions(self, request: HttpRequest) -> Response:
         service = self.service
         body = await service.body(request, CompletionBody)
+        self._check_reads_texts()
         prepared = [await self._prompt(each, body, number) for number, each in enumerate(body.prompts)]
         predictor = prepared[0][0]
         if body.echo and body.top is not None:
@@ -183,6 +185,12 @@ class OpenAIEndpoints:
                 asked.tokens = await service.while_connected(request, scored)
         interface = CompletionInterface(body, service.texts)
         return await self._answer(request, predictor, body, [asked for _, asked in prepared], interface, "prompt")
+
+    def _check_reads_texts(self) -> None:
+        """Raise `Refusal` where the model reads recordings: a prompt would be the path of one on this machine."""
+        if self.service.task.modality != "text":
+            problem = f"{self.service.plan.name} transcribes recordings: use /v1/audio/transcriptions"
+            raise Refusal(404, problem, param="model", code="model_not_found")
 
     # -- prompts of completions -------------------------------------------------------------------------------
 

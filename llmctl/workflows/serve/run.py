@@ -127,8 +127,8 @@ class Server(uvicorn.Server):
 
     def run_until_stopped(self) -> None:
         """Serve until `drain` or `end`."""
-        # What uvicorn and asyncio log of broken requests and connections would fill the log of an attacked server.
-        for name in ("uvicorn", "asyncio"):
+        # What they log of broken requests and connections would fill the log of an attacked server.
+        for name in ("uvicorn", "asyncio", "python_multipart"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.scheduler.start()
         try:

@@ -70,10 +70,13 @@ class Service:
         """The checked body of a request. Raises `Refusal`."""
         data = await body_of(request, most=self.config.max_body, seconds=self.config.client_timeout)
         body = await run_in_threadpool(parse, kind, data)
-        model = getattr(body, "model", None)
-        if model not in (None, self.plan.name):
-            raise self.no_such_model(model)
+        self.check_model(getattr(body, "model", None))
         return body
+
+    def check_model(self, name: str | None) -> None:
+        """Raise `Refusal` for the name of another model."""
+        if name not in (None, self.plan.name):
+            raise self.no_such_model(name)
 
     @staticmethod
     def no_such_model(name: str) -> Refusal:

@@ -8,8 +8,8 @@ from typing import Final, Literal
 from pydantic import StrictInt
 
 from llmctl.config import Spec, flag, key
+from llmctl.settings import EngineName, ModelReference, TaskName
 from llmctl.values import Duration, Size
-from llmctl.workflows.settings import EngineName, ModelReference, TaskName
 
 MEBIBYTE: Final = 1 << 20
 
@@ -35,6 +35,7 @@ class ServeConfig(Spec):
     name: str | None = key(None, "name of the model for clients; default: that of its folder", min_length=1)
     max_new_tokens: Size = key(2048, "maximum length of an answer in tokens, whatever a request asks for", ge=1)
     max_body: Size = key(4 * MEBIBYTE, "maximum size of a request in bytes", ge=1024)
+    max_upload: Size = key(25 * MEBIBYTE, "maximum size of an uploaded recording in bytes", ge=1024)
     max_connections: StrictInt = key(1024, "maximum number of open connections; more are closed", ge=1)
     request_timeout: Duration = key(600.0, "maximum time for a request, waiting included", gt=0)
     client_timeout: Duration = key(

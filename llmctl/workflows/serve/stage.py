@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llmctl.settings import VERIFY, VERIFY_HELP, places
 from llmctl.verbs import LOADING, Context, Output, Verb
 from llmctl.workflows.serve.spec import ServeConfig
-from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 
 
 class Serve(Verb[ServeConfig]):

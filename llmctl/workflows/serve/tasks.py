@@ -17,6 +17,7 @@ from llmctl.errors import LlmctlError
 from llmctl.types import Adapting, Record, Request
 from llmctl.workflows.inference.asked import asked
 from llmctl.workflows.inference.session import Predictor
+from llmctl.workflows.serve import uploads
 from llmctl.workflows.serve.bodies import TaskBody, shown
 from llmctl.workflows.serve.guard import JSONAnswer
 from llmctl.workflows.serve.refusals import Refusal
@@ -72,6 +73,10 @@ class TaskEndpoint:
                     raise Refusal(BAD_RECORD, f"{where}.id must be text or a number", param=f"{where}.id")
                 fields = {field: each for field, each in value.items() if field != "id"}
                 record = asked(task.adapt(Record("" if given is None else str(given), fields, where), Adapting()), task)
+            if task.audio_columns:
+                recorded = uploads.sent(record.fields, task.audio_columns, where, BAD_RECORD)
+                id = record.id or uploads.content_id(recorded[task.audio_columns[0]])
+                record = Record(id, recorded, where)
             id = record.id or content_id(record.fields)
             record = Record(id, record.fields, where)
             request = self.service.lay_out(predictor, record)
@@ -92,6 +97,7 @@ class TaskEndpoint:
                         "text": predictor.read(completion.text),
                         "finish_reason": completion.finish_reason,
                         "tokens": completion.tokens,
+                        **({"segments": [part._asdict() for part in completion.spoken]} if completion.spoken else {}),
                         **({"sample": number % body.n} if body.n > 1 else {}),
                     }
         return [found[number] for number in sorted(found)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import StrictInt
 
 from llmctl.config import Spec, flag
+from llmctl.settings import TaskName
 from llmctl.values import Folder, Size
-from llmctl.workflows.settings import TaskName
 
 
 class SuggestConfig(Spec):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.readable import number
+from llmctl.settings import places
 from llmctl.verbs import Context, Output, Plan, Table, Verb
-from llmctl.workflows.settings import places
 from llmctl.workflows.suggest.spec import SuggestConfig
 
 

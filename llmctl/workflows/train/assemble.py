@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from llmctl import compatibility
 from llmctl.data.batches import Blocks, Records
 from llmctl.data.encode_prepared import encode_prepared
 from llmctl.data.examples import examples
@@ -25,7 +26,6 @@ from llmctl.models.spec import Vocabulary
 from llmctl.store import atomic, integrity
 from llmctl.store.safety import read_json
 from llmctl.types import Denoising, Event, EventSink, Examples, Hearing
-from llmctl.workflows import compatibility
 from llmctl.workflows.train.checks import TrainPlan
 
 HASHES: Final = "hashes.json"

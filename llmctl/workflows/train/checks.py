@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import registry
+from llmctl.compatibility import (
+    answering_task,
+    check_able,
+    check_card,
+    check_instruction,
+    check_task_version,
+    no_text_likelihood,
+    unreadable,
+)
 from llmctl.errors import (
     ConfigError,
     DataError,
@@ -25,6 +34,7 @@ from llmctl.models import families
 from llmctl.models.resolve import PARENT, PARENT_PATH, is_costly, open_weights
 from llmctl.models.spec import HUB, ModelSpec, Shape
 from llmctl.readable import quoted
+from llmctl.settings import LOSS
 from llmctl.store import atomic, runs
 from llmctl.store.adapters import check_installed, check_targets, stack_layers
 from llmctl.store.models import ModelFolder, content_hash
@@ -35,16 +45,6 @@ from llmctl.training import machine, world
 from llmctl.training.spec import TRACKERS
 from llmctl.training.world import World
 from llmctl.types import Denoising, EventSink, Family, null_sink
-from llmctl.workflows.compatibility import (
-    answering_task,
-    check_able,
-    check_card,
-    check_instruction,
-    check_task_version,
-    no_text_likelihood,
-    unreadable,
-)
-from llmctl.workflows.settings import LOSS
 from llmctl.workflows.train import objective
 from llmctl.workflows.train.consistency import check_blocks, check_counts, check_shape
 from llmctl.workflows.train.defaults import resolve

@@ -10,9 +10,9 @@ from typing import Any, Final
 from llmctl import registry
 from llmctl.config import Spec, combine, merge, validate
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
+from llmctl.settings import differing
 from llmctl.store import runs
 from llmctl.types import Event, EventSink
-from llmctl.workflows.settings import differing
 from llmctl.workflows.train.spec import TrainConfig
 
 CHANGEABLE: Final = frozenset(

@@ -9,9 +9,9 @@ from pydantic import PlainValidator, StrictBool, StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
+from llmctl.settings import INSTRUCTION, BestBy, ModelSettings
 from llmctl.training.spec import Dpo, Optimizer, Schedule, TrackerName
 from llmctl.values import Duration, Folder, Shown, Size
-from llmctl.workflows.settings import INSTRUCTION, BestBy, ModelSettings
 
 
 def _process_count(value: Any) -> Any:

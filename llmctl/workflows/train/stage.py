@@ -9,9 +9,9 @@ from typing import Any
 
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import number
+from llmctl.settings import VERIFY, VERIFY_HELP, places
 from llmctl.types import null_sink
 from llmctl.verbs import LOADING, Context, DryRun, Output, Verb
-from llmctl.workflows.settings import VERIFY, VERIFY_HELP, places
 from llmctl.workflows.train.spec import TrainConfig
 
 

@@ -18,10 +18,25 @@ def lines(segments: Segments) -> Iterator[str]:
 def srt(segments: Segments) -> str:
     """SubRip: numbered blocks of times and text, with a comma before the milliseconds."""
     blocks = (
-        f"{number}\n{clock(each['start'], ',')} --> {clock(each['end'], ',')}\n{each['text']}\n"
+        f"{number}\n{clock(each['start'], ',')} --> {clock(each['end'], ',')}\n{_line(each['text'])}\n"
         for number, each in enumerate(segments, start=1)
     )
     return "\n".join(blocks)
+
+
+def vtt(segments: Segments) -> str:
+    """WebVTT (https://www.w3.org/TR/webvtt1): a header, then blocks of times and text without markup."""
+    blocks = (f"\n{clock(each['start'])} --> {clock(each['end'])}\n{_plain(each['text'])}\n" for each in segments)
+    return "WEBVTT\n" + "".join(blocks)
+
+
+def _line(text: str) -> str:
+    """A blank line would end a block."""
+    return " ".join(text.split())
+
+
+def _plain(text: str) -> str:
+    return _line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def clock(seconds: float, point: str = ".") -> str:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from llmctl.errors import Failure, GateError, LlmctlError, UsageError
 from llmctl.gates import GateResult
+from llmctl.settings import places
 from llmctl.store import atomic
 from llmctl.types import Event, EventSink
-from llmctl.workflows.settings import places
 
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 """The environment variable that names the summary of a step in GitHub Actions; each step appends to it."""
