@@ -123,9 +123,7 @@ COMMANDS: Final = {
         lambda out: document(out / "scores.json")["scores"],
     ),
     "merge": Command(("merge", "adapter", "--out", "merged"), "merged", lambda out: digest(out / "model.safetensors")),
-    "export": Command(
-        ("export", "model", "--to", "gguf", "--verify", "2", "--out", "exported"), "exported", exported
-    ),
+    "export": Command(("export", "model", "--to", "gguf", "--verify", "2", "--out", "exported"), "exported", exported),
     "compare": Command(
         (
             *("compare", "--models", "rnn,lstm", "--data", "pd", "--max-steps", "4", "--limit", "16", "--out", "cmp"),
