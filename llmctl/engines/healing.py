@@ -54,7 +54,7 @@ class Healing:
         return {number: text[start:] for number, text in enumerate(found) if text[start : start + 1] in tuple(BLANKS)}
 
     def _misleads(self, blanks: str) -> bool:
-        """Whether a token goes on after the end of the blanks, and tokens can spell them."""
+        """Whether tokens hold the last of the blanks and more, and tokens can spell the blanks."""
         ends = {blanks[start:] for start in range(len(blanks))}
         longer = any(len(text) > len(end) and text.startswith(end) for text in self._texts.values() for end in ends)
         return longer and bool(self.allowed(blanks))

@@ -18,20 +18,7 @@ from llmctl.models.pretrained import config_of
 from llmctl.store.model_config import GENERATION
 from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
-from llmctl.types import (
-    BLANKS,
-    Event,
-    EventSink,
-    Fitted,
-    Hearing,
-    Opening,
-    Record,
-    Request,
-    Segment,
-    Tokens,
-    Wording,
-    null_sink,
-)
+from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
 from llmctl.workflows.inference.served import ServerLayout, in_words
 from llmctl.workflows.inference.windows import runs, spans
@@ -56,9 +43,6 @@ LONGEST_WITHOUT_CONTEXT: Final = 32_768
 """Tokens of a prompt for a model of unlimited context; more would take minutes, and gigabytes in an encoder."""
 
 KEEP_END: Final = "shorten it, or keep its end: generate --truncate left"
-
-MOST_BLANKS: Final = 32
-"""Blanks at the end of a prompt that are taken back from it; no token is longer."""
 
 SHOWN: Final = 40
 """Characters of a text that a message quotes."""
@@ -144,18 +128,8 @@ class RequestBuilder:
             else:
                 ids = self.layout.prompt_of(parts, room=self._room)
             cut = {"truncated_tokens": whole - len(ids), **cut}
-        opening = None if cut else self._opening(segments)
+        opening = self._uncut.opening(segments) if self.task.packed and not cut else None
         return Fitted(Request(record.id, ids, opening=opening), cut)
-
-    def _opening(self, segments: Sequence[Segment]) -> Opening | None:
-        """The blanks at the end of a text that a decoder is to continue."""
-        if not (self.task.packed and self.layout.family == "decoder"):
-            return None
-        text = segments[-1].text
-        blanks = text[len(text.rstrip(BLANKS)) :][-MOST_BLANKS:]
-        if not blanks or len(blanks) == len(text):
-            return None
-        return Opening(self._uncut.prompt([Segment(segments[-1].role, text[: -len(blanks)])]), blanks)
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""
