@@ -99,6 +99,11 @@ class TrainConfig(Spec):
         "torch.compile the model: a minute or more to start; then 5 to 8 % faster for gpt2:tiny and llama:tiny in fp32 on "
         "one CPU core, no faster for lstm:nano",
     )
+    tf32: StrictBool = key(
+        False,
+        "with precision fp32 on an NVIDIA GPU since Ampere: round the inputs of matrix products to TensorFloat-32 (10 bits of "
+        "mantissa); much faster, and less exact",
+    )
     parallel: Literal["auto", "ddp", "fsdp"] = flag(
         "auto",
         "how processes share the model: ddp, all of it in each; fsdp, a part in each, for models too large for one device; "
