@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from llmctl.engines.healing import Healing
+from llmctl.engines.packed import packed
 from llmctl.engines.spec import Job
 from llmctl.errors import UsageError
 from llmctl.store.border import running
@@ -34,7 +36,10 @@ class LoadedModel:
         device: str | None,
         precision: Precision,
     ) -> None:
-        self.model, self.tokenizer, self.family = model.to(device or model.device), tokenizer, family
+        self.model = (
+            packed(model.to(device or model.device)) if precision == "bf16" else model.to(device or model.device)
+        )
+        self.tokenizer, self.family = tokenizer, family
         self.device = str(self.model.device)
         limits = (layout_context, getattr(model.config, "max_position_embeddings", None))
         self.context = min((limit for limit in limits if limit is not None), default=None)
@@ -43,6 +48,7 @@ class LoadedModel:
         self.vocabulary: int | None = getattr(model.config.get_text_config(), "vocab_size", None)
         self.ends = self._end_tokens()
         pad = tokenizer.pad_token_id
+        self.healing = Healing(tokenizer)
         self.pad: int = pad if pad is not None else min(self.ends, default=0)
 
     def _end_tokens(self) -> frozenset[int]:
