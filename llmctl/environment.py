@@ -5,6 +5,7 @@ Values that the user sets for a library stay; those that a launcher left behind 
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Final
 
@@ -47,6 +48,7 @@ _LAUNCHERS: Final = (
     "torch.distributed.run",
     "torch.distributed.launch",
     "accelerate",
+    "accelerate-launch",
     "deepspeed",
     "mpirun",
 )
@@ -78,11 +80,35 @@ def launcher() -> str | None:
     """The running launcher that started this process, directly or through a script."""
     if os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1") and "SLURM_PROCID" in os.environ:
         return "srun"
+    words = {os.path.basename(word) for line in _parents() for word in line[:4]}
+    return next((name for name in _LAUNCHERS if name in words), None)
+
+
+def asked_of_accelerate() -> int | None:
+    """How many processes `accelerate launch` was asked for on this machine where it started this one alone, as it does without
+    a GPU; None if it did not."""
+    if "ACCELERATE_USE_CPU" not in os.environ or "MASTER_ADDR" not in os.environ or "RANK" in os.environ:
+        return None
+    for line in _parents():
+        if any(os.path.basename(word).startswith("accelerate") for word in line[:4]):
+            machines = _count(line, "machines") or 1
+            return _count(line, "processes") if machines == 1 else None
+    return None
+
+
+def _count(line: list[str], what: str) -> int | None:
+    """The value of accelerate's option `--num_processes` or `--num_machines`, which precedes the words of the program."""
+    names = (f"--num_{what}", f"--num-{what}")
+    words = [part for word in line for part in word.split("=", 1)]
+    found = next((value for word, value in itertools.pairwise(words) if word in names), "")
+    return int(found) if found.isdecimal() else None
+
+
+def _parents() -> list[list[str]]:
+    """The command lines of the processes above this one, the nearest first."""
     import psutil
 
     try:
-        lines = [parent.cmdline() for parent in psutil.Process().parents()]
+        return [parent.cmdline() for parent in psutil.Process().parents()]
     except psutil.Error:
-        return None
-    words = {os.path.basename(word) for line in lines for word in line[:4]}
-    return next((name for name in _LAUNCHERS if name in words), None)
+        return []

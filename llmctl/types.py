@@ -148,7 +148,8 @@ class Wording:
     """A prompt in words, for a server that lays it out itself.
 
     `messages` (role, content) of a conversation, or `text` to be continued; `fields` of the record, for a server that knows
-    the `task`. `answer`: for `score` only, the continuation of `text`.
+    the `task`. `answer`: for `score` only, the continuation of `text`. `window`, `stride`: in tokens, for the same; None: those
+    of the server.
     """
 
     task: str
@@ -156,6 +157,8 @@ class Wording:
     messages: tuple[tuple[str, str], ...] = ()
     text: str = ""
     answer: str = ""
+    window: int | None = None
+    stride: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +215,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """log p(answer | input): `logprob` in nats, summed over `tokens` tokens (a label is one)."""
+    """log p(answer | input): `logprob` in nats, summed over `tokens` tokens (a label is one).
+
+    `bytes`: the UTF-8 bytes of the answer, where a server laid out the record; None: whoever asked knows them.
+    """
 
     id: str
     logprob: float
     tokens: int
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

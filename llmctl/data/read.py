@@ -16,6 +16,7 @@ from llmctl.data import columnar, formats, tables
 from llmctl.data.decode import LIMITS, Limits, Text, blocks
 from llmctl.data.formats import Bad, RawRecord
 from llmctl.data.sources import Format, InputSource, find_sources, shown
+from llmctl.data.tmx import tmx
 from llmctl.errors import DataError, UsageError
 from llmctl.registry import near
 from llmctl.types import Adapting, Record
@@ -186,6 +187,9 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         yield from formats.aligned(pair[0], pair[1])
         context.boms += sum(text.had_bom for text in pair)
         return
+    if source.format == "recording":
+        yield _recording(source, context)
+        return
     if source.format == "parquet":
         assert source.path is not None
         named = [context.rename.get(name, name) for name in context.wanted]
@@ -201,6 +205,9 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
     kind: Format = source.format
     if source.path is None:
         kind, stream = _detect_format(_count_stdin(stream, context))
+    if kind == "tmx":
+        yield from tmx(stream, source.name, context.limits, tuple(context.rename.values()), context.say)
+        return
     text = Text(stream, source.name, context.encoding, context.limits, first_line=source.first_line)
     if kind == "jsonl":
         yield from formats.jsonl(text, whole=source.stop is None)
@@ -223,6 +230,26 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
     context.boms += text.had_bom
     if text.encoding != (context.encoding or "utf-8"):
         context.say(f"{source.name}: read as {text.encoding.upper()}, as its byte-order mark says")
+
+
+def _recording(source: InputSource, context: ReadContext) -> RawRecord | Bad:
+    """A recording with the text, or the fields, of the file beside it."""
+    assert source.path is not None
+    fields: dict[str, Any] = {"audio": source.path.name}
+    if source.target is None:
+        beside = source.path.with_suffix(".txt").name
+        return Bad(DataError(f"the recording has no text beside it: {beside}", where=source.name), fields)
+    name = shown(source.target)
+    content = _text(blocks(source.target, name, context.limits), name, context).all()
+    if source.target.suffix.lower() != ".json":
+        return RawRecord(source.name, fields | {"text": content.strip()})
+    try:
+        written = formats.parse_json(content, name, last=True)
+    except DataError as error:
+        return Bad(error, content)
+    if not isinstance(written, dict):
+        return Bad(DataError("expected a JSON object", where=name), written)
+    return RawRecord(source.name, written | fields)
 
 
 def _text(stream: Iterator[bytes], name: str, context: ReadContext) -> Text:

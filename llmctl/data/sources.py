@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from llmctl import registry
 from llmctl.data.decode import compression_of
 from llmctl.errors import EnvironmentFault, UsageError
 
-Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "pair", "unknown"]
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "tmx", "arrow", "pair", "recording", "unknown"]
 
 ENDINGS: Final[dict[str, Format]] = {
     ".txt": "text",
@@ -25,11 +26,14 @@ ENDINGS: Final[dict[str, Format]] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".tmx": "tmx",
 }
 AUDIO: Final = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
 """Endings of recordings."""
 TABLES: Final = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 """Files that name the recordings beside them."""
+TRANSCRIPTS: Final = (".txt", ".json")
+"""Endings of files beside a recording that hold its text, or its fields, in the layout of WebDataset."""
 SAVED_STATE: Final = "state.json"
 SAVED_SPLITS: Final = "dataset_dict.json"
 """Files by which folders of `datasets.save_to_disk` are known."""
@@ -46,12 +50,13 @@ FOREIGN: Final = {
     ".xlsx": "an Excel workbook",
     ".html": "an HTML page",
     ".xml": "XML",
-    ".tmx": "a TMX translation memory",
     ".zip": "a zip archive",
     ".tar": "a tar archive",
     ".arrow": "an Arrow file; name the folder that datasets.save_to_disk wrote",
 }
 """Kinds of files that are not read, by ending."""
+_LANGUAGE: Final = re.compile(r"\.[a-z]{2,3}([-_][A-Za-z]{2,4})?")
+"""The ending of one of two aligned files: a language (`corpus.en`, `corpus.zh-CN`)."""
 STDIN: Final = "-"
 STDIN_NAME: Final = "standard input"
 
@@ -69,7 +74,7 @@ class InputSource:
     path: Path | None
     format: Format
     target: Path | None = None
-    """The file with the targets, for a pair of aligned files."""
+    """The file with the targets, for a pair of aligned files; that with the text of a recording, None if it has none."""
     named: bool = True
     """Whether the user named it, as opposed to a folder or glob that contains it."""
     task: str | None = None
@@ -100,7 +105,12 @@ def find_sources(
     if (source_file is None) != (target_file is None):
         missing = "--target-file" if target_file is None else "--source-file"
         raise UsageError(f"aligned files come in pairs: {missing} is missing")
-    found = [source for word in inputs for source in _find(word, unknown)]
+    found: list[InputSource] = []
+    words = list(inputs)
+    while words:
+        pair = _pair(words) if unknown is None else None
+        found += [pair] if pair else _find(words[0], unknown)
+        del words[: 2 if pair else 1]
     if source_file is not None and target_file is not None:
         for path in (source_file, target_file):
             if not path.is_file():
@@ -118,6 +128,24 @@ def find_sources(
             if not os.access(path, os.R_OK):
                 raise EnvironmentFault(f"cannot read {path}", hint="change its permissions")
     return found
+
+
+def _pair(words: Sequence[str]) -> InputSource | None:
+    """The first two words, if they are aligned files in the layout of Moses: names that differ in the language alone."""
+    source, target = map(Path, words[:2]) if len(words) > 1 else (None, None)
+    if source is None or target is None or not (source.is_file() and target.is_file()):
+        return None
+    (stem, language), (other_stem, other_language) = map(_of_language, (source, target))
+    if not language or not other_language or language == other_language or stem != other_stem:
+        return None
+    return InputSource(shown(source), source, "pair", target=target)
+
+
+def _of_language(path: Path) -> tuple[Path, str]:
+    """What comes before the ending of an aligned file, and its language; an empty one for other files."""
+    bare = _uncompressed(path)
+    known = format_of(path) != "unknown" or bare.suffix.lower() in FOREIGN
+    return bare.with_suffix(""), "" if known or not _LANGUAGE.fullmatch(bare.suffix) else bare.suffix[1:]
 
 
 def _find(word: str, unknown: Format | None) -> list[InputSource]:
@@ -149,7 +177,12 @@ def _missing(word: str) -> UsageError:
 
 
 def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
-    listed = _tables_of_recordings(list(paths))
+    listed = list(paths)
+    if any(path.suffix.lower() in AUDIO for path in listed):
+        tables = [path for path in listed if path.name.lower() in TABLES]
+        if not tables and (recordings := _with_transcripts(listed)):
+            return recordings
+        listed = tables or listed
     saved = {path.parent for path in listed if path.name == SAVED_STATE}
     """Folders that `datasets.save_to_disk` wrote: their records are in Arrow files, and their JSON files hold none."""
     files: list[tuple[Path, Format]] = []
@@ -164,12 +197,19 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
     return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
 
 
-def _tables_of_recordings(paths: list[Path]) -> list[Path]:
-    """Of a folder of recordings with tables that name them, the tables; of any other folder, everything."""
-    if not any(path.suffix.lower() in AUDIO for path in paths):
-        return paths
-    tables = [path for path in paths if path.name.lower() in TABLES]
-    return tables or paths
+def _with_transcripts(paths: Sequence[Path]) -> list[InputSource]:
+    """The recordings, each with the file of the same name that holds its text; none if no recording has one, or if
+    other files hold records."""
+    if any(format_of(path) not in ("text", "json", "unknown") for path in paths):
+        return []
+    there = set(paths)
+    found = [
+        InputSource(shown(path), path, "recording", target=next((each for each in beside if each in there), None))
+        for path in paths
+        if path.suffix.lower() in AUDIO
+        for beside in ([path.with_suffix(ending) for ending in TRANSCRIPTS],)
+    ]
+    return found if any(source.target for source in found) else []
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -189,6 +229,10 @@ def _file(path: Path, unknown: Format | None) -> InputSource:
         kind = FOREIGN.get(path.suffix.lower())
         what = f": it seems to be {kind}" if kind else ""
         hint = f"{'convert it; ' if kind else ''}known endings: {_endings()}"
+        if path.suffix.lower() in AUDIO:
+            hint = "name the folder that holds it with its text, or the table that names it"
+        if _of_language(path)[1]:
+            hint = f"name two aligned files, the source first: {path} {_of_language(path)[0]}.LANGUAGE; {hint}"
         raise UsageError(f"the ending of {path} is not that of a known format{what}", hint=hint)
     return InputSource(shown(path), path, found)
 
@@ -200,10 +244,12 @@ def shown(path: Path) -> str:
 
 def format_of(path: Path) -> Format:
     """The format that a file's ending indicates, ignoring `.gz` or `.zst`."""
-    name = path.name.lower()
-    compression = compression_of(name)
-    bare = Path(name.removesuffix(f".{compression}") if compression else name)
-    return ENDINGS.get(bare.suffix, "unknown")
+    return ENDINGS.get(_uncompressed(path).suffix.lower(), "unknown")
+
+
+def _uncompressed(path: Path) -> Path:
+    """The path without `.gz` or `.zst`."""
+    return path.with_suffix("") if compression_of(path.name) else path
 
 
 def _endings() -> str:

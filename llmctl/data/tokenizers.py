@@ -331,10 +331,8 @@ def load_tokenizer(folder: Path) -> Any:
             settle(found.backend_tokenizer)
         return found
     with border("the tokenizer cannot be opened", place, silent=True):
-        from transformers import AutoTokenizer
-
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            tokenizer = _opener_of(folder).from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UsageError(
@@ -344,6 +342,21 @@ def load_tokenizer(folder: Path) -> Any:
     with border("the tokenizer cannot be used", place, silent=True):
         settle(backend)
     return tokenizer
+
+
+def _opener_of(folder: Path) -> Any:
+    """The class that opens a tokenizer. Where its settings leave no choice, the class itself: `AutoTokenizer` imports torch."""
+    if (
+        (folder / "tokenizer.json").is_file()
+        and not (folder / "config.json").is_file()
+        and _class_of(folder) in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    ):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def _class_of(folder: Path) -> str:

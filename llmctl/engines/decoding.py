@@ -6,7 +6,6 @@ Letters: B rows of a batch, T tokens of a row, S tokens of a source, V vocabular
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
 from llmctl.engines.loaded import LoadedModel
+from llmctl.engines.packed import shallow
 from llmctl.engines.slots import Slots
 from llmctl.types import Request
 
@@ -236,16 +236,9 @@ def _with_row_positions(model: Any) -> tuple[Any, RowPositions | None]:
     assert "position_ids" in inspect.signature(own.forward).parameters
     positions = RowPositions(own)
     path = next(name for name, module in model.named_modules() if module is decoder)
-    shared = place = _shallow(model)
+    shared = place = shallow(model)
     for name in path.split("."):
-        place._modules[name] = _shallow(place._modules[name])
+        place._modules[name] = shallow(place._modules[name])
         place = place._modules[name]
     place._modules["embed_positions"] = positions
     return shared, positions
-
-
-def _shallow(module: Any) -> Any:
-    """The module with the same parameters and a table of submodules of its own."""
-    found = copy.copy(module)
-    found._modules = dict(module._modules)
-    return found

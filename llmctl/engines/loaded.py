@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from llmctl.engines.packed import packed
 from llmctl.engines.spec import Job
 from llmctl.errors import UsageError
 from llmctl.store.border import running
@@ -34,7 +35,10 @@ class LoadedModel:
         device: str | None,
         precision: Precision,
     ) -> None:
-        self.model, self.tokenizer, self.family = model.to(device or model.device), tokenizer, family
+        self.model = (
+            packed(model.to(device or model.device)) if precision == "bf16" else model.to(device or model.device)
+        )
+        self.tokenizer, self.family = tokenizer, family
         self.device = str(self.model.device)
         limits = (layout_context, getattr(model.config, "max_position_embeddings", None))
         self.context = min((limit for limit in limits if limit is not None), default=None)

@@ -24,6 +24,8 @@ KEY: Final = "OPENAI_API_KEY"
 PROBE: Final = "The capital of France is Paris, and the capital of Italy is Rome."
 SHUFFLED: Final = "Rome Italy capital, of and the is Paris of is capital. France The"
 SEEDS: Final = 2**31
+PLAIN: Final = {"tok": "server", "window": "all", "eos": "no", "precision": "server"}
+"""Of likelihoods by echo: the whole text in one window, and no end token, which a server that is sent a text does not score."""
 
 
 class OpenAIEngine(Engine):
@@ -124,11 +126,31 @@ class OpenAIEngine(Engine):
     # -- likelihoods ------------------------------------------------------------------------------------------
 
     def score(self, requests: Sequence[Request], *, batch_size: int = 32) -> Iterator[Likelihood]:
-        """Raises `EnvironmentFault` if the server does not return the log-probabilities of a prompt."""
-        if not self._scores:
-            self._probe()
+        """`llmctl serve` scores records as this process would. Any other server scores a plain text, without its end token.
+
+        Raises `EnvironmentFault` if the server does not return the log-probabilities of a prompt, `UsageError` for what it
+        cannot score."""
+        wordings = [request.wording for request in requests if request.wording is not None]
+        theirs = all(wording.task in self.tasks for wording in wordings)
+        if not theirs:
+            for wording in wordings:
+                _check_plain(wording)
+            if not self._scores:
+                self._probe()
+            self.facts = PLAIN
         with ThreadPoolExecutor(self.concurrency) as pool:
-            yield from pool.map(self._score, requests)
+            yield from pool.map(self._score_record if theirs else self._score, requests)
+
+    def _score_record(self, request: Request) -> Likelihood:
+        """Of a record of a task of `llmctl serve`."""
+        wording = request.wording
+        assert wording is not None
+        body: dict[str, Any] = {"model": self.name, "records": [dict(wording.fields)]}
+        body |= {"window": wording.window, "stride": wording.stride}
+        found = self.server.post(f"tasks/{wording.task}/likelihoods", body)
+        row = _first(found, "likelihoods")
+        self.facts = {str(name): str(value) for name, value in (found.get("facts") or {}).items()}
+        return Likelihood(request.id, float(row["logprob"]), int(row["tokens"]), int(row["bytes"]))
 
     def _probe(self) -> None:
         """Score a sentence and the same words in disorder: a server that returns something else is noticed here."""
@@ -170,6 +192,17 @@ class OpenAIEngine(Engine):
         if not scored:
             raise EnvironmentFault("it returned none", where=self.server.url)
         return [float(value) for value in scored]
+
+
+def _check_plain(wording: Wording) -> None:
+    """Raise `UsageError` for what a server cannot score that knows no tasks."""
+    if not wording.answer:
+        raise UsageError(
+            f"this server scores plain text, not {wording.task}",
+            hint="--set task=language-modeling, llmctl serve, or a local model",
+        )
+    if wording.window is not None:
+        raise UsageError("this server scores each text as a whole: it takes no window", hint="leave window out")
 
 
 def _first(document: Any, name: str) -> Any:

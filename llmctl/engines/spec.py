@@ -12,7 +12,7 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -195,6 +195,8 @@ class Engine(ABC):
     """Generates and scores. An engine may be used from several threads at once; each session belongs to one of them."""
 
     family: Family
+    facts: Mapping[str, str] = {}
+    """What must be equal for likelihoods of `score` to compare, where a server knows it; known once there are any."""
 
     @abstractmethod
     def session(self, *, rows: int = 16) -> EngineSession:

@@ -9,6 +9,7 @@ Paper: Hu et al. 2021, LoRA, arXiv:2106.09685; on every linear layer: Dettmers e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -71,12 +72,41 @@ def attach(model: PreTrainedModel, adapter: LoraFile) -> Any:
         target_modules=list(adapter.targets),
         fan_in_fan_out=adapter.transposed,
     )
-    with border("the adapter does not fit the model", model.name_or_path or type(model).__name__):
+    place = model.name_or_path or type(model).__name__
+    with border("the adapter does not fit the model", place), _weights_without_memory(model):
         tuner = LoraModel(model, config, _NAME)
     for name, weight in model.named_parameters():
         if _is_whole(name, adapter):
             weight.requires_grad_(True)
     return tuner
+
+
+@contextlib.contextmanager
+def _weights_without_memory(model: nn.Module) -> Iterator[None]:
+    """Within the block, weights on the device `meta` are on the CPU, one number that is repeated: peft moves what it adds to
+    the device of the weight beside it, and on `meta` nothing has values."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module, name, weight in _own_weights(model):
+        if weight.is_meta:
+            if weight not in made:
+                made[weight] = nn.Parameter(torch.zeros((), dtype=weight.dtype).expand(weight.shape))
+            setattr(module, name, made[weight])
+    yield
+    before = {new: weight for weight, new in made.items()}
+    for module, name, weight in _own_weights(model):
+        if weight in before:
+            setattr(module, name, before[weight].requires_grad_(weight.requires_grad))
+
+
+def _own_weights(model: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Every weight with the module that holds it; a tied one several times."""
+    return [(each, *own) for each in model.modules() for own in each.named_parameters(recurse=False)]
+
+
+def names_with_adapter(model: nn.Module, names: Mapping[str, str]) -> dict[str, str]:
+    """`names`, whose keys are names of weights and buffers before `attach`, with their names after it."""
+    own = model.state_dict().keys()
+    return {name if name in own else ".base_layer.".join(name.rsplit(".", 1)): each for name, each in names.items()}
 
 
 def cast_frozen_to_bf16(model: PreTrainedModel) -> None:

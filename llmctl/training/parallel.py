@@ -174,10 +174,14 @@ class FullySharded(Strategy):
         root.reshard()
 
     def read(self, model: Any, folder: Path, names: Mapping[str, str]) -> None:
-        """Give `model`, whose weights are on the device `meta`, those in the files of `folder`; `names`: the name there of each
-        weight and buffer. Each process reads its parts alone. Raises `IntegrityError` for weights that are not finite."""
+        """Give the weights of `model` that are on the device `meta` those in the files of `folder`; `names`: the name there of
+        each weight and buffer. Each process reads its parts alone. Raises `IntegrityError` for weights that are not finite."""
         buffers = dict(model.named_buffers())
+        adapter = {name: weight.detach() for name, weight in model.named_parameters() if not weight.is_meta}
         self.objective.to_empty(device=self._home)
+        with torch.no_grad():
+            for name, weight in adapter.items():
+                model.get_parameter(name).copy_(weight)
         for name, each in buffers.items():
             owner, _, last = name.rpartition(".")
             setattr(model.get_submodule(owner), last, each.to(self.device))

@@ -156,6 +156,12 @@ def joined(processes: int | Literal["auto"], machines: int, machine_rank: int) -
     """
     world = find()
     if world is None:
+        wanted = environment.asked_of_accelerate()
+        if wanted is not None and processes not in ("auto", wanted):
+            raise UsageError(
+                f"--processes {processes}, but accelerate was asked for {wanted} processes",
+                hint="leave one of them out",
+            )
         return None
     asked: list[tuple[str, int | None, int]] = [
         ("--processes", None if processes == "auto" else processes, world.local_size),

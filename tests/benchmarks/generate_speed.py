@@ -56,7 +56,7 @@ def main() -> None:
     if folder:
         model = type(model).from_pretrained(folder[0])
     model.generation_config.eos_token_id = model.config.eos_token_id = None
-    model = model.to(torch.bfloat16 if precision == "bf16" else torch.float32).eval()
+    model = model.to(torch.bfloat16 if precision == "bf16" else torch.float32).eval().requires_grad_(False)
     drawn = torch.Generator().manual_seed(1)
     size, count = int(batch), int(rows)
     lengths = torch.exp(torch.empty(count).uniform_(*torch.tensor([SHORTEST, LONGEST]).log().tolist(), generator=drawn))

@@ -94,3 +94,9 @@ def test_a_forecast_is_arithmetic_alone(sonnets: Path, tmp_path: Path) -> None:
         ["train", "--data", str(sonnets), "--model", "gpt2", "--out", "o", "--dry-run"],
     ]
     assert _answered(commands, tmp_path) == [(words, 0, []) for words in commands]
+
+
+def test_a_training_example_is_shown_without_torch(sonnets: Path, tmp_path: Path) -> None:
+    ((_, code, heavy),) = _answered([["show", "data", str(sonnets)]], tmp_path)
+    assert code == 0
+    assert "torch" not in heavy

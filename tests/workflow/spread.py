@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llmctl import registry
 from llmctl.data.batches import Batches
-from llmctl.models import adapters
+from llmctl.models import adapters, pretrained
 from llmctl.models.spec import Adapter, Shape, Vocabulary
 from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
 from llmctl.training.parallel import Strategy
@@ -28,6 +28,8 @@ NAMES = (
     *("rnn", "lstm", "attention", "gpt2", "llama", "t5", "marian", "bart", "bert", "lstm-seq2seq", "lstm-classifier"),
     *("gpt2+lora", "llama+lora"),
 )
+GIVEN = ("gpt2", "llama", "gpt2+lora", "llama+lora")
+"""Those that are read from the files of a model folder too: with fsdp by parts, onto the device `meta`."""
 STEPS, VOCABULARY = 6, 41
 ATTENTIVE = {"attention", "gpt2", "llama", "t5", "marian", "bart", "bert"}
 
@@ -76,18 +78,45 @@ def build(name: str) -> tuple[Any, str, bool]:
         spec.shape("nano", Shape(hidden=16, **own)), Vocabulary(VOCABULARY, 0, 1, 2), ("a", "b") if labelled else ()
     )
     if adapter:
-        adapters.attach(model, adapters.resolve(model, Adapter(rank=3), spec.family))
+        attach(model, spec.family)
     return model, spec.family, labelled
 
 
-def train(name: str, kind: str, precision: Any = "fp32") -> dict[str, Any]:
-    """Losses, norms and tokens of some steps, the validation loss, and which trained weights are in parts."""
+def attach(model: Any, family: Any) -> None:
+    adapters.attach(model, adapters.resolve(model, Adapter(rank=3), family))
+
+
+def given(name: str, folder: Path, *, empty: bool) -> tuple[Any, dict[str, str]]:
+    """The model of a folder, with its weights or `empty`, and the names in the files of those that are missing then."""
+    torch.manual_seed(0)
+    names: dict[str, str] = {}
+    if empty:
+        made = pretrained.load_empty(folder, "decoder", labels=None, masked=False)
+        assert made is not None
+        model, names = made
+    else:
+        model = pretrained.load(folder, "decoder")
+    if name.endswith("+lora"):
+        attach(model, "decoder")
+    return model, adapters.names_with_adapter(model, names)
+
+
+def train(name: str, kind: str, precision: Any = "fp32", folder: Path | None = None) -> dict[str, Any]:
+    """Losses, norms and tokens of some steps, the validation loss, and which trained weights are in parts. `folder`: holds the
+    weights to start from."""
     accelerator = devices.accelerator(precision)
-    model, family, labelled = build(name)
+    family, labelled, names = "decoder", False, dict[str, str]()
+    if folder is None:
+        model, family, labelled = build(name)
+    else:
+        model, names = given(name, folder, empty=kind == "fsdp")
     examples = Texts(family, labelled=labelled)
     objective = objectives.LIKELIHOODS[family](model.train())  # type: ignore[index]
     if kind == "fsdp":
-        strategy: Strategy = parallel.FullySharded(objective, accelerator)
+        sharded = parallel.FullySharded(objective, accelerator)
+        if folder is not None:
+            sharded.read(model, folder, names)
+        strategy: Strategy = sharded
     elif kind == "ddp":
         strategy = parallel.DataParallel(
             objective, accelerator, loop.to_tensors(examples.arrays([0]), accelerator.device)
@@ -124,6 +153,8 @@ def train(name: str, kind: str, precision: Any = "fp32") -> dict[str, Any]:
 
 if __name__ == "__main__":
     made = {f"{kind} {name}": train(name, kind) for kind in ("ddp", "fsdp") for name in NAMES}
+    for name in GIVEN:
+        made[f"given {name}"] = train(name, "fsdp", folder=Path(sys.argv[2], name.partition("+")[0]))
     if torch.distributed.get_rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(made), encoding="utf-8")
     torch.distributed.destroy_process_group()

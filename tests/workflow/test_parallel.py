@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from llmctl.models import pretrained
 from tests.workflow import spread
 
 TRAIN = ("--model", "lstm-seq2seq", "--precision", "fp32", "--set=model.hidden=16", "--set=model.embedding=16")
@@ -64,15 +65,31 @@ def by_slurm(rank: int, size: int, port: str) -> dict[str, str]:
     }
 
 
+def flip_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+
+
 def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model folders to start from."""
+    place = tmp_path_factory.mktemp("given")
+    for name in spread.GIVEN:
+        if "+" not in name:
+            pretrained.save(spread.build(name)[0], place / name)
+    return place
+
+
+@pytest.fixture(scope="module")
+def two(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes saw, for every architecture."""
     file = tmp_path_factory.mktemp("spread") / "seen.json"
-    found = together([sys.executable, "-m", "tests.workflow.spread", str(file)])
+    found = together([sys.executable, "-m", "tests.workflow.spread", str(file), str(folders)])
     assert [code for code, *_ in found] == [0, 0], found
     seen: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return seen
@@ -89,6 +106,21 @@ def test_two_processes_make_the_steps_of_one_for_every_architecture(two: dict[st
             assert seen["norm"] == pytest.approx(one["norm"], rel=5e-6), (kind, name)
             assert seen["validation"] == pytest.approx(one["validation"], rel=1e-6), (kind, name)
         assert two[f"fsdp {name}"]["whole"] == [], "each process holds a part of every weight that is trained"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", spread.GIVEN)
+def test_given_weights_are_read_by_parts_and_learn_the_same(name: str, two: dict[str, Any], folders: Path) -> None:
+    folder = folders / name.partition("+")[0]
+    model, _ = spread.given(name, folder, empty=True)
+    assert {own for own, each in model.named_parameters() if not each.is_meta} == {
+        own for own, _ in model.named_parameters() if "lora_" in own
+    }, "no process holds a weight of the folder before it reads its part"
+    one, seen = spread.train(name, "one", folder=folder), two[f"given {name}"]
+    assert seen["tokens"] == one["tokens"]
+    assert seen["loss"] == pytest.approx(one["loss"], rel=1e-6)
+    assert seen["norm"] == pytest.approx(one["norm"], rel=5e-6)
+    assert seen["validation"] == pytest.approx(one["validation"], rel=1e-6)
 
 
 @pytest.mark.timeout(600)
@@ -113,44 +145,58 @@ def test_a_sharded_run_is_resumed_by_one_and_by_three_and_a_damaged_part_is_foun
         copy = tmp_path / f"by-{processes}"
         shutil.copytree(run, copy)
         shard = copy / "checkpoints/step-00000008/shard-00002-model-00001-of-00001.safetensors"
-        shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+        flip_a_bit(shard)
         again = ("--processes", processes, "--parallel", "fsdp" if processes == "3" else "ddp")
         done = llmctl("train", "--resume", copy, *again)
         assert done.returncode == 0, done.stderr
         assert f"{shard.name} has changed since it was written" in done.stderr
         assert "resumed from step-00000004" in done.stderr
         assert [row["loss"] for row in rows(copy) if "loss" in row] == pytest.approx(expected, rel=1e-6)
+    for each in run.glob("checkpoints/step-*/shard-00001-*"):
+        flip_a_bit(each)
+    done = llmctl("train", "--resume", run, "--max-steps", "9")
+    assert done.returncode == 5
+    assert f"no checkpoint in {run} is intact" in done.stderr
+
+
+LAUNCHERS = {
+    "torchrun": ("torchrun", "--standalone", "--nproc-per-node", "2"),
+    "accelerate": ("accelerate", "launch", "--num_processes", "2"),
+    "accelerate, as with GPUs": ("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"),
+}
+"""Without a GPU `accelerate launch` starts a single process, whatever number it is asked for, unless --multi_gpu is given."""
+
+
+@pytest.fixture(scope="module")
+def own(dates: Path, tmp_path_factory: pytest.TempPathFactory, llmctl: Any) -> Path:
+    """The run of two processes that llmctl starts itself."""
+    run = tmp_path_factory.mktemp("own") / "run"
+    done = llmctl("train", "--data", dates, *TRAIN, *STEPS, "--processes", "2", "--out", run, "--quiet")
+    assert done.returncode == 0, done.stderr
+    return run
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
-def test_processes_of_another_launcher_are_one_run(launcher: str, dates: Path, tmp_path: Path, llmctl: Any) -> None:
-    words = ["train", "--data", str(dates), *TRAIN, *STEPS, "--json", "--out"]
+@pytest.mark.parametrize("launcher", [*LAUNCHERS, "slurm"])
+def test_processes_of_another_launcher_are_one_run(launcher: str, own: Path, dates: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "llmctl", *words, str(run)]
-    if launcher == "torchrun":
-        torchrun = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "--no-python",
-        ]
-        done = subprocess.run([*torchrun, *command], capture_output=True, text=True, timeout=300)
+    words = ["-m", "llmctl", "train", "--data", str(dates), *TRAIN, *STEPS, "--json", "--out", str(run)]
+    if launcher in LAUNCHERS:
+        program, *options = LAUNCHERS[launcher]
+        port = [str(free_port())] if options[-1] == "--main_process_port" else []
+        command = [str(Path(sys.executable).with_name(program)), *options, *port, *words]
+        usual = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        done = subprocess.run(command, env=usual, capture_output=True, text=True, timeout=300)
         found = [(done.returncode, done.stdout, done.stderr)]
     else:
-        found = together(command, environments=by_slurm)
+        found = together([sys.executable, *words], environments=by_slurm)
     assert [code for code, *_ in found] == [0] * len(found), found
     [document] = [json.loads(out) for _, out, _ in found if out]
     assert document["model"] == str(run / "model")
     assert document["steps"] == 8
-    done = llmctl(*words, tmp_path / "own", "--processes", "2")
-    assert done.returncode == 0, done.stderr
-    assert [row["loss"] for row in rows(run) if "loss" in row] == [
-        row["loss"] for row in rows(tmp_path / "own") if "loss" in row
-    ]
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+    assert (run / "model/model.safetensors").read_bytes() == (own / "model/model.safetensors").read_bytes()
+    assert [row["loss"] for row in rows(run) if "loss" in row] == [row["loss"] for row in rows(own) if "loss" in row]
 
 
 def test_settings_that_contradict_the_world_are_refused(dates: Path, tmp_path: Path, llmctl: Any) -> None:
@@ -162,4 +208,8 @@ def test_settings_that_contradict_the_world_are_refused(dates: Path, tmp_path: P
     done = llmctl(*words, env={**os.environ, **world, "ACCELERATE_USE_FSDP": "true"})
     assert done.returncode == 2
     assert "ACCELERATE_USE_FSDP=true" in done.stderr
+    accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes=2", "-m", "llmctl"]
+    asked = subprocess.run([*accelerate, *map(str, words), "--processes", "3"], capture_output=True, text=True)
+    assert asked.returncode != 0
+    assert "--processes 3, but accelerate was asked for 2 processes" in asked.stderr
     assert not (tmp_path / "run").exists()

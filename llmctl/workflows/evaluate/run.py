@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -25,6 +24,7 @@ from llmctl.types import Answer, Event, EventSink, Record, Score
 from llmctl.workflows.evaluate import reports, rewards
 from llmctl.workflows.evaluate.checks import EvalPlan, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.inference.facts import likelihood_facts, short_hash
 from llmctl.workflows.inference.model import ModelHandle
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _answers_of_model(plan: EvalPlan, emit: EventSink) -> tuple[list[Answer], Fa
         )
         answers = predict(predictor, records, sampling)
     instruction_fact = (
-        {} if config.instruction is None else {INSTRUCTION_FACT: _short_hash(request_builder.layout.instruction)}
+        {} if config.instruction is None else {INSTRUCTION_FACT: short_hash(request_builder.layout.instruction)}
     )
     facts = {"text": instruction_fact | ({"choice": "calibrated"} if config.calibrate else {})}
     if "likelihood" not in output_types:
@@ -227,29 +227,15 @@ def _answers_of_model(plan: EvalPlan, emit: EventSink) -> tuple[list[Answer], Fa
         for answer, each in zip(answers, likely, strict=True)
     ]
     window, stride = predictor.request_builder.window(config.window, None)
-    facts["likelihood"] = {
-        "tok": _tokenizer_hash(handle, predictor.request_builder.layout.tokenizer),
-        "window": str(window),
-        "stride": str(stride),
-        "precision": config.precision,
-        **instruction_fact,
-    }
+    computed = predictor.engine.facts or likelihood_facts(
+        handle.folder,
+        predictor.request_builder.layout.tokenizer,
+        window=window,
+        stride=stride,
+        precision=config.precision,
+    )
+    facts["likelihood"] = {**computed, **instruction_fact}
     return answers, facts
-
-
-def _tokenizer_hash(handle: ModelHandle, tokenizer: Any) -> str:
-    """Hash of tokenizer.json; for older formats without it, of the tokenizer as transformers converts it."""
-    if handle.server is not None:
-        return "server"
-    path = handle.folder.path / "tokenizer.json"
-    if path.is_file():
-        return atomic.sha256(path)[:8]
-    text: str = tokenizer.backend_tokenizer.to_str()
-    return _short_hash(text)
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _warn_unseen_labels(handle: ModelHandle, records: Sequence[Record], emit: EventSink) -> None:

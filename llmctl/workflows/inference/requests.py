@@ -320,20 +320,15 @@ class ServerRequestBuilder(RequestBuilder):
         return 0
 
     def loglikelihood_requests(self, record: Record, window: int, stride: int) -> ScoringRequests:
-        """The whole text; a server does not continue a conversation that it is scored on."""
+        """The record, and the whole of a plain text: a server does not continue a conversation that it is scored on."""
         self.task.check(record)
-        if not self.task.packed:
-            raise UsageError(
-                f"a server scores plain text, not {self.task.name}", hint="--task language-modeling, or a local model"
-            )
-        text = "".join(segment.text for segment in self.task.segments(record))
-        wording = Wording(self.task.name, record.fields, answer=text)
+        text = "".join(segment.text for segment in self.task.segments(record)) if self.task.packed else ""
+        wording = Wording(self.task.name, record.fields, answer=text, window=window or None, stride=stride or None)
         return ScoringRequests([Request(record.id, (), wording=wording)], len(text.encode()))
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
-        if window is not None:
-            raise UsageError("a server scores each text as a whole: it takes no window", hint="leave window out")
-        return 0, 0
+        """0 for what the server decides."""
+        return window or 0, stride or 0
 
 
 def languages_of(handle: ModelHandle) -> tuple[str | None, bool]:

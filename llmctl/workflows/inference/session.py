@@ -121,7 +121,7 @@ class Predictor:
                     id=record.id,
                     logprob=sum(each.logprob for each in parts),
                     tokens=sum(each.tokens for each in parts),
-                    bytes=scoring.bytes,
+                    bytes=sum(each.bytes or 0 for each in parts) or scoring.bytes,
                 )
 
 
@@ -176,5 +176,5 @@ def load_model(handle: ModelHandle, precision: Precision) -> Any:
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if handle.folder.adapter is not None:
-        return with_adapter(handle.folder).to(dtype)
-    return pretrained.load(handle.folder.path, handle.family, dtype=dtype)
+        return with_adapter(handle.folder).to(dtype).requires_grad_(False)
+    return pretrained.load(handle.folder.path, handle.family, dtype=dtype).requires_grad_(False)

@@ -34,6 +34,7 @@ def build(service: Service, *, local: bool) -> Guard:
             Route("/v1/completions", chat.completions, methods=["POST"]),
             Route("/v1/audio/transcriptions", speech.answer, methods=["POST"]),
             Route("/v1/tasks/{task}", tasks.answer, methods=["POST"]),
+            Route("/v1/tasks/{task}/likelihoods", tasks.likelihoods, methods=["POST"]),
         ],
         redirect_slashes=False,
     )

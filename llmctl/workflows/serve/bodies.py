@@ -261,6 +261,15 @@ class TaskBody(Asking):
         return replace(super().sampling(longest, seed), num_beams=self.num_beams, length_penalty=self.length_penalty)
 
 
+class LikelihoodBody(Body):
+    """`POST /v1/tasks/TASK/likelihoods`. `records` with their answers; `window` and `stride` in tokens, as in `eval`."""
+
+    model: str | None = None
+    records: list[dict[str, Any] | str] = Field(min_length=1)
+    window: int | None = Field(None, ge=1)
+    stride: int | None = Field(None, ge=1)
+
+
 class FieldFault(ValueError):
     """A fault of one field, found by a validator."""
 

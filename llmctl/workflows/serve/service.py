@@ -18,7 +18,7 @@ from llmctl.data.read import content_id
 from llmctl.engines.spec import Answered, Engine, EngineEvent, Failed, NewText, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.types import AnswerToken, Completion, EventSink, Record, Request
-from llmctl.workflows.inference.requests import RequestBuilder, open_request_builder
+from llmctl.workflows.inference.requests import RequestBuilder, ScoringRequests, open_request_builder
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve import refusals
 from llmctl.workflows.serve.bodies import Asking, B, Streamed, parse, shown
@@ -118,6 +118,11 @@ class Service:
         layouts change. Raises `LlmctlError`."""
         with self._laying_out:
             return predictor.request_builder.generation_request(record)
+
+    def scoring(self, predictor: Predictor, record: Record, window: int, stride: int) -> ScoringRequests:
+        """The requests that score the answer in a record. Raises `LlmctlError`."""
+        with self._laying_out:
+            return predictor.request_builder.loglikelihood_requests(record, window, stride)
 
     async def request_for(self, task: str, fields: dict[str, Any], *, param: str) -> tuple[Predictor, Request]:
         """The request that asks a record, laid out as in training. Raises `Refusal`."""

@@ -1,8 +1,9 @@
-"""`POST /v1/tasks/TASK`: records of a task in, the rows of `generate` out."""
+"""`POST /v1/tasks/TASK`: records of a task in, the rows of `generate` out; with `/likelihoods`, what `eval` reads of them."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,13 +13,15 @@ from starlette.responses import Response
 
 from llmctl import registry
 from llmctl.data.read import content_id
-from llmctl.engines.spec import Answered
-from llmctl.errors import LlmctlError
-from llmctl.types import Adapting, Record, Request
+from llmctl.engines.spec import Answered, Engine
+from llmctl.errors import DataError, LlmctlError
+from llmctl.types import Adapting, Likelihood, Record, Request
 from llmctl.workflows.inference.asked import asked
+from llmctl.workflows.inference.facts import likelihood_facts
+from llmctl.workflows.inference.requests import ScoringRequests
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve import uploads
-from llmctl.workflows.serve.bodies import TaskBody, shown
+from llmctl.workflows.serve.bodies import LikelihoodBody, TaskBody, shown
 from llmctl.workflows.serve.guard import JSONAnswer
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import Service, Usage
@@ -52,6 +55,55 @@ class TaskEndpoint:
         usage = Usage(sum(len(row.request.input_ids) for row in rows), tokens)
         service.counters.answered(*usage)
         return JSONAnswer({"model": service.plan.name, "task": name, "completions": found, "usage": usage.document()})
+
+    async def likelihoods(self, request: HttpRequest) -> Response:
+        """The log likelihood of the answer in each record, as `eval` computes it."""
+        service = self.service
+        name = self._task(request.path_params["task"])
+        body = await service.body(request, LikelihoodBody)
+        predictor = await service.predictor_in_thread(name)
+        try:
+            window, stride = predictor.request_builder.window(body.window, body.stride)
+        except LlmctlError as error:
+            raise service.refusal(error, param="window") from error
+        scorings = await run_in_threadpool(
+            lambda: [self._scoring(predictor, each, number, window, stride) for number, each in enumerate(body.records)]
+        )
+        rows = await service.while_connected(request, self._scored(scorings))
+        facts = likelihood_facts(
+            service.plan.model.folder,
+            service.tokenizer,
+            window=window,
+            stride=stride,
+            precision=service.config.precision,
+        )
+        return JSONAnswer({"model": service.plan.name, "task": name, "likelihoods": rows, "facts": facts})
+
+    def _scoring(self, predictor: Predictor, value: Any, number: int, window: int, stride: int) -> ScoringRequests:
+        """Raises `Refusal`."""
+        task, where = predictor.task, f"records[{number}]"
+        try:
+            if task.modality != "text":
+                raise DataError("likelihoods are those of texts")
+            fields = task.record_of(value) if isinstance(value, str) else value
+            record = task.adapt(
+                Record(where, {each: fields[each] for each in fields if each != "id"}, where), Adapting()
+            )
+            return self.service.scoring(predictor, record, window, stride)
+        except LlmctlError as error:
+            raise self.service.refusal(error, param=where, bad_record=BAD_RECORD) from error
+
+    async def _scored(self, scorings: list[ScoringRequests]) -> list[dict[str, Any]]:
+        engine, rows = self.service.engine, []
+        for number, scoring in enumerate(scorings):
+            found: list[Likelihood] = []
+            for each in scoring.requests:  # one at a time: others are answered in between
+                found.append(
+                    await self.service.call(functools.partial(_score, engine, each), param=f"records[{number}]")
+                )
+            logprob, tokens = sum(each.logprob for each in found), sum(each.tokens for each in found)
+            rows.append({"logprob": logprob, "tokens": tokens, "bytes": scoring.bytes})
+        return rows
 
     def _task(self, name: str) -> str:
         """A task of the model, by its name or an alias. Raises `Refusal`."""
@@ -101,6 +153,10 @@ class TaskEndpoint:
                         **({"sample": number % body.n} if body.n > 1 else {}),
                     }
         return [found[number] for number in sorted(found)]
+
+
+def _score(engine: Engine, request: Request) -> Likelihood:
+    return next(engine.score([request]))
 
 
 def _aliases(tasks: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,14 +40,17 @@ class Learner:
         self.main = bool(self.accelerator.is_main_process)
         self.alone = bool(self.accelerator.num_processes == 1)
         torch.manual_seed(config.seed)
-        # An adapter draws its random matrices beside weights that have values.
-        empty = config.parallel == "fsdp" and not self.alone and config.adapter is None
+        # Log-probabilities of a reference model are computed before the model is cut.
+        empty = config.parallel == "fsdp" and not self.alone and not plan.task.pairs
         say = emit if self.main else null_sink
         self.parts = assemble.assemble(plan, say, self._once_per_machine, empty=empty)
         self.model: Any = self.parts.model
         self.adapter = adapters.resolve(self.model, config.adapter, plan.family) if config.adapter else None
         if self.adapter is not None:
             adapters.attach(self.model, self.adapter)
+            if self.parts.unread is not None:
+                unread = adapters.names_with_adapter(self.model, self.parts.unread)
+                self.parts = replace(self.parts, unread=unread)
         if self.parts.unread is None:
             self.model.to(self.accelerator.device)
         if self.precision == "bf16":

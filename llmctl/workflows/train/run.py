@@ -53,9 +53,10 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
         follows = plan.world.follows
         return _follow(plan) if follows else _lead(plan, emit, force=force, train=_one_process)
     plan = replace(plan, world=None)
+    asked = environment.asked_of_accelerate() or 1
     if text := environment.forget_launchers():
         emit(Event("note", {"text": text}))
-    here = _processes_here(config, emit)
+    here = _processes_here(config, asked, emit)
     if config.machine_rank > 0:
         _warn_of_memory(plan, emit)
         return _result(_many_processes(plan, emit, here))
@@ -86,13 +87,20 @@ def _join(world: World, emit: EventSink) -> bool:
     return True
 
 
-def _processes_here(config: TrainConfig, emit: EventSink) -> int:
-    """How many processes to start on this machine."""
+def _processes_here(config: TrainConfig, asked: int, emit: EventSink) -> int:
+    """How many processes to start on this machine; `asked`: of accelerate, which started one of them."""
     if config.processes != "auto":
         return config.processes
     from llmctl.training import devices
 
-    found = max(1, devices.count())
+    found = devices.count()
+    if not found:
+        if asked > 1:
+            text = (
+                f"accelerate started one process, as it does without a GPU; {asked} were asked for: starting them here"
+            )
+            emit(Event("note", {"text": text}))
+        return asked
     if found > 1:
         emit(Event("note", {"text": f"{found} processes, one for each accelerator (--processes 1 uses one of them)"}))
     return found

@@ -281,6 +281,75 @@ def test_aligned_files(tmp_path: Path) -> None:
         find_sources([], left, None)
 
 
+def test_files_that_differ_in_their_language_are_aligned(tmp_path: Path) -> None:
+    words = [str(put(tmp_path / f"train.{each}", f"{each} 1\n{each} 2\n")) for each in ("zh-CN", "en")]
+    other = str(put(tmp_path / "other.txt", "not a pair\n"))
+    pair, alone = find_sources([*words, other])
+    assert [path.name for path in pair.paths] == ["train.zh-CN", "train.en"]
+    assert alone.format == "text"
+    rows = [row.fields for row in scan([pair], ReadContext()) if isinstance(row, Record)]
+    assert rows == [{"source": "zh-CN 1", "target": "en 1"}, {"source": "zh-CN 2", "target": "en 2"}]
+    with pytest.raises(UsageError) as caught:
+        find_sources(words[:1])
+    assert f"name two aligned files, the source first: {words[0]} {tmp_path / 'train'}.LANGUAGE" in str(
+        caught.value.hint
+    )
+
+
+MEMORY = """<?xml version="1.0"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="1.4"><header srclang="en-US"/><body>
+<tu><tuv xml:lang="en-US"><seg>Press <bpt i="1">&lt;b&gt;</bpt>OK<ept i="1">&lt;/b&gt;</ept> &amp; wait</seg></tuv>
+<tuv xml:lang="zh-CN"><seg>按<hi>确定</hi>并等待</seg></tuv></tu>
+<tu srclang="zh-CN"><tuv lang="zh-CN"><seg>你好</seg></tuv><tuv lang="en-US"><seg>Hello</seg></tuv></tu>
+<tu><tuv xml:lang="en-US"><seg>alone</seg></tuv></tu>
+</body></tmx>"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_translation_memory(tmp_path: Path, encoding: str) -> None:
+    path = put(tmp_path / "memory.tmx", MEMORY.encode(encoding))
+    context = ReadContext()
+    *rows, bad = scan(find_sources([str(path)]), context)
+    assert [(row.fields, row.origin) for row in rows if isinstance(row, Record)] == [
+        ({"source": "Press OK & wait", "target": "按确定并等待"}, f"{path}:2"),
+        ({"source": "你好", "target": "Hello"}, f"{path}:4"),
+    ]
+    assert isinstance(bad, Bad)
+    assert "no pair of languages" in bad.error.message
+    columns = ReadContext(rename={"source": "zh", "target": "EN"})
+    *rows, _ = scan(find_sources([str(path)]), columns)
+    assert [row.fields["source"] for row in rows if isinstance(row, Record)] == ["按确定并等待", "你好"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (MEMORY[: len(MEMORY) // 2], "looks truncated"),
+        ("<html><body/></html>", "its root element is <html>"),
+        (MEMORY.replace('SYSTEM "tmx14.dtd"', '[<!ENTITY a "aa"><!ENTITY b "&a;&a;">]'), "declares entities"),
+        ("<tmx>" + "<a>" * 200, "nested too deeply"),
+        ("<tmx><seg></tmx>", "not valid XML: mismatched tag"),
+        ("", "no records"),
+    ],
+)
+def test_files_that_are_no_translation_memories(tmp_path: Path, content: str, problem: str) -> None:
+    path = put(tmp_path / "memory.tmx", content)
+    with pytest.raises(DataError, match=problem):
+        list(scan(find_sources([str(path)]), ReadContext()))
+
+
+def test_recordings_with_their_text_beside_them(tmp_path: Path) -> None:
+    for name, content in (("a.flac", "-"), ("a.txt", "one\n"), ("b.WAV", "-"), ("b.json", '{"text": "二", "id": "x"}')):
+        put(tmp_path / name, content)
+    put(tmp_path / "c.wav", "-")
+    *rows, bad = scan(find_sources([str(tmp_path)]), ReadContext())
+    assert [row.fields for row in rows if isinstance(row, Record)] == [
+        {"audio": "a.flac", "text": "one"},
+        {"audio": "b.WAV", "text": "二", "id": "x"},
+    ]
+    assert isinstance(bad, Bad)
+    assert str(bad.error) == f"{tmp_path / 'c.wav'}: the recording has no text beside it: c.txt"
+
+
 @pytest.mark.parametrize(
     ("word", "words"),
     [
