@@ -126,11 +126,12 @@ class CTranslate2Session(EngineSession):
         super().__init__(engine)
         loaded = engine.loaded
         constraints = Constraints(loaded.model.generation_config)
-        self._constrained = constraints.apply
+        self._constrained, self._healing = constraints.apply, loaded.healing
         self._batches = PlainScheduler(loaded, rows, start=lambda _, chosen: CTranslate2Batch(engine, chosen))
         self._tokens = ContinuousScheduler(loaded, Prefixes(engine), constraints, rows)
 
     def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        submitted = self._healing.jobs(submitted)
         own = [job for job in submitted if self._is_plain(job)]
         others = [job for job in submitted if not self._is_plain(job)]
         return [*self._batches.advance(own, cancelled), *self._tokens.advance(others, cancelled)]
@@ -140,9 +141,8 @@ class CTranslate2Session(EngineSession):
         sampling = job.sampling
         if sampling.num_beams > 1:
             return True
-        return not (
-            self._constrained or sampling.samples or job.logprobs is not None or sampling.repetition_penalty != 1.0
-        )
+        changed = self._constrained or sampling.samples or sampling.repetition_penalty != 1.0
+        return not (changed or job.logprobs is not None or job.request.opening)
 
     def close(self) -> None:
         super().close()

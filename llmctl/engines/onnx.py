@@ -122,11 +122,12 @@ class OnnxSession(EngineSession):
 
     def __init__(self, engine: OnnxEngine, rows: int) -> None:
         super().__init__(engine)
+        self._healing = engine.loaded.healing
         constraints = Constraints(engine.loaded.model.generation_config)
         self._scheduler = ContinuousScheduler(engine.loaded, OnnxRows(engine), constraints, rows)
 
     def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
-        return self._scheduler.advance(submitted, cancelled)
+        return self._scheduler.advance(self._healing.jobs(submitted), cancelled)
 
     def close(self) -> None:
         super().close()
