@@ -72,7 +72,9 @@ class TrainConfig(Spec):
         "choose the best checkpoint by loss, a metric of the task or one of its scores (rougeL); default: loss",
         panel="Validation",
     )
-    best_by_limit: StrictInt = key(200, "validation records to answer when best_by compares answers", ge=1)
+    best_by_limit: StrictInt = key(
+        200, "validation records, evenly spread, to answer when best_by compares answers", ge=1
+    )
     patience: StrictInt | None = flag(
         None, "stop after this many evaluations without improvement", panel="Validation", ge=1
     )
