@@ -17,6 +17,7 @@ from llmctl.errors import BusyError, EnvironmentFault, ErrorCollector, LlmctlErr
 from llmctl.models.spec import HUB
 from llmctl.store.runs import RUN
 from llmctl.types import EventSink, null_sink
+from llmctl.workflows.inference.engines import engine_for
 from llmctl.workflows.inference.model import ModelHandle, find_model
 from llmctl.workflows.serve.spec import ServeConfig
 
@@ -69,7 +70,10 @@ def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit:
         emit=emit,
     )
     if model is not None:
+        collector.check("model", _check_local, model)
         collector.check("model", references_audio, model.task)
+        collector.check("model", _check_here, model)
+        collector.check("engine", engine_for, model, config.engine)
         model = collector.check("model", model.choosing)
     collector.raise_all()
     assert model is not None
@@ -77,10 +81,22 @@ def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit:
     return ServePlan(config, model, _tasks(config, model, offline=offline), config.name or _name(config.model), keys)
 
 
+def _check_here(model: ModelHandle) -> None:
+    if model.server is not None:
+        raise UsageError(f"{model.reference} is served already", hint="serve a model folder, a run or hf:NAME")
+
+
 def _check_packages() -> None:
     missing = next((each for each in PACKAGES if importlib.util.find_spec(each) is None), None)
     if missing is not None:
         raise MissingPackage(missing, needed_for="serve", install="pip install 'llmctl[serve]'")
+
+
+def _check_local(model: ModelHandle) -> None:
+    if model.server is not None:
+        raise UsageError(
+            f"{model.reference} is behind a server already", hint="ask that server, or serve a model folder"
+        )
 
 
 def _check_host(config: ServeConfig) -> None:
