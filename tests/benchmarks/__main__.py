@@ -1,4 +1,4 @@
-"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|train|generate|memory]`.
+"""Speed as ratios against peers, in one run: `python -m tests.benchmarks [--only start|preprocess|near|train|generate|memory]`.
 
 Each measurement is a process of its own; ours and the peer's take turns, and the median of the ratios is printed.
 Nothing here is asserted in a test. Quiet machines only: the spread is printed beside each ratio.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import json
 import os
 import statistics
@@ -22,7 +23,7 @@ from llmctl.environment import SPINS
 from tests.benchmarks.memory import measure, share
 
 HERE = Path(__file__).parent
-WHAT = ("start", "preprocess", "train", "generate", "memory")
+WHAT = ("start", "preprocess", "near", "train", "generate", "memory")
 
 
 def measured(command: Sequence[str]) -> tuple[float, float]:
@@ -122,6 +123,22 @@ def _repeated_sonnets(folder: Path) -> Path:
     return path
 
 
+def near(runs: int) -> None:
+    """CPU seconds of finding near-duplicates, each in a process of its own, on the same documents."""
+    if importlib.util.find_spec("datasketch") is None:
+        print("near-duplicates: not measured, pip install datasketch", flush=True)
+        return
+    program = str(HERE / "near.py")
+    for language in ("en", "zh"):
+        ratios = []
+        for _ in range(runs):
+            ours, theirs = (
+                printed([sys.executable, program, who, "20000", language]) for who in ("llmctl", "datasketch")
+            )
+            ratios.append(theirs / ours)
+        emit(f"near-duplicates, 20,000 documents, {language}", ratios, "datasketch", ">= 2")
+
+
 def train(runs: int) -> None:
     """Tokens a second of a training step loop, each in a process of its own, on the same random tokens."""
     program = str(HERE / "train_speed.py")
@@ -171,6 +188,8 @@ def main() -> None:
         start(max(chosen.runs, 10))
     if "preprocess" in what:
         preprocess(chosen.runs, chosen.corpus)
+    if "near" in what:
+        near(chosen.runs)
     if "train" in what:
         train(chosen.runs)
     if "generate" in what:

@@ -165,6 +165,27 @@ def test_a_language_model_answers_without_blanks(inside: Inside, tmp_path: Path)
     assert whole == streamed == row["text"]
 
 
+def test_an_exported_folder_reads_raw_text_and_its_modelfile_says_that_ollama_does_not(
+    inside: Inside, rows: Path, tmp_path: Path
+) -> None:
+    inside(
+        "preprocess", rows, "--task", "classification", "--out", tmp_path / "data", "--tokenizer", "bpe",
+        "--vocab-size", "400", "--segment", "jieba", "--stopwords", "zh",
+    )  # fmt: skip
+    inside(
+        "train", "--data", tmp_path / "data", "--model", "gpt2", "--out", tmp_path / "run", "--max-steps", "20",
+        "--lr", "0.01", "--set", "model.layers=1", "--set", "model.hidden=16", "--set", "model.heads=1",
+    )  # fmt: skip
+    inside("export", "--model", tmp_path / "run", "--to", "gguf", "--quantize", "f32", "--out", tmp_path / "out")
+    asked = [
+        inside("generate", "--model", tmp_path / name, *(word for text in RAW for word in ("--prompt", text)))
+        for name in ("run", "out")
+    ]
+    answers = [[row["text"] for row in document["completions"]] for document in asked]
+    assert answers[0] == answers[1]
+    assert "stop words, which Ollama cannot" in (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
+
+
 def test_each_character_is_a_word_without_segmentation(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,10 @@ from llmctl.workflows.inference.model import ModelHandle
 
 Turns = tuple[tuple[Role, bool], ...]
 
+WORDS_NEEDED: Final = (
+    "# Training cut text into words or removed stop words, which Ollama cannot: it answers raw text worse than\n"
+    "# llmctl does with --model and this folder."
+)
 _ASKED: Final[Turns] = (("user", False),)
 _CHAT: Final[Turns] = (("user", False), ("assistant", True), ("user", False))
 _SYSTEM: Final[Turns] = (("system", False), *_CHAT)
@@ -32,7 +36,9 @@ def end_ids(layout: Layout, generation: Any) -> list[int]:
 def ollama(handle: ModelHandle, layout: Layout, file: str, ends: Sequence[int], *, add_bos: bool) -> str:
     """The Modelfile for the GGUF file of that name beside it."""
     names = [layout.tokenizer.convert_ids_to_tokens(each) for each in ends]
-    lines = [f"FROM ./{file}", f'TEMPLATE """{template(handle, layout, add_bos=add_bos)}"""']
+    rules = handle.folder.card.clean if handle.folder.card else None
+    lines = [WORDS_NEEDED] if rules and (rules.get("segment", "none") != "none" or rules.get("stopword_list")) else []
+    lines += [f"FROM ./{file}", f'TEMPLATE """{template(handle, layout, add_bos=add_bos)}"""']
     lines += [f"PARAMETER stop {json.dumps(name, ensure_ascii=False)}" for name in names]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
     if layout.context is not None:
