@@ -101,12 +101,12 @@ def blocks(
     if path is None:
         if sys.stdin is None:
             raise EnvironmentFault("standard input is closed", hint="name a file, or pipe data in")
-        mark = sys.stdin.buffer.read(MARK_BYTES)
-        block = mark + sys.stdin.buffer.read1(limits.block_bytes)
+        pipe: Any = sys.stdin.buffer
+        block = pipe.read(MARK_BYTES) + pipe.read1(limits.block_bytes)
         refuse_foreign(block, name)
         while block:
             yield block
-            block = sys.stdin.buffer.read1(limits.block_bytes)
+            block = pipe.read1(limits.block_bytes)
         return
     try:
         with path.open("rb") as file:

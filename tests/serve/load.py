@@ -49,10 +49,6 @@ class Client:
         status, document = self.ask(PATH, {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0})
         return status, document["choices"][0]["text"] if status == 200 else str(document)
 
-    def metric(self, name: str) -> float:
-        found = re.search(rf"^{name} (\S+)$", self.ask("/metrics")[1], re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
     def close(self) -> None:
         self._connection.close()
 
@@ -72,8 +68,9 @@ def server(folder: Path, rows: int) -> Iterator[tuple[int, psutil.Process]]:
 def measure(folder: Path, *, clients: int, requests: int, idle: int, gone: int) -> dict[str, Any]:
     """Figures of `clients` at once with `requests` each, `idle` open sockets that send nothing, and `gone` clients that
     leave in the middle of a stream."""
-    with server(folder, clients) as (port, process), contextlib.closing(Client(port)) as one:
-        expected = {prompt: one.complete(prompt)[1] for prompt in PROMPTS}
+    with server(folder, clients) as (port, process):
+        with contextlib.closing(Client(port)) as one:
+            expected = {prompt: one.complete(prompt)[1] for prompt in PROMPTS}
         assert len(set(expected.values())) > len(PROMPTS) // 2, "answers that are all alike would prove nothing"
         _load(port, clients, 2 * len(PROMPTS) // clients + 1, expected)  # what grows at first is allocated
         alone = _load(port, 1, max(len(PROMPTS), requests), expected)
@@ -85,7 +82,7 @@ def measure(folder: Path, *, clients: int, requests: int, idle: int, gone: int) 
             for _ in range(idle):
                 stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", port))))
             beside = _load(port, 1, len(PROMPTS), expected)
-        freed = [_leave(port, one) for _ in range(gone)]
+        freed = [_leave(port) for _ in range(gone)]
         return {
             "clients": clients,
             "requests": clients * requests,
@@ -99,8 +96,8 @@ def measure(folder: Path, *, clients: int, requests: int, idle: int, gone: int) 
             "idle_sockets": idle,
             "statuses_beside_idle_sockets": beside["statuses"],
             "seconds_until_slots_are_free": [round(each, 3) for each in freed],
-            "load_at_the_end": one.metric("llmctl_answers_running") + one.metric("llmctl_answers_waiting"),
-            "failures": one.metric("llmctl_engine_failures_total"),
+            "load_at_the_end": _metric(port, "llmctl_answers_running") + _metric(port, "llmctl_answers_waiting"),
+            "failures": _metric(port, "llmctl_engine_failures_total"),
         }
 
 
@@ -125,15 +122,22 @@ def _load(port: int, clients: int, requests: int, expected: dict[str, str]) -> d
     return {"statuses": {str(each): count for each, count in statuses.items()}, "wrong": wrong[0], "rate": rate}
 
 
-def _leave(port: int, watching: Client) -> float:
+def _metric(port: int, name: str) -> float:
+    with contextlib.closing(Client(port)) as client:
+        found = re.search(rf"^{name} (\S+)$", client.ask("/metrics")[1], re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def _leave(port: int) -> float:
     """Begin a long stream, read a little of it, and leave; the seconds until nothing is being answered."""
     body = json.dumps({"prompt": "Shall I", "max_tokens": ENDLESS, "temperature": 1.0, "stream": True, "n": 2})
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
         client.request("POST", PATH, body)
         client.getresponse().read(200)
-        assert watching.metric("llmctl_answers_running") > 0
+        assert _metric(port, "llmctl_answers_running") > 0
     left = time.monotonic()
-    while watching.metric("llmctl_answers_running") + watching.metric("llmctl_answers_waiting"):
+    while _metric(port, "llmctl_answers_running") + _metric(port, "llmctl_answers_waiting"):
         assert time.monotonic() - left < 60
         time.sleep(0.02)
     return time.monotonic() - left
