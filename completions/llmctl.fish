@@ -219,7 +219,7 @@ complete -c llmctl -n '__llmctl_is serve' -l port -x -d 'port to listen on; 0: a
 complete -c llmctl -n '__llmctl_is serve' -l api-key-file -r -F -d 'file with the keys that clients may use, one per line; default: no key'
 complete -c llmctl -n '__llmctl_is serve' -l max-batch -x -d 'answers that are generated at once [default: 16]'
 complete -c llmctl -n '__llmctl_is serve' -l max-queue -x -d 'answers that may wait for their turn; more are refused [default: 256]'
-complete -c llmctl -n '__llmctl_is serve' -l engine -x -a 'torch ctranslate2 onnx openai echo' -d 'engine that runs the model [default: torch]'
+complete -c llmctl -n '__llmctl_is serve' -l engine -x -a 'torch ctranslate2 onnx openai echo' -d 'engine that runs the model; auto: the one for what its folder holds [default: auto]'
 complete -c llmctl -n '__llmctl_is serve' -l seed -x -d 'random seed of requests without one; default: a new one for each'
 complete -c llmctl -n '__llmctl_is serve' -l verify -d 'hash all weights (and prepared data) again, even where size and time are unchanged'
 complete -c llmctl -n '__llmctl_is serve' -l config -r -F -d 'recipe file (YAML); repeatable, later files win'

@@ -366,7 +366,7 @@ _llmctl() {
                 '--api-key-file=[file with the keys that clients may use, one per line; default: no key]:value:_files' \
                 '--max-batch=[answers that are generated at once \[default: 16\]]:value: ' \
                 '--max-queue=[answers that may wait for their turn; more are refused \[default: 256\]]:value: ' \
-                '--engine=[engine that runs the model \[default: torch\]]:value:_llmctl_serve--engine' \
+                '--engine=[engine that runs the model; auto: the one for what its folder holds \[default: auto\]]:value:_llmctl_serve--engine' \
                 '--seed=[random seed of requests without one; default: a new one for each]:value: ' \
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \

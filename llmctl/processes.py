@@ -37,6 +37,8 @@ class _EndWithParent:
 
 def _child_of(parent: int) -> _EndWithParent:
     end_with(parent)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it handles Ctrl-C itself, it ends without a traceback
     return _EndWithParent()
 
 

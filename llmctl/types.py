@@ -161,6 +161,16 @@ class Wording:
     stride: int | None = None
 
 
+BLANKS: Final = " \t\n\r"
+
+
+class Opening(NamedTuple):
+    """Blanks at the end of a prompt, with which an answer can begin in their place. `ids`: the prompt without them."""
+
+    ids: tuple[int, ...]
+    blanks: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """An engine request in token ids, laid out for the model's family; to a server, in words.
@@ -176,6 +186,8 @@ class Request:
     """Of a recording: opens it and yields it window by window."""
     place: int | None = None
     """The number by which its random numbers are drawn; default: its place among the requests."""
+    opening: Opening | None = None
+    """Of a text to be continued that ends in blanks; see `engines.healing`."""
     wording: Wording | None = None
     """For a server; `input_ids` are then empty."""
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from llmctl.data.plain import control_tokens, plain_ids
 from llmctl.data.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
-from llmctl.types import MODALITY, Family, Role, Segment, Tokens
+from llmctl.types import BLANKS, MODALITY, Family, Opening, Role, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]
 
@@ -41,6 +41,8 @@ LongAnswers = Literal["drop", "cut", "question"]
 Loss = Literal["nothing", "text", "answer"]
 """What the context truncates: nothing, prompt text, or an answer."""
 
+MOST_BLANKS: Final = 32
+"""Blanks at the end of a prompt that are taken back from it."""
 ROOM: Final = 4
 """1/ROOM of the context is reserved for the answer if a prompt must be truncated and no answer length is specified."""
 
@@ -237,6 +239,14 @@ class Layout:
         limit = None if self.context is None else max(1, self.context - (room or 0))
         ids, _ = self._sequence(self._within(parts, limit, add_generation_prompt=True), add_generation_prompt=True)
         return tuple(ids[-limit:].tolist() if limit is not None else ids.tolist())
+
+    def opening(self, segments: Sequence[Segment]) -> Opening | None:
+        """The blanks at the end of a text that a decoder is to continue."""
+        text = segments[-1].text
+        blanks = text[len(text.rstrip(BLANKS)) :][-MOST_BLANKS:]
+        if self.family != "decoder" or not blanks or len(blanks) == len(text):
+            return None
+        return Opening(self.prompt([*segments[:-1], Segment(segments[-1].role, text[: -len(blanks)])]), blanks)
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The ids of an answer with its end tokens, as likelihoods need them."""

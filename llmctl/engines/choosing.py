@@ -18,6 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from llmctl.engines.healing import Healing
 from llmctl.engines.spec import Job, Sampling
 from llmctl.types import AnswerToken
 
@@ -84,22 +85,23 @@ def details(logprobs: Tensor, token: int, number: int) -> AnswerToken:
 class Chooser:
     """Chooses the tokens of one answer, by the settings of its job."""
 
-    def __init__(self, job: Job, sample: int, prompt: Sequence[int], limit: int) -> None:
+    def __init__(self, job: Job, sample: int, prompt: Sequence[int], limit: int, healing: Healing) -> None:
         """`prompt`: the tokens before the answer, which a repetition penalty counts. `limit`: the most tokens."""
         sampling = job.sampling
         draws = [seed_of(sampling.seed, job.request.place or 0, sample)] if sampling.samples else []
         self._chain = processors(sampling, padding=None, draws=draws)
         self._logprobs, self.limit = job.logprobs, limit
         self._prompt = list(prompt) if sampling.repetition_penalty != 1.0 else []
-        self.plain = not self._chain and job.logprobs is None
+        self._healing, self._blanks = healing, job.request.opening.blanks if job.request.opening else ""
+        self.plain = not self._chain and job.logprobs is None and not self._blanks
         """The most likely token is chosen and nothing else is asked for."""
 
     def __call__(self, scores: Tensor, ids: Sequence[int]) -> tuple[int, AnswerToken | None]:
         """The next token after `ids` from scores (1, V), and its log-probability if that is wanted."""
-        changed = scores
+        changed = self._healing.mask(scores, self._blanks, ids) if self._blanks else scores
         if self._chain:
             seen = torch.tensor([[*self._prompt, *ids] if self._prompt else []], dtype=torch.long, device=scores.device)
-            changed = self._chain(seen, scores)
+            changed = self._chain(seen, changed)
         token = int(changed.argmax(-1))
         if self._logprobs is None:
             return token, None

@@ -99,7 +99,7 @@ class ContinuousScheduler:
         limit = loaded.limit_of(job)
         row = AnswerRow(job, sample, loaded.tokenizer, before=before, limit=limit, ends=loaded.ends)
         prompt = job.request.input_ids if loaded.family == "decoder" else (before,)
-        return row, Chooser(job, sample, prompt, limit)
+        return row, Chooser(job, sample, prompt, limit, loaded.healing)
 
     def _keep(self, stays: Sequence[bool]) -> None:
         """Rows that do not stay leave; the last ones take their places."""

@@ -33,7 +33,7 @@ from llmctl.errors import UsageError
 from llmctl.store.border import border, running
 from llmctl.store.exports import CT2_HEAD
 from llmctl.store.models import ModelFolder
-from llmctl.types import Family, Likelihood, Request
+from llmctl.types import AnswerToken, Family, Likelihood, Request
 
 _KINDS = {"decoder": ctranslate2.Generator, "encoder-decoder": ctranslate2.Translator, "encoder": ctranslate2.Encoder}
 _VOCABULARIES = ("vocabulary.json", "shared_vocabulary.json", "target_vocabulary.json")
@@ -102,6 +102,17 @@ class CTranslate2Engine(Engine):
             for request, each in zip(batch, values, strict=True)
         ]
 
+    def token_logprobs(self, request: Request, top: int) -> Sequence[AnswerToken]:
+        if self.family != "decoder":
+            return super().token_logprobs(request, top)
+        return scoring.token_logprobs(self.loaded, request, top, logits=self._logits)
+
+    def _logits(self, request: Request) -> Tensor:
+        """(answer, V), of the tokens of an answer."""
+        with running(self.loaded.model):
+            found = self.runner.forward_batch([self.named((*request.input_ids, *request.answer_ids)[:-1])])
+        return _tensor(found)[0, len(request.input_ids) - 1 :]
+
     def _without_end(self, ids: Sequence[int]) -> Sequence[int]:
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
 
@@ -126,11 +137,12 @@ class CTranslate2Session(EngineSession):
         super().__init__(engine)
         loaded = engine.loaded
         constraints = Constraints(loaded.model.generation_config)
-        self._constrained = constraints.apply
+        self._constrained, self._healing = constraints.apply, loaded.healing
         self._batches = PlainScheduler(loaded, rows, start=lambda _, chosen: CTranslate2Batch(engine, chosen))
         self._tokens = ContinuousScheduler(loaded, Prefixes(engine), constraints, rows)
 
     def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        submitted = self._healing.jobs(submitted)
         own = [job for job in submitted if self._is_plain(job)]
         others = [job for job in submitted if not self._is_plain(job)]
         return [*self._batches.advance(own, cancelled), *self._tokens.advance(others, cancelled)]
@@ -140,9 +152,8 @@ class CTranslate2Session(EngineSession):
         sampling = job.sampling
         if sampling.num_beams > 1:
             return True
-        return not (
-            self._constrained or sampling.samples or job.logprobs is not None or sampling.repetition_penalty != 1.0
-        )
+        changed = self._constrained or sampling.samples or sampling.repetition_penalty != 1.0
+        return not (changed or job.logprobs is not None or job.request.opening)
 
     def close(self) -> None:
         super().close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmctl.engines.rows import AnswerRow
@@ -90,6 +91,7 @@ class EchoSession(EngineSession):
         ids = [token for token in job.request.input_ids if token not in engine.special]
         whole = len(ids) <= job.sampling.max_new_tokens
         limit = len(ids) + 1 if whole else job.sampling.max_new_tokens
+        job = replace(job, request=replace(job.request, opening=None))
         return AnswerRow(job, sample, engine.tokenizer, before=None, limit=limit), iter(ids)
 
     def _details(self, job: Job, token: int | None) -> AnswerToken | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from llmctl.engines.healing import Healing
 from llmctl.engines.packed import packed
 from llmctl.engines.spec import Job
 from llmctl.errors import UsageError
@@ -47,6 +48,7 @@ class LoadedModel:
         self.vocabulary: int | None = getattr(model.config.get_text_config(), "vocab_size", None)
         self.ends = self._end_tokens()
         pad = tokenizer.pad_token_id
+        self.healing = Healing(tokenizer)
         self.pad: int = pad if pad is not None else min(self.ends, default=0)
 
     def _end_tokens(self) -> frozenset[int]:

@@ -71,12 +71,13 @@ class TorchSession(EngineSession):
     def __init__(self, engine: TorchEngine, rows: int) -> None:
         super().__init__(engine)
         loaded = engine.loaded
-        self._plain = PlainScheduler(loaded, rows)
+        self._healing, self._plain = loaded.healing, PlainScheduler(loaded, rows)
         constraints = Constraints(getattr(loaded.model, "generation_config", None))
         decoding = decoding_for(loaded) if constraints.known else None
         self._continuous = ContinuousScheduler(loaded, decoding, constraints, rows) if decoding is not None else None
 
     def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:
+        submitted = self._healing.jobs(submitted)
         if self._continuous is None:
             return self._plain.advance(submitted, cancelled)
         beams = [job for job in submitted if job.sampling.num_beams > 1]

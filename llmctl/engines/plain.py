@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from llmctl.engines import choosing, text
+from llmctl.engines.healing import Opened
 from llmctl.engines.loaded import LoadedModel
 from llmctl.engines.rows import AnswerRow
 from llmctl.engines.spec import Answered, EngineEvent, Job, Sampling
@@ -142,7 +143,7 @@ class PlainBatch:
     def choose(self) -> None:
         """Greedy choice or sampling."""
         loaded, jobs = self.loaded, [job for job, _ in self.chosen]
-        ids, mask, _ = self._inputs()
+        ids, mask, width = self._inputs()
         limit = loaded.limit_of(jobs[0])
         before = ids[:, -1].tolist() if loaded.family == "decoder" else [loaded.decoder_start] * len(jobs)
         rows = [
@@ -154,6 +155,8 @@ class PlainBatch:
         padding = (mask == 0).sum(1) if loaded.family == "decoder" else None  # (B,)
         recorder = Recorder([job.logprobs for job in jobs])
         chain = choosing.processors(sampling, padding=padding, draws=draws)
+        if any(blanks := [job.request.opening.blanks if job.request.opening else "" for job in jobs]):
+            chain.insert(0, Opened(loaded.healing, blanks, width))
         if recorder.wanted:
             chain.insert(0, recorder)
         watch = Watch(rows, recorder, self.cancelled, self.events)

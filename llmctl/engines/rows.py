@@ -18,7 +18,10 @@ class AnswerRow:
     ) -> None:
         """`before`, `limit`, `ends`: as in `AnswerText`."""
         self.job, self.sample = job, sample
-        self.answer = AnswerText(tokenizer, before, ends=ends, limit=limit, stops=job.sampling.stop, stream=job.stream)
+        opening = job.request.opening.blanks if job.request.opening else ""
+        self.answer = AnswerText(
+            tokenizer, before, ends=ends, limit=limit, stops=job.sampling.stop, stream=job.stream, opening=opening
+        )
         self._logprobs: list[AnswerToken] = []
         self._sent = 0
 
@@ -26,14 +29,19 @@ class AnswerRow:
     def ended(self) -> bool:
         return self.answer.finish_reason is not None
 
+    @property
+    def own(self) -> list[int]:
+        """The tokens of the answer, without those that spell the end of the prompt."""
+        return self.answer.ids[self.answer.spelling :]
+
     def add(self, token: int | None, details: AnswerToken | None = None) -> None:
         """Take the next token; None: there is none, and the answer ends. `details`: with its log-probability."""
         if token is None:
             self.answer.finish()
             return
-        before = len(self.answer.ids)
+        before = len(self.own)
         self.answer.add(token)
-        if details is not None and len(self.answer.ids) > before:
+        if details is not None and len(self.own) > before:
             self._logprobs.append(details)
 
     def events(self) -> list[EngineEvent]:
@@ -41,7 +49,7 @@ class AnswerRow:
         events: list[EngineEvent] = []
         ticket, answer = self.job.ticket, self.answer
         if self.job.stream:
-            text, ids = answer.fresh(), answer.ids[self._sent :]
+            text, ids = answer.fresh(), self.own[self._sent :]
             if text or ids:
                 tokens = tuple(self._logprobs[self._sent :]) or tuple(map(AnswerToken, ids))
                 events.append(NewText(ticket, self.sample, text, tokens))
@@ -51,7 +59,7 @@ class AnswerRow:
                 self.job.request.id,
                 answer.text,
                 answer.finish_reason,
-                len(answer.ids),
+                len(self.own),
                 self.sample,
                 tuple(self._logprobs),
             )

@@ -113,10 +113,14 @@ class AnswerText:
         limit: int,
         stops: Sequence[str] = (),
         stream: bool = False,
+        opening: str = "",
     ) -> None:
-        """`before`: the token before the answer; None: the answer is a text of its own. `limit`: the most tokens."""
+        """`before`: the token before the answer; None: the answer is a text of its own. `limit`: the most tokens.
+        `opening`: what the tokens begin with that belongs to the prompt; see `engines.healing`."""
         self.tokenizer, self.before, self.ends, self.limit = tokenizer, before, ends, limit
         self.stops, self._watched = stops, stream or bool(stops)
+        self.opening, self.spelling = opening, 0
+        """What the tokens begin with, and the number of tokens that spell it and nothing else."""
         self.ids: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.text = ""
@@ -132,22 +136,28 @@ class AnswerText:
             self.finish("stop")
             return
         self.ids.append(token)
+        if self.opening and self.spelling == len(self.ids) - 1:
+            spelt = continuation(self.tokenizer, self.before, self.ids)
+            self.spelling += len(spelt) <= len(self.opening)
         if self._watched:
             window = self.ids[self._start :]
             text = continuation(self.tokenizer, self.ids[self._start - 1] if self._start else self.before, window)
-            self._seen = self._final + text
+            self._seen = self._final + (text if self._start else self._after_opening(text))
             if first_stop(self._seen, self.stops) is not None:
                 self.finish("stop")
                 return
             if len(window) >= self.WINDOW and not text.endswith(_BROKEN):
                 self._final, self._start = self._seen, len(self.ids)
-        if len(self.ids) >= self.limit:
+        if len(self.ids) - self.spelling >= self.limit - len(self.opening):
             self.finish("length")
+
+    def _after_opening(self, text: str) -> str:
+        return text.removeprefix(self.opening) if text.startswith(self.opening) else ""
 
     def finish(self, reason: Literal["stop", "length"] = "stop") -> None:
         """End the answer here."""
         self.finish_reason = reason
-        self.text = continuation(self.tokenizer, self.before, self.ids)
+        self.text = self._after_opening(continuation(self.tokenizer, self.before, self.ids))
         self.text = self.text[: first_stop(self.text, self.stops)]
 
     def fresh(self) -> str:

@@ -1,7 +1,7 @@
 """BLEU, chrF and TER: sacrebleu's classes, split into additive rows and one scoring step.
 
-sacrebleu counts and scores; only the default tokenizer is chosen here, by the script of the references. Post 2018,
-arXiv:1804.08771. The private methods used (`_preprocess_segment`, `_extract_reference_info`,
+sacrebleu counts and scores; only the default tokenizer is chosen here: by the script of all references, and for an answer
+whose own references are of a script that this tokenizer cannot split, by theirs. Post 2018, arXiv:1804.08771. The private methods used (`_preprocess_segment`, `_extract_reference_info`,
 `_compute_segment_statistics`, `_compute_score_from_stats`) are those that `corpus_score` calls and that subclasses must
 define; tests/golden/test_metrics.py checks the results against sacrebleu's command line.
 """
@@ -42,15 +42,19 @@ class Sacrebleu(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def choose(self, answers: Sequence[Answer]) -> Any:
-        """sacrebleu's metric with every option resolved."""
+    def choose(self, script: Script) -> Any:
+        """sacrebleu's metric with every option resolved, for references of this script."""
 
     def prepare(self, answers: Sequence[Answer]) -> FittedSacrebleu:
-        """Resolve the options that depend on all references. Raises `DataError` if an answer has none."""
+        """Resolve the options that depend on the references. Raises `DataError` if an answer has none."""
         count = count_references(answers)
-        library = self.choose(answers)
-        library.num_refs = count
-        return FittedSacrebleu(self.name, library, self.sign(library.get_signature()))
+        of_all = reference_script(answers)
+        libraries: dict[Script, Any] = {}
+        for script in sorted({applied(reference_script([answer]), of_all) for answer in answers}):
+            libraries[script] = self.choose(script)
+            libraries[script].num_refs = count
+        signatures = [self.sign(each.get_signature()) for each in libraries.values()]
+        return FittedSacrebleu(self.name, libraries, of_all, joined(signatures))
 
     def sign(self, signature: Any) -> Signature:
         """sacrebleu's own signature, which starts with the number of references."""
@@ -60,12 +64,14 @@ class Sacrebleu(ABC):
 @dataclass(frozen=True, slots=True)
 class FittedSacrebleu:
     name: str
-    library: Any
+    libraries: Mapping[Script, Any]
+    of_all: Script
+    """The script of all references together."""
     fixed: Signature
 
     def measure(self, answer: Answer) -> Statistics:
         """sacrebleu's statistics for the segment, (k,)."""
-        library = self.library
+        library = self.libraries[applied(reference_script([answer]), self.of_all)]
         references = [library._preprocess_segment(reference) for reference in answer.references]
         row: list[float] = library._compute_segment_statistics(
             library._preprocess_segment(answer.prediction), library._extract_reference_info(references)
@@ -74,7 +80,8 @@ class FittedSacrebleu:
 
     def score(self, total: Statistics) -> Mapping[str, float]:
         # A copy, because sacrebleu's add-k smoothing modifies the counts in place.
-        return {self.name: float(self.library._compute_score_from_stats(list(total)).score)}
+        library = next(iter(self.libraries.values()))  # they differ in how texts are split
+        return {self.name: float(library._compute_score_from_stats(list(total)).score)}
 
     def signature(self) -> Signature:
         return self.fixed
@@ -95,10 +102,9 @@ class Bleu(Sacrebleu):
                 install=f"pip install 'sacrebleu[{language}]'",
             )
 
-    def choose(self, answers: Sequence[Answer]) -> Any:
-        tokenizer = self.options.tokenize
+    def choose(self, script: Script) -> Any:
         return BLEU(
-            tokenize=tokenizer or tokenizer_for(reference_script(answers)),
+            tokenize=self.options.tokenize or tokenizer_for(script),
             lowercase=self.options.lowercase,
             smooth_method=self.options.smooth,
             effective_order=self.options.effective_order,
@@ -106,7 +112,7 @@ class Bleu(Sacrebleu):
 
     def warnings(self, answers: Sequence[Answer]) -> list[str]:
         """A warning where the predictions together hold no four words in a row, so that BLEU is a product of smoothing."""
-        library = self.choose(answers)
+        library = self.choose(reference_script(answers))
         if self.options.effective_order:
             return []
         longest = max(len(library._preprocess_segment(answer.prediction).split()) for answer in answers)
@@ -126,7 +132,7 @@ class Chrf(Sacrebleu):
     def __init__(self, options: ChrfOptions) -> None:
         self.options = options
 
-    def choose(self, answers: Sequence[Answer]) -> Any:
+    def choose(self, script: Script) -> Any:
         return CHRF(word_order=self.options.word_order, beta=self.options.beta, lowercase=self.options.lowercase)
 
     def sign(self, signature: Any) -> Signature:
@@ -144,17 +150,35 @@ class Ter(Sacrebleu):
     def __init__(self, options: TerOptions) -> None:
         self.options = options
 
-    def choose(self, answers: Sequence[Answer]) -> Any:
+    def choose(self, script: Script) -> Any:
         asian = self.options.asian_support
         normalized = self.options.normalized
         if asian is None:
             # sacrebleu splits characters only during normalisation.
-            asian = normalized is not False and reference_script(answers) in ("chinese", "japanese")
+            asian = normalized is not False and script in ("chinese", "japanese")
         return TER(
             normalized=asian if normalized is None else normalized,
             asian_support=asian,
             case_sensitive=self.options.case_sensitive,
         )
+
+
+def applied(script: Script, of_all: Script) -> Script:
+    """The script whose tokenizer splits references of `script`, in a file of the script `of_all`.
+
+    The tokenizers of Chinese, Japanese and Korean split words in Latin script too, and a short Japanese text may have no kana;
+    there a file keeps the one tokenizer that sacrebleu takes.
+    """
+    if script in ("latin", "other"):
+        return of_all if of_all in ("chinese", "japanese", "korean", script) else script
+    return of_all if (script, of_all) == ("chinese", "japanese") else script
+
+
+def joined(signatures: Sequence[Signature]) -> Signature:
+    """One signature for answers that are split in several ways: `tok:13a+zh`."""
+    first = signatures[0]
+    several = {name: "+".join(sorted({each.facts[name] for each in signatures})) for name in first.facts}
+    return Signature(several)
 
 
 def tokenizer_for(script: Script) -> str:

@@ -239,7 +239,8 @@ def _forwarded_signals() -> Iterator[list[float]]:
         workers = multiprocessing.active_children()
         for pid in [worker.pid for worker in workers if worker.pid is not None]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                # Python shows a traceback for Ctrl-C, and none for SIGTERM, while it starts.
+                os.kill(pid, number if stop_requests else signal.SIGTERM)
         again = bool(stop_requests) and number == signal.SIGINT and time.monotonic() - stop_requests[0] > 0.5
         stop_requests.append(time.monotonic())
         if again or not workers:

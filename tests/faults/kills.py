@@ -87,11 +87,16 @@ def compared(out: Path) -> Any:
     return facts["finished"], models, [digest(each) for each in sorted(out.glob("**/run/model/model.safetensors"))]
 
 
+def exported(out: Path) -> Any:
+    return {each.name: digest(each) for each in sorted(out.iterdir()) if each.name != "export.json"}
+
+
 def recipe(out: Path) -> Any:
     return prepared(out / "data"), trained(out / "run")
 
 
 TRAIN: Final = ("train", "--data", "pd", "--model", "rnn", *SMALL, *STEPS, "--out", "run")
+TRAIN_PAIRS: Final = ("train", "--data", "pairs", "--model", "./model", "--precision", "fp32", *STEPS)
 COMMANDS: Final = {
     "preprocess": Command(
         ("preprocess", "dates-en-zh", "--vocab-size", "300", "--workers", "1", "--out", "new"), "new", prepared
@@ -101,6 +106,12 @@ COMMANDS: Final = {
     ),
     "train": Command(TRAIN, "run", trained, ("train", "--resume", "run")),
     "train, 2 processes": Command((*TRAIN, "--processes", "2"), "run", trained, ("train", "--resume", "run")),
+    "train, 2 processes that share the weights": Command(
+        (*TRAIN, "--processes", "2", "--parallel", "fsdp"), "run", trained, ("train", "--resume", "run")
+    ),
+    "train on preferences": Command(
+        (*TRAIN_PAIRS, "--objective", "dpo", "--out", "run"), "run", trained, ("train", "--resume", "run")
+    ),
     "generate": Command(
         ("generate", "--model", "model", "--input", "in.jsonl", "--output", "answers.jsonl", "--batch-size", "4"),
         "answers.jsonl",
@@ -112,6 +123,7 @@ COMMANDS: Final = {
         lambda out: document(out / "scores.json")["scores"],
     ),
     "merge": Command(("merge", "adapter", "--out", "merged"), "merged", lambda out: digest(out / "model.safetensors")),
+    "export": Command(("export", "model", "--to", "gguf", "--verify", "2", "--out", "exported"), "exported", exported),
     "compare": Command(
         (
             *("compare", "--models", "rnn,lstm", "--data", "pd", "--max-steps", "4", "--limit", "16", "--out", "cmp"),
@@ -223,6 +235,7 @@ def sources(folder: Path) -> Path:
         "model",
     )
     llmctl("train", "--data", "pd", "--model", "./model", "--adapter", "lora", "--max-steps", "2", "--out", "adapter")
+    llmctl("preprocess", "preferences-en", "--tokenizer", "model", "--out", "pairs")
     texts = [json.dumps({"id": str(number), "source": f"the {number} of May"}) for number in range(40)]
     (folder / "in.jsonl").write_text("\n".join(texts) + "\n")
     (folder / "recipe.yaml").write_text(

@@ -48,6 +48,7 @@ def test_killed_it_leaves_nothing_and_goes_on_to_the_same_outcome(name: str, sou
     kills.kill_and_go_on(name, FEW[name], source, tmp_path / "killed", wanted, seconds, random.Random(name))
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.skipif("LLMCTL_KILLS" not in os.environ, reason="takes long; LLMCTL_KILLS=50 is the full measure")
 def test_killed_many_times_over_all_verbs(tmp_path: Path) -> None:
     assert kills.main(int(os.environ["LLMCTL_KILLS"]), seed=0) == 0

@@ -128,7 +128,8 @@ class RequestBuilder:
             else:
                 ids = self.layout.prompt_of(parts, room=self._room)
             cut = {"truncated_tokens": whole - len(ids), **cut}
-        return Fitted(Request(record.id, ids), cut)
+        opening = self._uncut.opening(segments) if self.task.packed and not cut else None
+        return Fitted(Request(record.id, ids, opening=opening), cut)
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""

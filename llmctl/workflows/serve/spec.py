@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import StrictInt
 
 from llmctl.config import Spec, flag, key
-from llmctl.settings import EngineName, ModelReference, TaskName
+from llmctl.settings import AUTO, EngineName, ModelReference, TaskName
 from llmctl.values import Duration, Size
 
 MEBIBYTE: Final = 1 << 20
@@ -28,7 +28,7 @@ class ServeConfig(Spec):
     )
     max_batch: StrictInt = flag(16, "answers that are generated at once", panel="Limits", ge=1)
     max_queue: StrictInt = flag(256, "answers that may wait for their turn; more are refused", panel="Limits", ge=0)
-    engine: EngineName = flag("torch", "engine that runs the model", panel="Run")
+    engine: EngineName = flag(AUTO, "engine that runs the model; auto: the one for what its folder holds", panel="Run")
     seed: StrictInt | None = flag(
         None, "random seed of requests without one; default: a new one for each", panel="Run", ge=0
     )

@@ -8,8 +8,10 @@ import pytest
 
 from llmctl.errors import MissingPackage
 from llmctl.metrics.parse import parse_metric
+from llmctl.metrics.spec import Metric
 from llmctl.metrics.translation import tokenizer_for
 from llmctl.script import script_of, split_characters
+from llmctl.types import Answer
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,49 @@ def test_a_tokenizer_whose_package_is_missing(script: str, module: str, own: str
     with pytest.raises(MissingPackage) as caught:
         spec.build(options)
     assert caught.value.hint == f"pip install 'sacrebleu[{own[:2]}]'"
+
+
+ENGLISH = [
+    ("The cat sat on the mat, didn't it?", "The cat sat upon the mat, didn't it?"),
+    ("All men are born free and equal.", "All human beings are born free and equal."),
+    ("It rains in the north of the country.", "It rains in the north of that country."),
+]
+CHINESE = [("人人生而自由，权利一律平等。", "人人生而自由，在权利上一律平等。"), ("今天下雨了吗？", "今天下雪了吗？")]
+THAI = [("มนุษย์ทั้งหลายเกิดมามีอิสระ", "มนุษย์เกิดมามีอิสระ")]
+
+
+def measured(name: str, pairs: list[tuple[str, str]]) -> tuple[list[list[float]], str, float]:
+    answers = [Answer(str(number), text, (reference,)) for number, (text, reference) in enumerate(pairs)]
+    spec, options = parse_metric(name)
+    metric: Metric = spec.build(options)
+    fitted = metric.prepare(answers)
+    rows = [list(map(float, fitted.measure(answer))) for answer in answers]
+    [value] = fitted.score([sum(column) for column in zip(*rows, strict=True)]).values()
+    return rows, str(fitted.signature()), value
+
+
+@pytest.mark.parametrize(("name", "both"), [("bleu", "tok:13a+zh"), ("ter", "norm:no+yes"), ("chrf", "nc:6")])
+def test_pairs_of_another_script_among_many_are_split_by_their_own(name: str, both: str) -> None:
+    rows, signature, _ = measured(name, [*ENGLISH * 3, *CHINESE])
+    english, of_english, _ = measured(name, ENGLISH * 3)
+    chinese, of_chinese, _ = measured(name, CHINESE)
+    assert rows == [*english, *chinese]
+    assert both in signature
+    assert (of_english == of_chinese == signature) == (name == "chrf")
+
+
+def test_thai_among_english_and_english_among_thai_are_scored_the_same() -> None:
+    for pairs in ([*ENGLISH, *THAI], [*THAI * 9, *ENGLISH]):
+        rows, signature, _ = measured("bleu", pairs)
+        assert "tok:13a+char" in signature
+        assert [measured("bleu", [pair])[0][0] for pair in pairs] == rows
+
+
+def test_a_chinese_file_with_a_line_in_english_is_scored_as_sacrebleu_does() -> None:
+    from sacrebleu.metrics.bleu import BLEU
+
+    pairs = [*CHINESE * 4, ("OK, let's go.", "OK, let's go!")]
+    _, signature, value = measured("bleu", pairs)
+    assert "tok:zh|" in signature
+    texts, references = zip(*pairs, strict=True)
+    assert value == pytest.approx(BLEU(tokenize="zh").corpus_score(texts, [references]).score, rel=1e-9)
