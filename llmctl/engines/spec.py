@@ -339,6 +339,7 @@ TORCH = EngineSpec("torch", "llmctl.engines.local:TorchEngine", speech="llmctl.e
 CTRANSLATE2 = EngineSpec(
     "ctranslate2",
     "llmctl.engines.ctranslate2:CTranslate2Engine",
+    speech="llmctl.engines.ctranslate2_speech:CTranslate2SpeechEngine",
     needs_weights=False,
     format="ctranslate2",
     package="ctranslate2",

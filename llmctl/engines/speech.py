@@ -71,15 +71,18 @@ class SpeechEngine(Engine):
         **settings: Any,
     ) -> None:
         """`settings`: those of other engines."""
-        self.loaded = LoadedModel(
+        loaded = LoadedModel(
             model, tokenizer, family, layout_context=layout_context, device=device, precision=precision
         )
-        self.model, self.tokenizer, self.family = self.loaded.model, tokenizer, family
-        self.device, self.context = self.loaded.device, layout_context
+        self._take(loaded, layout_context)
+
+    def _take(self, loaded: LoadedModel, context: int | None) -> None:
+        self.loaded, self.model, self.tokenizer, self.family = loaded, loaded.model, loaded.tokenizer, loaded.family
+        self.device, self.context = loaded.device, context
         self.recognise: Callable[[Sequence[AudioWindow], Sampling, tuple[int, ...]], list[Heard]] = {
             "ctc": self._ctc,
             "speech-seq2seq": self._seq2seq,
-        }[family]
+        }[loaded.family]
 
     def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:
         super().check(request, sampling, logprobs=logprobs)
@@ -122,24 +125,27 @@ class SpeechEngine(Engine):
         return heard
 
     def _seq2seq(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
-        inputs = self._inputs(windows)
         config = self.model.config
         before = (int(config.decoder_start_token_id), *start)
         room = min(sampling.max_new_tokens, (self.context or config.max_target_positions) - len(before))
-        ids = torch.tensor([before] * len(windows), device=self.device)
-        with self.loaded.computing():
-            encoded = self.model.get_encoder()(inputs["input_features"].to(self.model.dtype))
-            rows = self._searched(encoded, ids, sampling, room, times=self._first_time(start) is not None)
-        heard = []
-        end, first = config.eos_token_id, self._first_time(start)
-        for window, row in zip(windows, rows.tolist(), strict=True):
-            new = row[len(before) :]
-            length = new.index(end) if end in new else len(new)
-            new, complete = new[:length], length < len(new) or length < room
+        heard, first = [], self._first_time(start)
+        found = self._tokens(windows, before, sampling, room, times=first is not None)
+        for window, new in zip(windows, found, strict=True):
             text = self._decoded([token for token in new if first is None or token < first])
             spoken = () if first is None else tuple(timed(new, first, window, self._decoded))
-            heard.append(Heard(window.start, window.end, text, length, complete, spoken))
+            heard.append(Heard(window.start, window.end, text, len(new), len(new) < room, spoken))
         return heard
+
+    def _tokens(
+        self, windows: Sequence[AudioWindow], before: tuple[int, ...], sampling: Sampling, room: int, *, times: bool
+    ) -> list[list[int]]:
+        """The tokens of each window after those in `before`, at most `room`, without the end token."""
+        ids = torch.tensor([before] * len(windows), device=self.device)
+        with self.loaded.computing():
+            encoded = self.model.get_encoder()(self._inputs(windows)["input_features"].to(self.model.dtype))
+            rows = self._searched(encoded, ids, sampling, room, times=times)[:, len(before) :].tolist()
+        end = self.model.config.eos_token_id
+        return [row[: row.index(end)] if end in row else row for row in rows]
 
     def _first_time(self, start: tuple[int, ...]) -> int | None:
         """The token <|0.00|> of a Whisper model that is to write times; None if it is not, or knows none."""

@@ -73,6 +73,15 @@ class OwnT5(stock.T5Loader):  # type: ignore[misc]
         return spec
 
 
+class NamedWhisper(stock.WhisperLoader):  # type: ignore[misc]
+    """Whisper whose generation config may suppress nothing."""
+
+    def set_config(self, config: Any, model: Any, tokenizer: Any) -> None:
+        super().set_config(config, model, tokenizer)
+        config.suppress_ids = config.suppress_ids or []
+        config.suppress_ids_begin = config.suppress_ids_begin or []
+
+
 LOADERS: Final[Mapping[str, Any]] = {
     "bart": OwnBart,
     "bert": ClassifyingBert,
@@ -83,6 +92,7 @@ LOADERS: Final[Mapping[str, Any]] = {
     "qwen2": stock.Qwen2Loader,
     "qwen3": stock.Qwen3Loader,
     "t5": OwnT5,
+    "whisper": NamedWhisper,
 }
 """By `model_type`."""
 

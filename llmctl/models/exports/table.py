@@ -121,7 +121,7 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         ExportFormat(
             "ctranslate2",
             "CTranslate2",
-            ("bart", "bert", "gpt2", "llama", "marian", "mistral", "qwen2", "qwen3", "t5"),
+            ("bart", "bert", "gpt2", "llama", "marian", "mistral", "qwen2", "qwen3", "t5", "whisper"),
             ("f32", "f16", "bf16", "int8"),
             ("ctranslate2",),
             _ctranslate2,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 from llmctl.data.layout import Layout
+from llmctl.errors import UsageError
 from llmctl.models.exports.table import FormatName, Quantization
 from llmctl.store import atomic
 from llmctl.store.exports import SOURCE
@@ -13,6 +15,9 @@ from llmctl.store.model_config import CONFIG, GENERATION
 from llmctl.workflows.export.modelfile import end_ids, ollama
 from llmctl.workflows.inference.model import ModelHandle
 from llmctl.workflows.inference.session import load_model
+
+WHISPER: Final = ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
+"""Control tokens that CTranslate2 looks up by name in the vocabulary of a Whisper."""
 
 
 def write(
@@ -54,6 +59,12 @@ def _gguf(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantizat
 def _ctranslate2(handle: ModelHandle, layout: Layout, folder: Path, quantize: Quantization, name: str) -> list[Path]:
     from llmctl.models.exports import ctranslate2
 
+    if handle.family == "speech-seq2seq":
+        absent = [each for each in WHISPER if layout.tokenizer.backend_tokenizer.token_to_id(each) is None]
+        if absent:
+            raise UsageError(
+                f"CTranslate2 runs a Whisper by its control tokens, and this tokenizer lacks {', '.join(absent)}"
+            )
     model = load_model(handle, "fp32")
     (folder / SOURCE).mkdir()
     _copy(handle, folder / SOURCE, CONFIG, GENERATION)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from llmctl import registry
+from llmctl.compatibility import references_audio
 from llmctl.data.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.models.exports.probes import TEXTS
@@ -69,7 +70,8 @@ def compare(source: ModelHandle, folder: Path, prompts: int) -> tuple[Check, ...
         requests = [ours.request_builder.generation_request(record) for record in records]
         found = [_token_ids(ours, theirs, folder, requests, records)]
         answers = [_answers(each, requests) for each in (ours, theirs)]
-        found.append(_logprobs(ours, theirs, requests, answers[0], len(source.labels), tolerance.logprob))
+        if source.task.modality == "text":  # likelihoods of transcripts are not computed
+            found.append(_logprobs(ours, theirs, requests, answers[0], len(source.labels), tolerance.logprob))
         found.append(_texts(ours, requests, answers, tolerance))
         return tuple(found)
 
@@ -88,7 +90,8 @@ def _records(task: Task) -> Iterator[Record]:
     names = [
         entry.name for entry in registry.entries("datasets") if registry.load("datasets", entry.name).task == task.name
     ]
-    read = [read_records([name]) for name in names]
+    open_audio = references_audio(task)
+    read = [read_records([name], open_audio=open_audio) for name in names]
     for record in itertools.chain.from_iterable(zip(*read, strict=False)) if read else ():
         if task.packed:
             text = next(iter(record.fields.values()))[:PROMPT_CHARACTERS]
@@ -96,7 +99,7 @@ def _records(task: Task) -> Iterator[Record]:
         else:
             yield record
     for number, text in enumerate(TEXTS):
-        if text.strip():
+        if text.strip() and task.modality == "text":
             yield Record(f"probe-{number}", task.record_of(text))
 
 
@@ -127,7 +130,7 @@ def _texts(
 ) -> Check:
     """Greedy answers that differ. With a tolerance for ties, only those that leave the model's answer where it was sure."""
     pairs = [(request, *texts) for request, *texts in zip(requests, *answers, strict=True) if texts[0] != texts[1]]
-    if tolerance.ties and ours.request_builder.layout.family != "encoder":
+    if tolerance.ties and ours.request_builder.layout.family not in ("encoder", "speech-seq2seq"):
         pairs = [pair for pair in pairs if _margin(ours, *pair) > tolerance.ties]
     return _check(
         "greedy_text",

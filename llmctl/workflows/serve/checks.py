@@ -70,6 +70,7 @@ def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit:
         emit=emit,
     )
     if model is not None:
+        collector.check("model", _check_local, model)
         collector.check("model", references_audio, model.task)
         collector.check("model", _check_here, model)
         collector.check("engine", engine_for, model, config.engine)
@@ -89,6 +90,13 @@ def _check_packages() -> None:
     missing = next((each for each in PACKAGES if importlib.util.find_spec(each) is None), None)
     if missing is not None:
         raise MissingPackage(missing, needed_for="serve", install="pip install 'llmctl[serve]'")
+
+
+def _check_local(model: ModelHandle) -> None:
+    if model.server is not None:
+        raise UsageError(
+            f"{model.reference} is behind a server already", hint="ask that server, or serve a model folder"
+        )
 
 
 def _check_host(config: ServeConfig) -> None:
