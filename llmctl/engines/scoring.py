@@ -103,11 +103,11 @@ def _label_likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Li
 
 
 def _likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Likelihood]:
-    sums = torch.zeros(len(batch), dtype=torch.float64, device=loaded.device)
+    sums = torch.zeros(len(batch), dtype=torch.float64)  # on the CPU: not every device has float64
     with loaded.computing():
         for rows, targets, some in _scored_logits(loaded, batch):
             values = some.gather(1, targets[:, None])[:, 0] - some.logsumexp(1)
-            sums.index_add_(0, rows, values.double())
+            sums.index_add_(0, rows.cpu(), values.cpu().double())
     return [
         Likelihood(id=request.id, logprob=value, tokens=len(request.answer_ids))
         for request, value in zip(batch, sums.tolist(), strict=True)

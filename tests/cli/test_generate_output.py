@@ -108,6 +108,8 @@ def test_an_interrupted_batch_keeps_its_rows_and_goes_on(
         assert process.returncode == 75, err
         assert "with --resume continues" in err
     inside(*words, "--output", out, "--resume")
+    error = inside(*words, "--output", out, "--resume", code=2)["error"]
+    assert error["message"] == f"the output {out} is complete"
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
 
