@@ -33,7 +33,7 @@ from llmctl.errors import UsageError
 from llmctl.store.border import border, running
 from llmctl.store.exports import CT2_HEAD
 from llmctl.store.models import ModelFolder
-from llmctl.types import Family, Likelihood, Request
+from llmctl.types import AnswerToken, Family, Likelihood, Request
 
 _KINDS = {"decoder": ctranslate2.Generator, "encoder-decoder": ctranslate2.Translator, "encoder": ctranslate2.Encoder}
 _VOCABULARIES = ("vocabulary.json", "shared_vocabulary.json", "target_vocabulary.json")
@@ -101,6 +101,17 @@ class CTranslate2Engine(Engine):
             Likelihood(request.id, float(np.sum(each, dtype=np.float64)), len(request.answer_ids))
             for request, each in zip(batch, values, strict=True)
         ]
+
+    def token_logprobs(self, request: Request, top: int) -> Sequence[AnswerToken]:
+        if self.family != "decoder":
+            return super().token_logprobs(request, top)
+        return scoring.token_logprobs(self.loaded, request, top, logits=self._logits)
+
+    def _logits(self, request: Request) -> Tensor:
+        """(answer, V), of the tokens of an answer."""
+        with running(self.loaded.model):
+            found = self.runner.forward_batch([self.named((*request.input_ids, *request.answer_ids)[:-1])])
+        return _tensor(found)[0, len(request.input_ids) - 1 :]
 
     def _without_end(self, ids: Sequence[int]) -> Sequence[int]:
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids

@@ -25,7 +25,7 @@ from llmctl.engines.spec import Engine, EngineEvent, EngineSession, Job, Samplin
 from llmctl.errors import UsageError
 from llmctl.store.border import border, running
 from llmctl.store.models import ModelFolder
-from llmctl.types import Family, Likelihood, Request
+from llmctl.types import AnswerToken, Family, Likelihood, Request
 
 CACHE: Final = "past_key_values."
 """In the names of keys and values."""
@@ -77,11 +77,17 @@ class OnnxEngine(Engine):
     def _likelihoods(self, loaded: LoadedModel, batch: Sequence[Request]) -> list[Likelihood]:
         """Of one request: the graph has no mask for padding."""
         [request] = batch
-        ids = (*request.input_ids, *request.answer_ids)
-        logits, _ = self.read(ids[:-1])
-        rows = torch.from_numpy(logits[0, len(request.input_ids) - 1 :]).double().log_softmax(-1)  # (answer, V)
+        rows = self._logits(request).double().log_softmax(-1)  # (answer, V)
         chosen = rows[torch.arange(len(request.answer_ids)), torch.tensor(request.answer_ids)]
         return [Likelihood(request.id, float(chosen.sum()), len(request.answer_ids))]
+
+    def token_logprobs(self, request: Request, top: int) -> list[AnswerToken]:
+        return scoring.token_logprobs(self.loaded, request, top, logits=self._logits)
+
+    def _logits(self, request: Request) -> Tensor:
+        """(answer, V), of the tokens of the answer."""
+        logits, _ = self.read((*request.input_ids, *request.answer_ids)[:-1])
+        return torch.from_numpy(logits[0, len(request.input_ids) - 1 :])
 
     def read(self, ids: Sequence[int]) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Logits (1, T, V) of a text, and its keys and values (1, G, T, D)."""

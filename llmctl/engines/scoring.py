@@ -103,34 +103,43 @@ def _label_likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Li
 
 
 def _likelihoods(loaded: LoadedModel, batch: Sequence[Request]) -> list[Likelihood]:
-    sums = torch.zeros(len(batch), dtype=torch.float64, device=loaded.device)
+    sums = torch.zeros(len(batch), dtype=torch.float64)  # on the CPU: not every device has float64
     with loaded.computing():
         for rows, targets, some in _scored_logits(loaded, batch):
             values = some.gather(1, targets[:, None])[:, 0] - some.logsumexp(1)
-            sums.index_add_(0, rows, values.double())
+            sums.index_add_(0, rows.cpu(), values.cpu().double())
     return [
         Likelihood(id=request.id, logprob=value, tokens=len(request.answer_ids))
         for request, value in zip(batch, sums.tolist(), strict=True)
     ]
 
 
-def token_logprobs(loaded: LoadedModel, request: Request, top: int) -> list[AnswerToken]:
+def token_logprobs(
+    loaded: LoadedModel, request: Request, top: int, *, logits: Callable[[Request], Tensor] | None = None
+) -> list[AnswerToken]:
     """Each of the answer's tokens with its log-probability in nats, and those of the `top` most likely tokens there.
 
-    Raises `DataError` if they do not fit the context.
+    `logits`: (answer, V) in their places; default: by a forward pass. Raises `DataError` if they do not fit the context.
     """
     _check_scorable(loaded, request)
-    found: list[AnswerToken] = []
+    if logits is not None:
+        return _details(torch.tensor(request.answer_ids), logits(request), top)
     with loaded.computing():
-        for _, targets, some in _scored_logits(loaded, [request]):
-            logprobs = some.log_softmax(1)  # (part, V)
-            values = logprobs.gather(1, targets[:, None])[:, 0].tolist()
-            best = logprobs.topk(min(top, logprobs.shape[1]), 1)
-            for token, value, ids, others in zip(
-                targets.tolist(), values, best.indices.tolist(), best.values.tolist(), strict=True
-            ):
-                found.append(AnswerToken(token, value, tuple(zip(ids, others, strict=True))))
-    return found
+        parts = _scored_logits(loaded, [request])
+        return [each for _, targets, some in parts for each in _details(targets, some, top)]
+
+
+def _details(targets: Tensor, logits: Tensor, top: int) -> list[AnswerToken]:
+    """Of tokens (T,) from logits (T, V)."""
+    logprobs = logits.log_softmax(1)
+    values = logprobs.gather(1, targets[:, None])[:, 0].tolist()
+    best = logprobs.topk(min(top, logprobs.shape[1]), 1)
+    return [
+        AnswerToken(token, value, tuple(zip(ids, others, strict=True)))
+        for token, value, ids, others in zip(
+            targets.tolist(), values, best.indices.tolist(), best.values.tolist(), strict=True
+        )
+    ]
 
 
 def _scored_logits(loaded: LoadedModel, batch: Sequence[Request]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 THREADS: Final = "OMP_NUM_THREADS"
 """The environment variable for the threads of one process, read by torch and accelerate."""
+TF32_SINCE: Final = (8, 0)
+"""The compute capability of the first NVIDIA GPUs with TensorFloat-32 (Ampere)."""
 
 
 def has_accelerator() -> bool:
@@ -29,6 +31,22 @@ def exact_float(device: torch.device) -> torch.dtype:
     if device.type == "xpu":
         return torch.float64 if torch.xpu.get_device_properties(device).has_fp64 else torch.float32
     return torch.float32 if device.type in ("mps", "npu") else torch.float64
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device can multiply float32 in TensorFloat-32: NVIDIA GPUs since Ampere."""
+    return (
+        device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= TF32_SINCE
+    )
+
+
+def set_tf32(wanted: bool, device: torch.device) -> bool:
+    """Let matrix products, convolutions and recurrent layers of float32 round their inputs to TensorFloat-32, or not, as they
+    do by default in cuDNN. Returns whether `device` can."""
+    used = wanted and has_tf32(device)
+    torch.set_float32_matmul_precision("high" if used else "highest")
+    torch.backends.cudnn.allow_tf32 = used
+    return used
 
 
 def resolve_precision(requested: Literal["auto", "fp32", "bf16", "fp16"]) -> Precision:

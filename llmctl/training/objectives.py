@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from llmctl.types import IGNORED, Family
 
-CHUNK: Final = 256
-"""Rows of logits made at once: small enough to stay in the cache."""
+CPU_CHUNK, ACCELERATOR_CHUNK = 256, 4096
+"""Rows of logits made at once: few enough to stay in the cache of a CPU, enough to keep an accelerator busy."""
 ROWS: Final = 64
 PLAIN_HEADS: Final = frozenset({"gpt2", "llama", "qwen2", "mistral", "opt", "gpt_neox"})
 """Architectures of the library whose logits are just the output embedding of the last hidden state."""
@@ -275,17 +275,23 @@ def _through_head(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
     return linear_cross_entropy(rows, head.weight, bias, wanted)
 
 
+def chunk_rows(device: torch.device) -> int:
+    """How many rows of logits are made at once on a device."""
+    return CPU_CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK
+
+
 def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
-    """Σ -log softmax(rows · weightᵀ + bias)[wanted], never holding more than `CHUNK` rows of logits.
+    """Σ -log softmax(rows · weightᵀ + bias)[wanted], never holding more than `chunk_rows` rows of logits.
 
     rows (N, H), weight (V, H), wanted (N,). Gradients are made in the forward pass, chunk by chunk.
     """
+    size = chunk_rows(rows.device)
     if not torch.is_grad_enabled():
         total = rows.new_zeros((), dtype=torch.float32)
-        for first in range(0, len(rows), CHUNK):
-            real = min(CHUNK, len(rows) - first)
-            logits = F.linear(_filled(rows[first : first + CHUNK]), weight, bias)[:real]
-            total = total + F.cross_entropy(logits.float(), wanted[first : first + CHUNK], reduction="sum")
+        for first in range(0, len(rows), size):
+            real = min(size, len(rows) - first)
+            logits = F.linear(_filled(rows[first : first + size]), weight, bias)[:real]
+            total = total + F.cross_entropy(logits.float(), wanted[first : first + size], reduction="sum")
         return total
     loss: Tensor = _LinearCrossEntropy.apply(rows, weight, bias, wanted)  # type: ignore[no-untyped-call]
     return loss
@@ -294,7 +300,7 @@ def linear_cross_entropy(rows: Tensor, weight: Tensor, bias: Tensor | None, want
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _row_logprobs(model: Any, states: Tensor, labels: Tensor) -> Tensor:
     """Σ log p(label) over the targets of each row, (B,). `states`: hidden states (B, T, H) before the head of `model`, or
-    logits (B, T, V) without one. At most `CHUNK` rows of logits are held; the backward pass computes them again."""
+    logits (B, T, V) without one. At most `chunk_rows` of logits are held; the backward pass computes them again."""
     kept = labels != IGNORED  # (B, T)
     rows, wanted = states[kept], labels[kept]  # (N, H), (N,)
     head = model.get_output_embeddings() if model is not None else None
@@ -306,9 +312,10 @@ def _row_logprobs(model: Any, states: Tensor, labels: Tensor) -> Tensor:
         logits = rows if head is None else F.linear(rows, head.weight, bias)
         return -F.cross_entropy(logits.float(), wanted, reduction="none")
 
+    size = chunk_rows(rows.device)
     parts = [
-        checkpoint(chunk, rows[first : first + CHUNK], wanted[first : first + CHUNK], use_reentrant=False)
-        for first in range(0, len(rows), CHUNK)
+        checkpoint(chunk, rows[first : first + size], wanted[first : first + size], use_reentrant=False)
+        for first in range(0, len(rows), size)
     ]
     owners = kept.nonzero()[:, 0]  # (N,) the row of each target
     total = states.new_zeros(len(labels), dtype=torch.float32)
@@ -318,7 +325,7 @@ def _row_logprobs(model: Any, states: Tensor, labels: Tensor) -> Tensor:
 def _filled(rows: Tensor) -> Tensor:
     """(C, …) with zeros behind up to a multiple of `ROWS`: oneDNN compiles its kernels again for every number of rows and
     keeps them, hundreds of megabytes where each batch has another."""
-    missing = -len(rows) % ROWS
+    missing = -len(rows) % ROWS if rows.device.type == "cpu" else 0
     return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 
 
@@ -334,10 +341,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # none where it is frozen
             bias_grad = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
             total = rows.new_zeros((), dtype=torch.float32)
-            for first in range(0, len(rows), CHUNK):
-                real = min(CHUNK, len(rows) - first)
-                h = _filled(rows[first : first + CHUNK].to(kind))  # (C, H)
-                target = _filled(wanted[first : first + CHUNK])
+            size = chunk_rows(rows.device)
+            for first in range(0, len(rows), size):
+                real = min(size, len(rows) - first)
+                h = _filled(rows[first : first + size].to(kind))  # (C, H)
+                target = _filled(wanted[first : first + size])
                 logits = F.linear(h, w).float()  # (C, V)
                 if bias is not None:
                     logits += bias
@@ -349,7 +357,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if bias_grad is not None:
                     bias_grad += slope.sum(0)
                 narrow = slope.to(kind)
-                rows_grad[first : first + CHUNK] = (narrow @ w)[:real]
+                rows_grad[first : first + size] = (narrow @ w)[:real]
                 if weight_grad is not None:
                     weight_grad += narrow.t() @ h
         ctx.save_for_backward(rows_grad, weight_grad, bias_grad)

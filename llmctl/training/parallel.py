@@ -159,6 +159,8 @@ class FullySharded(Strategy):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
+        # T5's blocks return the position bias as a view; nothing is changed in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         on_cpu = self.device.type == "cpu"
         policy = CPUOffloadPolicy(pin_memory=not on_cpu) if cpu_offload else OffloadPolicy()
         mesh = init_device_mesh(self.device.type, (self.processes,))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmctl.environment import SPINS
-from tests.benchmarks.memory import measure
+from tests.benchmarks.memory import measure, share
 
 HERE = Path(__file__).parent
 WHAT = ("start", "preprocess", "train", "generate", "memory")
@@ -176,6 +176,7 @@ def main() -> None:
     if "generate" in what:
         generate(chosen.runs)
     if "memory" in what:
+        share()
         measure()
 
 

@@ -31,6 +31,10 @@ def test_findings_have_the_contracts_fields(capsys: pytest.CaptureFixture[str]) 
         assert finding["cure"] or finding["status"] == "ok"
     assert findings["torch"]["message"][0].isdigit()
     assert "threads" in findings["torch imports"]["message"]
+    assert findings["accelerators"]["message"]
+    assert "--precision auto uses" in findings["bf16"]["message"]
+    assert "NVIDIA GPUs since Ampere" in findings["tf32"]["message"] or "tf32=true" in findings["tf32"]["message"]
+    assert "gloo" in findings["backends"]["message"]
     assert findings["models"]["message"] == f"{len(registry.entries('models'))} built in, 0 from packages"
 
 

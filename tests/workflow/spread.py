@@ -19,7 +19,7 @@ from llmctl import registry
 from llmctl.data.batches import Batches
 from llmctl.models import adapters, pretrained
 from llmctl.models.spec import Adapter, Shape, Vocabulary
-from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
+from llmctl.training import compiling, devices, loop, objectives, optimizers, parallel, plan
 from llmctl.training.parallel import Strategy
 from llmctl.training.spec import Optimizer, Schedule
 from llmctl.types import IGNORED
@@ -28,10 +28,29 @@ NAMES = (
     *("rnn", "lstm", "attention", "gpt2", "llama", "t5", "marian", "bart", "bert", "lstm-seq2seq", "lstm-classifier"),
     *("gpt2+lora", "llama+lora"),
 )
+BF16 = ("gpt2", "attention", "t5", "llama+lora")
+"""Those that are compared in bfloat16 too."""
+WAYS = (*("ddp+checkpointing", "fsdp+checkpointing", "fsdp+offload", "fsdp+checkpointing+offload"),)
+"""Settings that change how a step is computed, with each kind of spreading: `activation_checkpointing`, `cpu_offload`.
+One small gpt2."""
 GIVEN = ("gpt2", "llama", "gpt2+lora", "llama+lora")
 """Those that are read from the files of a model folder too: with fsdp by parts, onto the device `meta`."""
-STEPS, VOCABULARY = 6, 41
+STEPS, VOCABULARY = 8, 41
 ATTENTIVE = {"attention", "gpt2", "llama", "t5", "marian", "bart", "bert"}
+
+
+class Flat(Strategy):
+    """How several processes trained in version 0.1: one sum of all gradients after the last backward pass, in one tensor."""
+
+    def norm(self) -> torch.Tensor:
+        for weight in self.weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        flat = self.accelerator.reduce(torch.cat([each.flatten() for each in gradients]), "mean")
+        for each, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            each.copy_(part.view_as(each))
+        return super().norm()
 
 
 class Texts:
@@ -112,8 +131,13 @@ def train(name: str, kind: str, precision: Any = "fp32", folder: Path | None = N
         model, names = given(name, folder, empty=kind == "fsdp")
     examples = Texts(family, labelled=labelled)
     objective = objectives.LIKELIHOODS[family](model.train())  # type: ignore[index]
+    kind, *settings_of_step = kind.split("+")
+    if "checkpointing" in settings_of_step:
+        assert parallel.checkpoint_activations(objective)
+    if "compile" in settings_of_step:
+        compiling.compile_forward(objective)
     if kind == "fsdp":
-        sharded = parallel.FullySharded(objective, accelerator)
+        sharded = parallel.FullySharded(objective, accelerator, cpu_offload="offload" in settings_of_step)
         if folder is not None:
             sharded.read(model, folder, names)
         strategy: Strategy = sharded
@@ -122,7 +146,7 @@ def train(name: str, kind: str, precision: Any = "fp32", folder: Path | None = N
             objective, accelerator, loop.to_tensors(examples.arrays([0]), accelerator.device)
         )
     else:
-        strategy = Strategy(objective, accelerator)
+        strategy = (Flat if kind == "flat" else Strategy)(objective, accelerator)
     batches = Batches(examples.lengths(), batch_size=7, seed=0)
     # The key bias of attention has the gradient 0: a larger eps keeps Adam from amplifying what rounding leaves of it.
     optimizer = optimizers.build(model, Optimizer(eps=1e-6), lr=1e-3)
@@ -153,6 +177,10 @@ def train(name: str, kind: str, precision: Any = "fp32", folder: Path | None = N
 
 if __name__ == "__main__":
     made = {f"{kind} {name}": train(name, kind) for kind in ("ddp", "fsdp") for name in NAMES}
+    for name in BF16:
+        made |= {f"{kind} bf16 {name}": train(name, kind, "bf16") for kind in ("flat", "ddp", "fsdp")}
+    for way in WAYS:
+        made[way] = train("gpt2", way)
     for name in GIVEN:
         made[f"given {name}"] = train(name, "fsdp", folder=Path(sys.argv[2], name.partition("+")[0]))
     if torch.distributed.get_rank() == 0:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,27 @@ def test_two_processes_make_the_steps_of_one_for_every_architecture(two: dict[st
             assert seen["norm"] == pytest.approx(one["norm"], rel=5e-6), (kind, name)
             assert seen["validation"] == pytest.approx(one["validation"], rel=1e-6), (kind, name)
         assert two[f"fsdp {name}"]["whole"] == [], "each process holds a part of every weight that is trained"
+
+
+@pytest.mark.timeout(600)
+def test_checkpointing_offload_and_compile_make_the_same_steps(two: dict[str, Any]) -> None:
+    one = spread.train("gpt2", "one")
+    for way in spread.WAYS:
+        assert two[way]["loss"] == pytest.approx(one["loss"], rel=1e-5), way
+        assert two[way]["validation"] == pytest.approx(one["validation"], rel=1e-5), way
+
+
+@pytest.mark.timeout(600)
+def test_bfloat16_rounds_no_worse_than_one_sum_of_all_gradients_did(two: dict[str, Any]) -> None:
+    """The gap to one process: the mean relative difference of the losses of all steps and architectures."""
+    gaps: dict[str, list[float]] = {"flat": [], "ddp": [], "fsdp": []}
+    for name in spread.BF16:
+        one = spread.train(name, "one", "bf16")["loss"]
+        for kind, found in gaps.items():
+            found += [abs(a - b) / b for a, b in zip(two[f"{kind} bf16 {name}"]["loss"], one, strict=True)]
+    before, ddp, fsdp = (statistics.mean(each) for each in gaps.values())
+    assert 0 < ddp <= 3 * before, gaps
+    assert 0 < fsdp <= 3 * before, gaps
 
 
 @pytest.mark.timeout(600)

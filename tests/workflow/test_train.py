@@ -298,6 +298,17 @@ def test_patience_ends_a_run_and_the_model_is_the_best_one(inside: Inside, revie
     assert (again["steps"], again["best"]) == (document["steps"], document["best"]), "patience has run out"
 
 
+def test_a_file_sorted_by_label_is_validated_on_every_label(inside: Inside, tmp_path: Path) -> None:
+    """The first records of a sorted file have one label: a checkpoint would be chosen by its liking for that label."""
+    rows = [{"text": f"{label} {n}", "label": label} for label in ("good", "bad") for n in range(200)]
+    (tmp_path / "sorted.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    data = tmp_path / "data"
+    inside("preprocess", tmp_path / "sorted.jsonl", "--task", "classification", "--tokenizer", "word", "--out", data)
+    words = ("max_steps=1", "lr=0.000001", "best_by=accuracy", "best_by_limit=10")
+    document = inside(*command("lstm-classifier", data, tmp_path / "run", *words))
+    assert 0.2 < document["validation"]["accuracy"] < 0.8
+
+
 def test_max_time_is_a_budget_that_is_finished(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
     document = inside(*command("lstm", sonnets, tmp_path / "run"), "--max-time", "2s")
     assert 1.9 <= document["seconds"] < 4

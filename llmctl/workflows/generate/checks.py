@@ -14,7 +14,7 @@ from llmctl.errors import ErrorCollector, UsageError
 from llmctl.models.resolve import is_costly
 from llmctl.store import atomic
 from llmctl.types import EventSink, Record, null_sink
-from llmctl.workflows.generate.output import check_resume, key_of
+from llmctl.workflows.generate.output import check_resume, key_of, partials
 from llmctl.workflows.generate.prompts import prompt_records, recordings_of
 from llmctl.workflows.generate.spec import GenerateConfig
 from llmctl.workflows.inference.engines import engine_for
@@ -80,8 +80,9 @@ def preflight(
         collector.check("timestamps", _check_timestamps, config, heard, model)
     if config.output is not None:
         inputs = [*(path for each in sources or () for path in each.paths), *(Path(each.id) for each in heard)]
+        replaces = force or (resume and not partials(config.output))  # `check_resume` says that it is complete
         collector.check(
-            "output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], force
+            "output", _check_output, config.output, [*inputs, *([model.folder.path] if model else [])], replaces
         )
     if config.explain is not None and model is not None:
         collector.check("explain", _check_plot, config, config.explain, model, force=force)

@@ -146,10 +146,28 @@ def _torch() -> Iterator[Finding]:
         yield Finding("accelerators", "ok", f"{torch.accelerator.device_count()} × {kind}")
     else:
         yield Finding("accelerators", "ok", "none; everything runs on the CPU")
-    if machine.has_bf16():
-        yield Finding("bf16", "ok", "the CPU has bfloat16 instructions: --precision auto uses bf16")
+    from llmctl.training import devices
+
+    on = "the CPU" if not devices.has_accelerator() else "the accelerator"
+    if devices.resolve_precision("auto") == "bf16":
+        yield Finding("bf16", "ok", f"{on} has bfloat16 instructions: --precision auto uses bf16")
     else:
-        yield Finding("bf16", "ok", "the CPU has no bfloat16 instructions: --precision auto uses fp32")
+        yield Finding("bf16", "ok", f"{on} has no bfloat16 instructions: --precision auto uses fp32")
+    if torch.cuda.is_available() and devices.has_tf32(torch.device("cuda", 0)):
+        yield Finding("tf32", "ok", "for train --precision fp32 --set tf32=true")
+    else:
+        yield Finding("tf32", "ok", "none; only NVIDIA GPUs since Ampere have it")
+    spread = torch.distributed
+    if spread.is_available():
+        known = {
+            "gloo": spread.is_gloo_available(),
+            "nccl": spread.is_nccl_available(),
+            "xccl": spread.is_xccl_available(),
+        }
+        found = ", ".join(name for name, here in known.items() if here)
+        yield Finding("backends", "ok", f"{found or 'none'}; used by several processes")
+    else:
+        yield Finding("backends", "ok", "none in this torch; only needed for several processes")
 
 
 def _memory() -> Iterator[Finding]:

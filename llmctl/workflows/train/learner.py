@@ -39,6 +39,8 @@ class Learner:
         self.accelerator = devices.accelerator(self.precision)
         self.main = bool(self.accelerator.is_main_process)
         self.alone = bool(self.accelerator.num_processes == 1)
+        if not devices.set_tf32(config.tf32, self.accelerator.device) and config.tf32:
+            emit(Event("warning", {"text": "tf32 has no effect: only NVIDIA GPUs since Ampere have it"}))
         torch.manual_seed(config.seed)
         # Log-probabilities of a reference model are computed before the model is cut.
         empty = config.parallel == "fsdp" and not self.alone and not plan.task.pairs

@@ -250,7 +250,8 @@ def _one_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any]:
     with StopSignal() as stop:
         from llmctl.training import machine
 
-        machine.keep_memory()
+        sharded = plan.config.parallel == "fsdp" and int(os.environ.get("WORLD_SIZE", "1")) > 1
+        machine.return_memory() if sharded else machine.keep_memory()
         from llmctl.workflows.train.trainer import TrainingRun
 
         run = TrainingRun(plan, emit)

@@ -72,7 +72,9 @@ class TrainConfig(Spec):
         "choose the best checkpoint by loss, a metric of the task or one of its scores (rougeL); default: loss",
         panel="Validation",
     )
-    best_by_limit: StrictInt = key(200, "validation records to answer when best_by compares answers", ge=1)
+    best_by_limit: StrictInt = key(
+        200, "validation records, evenly spread, to answer when best_by compares answers", ge=1
+    )
     patience: StrictInt | None = flag(
         None, "stop after this many evaluations without improvement", panel="Validation", ge=1
     )
@@ -98,6 +100,11 @@ class TrainConfig(Spec):
         False,
         "torch.compile the model: a minute or more to start; then 5 to 8 % faster for gpt2:tiny and llama:tiny in fp32 on "
         "one CPU core, no faster for lstm:nano",
+    )
+    tf32: StrictBool = key(
+        False,
+        "with precision fp32 on an NVIDIA GPU since Ampere: round the inputs of matrix products to TensorFloat-32 (10 bits of "
+        "mantissa); much faster, and less exact",
     )
     parallel: Literal["auto", "ddp", "fsdp"] = flag(
         "auto",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 from llmctl.data.text import read_text
@@ -48,8 +47,13 @@ def is_better(plan: TrainPlan, value: float, best: BestCheckpoint | None) -> boo
     return value > best.value if higher else value < best.value
 
 
+def spread(total: int, most: int) -> frozenset[int]:
+    """At most `most` of the numbers below `total`, at even distances: files are often sorted, by label or by length."""
+    return frozenset(each * total // most for each in range(most)) if most < total else frozenset(range(total))
+
+
 def _generated_score(learner: Learner) -> float:
-    """The chosen score, of answers generated for the first records of the validation split, which the processes share."""
+    """The chosen score, of answers generated for records of the validation split, which the processes share."""
     strategy = learner.strategy
     with strategy.gathered():
         mine = _answers(learner.parts, learner.plan, strategy.rank, strategy.processes)
@@ -72,7 +76,8 @@ def _answers(parts: Parts, plan: TrainPlan, rank: int, processes: int) -> Sequen
     engine = TORCH.build(
         model=parts.model, tokenizer=parts.tokenizer, family=plan.family, labels=parts.labels, precision=precision
     )
-    records = list(islice(read_text(plan.prepared.text("validation")), config.best_by_limit))
+    chosen = spread(plan.prepared.manifest.splits["validation"], config.best_by_limit)
+    records = [record for at, record in enumerate(read_text(plan.prepared.text("validation"))) if at in chosen]
     references = (text for record in records for text in plan.task.references(record))
     # A model that has not yet learned to stop may generate 1.5 times the tokens of the longest reference.
     limit = ROOM_TO_STOP + 3 * max((len(parts.layout.encode(text)) for text in references), default=0) // 2
