@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from llmctl.data import batches
+
 Inside = Callable[..., dict[str, Any]]
 
 SMALL = {
@@ -141,6 +143,43 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(
     assert same(tmp_path / "whole", killed)
     steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+KEYED = """
+import os, signal, sys
+from llmctl.cli import main
+from llmctl.data import batches
+from llmctl.training import checkpoints
+
+batches.LARGE = 8
+save = checkpoints.save
+
+def killed(*arguments, **named):
+    found = save(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.save = killed
+main.run(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("model", ["lstm", "lstm-seq2seq"])
+def test_killed_and_resumed_in_keyed_order_ends_with_the_same_bytes(
+    model: str, inside: Inside, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = request.getfixturevalue(DATA.get(model, "sonnets"))
+    words = ["max_steps=12", "save_every=5", "model.dropout=0.1"]
+    inside(*command(model, data, tmp_path / "array", *words))
+    monkeypatch.setattr(batches, "LARGE", 8)
+    inside(*command(model, data, tmp_path / "whole", *words))
+    assert not same(tmp_path / "array", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    done = subprocess.run(
+        [sys.executable, "-c", KEYED, *command(model, data, killed, *words)], capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert "/step-0000000" in inside("train", "--resume", killed)["resumed_from"]
+    assert same(tmp_path / "whole", killed)
 
 
 def _wait(ready: Callable[[], bool], process: subprocess.Popen[Any]) -> None:

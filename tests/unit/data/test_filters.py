@@ -6,7 +6,7 @@ import pytest
 
 from llmctl.data.filters.spec import FILTERS, Quality, Reading, open_filters
 from llmctl.script import units_of
-from llmctl.types import Segment
+from llmctl.types import Role, Segment
 
 OFF = {row.setting: row.off for row in FILTERS}
 PROSE = "The committee met on Tuesday to discuss the budget for the coming year. Nobody objected to the plan."
@@ -70,3 +70,31 @@ def test_one_bad_turn_of_a_conversation_is_enough() -> None:
 def test_a_preset_is_overridden_key_by_key() -> None:
     assert Quality.model_validate("web").bounds()["min_words"] == 50
     assert Quality(preset="web", min_words=5).bounds()["min_words"] == 5
+
+
+@pytest.mark.parametrize(
+    ("turns", "dropped"),
+    [
+        ((("user", PROSE), ("assistant", ZH)), False),
+        ((("user", PROSE), ("assistant", "Der Ausschuss hat am Dienstag lange über den Haushalt beraten.")), True),
+        (
+            (
+                ("user", PROSE),
+                ("assistant", ZH),
+                ("user", "委员会は火曜日に予算について話し合いました。"),
+                ("assistant", ZH),
+            ),
+            True,
+        ),
+        ((("system", "Отвечай на вопросы пользователя вежливо и кратко."), ("user", ZH), ("assistant", ZH)), True),
+    ],
+)
+def test_every_turn_of_a_conversation_is_in_an_allowed_language(
+    turns: tuple[tuple[Role, str], ...], dropped: bool
+) -> None:
+    [languages] = open_filters(OFF | {"languages": ("en", "zh")})
+    verdict = languages.judge(Reading([Segment(role, text) for role, text in turns]))
+    assert (verdict is not None) == dropped
+    if verdict is not None:
+        assert verdict.reason == "languages"
+        assert verdict.why.startswith(f"{turns[0][0]}: " if turns[0][0] == "system" else ("assistant: ", "user: "))
