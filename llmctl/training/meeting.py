@@ -22,6 +22,7 @@ ANSWER: Final = timedelta(hours=1)
 minutes."""
 BACKENDS: Final = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """By kind of accelerator; gloo carries what is in the CPU's memory, such as offloaded gradients. Others: torch's default."""
+_STORE: Any = dist.TCPStore  # type: ignore[attr-defined]
 TELLING_SECONDS: Final = 20
 """How long a process that refuses to train waits for the others to hear of it."""
 _REFUSAL, _HEARD = "llmctl/refusal", "llmctl/heard"
@@ -60,7 +61,7 @@ def refuse(error: LlmctlError, host: str, port: int, others: int) -> None:
     latest after `TELLING_SECONDS`."""
     until = time.monotonic() + TELLING_SECONDS
     with contextlib.suppress(dist.DistError):  # another program may use the port
-        store = dist.TCPStore(host, port, is_master=True, wait_for_workers=False)
+        store = _STORE(host, port, is_master=True, wait_for_workers=False)
         store.set(_REFUSAL, json.dumps(errors.encoded(error)))
         while store.add(_HEARD, 0) < others and time.monotonic() < until:
             time.sleep(0.05)
@@ -69,18 +70,18 @@ def refuse(error: LlmctlError, host: str, port: int, others: int) -> None:
 def refuse_too(host: str, port: int) -> None:
     """Tell the process at HOST:PORT, which may be about to `refuse`, that this one does not train either."""
     with contextlib.suppress(dist.DistError):
-        dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=2)).add(_HEARD, 1)
+        _STORE(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=2)).add(_HEARD, 1)
 
 
 def hear(host: str, port: int, seconds: float) -> None:
     """Wait for machine 0 at HOST:PORT. Raises the error with which it refuses to train, `DistError` if it does not come."""
-    store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
+    store = _STORE(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=seconds))
     time.sleep(0.5)  # what torch's own launcher opens there has no such key
     if store.check([_REFUSAL]):
         _raise_refusal(store)
 
 
-def _raise_refusal(store: dist.Store) -> None:
+def _raise_refusal(store: Any) -> None:
     if refusal := store.get(_REFUSAL):
         store.add(_HEARD, 1)
         raise errors.decoded(json.loads(refusal))
