@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -34,20 +35,20 @@ _UNSPACED_MARKS: Final = "".join(each for each in _UNSPACED if unicodedata.categ
 _LATIN: Final = "A-Za-zªº\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02b8\u1e00-\u1eff\uff21-\uff3a\uff41-\uff5a"
 
 _COUNTED: Final = {
-    "han": re.compile(f"[{_HAN}]"),
-    "kana": re.compile(f"[{_KANA}]"),
-    "hangul": re.compile(f"[{_HANGUL}]"),
-    "unspaced": re.compile(f"[{_UNSPACED_LETTERS}]"),
-    "latin": re.compile(f"[{_LATIN}]+"),
-    "other": re.compile(f"[^\\W\\d_{_HAN}{_KANA}{_HANGUL}{_LATIN}{_UNSPACED_LETTERS}]+"),
+    "han": f"[{_HAN}]",
+    "kana": f"[{_KANA}]",
+    "hangul": f"[{_HANGUL}]",
+    "unspaced": f"[{_UNSPACED_LETTERS}]",
+    "latin": f"[{_LATIN}]+",
+    "other": f"[^\\W\\d_{_HAN}{_KANA}{_HANGUL}{_LATIN}{_UNSPACED_LETTERS}]+",
 }
-_SPLIT: Final = re.compile(f"[{_HAN}{_KANA}{_HANGUL}]|[{_UNSPACED_LETTERS}][{_UNSPACED_MARKS}]*")
+_SPLIT: Final = f"[{_HAN}{_KANA}{_HANGUL}]|[{_UNSPACED_LETTERS}][{_UNSPACED_MARKS}]*"
 
 _MARKS: Final = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
 """Combining marks, and the blocks of Indian scripts without their full stops: Python's `\\w` has no marks."""
 _ONE: Final = f"{_HAN}{_KANA}{_UNSPACED_LETTERS}"
 _WORD: Final = f"[^\\W_{_ONE}][{_MARKS}]*"
-_UNITS: Final = re.compile(f"[{_ONE}]|(?:{_WORD})+(?:['’-](?:{_WORD})+)*")
+_UNITS: Final = f"[{_ONE}]|(?:{_WORD})+(?:['’-](?:{_WORD})+)*"
 _ASCII_UNITS: Final = re.compile("[a-zA-Z0-9]+(?:['-][a-zA-Z0-9]+)*")
 
 SPLIT: Final[frozenset[Script]] = frozenset({"chinese", "japanese", "korean", "unspaced"})
@@ -60,6 +61,12 @@ _KANA_OF_JAPANESE: Final = 10
 """Japanese prose is about half kana; Chinese prose has kana only in names. One tenth separates the two."""
 
 
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compiled on first use, because these classes of characters take 50 ms."""
+    return re.compile(pattern)
+
+
 def script_of(texts: Iterable[str]) -> Script:
     """The dominant script of all texts together.
 
@@ -68,8 +75,8 @@ def script_of(texts: Iterable[str]) -> Script:
     """
     counts = dict.fromkeys(_COUNTED, 0)
     for text in texts:
-        for name, pattern in _COUNTED.items():
-            counts[name] += len(pattern.findall(text))
+        for name in ("latin",) if text.isascii() else _COUNTED:
+            counts[name] += len(_compiled(_COUNTED[name]).findall(text))
     ideographic = counts["han"] + counts["kana"]
     spaced = counts["latin"] + counts["other"]
     if counts["unspaced"] > max(spaced, ideographic + counts["hangul"]):
@@ -83,9 +90,9 @@ def script_of(texts: Iterable[str]) -> Script:
 
 def split_characters(text: str) -> str:
     """The text with spaces around every character of a script in `SPLIT`, with its marks; other words are not split."""
-    return _SPLIT.sub(r" \g<0> ", text)
+    return _compiled(_SPLIT).sub(r" \g<0> ", text)
 
 
 def units_of(text: str) -> list[str]:
     """The words of a text in order, without punctuation: characters of scripts that put no blanks between words."""
-    return (_ASCII_UNITS if text.isascii() else _UNITS).findall(text)
+    return (_ASCII_UNITS if text.isascii() else _compiled(_UNITS)).findall(text)

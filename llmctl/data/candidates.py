@@ -71,25 +71,28 @@ class CandidateWriter:
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("xb")
-        self._hashes: dict[str, list[bytes]] = {"digest": [], "question": [], "id": []}
-        self._numbers: dict[str, list[int]] = {"characters": [], "label": [], "mark": [], "split": []}
+        self._rows: list[tuple[bytes, bytes, bytes, int, int, int, int]] = []
+        """The values of `ROW`."""
         self.labels: dict[str, int] = {}
         self.marks: dict[tuple[tuple[str, ...], tuple[tuple[str, int], ...]], int] = {}
         """The rules of cleaning that changed a record and the counts of what filters found in it -> their number."""
 
     def add(self, candidate: Admissible, *, given_id: bool) -> None:
         """Add the next candidate. `given_id`: its id is its own and not derived from its content."""
-        hashes, numbers = self._hashes, self._numbers
-        hashes["digest"].append(candidate.digest)
-        hashes["question"].append(candidate.question)
-        hashes["id"].append(id_hash(candidate.record.id) if given_id else _NO_ID)
-        label = candidate.label
-        numbers["label"].append(-1 if label is None else self.labels.setdefault(label, len(self.labels)))
-        mark = (candidate.cleaned, _counts(candidate.found) if candidate.found else ())
-        numbers["mark"].append(self.marks.setdefault(mark, len(self.marks)))
-        numbers["characters"].append(candidate.characters)
-        numbers["split"].append(SPLITS.index(candidate.split))
-        if len(hashes["digest"]) == AT_ONCE:
+        record, digest, question, split, characters, label, cleaned, found = candidate
+        mark = (cleaned, _counts(found) if found else ())
+        self._rows.append(
+            (
+                digest,
+                question,
+                id_hash(record.id) if given_id else _NO_ID,
+                characters,
+                -1 if label is None else self.labels.setdefault(label, len(self.labels)),
+                self.marks.setdefault(mark, len(self.marks)),
+                SPLITS.index(split),
+            )
+        )
+        if len(self._rows) == AT_ONCE:
             self._flush()
 
     def __enter__(self) -> Self:
@@ -103,14 +106,12 @@ class CandidateWriter:
                 self._flush()
 
     def _flush(self) -> None:
-        rows = np.empty(len(self._hashes["digest"]), ROW)
-        for name, values in self._hashes.items():
+        rows = np.empty(len(self._rows), ROW)
+        for name, values in zip(ROW.names or (), zip(*self._rows, strict=True), strict=False):
             # Big-endian, so that the order of numbers is that of the hashes.
-            rows[name] = np.frombuffer(b"".join(values), ">u8").reshape(-1, 2)
-            values.clear()
-        for name, numbers in self._numbers.items():
-            rows[name] = numbers
-            numbers.clear()
+            hashed = ROW[name].subdtype is not None
+            rows[name] = np.frombuffer(b"".join(values), ">u8").reshape(-1, 2) if hashed else values
+        self._rows.clear()
         self._file.write(rows.tobytes())
 
 

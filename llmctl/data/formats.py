@@ -57,13 +57,18 @@ def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_DECODER: Final[Any] = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def parse_json(text: str, where: str, *, last: bool = False) -> Any:
     """Parse JSON text. Raises `DataError`; with `last`, nothing follows, so an early end is reported as truncation."""
     try:
-        value = _DECODER.decode(text)
+        try:
+            value, end = _DECODER.scan_once(text, 0)
+        except StopIteration:
+            end = -1
+        if end != len(text):  # blanks around the value, or an error
+            value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise _json_error(error, where, last=last) from error
     _refuse_surrogates(value, text, where)
@@ -90,7 +95,7 @@ def _ends_early(error: json.JSONDecodeError, *, margin: int) -> bool:
 
 def _refuse_surrogates(value: Any, text: str, where: str) -> None:
     """Raise `DataError` for a lone surrogate, which is not a character and cannot be written as UTF-8."""
-    if not _SURROGATE_ESCAPE.search(text):
+    if "\\u" not in text or not _SURROGATE_ESCAPE.search(text):
         return
     try:
         json.dumps(value, ensure_ascii=False).encode()

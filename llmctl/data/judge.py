@@ -69,6 +69,7 @@ class Judge:
         self._words = words_of(clean) if isinstance(clean, CleanRules) else None
         self._answers = frozenset(columns) - frozenset(columns if asked is None else asked)
         self._task, self._columns, self._asked = task, columns, asked
+        self._label = task.answer_role if task.labelled else None
         self._min_chars, self._splits, self._filters = clean.min_chars, splits, filters
 
     def judge(self, record: Record | Bad, split: str | None = None) -> Admissible | DroppedRecord:
@@ -80,7 +81,8 @@ class Judge:
             raise record.error
         self.cleaner.applied.clear()
         fields = {name: self._clean(name, record.fields.get(name)) for name in self._columns}
-        segments = self._task.segments(Record(record.id, fields, record.origin))
+        cleaned = Record(record.id, fields, record.origin)
+        segments = self._task.segments(cleaned)
         if reason := self._unusable(segments):
             return DroppedRecord(reason, text=text_of(fields), origin=record.origin)
         found: list[Verdict] = []
@@ -95,42 +97,47 @@ class Judge:
                 found.append(verdict)
                 if each.rewrites:
                     fields = {name: self._rewritten(name, value, each.rewrite) for name, value in fields.items()}
-                    segments = self._task.segments(Record(record.id, fields, record.origin))
+                    cleaned = Record(record.id, fields, record.origin)
+                    segments = self._task.segments(cleaned)
                     reading = Reading(_written(segments), held_out=reading.held_out)
         # Of the text before it is cut into words: the same records are held out with and without.
         digest = content_hash(fields, self._columns)
         question = digest if self._asked is None else self._question(fields, segments)
         if self._words is not None:
-            label = self._task.answer_role if self._task.labelled else None
-            cut = self._words.fields(fields, self._answers, label)
+            cut = self._words.fields(fields, self._answers, self._label)
             if cut != fields:
                 self.cleaner.applied.add("words")
                 fields, whole = cut, fields
-                segments = self._task.segments(Record(record.id, fields, record.origin))
+                cleaned = Record(record.id, fields, record.origin)
+                segments = self._task.segments(cleaned)
                 if reason := self._unusable(segments):
                     return DroppedRecord(reason, text=text_of(whole), origin=record.origin)
         if split is None:
             split = split_of(digest if self._splits.hash == "record" else question, self._splits)
         return Admissible(
-            Record(record.id, fields, record.origin),
+            cleaned,
             digest,
             question,
             split,
-            sum(len(part.text) for part in segments),
-            next((part.text for part in segments if part.role == "label"), None),
-            tuple(sorted(self.cleaner.applied)),
+            sum([len(part.text) for part in segments]),
+            None if self._label is None else next((part.text for part in segments if part.role == "label"), None),
+            tuple(sorted(self.cleaner.applied)) if self.cleaner.applied else (),
             tuple(found),
         )
 
     def _unusable(self, segments: Sequence[Segment]) -> str | None:
         """The reason why a task has no use for the record."""
-        # A conversation may start with an empty system message.
-        if any(not part.text or part.text.isspace() for part in segments if part.role != "system"):
-            return "empty"
-        if any(len(part.text) < self._min_chars for part in segments if part.role not in ("system", "label")):
-            return "too_short"
-        answers = [part.in_loss for part in segments if part.role == self._task.answer_role]
-        return "not_in_loss" if answers and not any(answers) else None
+        short = answers = in_loss = False
+        for part in segments:
+            text, role = part.text, part.role
+            # A conversation may start with an empty system message.
+            if role != "system":
+                if not text or text.isspace():
+                    return "empty"
+                short |= len(text) < self._min_chars and role != "label"
+            if role == self._task.answer_role:
+                answers, in_loss = True, in_loss or part.in_loss
+        return "too_short" if short else "not_in_loss" if answers and not in_loss else None
 
     def _question(self, fields: Mapping[str, Any], segments: Sequence[Segment]) -> bytes:
         """The hash of what the record asks: of its question columns, or of a conversation up to its first user turn."""
@@ -141,21 +148,20 @@ class Judge:
         return content_hash({"": [part.text for part in segments[:first] if part.role != "system"]}, [""])
 
     def _clean(self, name: str, value: Any) -> Any:
-        if self._is_label(name):
+        if name == self._label:
             if not isinstance(value, str) or value == value.strip():
                 return value
             self.cleaner.applied.add("label")
             return value.strip()
+        if isinstance(value, str):
+            return self.cleaner.text(value)
         cleaned = self.cleaner.value(value)
         if isinstance(cleaned, list):
             return [_message(each) if isinstance(each, Mapping) else each for each in cleaned]
         return cleaned
 
-    def _is_label(self, name: str) -> bool:
-        return self._task.labelled and name == self._task.answer_role
-
     def _rewritten(self, name: str, value: Any, rewrite: Callable[[str], str]) -> Any:
-        return value if self._is_label(name) else mapped(value, rewrite)
+        return value if name == self._label else mapped(value, rewrite)
 
 
 def _written(segments: Sequence[Segment]) -> list[Segment]:

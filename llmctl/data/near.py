@@ -37,6 +37,8 @@ BLOCK: Final = 4096
 SKETCH: Final = 64
 MARGIN: Final = 0.15
 """A candidate whose rough estimate is lower than the threshold by more than this (3 standard errors) is not checked."""
+FILES: Final = ("bands", "sketch", "counts", "shingles")
+"""What is kept of a part."""
 LEADERS: Final = 8
 """Most records of one bucket that its other records are compared with."""
 AT_ONCE: Final = 1 << 16
@@ -118,8 +120,7 @@ class NearWriter:
         self._waiting: list[str] = []
         self._stack = ExitStack()
         self._files: dict[str, IO[bytes]] = {
-            name: self._stack.enter_context(_named(part, name).open("xb"))
-            for name in ("bands", "sketch", "counts", "shingles")
+            name: self._stack.enter_context(named(part, name).open("xb")) for name in FILES
         }
 
     def add(self, text: str) -> None:
@@ -151,7 +152,7 @@ class NearWriter:
         self._waiting = []
 
 
-def _named(part: Path, name: str) -> Path:
+def named(part: Path, name: str) -> Path:
     return part.with_name(f"{part.name}.{name}")
 
 
@@ -160,7 +161,7 @@ class NearReader:
 
     def __init__(self, parts: Sequence[Path], bands: Bands) -> None:
         self._parts, self._bands = parts, bands
-        counts = [np.fromfile(_named(part, "counts"), np.uint32) for part in parts]
+        counts = [np.fromfile(named(part, "counts"), np.uint32) for part in parts]
         self.counts = np.concatenate(counts) if counts else np.zeros(0, np.uint32)
         self.firsts = np.cumsum([0, *map(len, counts)])
         """(parts + 1,) index of the first record of each part, and R"""
@@ -174,7 +175,7 @@ class NearReader:
         """(R,) the hash of one band of every record."""
         found = np.empty(len(self.counts), np.uint64)
         for part, first, end in zip(self._parts, self.firsts, self.firsts[1:], strict=False):
-            with _named(part, "bands").open("rb") as file:
+            with named(part, "bands").open("rb") as file:
                 for start in range(first, end, BLOCK):
                     size = min(BLOCK, end - start)
                     file.seek(8 * ((start - first) * self._bands.bands + number * size))
@@ -183,7 +184,7 @@ class NearReader:
 
     def sketches(self) -> NDArray[np.uint8]:
         """(R, SKETCH)"""
-        found = [np.fromfile(_named(part, "sketch"), np.uint8).reshape(-1, SKETCH) for part in self._parts]
+        found = [np.fromfile(named(part, "sketch"), np.uint8).reshape(-1, SKETCH) for part in self._parts]
         return np.concatenate(found) if found else np.zeros((0, SKETCH), np.uint8)
 
     def shingles(self, records: Indices) -> NDArray[np.uint32]:
@@ -192,7 +193,7 @@ class NearReader:
         filled = 0
         owners = np.searchsorted(self.firsts, records, "right") - 1
         for number in np.unique(owners).tolist():
-            descriptor = os.open(_named(self._parts[number], "shingles"), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(named(self._parts[number], "shingles"), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 for record in records[owners == number].tolist():
                     count = int(self.counts[record])

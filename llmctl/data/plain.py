@@ -10,9 +10,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from llmctl.store.border import border
+
+TOGETHER: Final = 1000
+"""Words that are encoded as one text."""
 
 
 def settle(backend: Any) -> None:
@@ -37,6 +43,27 @@ def encoded_batch(backend: Any, texts: Sequence[str]) -> list[list[int]]:
     """The ids of each text without added tokens. Raises `IntegrityError` if the tokenizer fails."""
     with border("the tokenizer fails on a text", "tokenizer.json", silent=True):
         return [each.ids for each in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def encoded_words(backend: Any, words: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """(N,) ids of all words, and (W,) their number in each. The words are pre-tokens that stay so when they are joined.
+
+    Raises `IntegrityError` if the tokenizer fails.
+    """
+    groups = [words[start : start + TOGETHER] for start in range(0, len(words), TOGETHER)]
+    with border("the tokenizer fails on a text", "tokenizer.json", silent=True):
+        found = backend.encode_batch(["".join(group) for group in groups], add_special_tokens=False)
+    ids, counts = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
+    for group, each in zip(groups, found, strict=True):
+        owners = np.array(each.word_ids, np.int64)
+        if len(owners) and int(owners[-1]) == len(group) - 1:
+            ids.append(np.array(each.ids, np.uint32))
+            counts.append(np.bincount(owners))
+        else:
+            apart = encoded_batch(backend, group)
+            ids.append(np.fromiter(itertools.chain.from_iterable(apart), np.uint32))
+            counts.append(np.array([len(each) for each in apart], np.int64))
+    return np.concatenate(ids), np.concatenate(counts)
 
 
 def control_tokens(backend: Any, template: str = "") -> dict[int, str]:

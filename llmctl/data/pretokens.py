@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, compress
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmctl.data.plain import encoded_batch
+from llmctl.data.plain import encoded_batch, encoded_words
 
 CHUNK_CHARACTERS: Final = 1 << 20
 """Text whose pre-tokens are in memory at once; as strings they take about ten times the memory of the text."""
@@ -152,10 +153,18 @@ class Words:
         return self._ids[places], np.diff(offsets[ends])
 
     def _encode_new(self, words: list[str]) -> None:
-        encoded = encoded_batch(self._tokenizer, words)
-        lengths = np.array([len(ids) for ids in encoded], np.int64)
-        starts = len(self._ids) + np.cumsum(lengths) - lengths
-        flat = np.fromiter((id for ids in encoded for id in ids), np.uint32, int(lengths.sum()))
+        # Words that begin with a blank stay apart when they are joined, and a long text is encoded faster than many words.
+        apart = np.array([word[0] == " " and not word[1:2].isspace() and len(word) > 1 for word in words], bool)
+        joined = encoded_words(self._tokenizer, list(compress(words, apart)))
+        encoded = encoded_batch(self._tokenizer, list(compress(words, ~apart)))
+        lengths = np.empty(len(words), np.int64)
+        lengths[apart], lengths[~apart] = joined[1], [len(ids) for ids in encoded]
+        starts = np.empty(len(words), np.int64)
+        for own in (apart, ~apart):
+            starts[own] = np.cumsum(lengths[own]) - lengths[own]
+        starts[~apart] += len(joined[0])
+        starts += len(self._ids)
+        flat = np.concatenate([joined[0], np.fromiter(chain.from_iterable(encoded), np.uint32)])
         self._ids = np.concatenate([self._ids, flat])
         self._starts = np.concatenate([self._starts, starts])
         self._lengths = np.concatenate([self._lengths, lengths])

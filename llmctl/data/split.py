@@ -63,19 +63,19 @@ def _shared(paths: Iterable[PurePath]) -> int:
 
 def content_hash(fields: Mapping[str, Any], columns: Sequence[str]) -> bytes:
     """A 16-byte hash of the values of these columns; independent of file, line, id and the order of fields."""
-    values = [fields.get(name) for name in columns]
     # A single text is by far the most frequent content and needs no JSON.
-    text = (
-        values[0]
-        if len(values) == 1 and isinstance(values[0], str)
-        else json.dumps(values, ensure_ascii=False, default=_sound)
-    )
+    text = fields.get(columns[0]) if len(columns) == 1 else None
+    if not isinstance(text, str):
+        text = _JSON.encode([fields.get(name) for name in columns])
     return hashlib.blake2b(text.encode(), digest_size=16, person=b"llmctl-content").digest()
 
 
 def _sound(audio: Audio) -> str:
     """The content of a recording, whatever its name."""
     return hashlib.blake2b(audio.data or audio.path.encode(), digest_size=16).hexdigest()
+
+
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=_sound)
 
 
 def split_of(digest: bytes, splits: Splits) -> str:

@@ -6,6 +6,9 @@
     tokens/SPLIT.roles.npy      uint8 (S,)               index into `ROLES`; bit 7 is set if the segment is in the loss
     tokens/SPLIT.labels.npy     int32 (R,)               label ids, in labelled tasks only
 
+The long arrays, `values` and the `audio` of recordings, are cut into files of `SHARD_BYTES`: SPLIT.values-00001.npy has what
+follows SPLIT.values.npy, and so on.
+
 In a packed task every document is one segment: <bos> text <eos>. If the tokenizer uses one token for both, or has no
 <bos>, a single token separates documents: the stream starts with an <eos> that belongs to no document, and each document
 ends with one. In both cases `values` is the stream that training cuts into blocks.
@@ -13,8 +16,10 @@ ends with one. In both cases `values` is the stream that training cuts into bloc
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,18 +46,45 @@ KINDS: Final = {
 """The arrays of a split and the dtypes allowed for each."""
 OPTIONAL: Final = ("labels", "audio", "clips", "frames")
 """Arrays that only some tasks have: of labels, of recordings."""
+LONG: Final = ("values", "audio")
+"""Arrays that are cut into several files."""
+SHARD_BYTES: Final = 1 << 30
+"""Bytes of a file of a long array."""
+
+
+class Shards:
+    """A one-dimensional array in several memory-mapped files; slices are read across them."""
+
+    def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+        self.dtype, self.ndim = parts[0].dtype, 1
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, places: slice) -> NDArray[Any]:
+        first, last, _ = places.indices(len(self))
+        found = []
+        number = bisect.bisect_right(self._ends, first)
+        while first < last:
+            begin = self._ends[number] - len(self._parts[number])
+            found.append(self._parts[number][first - begin : last - begin])
+            first = self._ends[number]
+            number += 1
+        return found[0] if len(found) == 1 else np.concatenate([*found, np.zeros(0, self.dtype)])
 
 
 @dataclass(frozen=True)
 class TokenStore:
     """One split of a prepared folder. The arrays are read-only memory maps."""
 
-    values: NDArray[Any]
+    values: NDArray[Any] | Shards
     segments: NDArray[np.int64]
     records: NDArray[np.int64]
     roles: NDArray[np.uint8]
     labels: NDArray[np.int32] | None
-    audio: NDArray[np.uint8] | None = None
+    audio: NDArray[np.uint8] | Shards | None = None
     """The FLAC files of all recordings, one after the other."""
     clips: NDArray[np.int64] | None = None
     """(records + 1,) where the recording of each record begins in `audio`."""
@@ -62,7 +94,7 @@ class TokenStore:
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
         """Open `folder`/`split`.*.npy. Raises `IntegrityError` if a file is missing, truncated or inconsistent."""
-        arrays = {part: _open(folder / f"{split}.{part}.npy", optional=part in OPTIONAL) for part in KINDS}
+        arrays = {part: _array_of(folder, split, part) for part in KINDS}
         store = cls(**arrays)  # type: ignore[arg-type]
         sound = (
             all(
@@ -112,6 +144,19 @@ class TokenStore:
     def label(self, index: int) -> int:
         """The record's label id; -1 if the task has no labels."""
         return -1 if self.labels is None else int(self.labels[index])
+
+
+def _array_of(folder: Path, split: str, part: str) -> NDArray[Any] | Shards | None:
+    first = _open(folder / f"{split}.{part}.npy", optional=part in OPTIONAL)
+    if first is None or part not in LONG:
+        return first
+    found = [first]
+    while (path := folder / f"{split}.{part}-{len(found):05d}.npy").exists():
+        more = _open(path, optional=False)
+        if more is None or more.ndim != 1 or more.dtype != first.dtype:
+            raise IntegrityError("the arrays are inconsistent", where=str(path), hint="preprocess again, with --force")
+        found.append(more)
+    return first if len(found) == 1 else Shards(found)
 
 
 def _open(path: Path, *, optional: bool) -> NDArray[Any] | None:
@@ -166,6 +211,36 @@ class ArrayFile:
             raise AssertionError("the header of an array file grew")
 
 
+class ShardedFile:
+    """A long array that can be appended to, in files of `SHARD_BYTES`."""
+
+    def __init__(self, folder: Path, split: str, part: str, kind: Any) -> None:
+        self._folder, self._name, self._kind = folder, f"{split}.{part}", np.dtype(kind)
+        self._most = SHARD_BYTES // self._kind.itemsize
+        self._file = ArrayFile(folder / f"{self._name}.npy", kind)
+        self._shards, self.length = 1, 0
+
+    def append(self, values: NDArray[Any]) -> None:
+        while self._file.length + len(values) > self._most:
+            fitting = self._most - self._file.length
+            self._write(values[:fitting])
+            values = values[fitting:]
+            self._file.__exit__(None, None, None)
+            self._file = ArrayFile(self._folder / f"{self._name}-{self._shards:05d}.npy", self._kind)
+            self._shards += 1
+        self._write(values)
+
+    def _write(self, values: NDArray[Any]) -> None:
+        self._file.append(values)
+        self.length += len(values)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
+
 @dataclass(frozen=True, slots=True)
 class Recordings:
     """The recordings of a batch of records."""
@@ -197,6 +272,12 @@ class Piece:
     recordings: Recordings | None = None
 
 
+def _new(folder: Path, split: str, part: str, kind: Any) -> ArrayFile | ShardedFile:
+    if part in LONG:
+        return ShardedFile(folder, split, part, kind if part == "values" else KINDS[part][0])
+    return ArrayFile(folder / f"{split}.{part}.npy", KINDS[part][0])
+
+
 def write_store(
     folder: Path,
     split: str,
@@ -213,12 +294,9 @@ def write_store(
     parts += ["labels"] if labelled else []
     parts += ["audio", "clips", "frames"] if modality == "audio" else []
     with contextlib.ExitStack() as stack:
-        files = {
-            part: stack.enter_context(
-                ArrayFile(folder / f"{split}.{part}.npy", kind if part == "values" else KINDS[part][0])
-            )
-            for part in parts
-        }
+        files = {part: _new(folder, split, part, kind) for part in parts}
+        for each in files.values():
+            stack.enter_context(each)
         values, roles = files["values"], files["roles"]
         if lead is not None:
             values.append(np.array([lead]))

@@ -18,6 +18,8 @@ from llmctl.processes import end_children_with_this_process
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+THREADED: Final = "TOKENIZERS_PARALLELISM"
+"""The variable by which the library tokenizers decides about threads."""
 SMALL_BYTES: Final = 4 << 20
 """Up to this much input, starting processes takes longer than it saves."""
 
@@ -74,7 +76,7 @@ class Workers:
             return
         ahead = iter(items)
         waiting: deque[tuple[Item, Future[Result]]] = deque()
-        with _alive():
+        with _alive(), _single_threaded():
             while True:
                 for item in islice(ahead, 2 * self._count - len(waiting)):
                     waiting.append((item, self._pool.submit(function, item)))
@@ -105,6 +107,19 @@ def _alive() -> Iterator[None]:
         ) from None
 
 
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Keep the tokenizer of this process, one of several, to one thread; a variable that the user set stays."""
+    own = THREADED not in os.environ
+    if own:
+        os.environ[THREADED] = "false"
+    try:
+        yield
+    finally:
+        if own:
+            os.environ.pop(THREADED, None)
+
+
 def worker_count(requested: int, input_bytes: int) -> int:
     """Number of processes: `requested`, or, if 0, one per core for large inputs and 1 for small ones."""
     if requested:
@@ -114,7 +129,7 @@ def worker_count(requested: int, input_bytes: int) -> int:
 
 
 def _start() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault(THREADED, "false")
 
 
 def _ready() -> None:

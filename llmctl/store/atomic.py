@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from llmctl.errors import EnvironmentFault, UsageError
+from llmctl.errors import BusyError, EnvironmentFault, UsageError
 
 TEMPORARY: Final = ".llmctl-"
 TOKEN_BYTES: Final = 4
@@ -102,20 +102,25 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None) -> Iterator[Path]:
+def atomic_folder(
+    path: Path, *, force: bool = False, marker: str | None = None, again: Path | None = None
+) -> Iterator[Path]:
     """Make a folder that takes its name only if the block succeeds; yields the temporary folder to fill.
 
-    With `force`, an existing folder that holds `marker` is replaced; it stays until the new one is complete.
+    With `force`, an existing folder that holds `marker` is replaced; it stays until the new one is complete. `again`: a
+    temporary folder of a killed process, which is filled further. Raises `BusyError` if another process does so.
     """
     path = Path(os.path.abspath(path))
+    descriptor = None if again is None else _taken_over(again)
     remove_leftovers(path)
     refuse_existing(path, force=force, marker=marker)
     _make_parents(path)
-    temporary = temporary_beside(path)
-    temporary.mkdir()
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    temporary = again or temporary_beside(path)
+    if descriptor is None:
+        temporary.mkdir()
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         _hold(descriptor)
+    try:
         yield temporary
         for each in sorted(temporary.rglob("*")):
             sync(each)
@@ -124,6 +129,16 @@ def atomic_folder(path: Path, *, force: bool = False, marker: str | None = None)
     finally:
         os.close(descriptor)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _taken_over(folder: Path) -> int:
+    """A descriptor that holds the lock on a folder that a killed process left."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise BusyError(f"another process continues {folder}", hint="wait for it, or stop it") from error
+    return descriptor
 
 
 def remove_leftovers(path: Path) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +165,82 @@ def test_without_ray_its_command_is_told_before_anything_is_read(corpus: Path, p
     found = prepare(corpus, *NEAR, "--executor", "ray", out="data", code=4)
     assert "pip install 'llmctl[ray]'" in found["error"]["hint"]
     assert not Path("data").exists()
+
+
+KILLED = """
+import os, signal, sys
+from importlib import import_module
+from llmctl.cli import main
+from llmctl.data import parts
+
+parts.SMALL_BYTES = 8_000
+place, times, *words = sys.argv[1:]
+module, _, name = place.rpartition(".")
+module = import_module(f"llmctl.workflows.preprocess.{module}")
+work, left = getattr(module, name), [int(times)]
+
+def killed(*arguments, **named):
+    result = work(*arguments, **named)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(module, name, killed)
+main.run(words)
+"""
+
+
+def kill(corpus: Path, place: str, times: int, *words: object) -> Path:
+    """Run `preprocess` until it has called a function of its own so many times; returns what it leaves."""
+    command = ["preprocess", str(corpus), *NEAR, *map(str, words), "--out", "data", "--vocab-size", "400"]
+    done = subprocess.run([sys.executable, "-c", KILLED, place, str(times), *command], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    [left] = Path().glob(".llmctl-data-*")
+    assert not Path("data").exists()
+    return left
+
+
+def again(capsys: pytest.CaptureFixture[str], corpus: Path, *words: str, out: str = "data") -> str:
+    capsys.readouterr()
+    assert main.run(["preprocess", str(corpus), *NEAR, *words, "--out", out, "--vocab-size", "400"]) == 0
+    assert not list(Path().glob(".llmctl-*"))
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "times", "read"),
+    [
+        ("reading.finish", 6, 6),
+        ("admission.keep", 3, 16),
+        ("run.make_tokenizer", 1, 16),
+        ("run.write_report", 1, 0),
+    ],
+)
+def test_a_killed_command_continues_with_the_parts_that_it_has_read(
+    corpus: Path, capsys: pytest.CaptureFixture[str], place: str, times: int, read: int
+) -> None:
+    left = kill(corpus, place, times, "--workers", 1)
+    assert len(list(left.glob(".scratch/done-*"))) == read
+    printed = again(capsys, corpus)
+    assert (f"{read} of 16 parts were read before this command was interrupted" in printed) == bool(read)
+    assert ("removed leftovers" in printed) == (not read)
+    assert "interrupted" not in again(capsys, corpus, out="other")
+    assert files("data") == files("other")
+
+
+def test_a_killed_command_begins_anew_where_something_changed(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left = kill(corpus, "reading.finish", 6, "--workers", 1)
+    place = next(left.glob(".scratch/text/train-00002*"))
+    place.write_bytes(place.read_bytes()[:-1] + b"?")
+    assert "5 of 16 parts" in again(capsys, corpus)
+    shutil.rmtree("data")
+    for change in ("setting", "force", "input"):
+        kill(corpus, "reading.finish", 6, "--workers", 1)
+        if change == "input":
+            (corpus / "2.jsonl").touch()
+        words = {"setting": ("--set", "clean.min_chars=2"), "force": ("--force",)}.get(change, ())
+        printed = again(capsys, corpus, *words)
+        assert "removed leftovers" in printed
+        assert "were read before" not in printed
+        shutil.rmtree("data")

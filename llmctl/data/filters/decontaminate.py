@@ -49,17 +49,21 @@ class DecontaminationFilter(Filter):
         self._words = _WordHashes()
         held: defaultdict[int, list[Hashes]] = defaultdict(list)
         whole: list[Hashes] = []
+        starts: list[Hashes] = []
         for name in names:
             for texts in _records(name):
                 codes = [self._words.of(units_of(text)) for text in texts]
                 longest = max(map(len, codes), default=0)
                 for each in codes:
                     if len(each) >= SHORTEST:
-                        size = min(NGRAM, len(each))
-                        held[size].append(_Ngrams(each).of(size))
+                        size, ngrams = min(NGRAM, len(each)), _Ngrams(each)
+                        held[size].append(ngrams.of(size))
+                        starts.append(ngrams.of(SHORTEST)[: len(each) - size + 1])
                     elif 0 < len(each) == longest:
                         whole.append(_Ngrams(each).of(len(each)))
         self._held = {size: _HashSet(np.concatenate(each)) for size, each in sorted(held.items(), reverse=True)}
+        self._starts = _HashSet(np.concatenate([*starts, np.zeros(0, np.uint64)]))
+        """The first words of all that is held: where no such run is found, no longer one has to be looked for."""
         self._whole = frozenset(int(each[0]) for each in whole)
 
     def judge(self, reading: Reading) -> Verdict | None:
@@ -73,6 +77,8 @@ class DecontaminationFilter(Filter):
             ngrams_of = _Ngrams(self._words.of(passage.words))
             if count < SHORTEST and int(ngrams_of.of(count)[0]) in self._whole:
                 return Verdict("decontaminate", f"the whole text is held out: {passage.text[:80]!r}")
+            if count < SHORTEST or not len(self._starts.places(ngrams_of.of(SHORTEST))):
+                continue
             for size, held in self._held.items():
                 if count < size:
                     continue

@@ -150,7 +150,7 @@ class PiiFilter(Filter):
 
 def masked(text: str, found: Counter[str]) -> str:
     """The text with a mask for each piece of personal data; `found` counts them by kind."""
-    kinds = KINDS if _DIGIT.search(text) else WITHOUT_DIGITS
+    kinds = WITHOUT_DIGITS if not _DIGIT.search(text) else KINDS if _NUMBER.search(text) else WITHOUT_NUMBERS
     for kind in kinds:
         if kind.needs(text):
             text = _masked(text, kind, found)
@@ -237,21 +237,29 @@ def _is_key(text: str, before: str) -> bool:
     return text.startswith("-----") or (any(map(str.isdigit, text)) and _bits(text) >= _SECRET_BITS)
 
 
-_KEY_SIGNS: Final = (
-    "akia", "asia", "ltai", "akid", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-", "k_live_", "k_test_",
-    "xox", "aiza", "hf_", "npm_", "pypi-", "eyj", "private key", "key", "secret", "token", "passw",
-)  # fmt: skip
-"""What a text with a key contains, in lower case."""
+_KEY_STARTS: Final = (
+    ("", ("AKIA", "ASIA", "LTAI", "AKID", "AIza", "eyJ", "PRIVATE KEY", "xox")),
+    ("_", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "k_live_", "k_test_", "hf_", "npm_")),
+    ("-", ("glpat-", "sk-", "pypi-")),
+)
+"""What keys start with, after a character that all of a row have and few texts do."""
+_KEY_NAMES: Final = ("key", "secret", "token", "passw")
+"""What a key is assigned to, in lower case."""
 
 
 def _may_have_key(text: str) -> bool:
+    if any(rare in text and any(start in text for start in starts) for rare, starts in _KEY_STARTS):
+        return True
+    if "=" not in text and ":" not in text:
+        return False
     low = text.lower()
-    return any(sign in low for sign in _KEY_SIGNS)
+    return any(name in low for name in _KEY_NAMES)
 
 
 _DIGIT: Final = re.compile("[0-9:]")
 _LONG: Final = re.compile(r"\d[\d -]{11}", re.ASCII)
 _NUMBER: Final = re.compile(r"\d[\d .()\-]{5}", re.ASCII)
+_COUNTRY: Final = re.compile(r"\d\d(?<=[A-Z]{2}\d\d)", re.ASCII)
 _DOTTED: Final = re.compile(r"\d\.\d{1,3}\.\d{1,3}\.\d", re.ASCII)
 
 KINDS: Final = (
@@ -281,7 +289,7 @@ KINDS: Final = (
     ),
     Kind(
         "iban",
-        lambda text: True,
+        lambda text: _COUNTRY.search(text) is not None,
         re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.ASCII),
         lambda text, before: is_iban(text),
     ),
@@ -303,7 +311,7 @@ KINDS: Final = (
     ),
     Kind(
         "phone",
-        lambda text: _NUMBER.search(text) is not None,
+        lambda text: True,
         re.compile(
             rf"(?<![0-9A-Za-z_.\-+)])(?:(?:\+|00)[1-9]\d{{0,2}}[ .\-]?(?:\(\d{{1,4}}\)|\d{{1,5}})(?:[ .\-]?\d{{2,5}}){{1,5}}"
             r"|(?:86[ -]?)?1[3-9]\d(?:\d{8}|([ -])\d{4}\1\d{4})"  # mobile, China
@@ -328,3 +336,5 @@ KINDS: Final = (
 """All kinds, in the order in which they are looked for: what one has masked, no later one sees."""
 WITHOUT_DIGITS: Final = tuple(kind for kind in KINDS if kind.name in ("email", "key"))
 """Kinds that a text without digits and colons can have."""
+WITHOUT_NUMBERS: Final = tuple(kind for kind in KINDS if kind.name not in ("id", "card", "phone"))
+"""Kinds that a text without a number of six digits, blanks and dashes can have."""

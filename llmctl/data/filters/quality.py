@@ -36,6 +36,7 @@ BOILERPLATE: Final = (
     "返回顶部", "返回首页", "相关阅读", "相关推荐", "首页 >", "首页>", "登录 |", "登录|", "登录注册", "分享到", "联系我们", "网站地图", "友情链接",
 )  # fmt: skip
 """Phrases of boilerplate, in lower case."""
+ASCII_BOILERPLATE: Final = tuple(filter(str.isascii, BOILERPLATE))
 
 Measure = Callable[[Reading], float | None]
 
@@ -101,12 +102,11 @@ def _repeated_ngrams(passage: Passage) -> float:
 
 
 def _boilerplate(passage: Passage) -> float:
-    low = passage.lower
-    phrases = [phrase for phrase in BOILERPLATE if phrase in low]
-    if not phrases:
-        return 0.0
-    lines = _lines(low)
-    return sum(len(line) <= LONGEST_LINE and any(each in line for each in phrases) for line in lines) / len(lines)
+    lines = _lines(passage.text.lower())
+    short = [line for line in lines if len(line) <= LONGEST_LINE]
+    together = "\n".join(short)
+    phrases = [each for each in (ASCII_BOILERPLATE if together.isascii() else BOILERPLATE) if each in together]
+    return sum(any(each in line for each in phrases) for line in short) / len(lines) if phrases else 0.0
 
 
 def _line_ends(passage: Passage) -> float:

@@ -27,10 +27,6 @@ class Passage:
         self.role, self.text = role, text
 
     @cached_property
-    def lower(self) -> str:
-        return self.text.lower()
-
-    @cached_property
     def words(self) -> list[str]:
         """Its words; characters of scripts without blanks between words."""
         return units_of(self.text)

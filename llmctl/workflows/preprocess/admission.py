@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +18,11 @@ from llmctl.data.candidates import DROPPED, KEPT, Candidates, Disposition
 from llmctl.data.judge import DroppedRecord, text_of
 from llmctl.data.near import PERMUTATIONS, Bands, NearReader, clusters, jaccard
 from llmctl.data.spec import SPLITS
-from llmctl.data.text import keep, open_file, read_group, shard, shards
+from llmctl.data.text import keep, open_file, read_rows, shard, shards
 from llmctl.data.workers import Executor
 from llmctl.types import Record
 from llmctl.workflows.preprocess.bad_records import BadRecords, same_id, same_ids
-from llmctl.workflows.preprocess.reading import SAMPLES, TEXT, ReadResult, place_of
+from llmctl.workflows.preprocess.outcome import SAMPLES, TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 SAME_IDS_SHOWN: Final = 5
@@ -153,7 +155,8 @@ class Admission:
                 wanted = np.searchsorted(
                     members, [place for place in own if splits[place - firsts[part]] == SPLITS.index(split)]
                 )
-                for row, record in _rows(shard(self._folder / TEXT, split, part), wanted.tolist()):
+                rows = wanted.tolist()
+                for row, record in zip(rows, read_rows(shard(self._scratch / TEXT, split, part), rows), strict=True):
                     found[int(members[row])] = record
             yield from ((place, found[place]) for place in own)
 
@@ -164,17 +167,20 @@ class Admission:
     # -----------------------------------------------------------------------------------------------------------
 
     def apply(self, executor: Executor) -> Tally:
-        """Take those that do not stay out of the text, number its files, and count."""
+        """Write the text of those that stay, number its files, and count."""
         tally = Tally()
+        (self._folder / TEXT).mkdir()
         jobs = []
         for part in range(self._parts):
             stay = np.isin(self.candidates.outcomes_of(part), KEPT)
-            if not stay.all():
-                splits = self._splits_of(part)
-                for number, split in enumerate(SPLITS):
-                    mine = stay[splits == number]
-                    if not mine.all():
-                        jobs.append(_KeepJob(shard(self._folder / TEXT, split, part), np.packbits(mine), len(mine)))
+            splits = self._splits_of(part)
+            for number, split in enumerate(SPLITS):
+                mine = stay[splits == number]
+                source, out = (shard(folder / TEXT, split, part) for folder in (self._scratch, self._folder))
+                if not mine.all():
+                    jobs.append(_KeepJob(source, out, np.packbits(mine), len(mine)))
+                elif len(mine):
+                    _link(source, out)
         for _ in executor.map(_keep, jobs):
             pass
         self._count(tally)
@@ -209,35 +215,27 @@ def _counted(numbers: NDArray[Any]) -> dict[int, int]:
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, Record]]:
-    """The records in these rows of a file, which ascend."""
-    if not wanted:
-        return
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    first = 0
-    for group, size in enumerate(sizes):
-        inside = [row for row in wanted if first <= row < first + size]
-        if inside:
-            records = read_group(path, group)
-            yield from ((row, records[row - first]) for row in inside)
-        first += size
-
-
 @dataclass(frozen=True, slots=True)
 class _KeepJob:
     path: Path
+    out: Path
     bits: NDArray[np.uint8]
     rows: int
 
 
 def _keep(job: _KeepJob) -> None:
-    """Rewrite a file of text without some of its records; remove it if none is left."""
+    """Write a file of text without some of its records; none if no record is left."""
     kept = np.unpackbits(job.bits, count=job.rows).astype(bool)
     if kept.any():
-        keep(job.path, kept)
-    else:
-        job.path.unlink()
+        keep(job.path, kept, job.out)
+
+
+def _link(path: Path, out: Path) -> None:
+    """The same file under another name, or a copy where the file system has no such links."""
+    try:
+        os.link(path, out)
+    except OSError:
+        shutil.copyfile(path, out)
 
 
 def _number(folder: Path) -> None:

@@ -11,7 +11,7 @@ from llmctl.store.prepared import COUNTS_OF_CONTENT
 
 if TYPE_CHECKING:
     from llmctl.workflows.preprocess.admission import Tally
-    from llmctl.workflows.preprocess.reading import ReadResult
+    from llmctl.workflows.preprocess.outcome import ReadResult
 
 FACTS: Final = ("cleaned", *COUNTS_OF_CONTENT)
 """Counts in the manifest and in the JSON document beside those of the records."""

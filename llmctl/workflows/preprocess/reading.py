@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from llmctl.data.candidates import CandidateWriter
 from llmctl.data.filters.spec import FILTERS, Filter, open_filters
@@ -19,77 +18,29 @@ from llmctl.data.spec import CleanRules
 from llmctl.data.text import TextWriter
 from llmctl.errors import DataError
 from llmctl.tasks.spec import Task
-from llmctl.types import Adapting
 from llmctl.workflows.preprocess.bad_records import BadRecords
 from llmctl.workflows.preprocess.checks import read_context_of
+from llmctl.workflows.preprocess.continuing import finish, finished
+from llmctl.workflows.preprocess.outcome import TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
-SAMPLES: Final = 20
-"""Dropped records kept for the report, of each reason."""
-TEXT: Final = "text"
+PROGRESS_EVERY: Final = 64
+"""Records between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """A part to read. `folder`: the prepared folder in the making; `scratch`: what is removed when it is made."""
+    """A part to read. `scratch`: the folder of what is removed when the prepared folder is made."""
 
     config: PreprocessConfig
     task: Task
     part: Part
     clean: CleanRules
-    folder: Path
     scratch: Path
 
     def place(self, kind: str) -> Path:
         """The path of a scratch file of the part."""
         return place_of(self.scratch, kind, self.part.number)
-
-
-def place_of(scratch: Path, kind: str, part: int) -> Path:
-    return scratch / f"{kind}-{part:05d}"
-
-
-@dataclass(slots=True)
-class ReadResult:
-    """What was read; can be added up."""
-
-    read: int = 0
-    rejected: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    samples: defaultdict[str, list[DroppedRecord]] = field(default_factory=lambda: defaultdict(list))
-    """The first `SAMPLES` records dropped for each reason."""
-    labels: list[dict[str, int]] = field(default_factory=list)
-    marks: list[dict[Any, int]] = field(default_factory=list)
-    """The tables of the candidates of each part."""
-    adapting: Adapting = field(default_factory=Adapting)
-    notes: dict[str, None] = field(default_factory=dict)
-    boms: int = 0
-    nul: int = 0
-    whole_files: int = 0
-    stdin: tuple[int, str] | None = None
-    """Bytes and SHA-256 of standard input, if it was read."""
-
-    def drop(self, record: DroppedRecord) -> None:
-        self.dropped[record.reason] += 1
-        self.keep_sample(record)
-
-    def keep_sample(self, record: DroppedRecord) -> None:
-        if len(self.samples[record.reason]) < SAMPLES:
-            self.samples[record.reason].append(record)
-
-    def add(self, other: ReadResult) -> None:
-        """Add what was read of the next part."""
-        for name in ("read", "rejected", "boms", "nul", "whole_files"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.dropped.update(other.dropped)
-        for each in (each for records in other.samples.values() for each in records):
-            self.keep_sample(each)
-        self.labels += other.labels
-        self.marks += other.marks
-        for counts in ("layouts", "changed", "unused"):
-            getattr(self.adapting, counts).update(getattr(other.adapting, counts))
-        self.notes |= other.notes
-        self.stdin = other.stdin or self.stdin
 
 
 def filters_of(config: PreprocessConfig) -> list[Filter]:
@@ -105,15 +56,18 @@ def judge_of(config: PreprocessConfig, task: Task, clean: CleanRules, filters: S
 
 
 def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) -> ReadResult:
-    """Read, clean and filter the records of a part. `done` is called with the number of records after each.
+    """Read, clean and filter the records of a part, unless a killed command did. `done` is called with numbers of records.
 
     Raises `DataError` for a bad record, unless `on_bad_record` says otherwise.
     """
     config, task = job.config, job.task
+    if (found_before := finished(job.scratch, job.part)) is not None:
+        done(found_before.read)
+        return found_before
     context, result = read_context_of(config, task), ReadResult()
     judge = judge_of(config, task, job.clean, _filters(job))
     bad = BadRecords(config.on_bad_record, job.place("rejects"), result.dropped)
-    text = TextWriter(job.folder / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)
+    text = TextWriter(job.scratch / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)
     candidates = CandidateWriter(job.place("candidates"))
     with contextlib.ExitStack() as stack:
         for each in (text, candidates, bad):
@@ -122,7 +76,8 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
         for source, split in zip(job.part.sources, job.part.splits, strict=True):
             for item in scan([source], context):
                 result.read += 1
-                done(1)
+                if not result.read % PROGRESS_EVERY:
+                    done(PROGRESS_EVERY)
                 try:
                     found = judge.judge(item, split)
                 except DataError as error:
@@ -137,9 +92,12 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
                 if near is not None:
                     segments = task.segments(record)
                     near.add("\n".join(each.text for each in segments if each.role != "label"))
+    done(result.read % PROGRESS_EVERY)
     result.rejected, result.nul = bad.rejected, judge.cleaner.nul
     result.labels, result.marks = [candidates.labels], [candidates.marks]
     _take(result, context, stdin=any(source.path is None for source in job.part.sources))
+    if result.stdin is None:
+        finish(job.scratch, job.part, result)
     return result
 
 

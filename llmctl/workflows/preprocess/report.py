@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.data.filters.pii import masked
 from llmctl.data.filters.spec import FILTERS
 from llmctl.data.judge import DroppedRecord
 from llmctl.script import Script, script_of
@@ -194,6 +193,8 @@ def _near(near: Mapping[str, Any]) -> str:
 
 def _sample(record: DroppedRecord) -> str:
     """A dropped record, without personal data: a report is passed on."""
+    from llmctl.data.filters.pii import masked
+
     text = masked(record.text[: 2 * SHOWN], Counter())
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     why = f'<span class="why">{html.escape(record.why)}</span>' if record.why else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,23 +21,23 @@ from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, data_card
 from llmctl.types import Event, EventSink
+from llmctl.workflows.preprocess import continuing
 from llmctl.workflows.preprocess.bad_records import REJECTS
 from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, split_files
 from llmctl.workflows.preprocess.findings import FACTS, facts_of, findings
 from llmctl.workflows.preprocess.gates import checked, counts_of, missed, rows_of
+from llmctl.workflows.preprocess.outcome import SCRATCH
 from llmctl.workflows.preprocess.report import Account, write_report
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 from llmctl.workflows.preprocess.tokenizer import make_tokenizer
 
 if TYPE_CHECKING:
     from llmctl.data.workers import Executor
-    from llmctl.workflows.preprocess.reading import ReadResult
+    from llmctl.workflows.preprocess.outcome import ReadResult
 
 __all__ = ["PreprocessPlan", "PreprocessResult", "preflight", "preprocess"]
 
 REPORT_EVERY_SECONDS: Final = 0.5
-SCRATCH: Final = ".scratch"
-"""The folder of what only making the prepared folder needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,21 @@ def preprocess(
     begin = time.monotonic()
     for note in plan.notes:
         emit(Event("note", {"text": note}))
-    _clear_leftovers(config.out, emit)
+    key = continuing.key_of(config, plan)
+    again = continuing.leftover(config.out, None if force else key, emit)
     with (
         _executor(config, plan) as executor,
-        atomic.atomic_folder(config.out, force=force, marker=MANIFEST) as folder,
+        atomic.atomic_folder(config.out, force=force, marker=MANIFEST, again=again) as folder,
         locked(folder),
     ):
+        continuing.begin(folder, key)
         result = _read_all(config, plan, emit, folder, executor)
         for name, text in findings(result.read.notes, result.split_by, result.facts, result.labels):
             emit(Event(name, {"text": text}))
         inputs = _inputs(plan.sources, result.read)
         kind = make_tokenizer(plan, emit, folder, result.characters["train"])
         lengths = _encode(config, plan, emit, folder, result, executor)
+        shutil.rmtree(folder / SCRATCH)
         kept = sum(result.splits.values())
         for split in _check_splits(config, result):
             why = why_empty(split, kept, config.splits)
@@ -156,17 +160,6 @@ def _hash_of(files: Mapping[str, integrity.FileHash], split: str) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _clear_leftovers(out: Path, emit: EventSink) -> None:
-    """Remove leftovers of a killed process; raise `BusyError` if a running one is creating this folder."""
-    import shutil
-
-    for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
-        if each.name.startswith(f"{atomic.TEMPORARY}{out.name}-") and (each / ".lock").is_file():
-            with locked(each):
-                shutil.rmtree(each)
-            emit(Event("note", {"text": f"removed leftovers of an interrupted preprocess: {each.name}"}))
-
-
 @dataclass(slots=True)
 class _Text:
     """The text that was written: counts of records, characters, labels."""
@@ -187,12 +180,9 @@ def _read_all(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, executor: Executor
 ) -> _Text:
     """Read, clean, filter and write every record; then take out those that repeat others."""
-    import shutil
-
     from llmctl.workflows.preprocess.admission import Admission
 
     scratch = folder / SCRATCH
-    scratch.mkdir()
     by_file = split_files(config, plan.sources)
     read = _read_parts(config, plan, emit, folder, executor, by_file)
     if not read.read:
@@ -202,7 +192,6 @@ def _read_all(
     distinct, repeated = admission.candidates.count_questions(labelled=plan.task.labelled)
     tally = admission.apply(executor)
     _join_rejects(config, folder, scratch)
-    shutil.rmtree(scratch)
     labels = tally.labels
     if distinct == 1 and not tally.splits["train"] and config.splits.rule != "files":
         place = next(split for split in SPLITS if tally.splits[split])
@@ -229,10 +218,11 @@ def _read_parts(
 ) -> ReadResult:
     from llmctl.data.parts import cut
     from llmctl.data.workers import Workers
-    from llmctl.workflows.preprocess.reading import ReadJob, ReadResult, read_part
+    from llmctl.workflows.preprocess.outcome import ReadResult
+    from llmctl.workflows.preprocess.reading import ReadJob, read_part
 
     parts = cut(plan.sources, by_file, document=config.document, encoding=config.encoding, executor=executor)
-    jobs = (ReadJob(config, plan.task, part, plan.clean, folder, folder / SCRATCH) for part in parts)
+    jobs = (ReadJob(config, plan.task, part, plan.clean, folder / SCRATCH) for part in parts)
     result, progress = ReadResult(), _Progress(emit, "read")
     # Standard input is that of this process.
     here = len(parts) == 1 or any(source.path is None for source in plan.sources)
@@ -244,12 +234,13 @@ def _read_parts(
             result.add(found)
             progress.add(found.read)
     progress.end()
+    if result.reused:
+        text = f"{result.reused:,} of {len(parts):,} parts were read before this command was interrupted, and are used"
+        emit(Event("note", {"text": text}))
     return result
 
 
 def _join_rejects(config: PreprocessConfig, folder: Path, scratch: Path) -> None:
-    import shutil
-
     if config.on_bad_record == "reject":
         with (folder / REJECTS).open("wb") as out:
             for path in sorted(scratch.glob("rejects-*")):

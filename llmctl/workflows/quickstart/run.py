@@ -233,7 +233,7 @@ def _unigram(config: TrainConfig) -> dict[str, Any]:
     from llmctl.data.tokens import TokenStore
 
     prepared = open_prepared(config.data)
-    train_ids, held_out = (TokenStore.open(prepared.tokens, split).values for split in ("train", "test"))
+    train_ids, held_out = (TokenStore.open(prepared.tokens, split).values[:] for split in ("train", "test"))
     size = prepared.manifest.tokenizer.vocab_size
     counts = np.bincount(train_ids, minlength=size).astype(np.float64) + 1.0
     opening = 1  # <bos> is part of the prompt, not predicted

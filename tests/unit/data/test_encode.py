@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from llmctl.data import pretokens, tokenizers
+from llmctl.data import pretokens, tokenizers, tokens
+from llmctl.data.batches import Blocks
 from llmctl.data.codes import Codes
 from llmctl.data.encode import GroupJob, Rules, TokenEncoder, encode_group, encode_split
 from llmctl.data.lengths import measure
@@ -155,6 +156,29 @@ def test_eos_alone_separates_documents_without_a_different_bos(tmp_path: Path, b
     assert store.values.dtype == np.uint32
     assert store.values.tolist() == [2, *chain.from_iterable([*each, 2] for each in ids)]
     assert store.record(1)[0].ids.tolist() == [*ids[1], 2]
+
+
+def test_long_arrays_are_read_across_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, task = trained("bpe"), LanguageModeling()
+    path = written(tmp_path, task, [{"text": text} for text in POEMS[:8]])
+    encode_split(task, path, TokenEncoder(codes), tmp_path / "one", "train")
+    monkeypatch.setattr(tokens, "SHARD_BYTES", 300)
+    encode_split(task, path, TokenEncoder(codes), tmp_path / "several", "train")
+    one, several = (TokenStore.open(tmp_path / name, "train") for name in ("one", "several"))
+    files = sorted(each.name for each in (tmp_path / "several").glob("train.values*"))
+    assert files[:2] == ["train.values-00001.npy", "train.values-00002.npy"]
+    assert files[-1] == "train.values.npy"
+    assert len(files) == -(-2 * one.total_tokens // 300)
+    assert several.values[:].tolist() == one.values[:].tolist()
+    for number in range(8):
+        assert [each.ids.tolist() for each in several.record(number)] == [
+            each.ids.tolist() for each in one.record(number)
+        ]
+    few, many = (Blocks(store, 64).arrays(range(len(Blocks(store, 64)))) for store in (one, several))
+    assert all((few[name] == many[name]).all() for name in few)
+    (tmp_path / "several" / files[1]).unlink()
+    with pytest.raises(IntegrityError, match="inconsistent"):
+        TokenStore.open(tmp_path / "several", "train")
 
 
 def test_segments_of_a_pair_have_no_control_tokens(tmp_path: Path) -> None:
