@@ -1,5 +1,5 @@
 """The process group of a run: joined before anything is written, and left at the end. A process that the others wait for
-tells them why it does not come."""
+sends them the error with which it ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ minutes."""
 BACKENDS: Final = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """By kind of accelerator; gloo carries what is in the CPU's memory, such as offloaded gradients. Others: torch's default."""
 _STORE: Any = dist.TCPStore  # type: ignore[attr-defined]
-TELLING_SECONDS: Final = 20
+REFUSAL_SECONDS: Final = 20
 """How long a process that refuses to train waits for the others to hear of it."""
 _REFUSAL, _HEARD = "llmctl/refusal", "llmctl/heard"
 """Keys of the store where the processes meet: why the first of them does not train, empty if it does; how many know."""
@@ -57,9 +57,9 @@ def join(seconds: float) -> None:
 
 
 def refuse(error: LlmctlError, host: str, port: int, others: int) -> None:
-    """Tell `others` processes, which meet this one at HOST:PORT, that it does not train; returns once all of them know, at the
-    latest after `TELLING_SECONDS`."""
-    until = time.monotonic() + TELLING_SECONDS
+    """Send the error to `others` processes, which meet this one at HOST:PORT; returns once all of them know, at the
+    latest after `REFUSAL_SECONDS`."""
+    until = time.monotonic() + REFUSAL_SECONDS
     with contextlib.suppress(dist.DistError):  # another program may use the port
         store = _STORE(host, port, is_master=True, wait_for_workers=False)
         store.set(_REFUSAL, json.dumps(errors.encoded(error)))
@@ -68,7 +68,7 @@ def refuse(error: LlmctlError, host: str, port: int, others: int) -> None:
 
 
 def refuse_too(host: str, port: int) -> None:
-    """Tell the process at HOST:PORT, which may be about to `refuse`, that this one does not train either."""
+    """Let the process at HOST:PORT, which may be about to `refuse`, know that this one does not train either."""
     with contextlib.suppress(dist.DistError):
         _STORE(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=2)).add(_HEARD, 1)
 

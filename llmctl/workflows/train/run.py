@@ -154,7 +154,7 @@ def _sent_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
         try:
             return make()
         except LlmctlError as error:
-            tell_refusal(plan.config, error)
+            send_refusal(plan.config, error)
             raise
     from llmctl.training import meeting
 
@@ -162,8 +162,8 @@ def _sent_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
     return None
 
 
-def tell_refusal(config: TrainConfig, error: LlmctlError) -> None:
-    """Tell the other processes of the run, which may wait for this one, that it does not train. torchrun and `accelerate
+def send_refusal(config: TrainConfig, error: LlmctlError) -> None:
+    """Send the error to the other processes of the run, which may wait for this one. torchrun and `accelerate
     launch` end the others themselves."""
     found = world.find()
     if found is not None:

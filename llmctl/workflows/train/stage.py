@@ -101,9 +101,9 @@ class Train(Verb[TrainConfig]):
             )
         except LlmctlError as error:
             if "dry-run" not in context.switches:
-                from llmctl.workflows.train.run import tell_refusal
+                from llmctl.workflows.train.run import send_refusal
 
-                tell_refusal(config, error)
+                send_refusal(config, error)
             raise
 
     def dry_run(self, plan: Any, context: Context) -> DryRun:
