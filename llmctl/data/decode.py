@@ -78,6 +78,8 @@ KINDS: Final = (
 """First bytes of files that are no text, and what such a file is."""
 TEXTUAL: Final = (b"%PDF-", b"%!PS", b"{\\rtf", b"PK\x03\x04")
 """Those of `KINDS` that need no more evidence."""
+MARK_BYTES: Final = 8
+"""The longest of them, and of byte-order marks: what a pipe gives first may be shorter."""
 
 
 def refuse_foreign(block: bytes, name: str) -> None:
@@ -91,17 +93,20 @@ def refuse_foreign(block: bytes, name: str) -> None:
 def blocks(
     path: Path | None, name: str, limits: Limits = LIMITS, *, start: int = 0, stop: int | None = None
 ) -> Iterator[bytes]:
-    """The decompressed bytes of a file, or of standard input for None, in blocks of `limits.block_bytes`.
+    """The decompressed bytes of a file, or of standard input for None, in blocks of at most `limits.block_bytes`: what a pipe
+    holds is not held back until there is more.
 
     `start`, `stop`: only these bytes of a file that is not compressed. Raises `DataError` for damaged or truncated compressed data, `EnvironmentFault` for a decompression bomb.
     """
     if path is None:
         if sys.stdin is None:
             raise EnvironmentFault("standard input is closed", hint="name a file, or pipe data in")
-        for number, block in enumerate(iter(lambda: sys.stdin.buffer.read(limits.block_bytes), b"")):
-            if number == 0:
-                refuse_foreign(block, name)
+        pipe: Any = sys.stdin.buffer
+        block = pipe.read(MARK_BYTES) + pipe.read1(limits.block_bytes)
+        refuse_foreign(block, name)
+        while block:
             yield block
+            block = pipe.read1(limits.block_bytes)
         return
     try:
         with path.open("rb") as file:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ MOST_PHASES: Final = 4096
 PAUSE_SECONDS: Final = 0.2
 """Length of the stretch whose energy is compared to find where to cut."""
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+HEAD_BYTES: Final = 4096
+OGG_PAGE: Final = 65_536
+"""More than the longest page of an OGG file."""
 UNKNOWN_SIZE: Final = 0xFFFFFFFF
 """The size that programs write into a WAV header while they do not know it."""
 
@@ -153,15 +156,51 @@ def _check_file(path: Path, name: str) -> None:
     if not size:
         raise DataError("the audio file is empty", where=name)
     with path.open("rb") as file:
-        missing = _missing_bytes(file.read(4096), size)
+        missing = _missing(file, size)
     if missing:
-        raise DataError(f"cut off: {missing:,} of its bytes are missing", where=name, hint=AGAIN)
+        raise DataError(f"cut off: {missing}", where=name, hint=AGAIN)
 
 
-def _missing_bytes(head: bytes, size: int) -> int:
-    """How many bytes a WAV file lacks of what its header promises; libsndfile reads what is there and says nothing."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+def _missing(file: BinaryIO, size: int) -> str | None:
+    """What a file lacks of what it promises; libsndfile reads what is there and says nothing. FLAC: see `blocks`."""
+    head = file.read(HEAD_BYTES)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        lacking = _missing_of_wav(head, size)
+    elif head[:4] == b"OggS":
+        file.seek(max(0, size - OGG_PAGE))
+        return None if _ends_ogg(file.read()) else "its last page is missing"
+    else:
+        lacking = _missing_of_mp3(file, size)
+    return f"{lacking:,} of its bytes are missing" if lacking else None
+
+
+def _ends_ogg(tail: bytes) -> bool:
+    """Whether the last page is whole and marked as the end of a stream (RFC 3533, section 6)."""
+    place = tail.rfind(b"OggS")
+    page = tail[place:] if place >= 0 else b""
+    if len(page) < 27 or not page[5] & 4:
+        return False
+    lengths = page[27 : 27 + page[26]]
+    return len(lengths) == page[26] and len(page) >= 27 + len(lengths) + sum(lengths)
+
+
+def _missing_of_mp3(file: BinaryIO, size: int) -> int:
+    """By the byte count of a Xing header, as LAME, FFmpeg and libsndfile write it into the first frame; 0 without one."""
+    file.seek(0)
+    tag = file.read(10)  # ID3v2: the last four bytes are its length, seven bits in each
+    start = 10 + sum(byte << 7 * (3 - place) for place, byte in enumerate(tag[6:10])) if tag[:3] == b"ID3" else 0
+    file.seek(start)
+    frame = file.read(200)
+    place = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if place < 0 or not int.from_bytes(frame[place + 4 : place + 8], "big") & 2:
         return 0
+    skipped = 12 if frame[place + 7] & 1 else 8  # the count of frames comes first, if it is there
+    promised = int.from_bytes(frame[place + skipped : place + skipped + 4], "big")
+    lacking = start + promised - size
+    return lacking if lacking > promised // 50 else 0  # some programs count tags
+
+
+def _missing_of_wav(head: bytes, size: int) -> int:
     place = 12
     while place + 8 <= len(head):
         kind, length = head[place : place + 4], int.from_bytes(head[place + 4 : place + 8], "little")

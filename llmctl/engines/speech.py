@@ -332,7 +332,9 @@ def _joined(request: Request, heard: Sequence[Heard]) -> Completion:
     spoken = tuple(
         part
         for each in heard
-        for part in (each.spoken or ((Spoken(each.start, each.end, each.text.strip()),) if each.text else ()))
+        for part in (
+            each.spoken or ((Spoken(round(each.start, 3), round(each.end, 3), each.text.strip()),) if each.text else ())
+        )
     )
     return Completion(
         id=request.id,

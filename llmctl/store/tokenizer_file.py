@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.errors import IntegrityError
+from llmctl.store.patterns import check_pattern
 from llmctl.store.safety import read_json
 
 MOST_GROWTH: Final = 64
@@ -41,6 +42,9 @@ def check_tokenizer_file(path: Path) -> None:
                     hint="use the tokenizer files that the model was published with",
                 )
             _check_table(part, where)
+            pattern = part.get("pattern")
+            if isinstance(pattern, dict) and isinstance(regex := pattern.get("Regex"), str):
+                check_pattern(regex, f"{where}.pattern", path)
 
 
 def _parts(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

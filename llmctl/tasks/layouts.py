@@ -134,7 +134,7 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
                 raise DataError(
                     "the conversation uses tools, which the prompt formats do not express",
                     where=place,
-                    hint="leave the calls and the turns of tools out: --set tool_calls=drop",
+                    hint="leave the calls and the turns of tools out; preprocess does so: --set tool_calls=drop",
                 )
             changed.add("turns and calls of tools: left out")
             if role in ("tool", "call") or not (isinstance(content, str) and content.strip()):

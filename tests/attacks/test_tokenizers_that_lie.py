@@ -150,6 +150,39 @@ def test_a_pattern_that_backtracks_or_is_broken(strike: Strike, copy: Copy, patt
     strike("generate", "--model", folder, *ASK, text)
 
 
+@pytest.mark.parametrize("step", ["pre_tokenizer", "normalizer"])
+@pytest.mark.parametrize("pattern", ["(a|aa)+$", "(x+x+)+y", r"([a-z]+\s?)+[0-9]"])
+def test_a_pattern_of_exponential_time_is_refused_before_any_text_is_read(
+    strike: Strike, copy: Copy, pattern: str, step: str
+) -> None:
+    folder = copy("llama")
+    parts = {
+        "pre_tokenizer": {"type": "Split", "behavior": "Isolated", "invert": False},
+        "normalizer": {"type": "Replace", "content": "b"},
+    }
+    edit(folder / "tokenizer.json", step, parts[step] | {"pattern": {"Regex": pattern}})
+    assert f"tokenizer.json:{step}.pattern" in strike("generate", "--model", folder, *ASK, "hello", codes={5})
+
+
+PUBLISHED = {
+    "GPT-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "Llama 3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+",
+    "gpt-oss": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "DeepSeek": r"[!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "BLOOM": r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    "CLIP": r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_patterns_of_published_tokenizers_are_taken(name: str, tmp_path: Path) -> None:
+    from llmctl.store.patterns import check_pattern
+
+    check_pattern(PUBLISHED[name], name, tmp_path)
+
+
 def test_bpe_dropout_of_a_published_tokenizer_is_off(strike: Strike, copy: Copy, tmp_path: Path) -> None:
     from llmctl.data.codes import open_codes
     from llmctl.data.tokenizers import load_tokenizer

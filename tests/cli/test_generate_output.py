@@ -114,6 +114,24 @@ def test_an_interrupted_batch_keeps_its_rows_and_goes_on(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
 
 
+def test_rows_of_a_pipe_are_answered_before_the_pipe_ends(chat_folders: Folders, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    words = ("--set", "engine=echo", "--batch-size", "1", "--input", "-", "--output", str(out))
+    command = [sys.executable, "-m", "llmctl", "generate", "--model", str(chat_folders["lm"]), *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdin is not None
+        for number in range(60):
+            process.stdin.write(json.dumps({"id": str(number), "prompt": "床前明月"}) + "\n")
+        process.stdin.flush()
+        while not any(left.stat().st_size for left in tmp_path.glob("out.jsonl.*.partial")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.stdin.write('{"id": "last", "prompt": "x"}\n')
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert [each["id"] for each in rows(out)] == [*map(str, range(60)), "last"]
+
+
 def test_a_file_killed_at_any_moment_is_the_same_in_the_end(
     chat_folders: Folders, tmp_path: Path, inside: Inside
 ) -> None:

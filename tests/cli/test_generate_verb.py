@@ -295,6 +295,15 @@ def test_a_row_without_the_field_is_told_the_fields_and_no_option_that_generate_
     ]
 
 
+def test_a_row_that_offers_tools_is_refused_and_not_answered_without_them(
+    capsys: Any, folders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "function", "function": {"name": "f"}}]}
+    stdin(monkeypatch, json.dumps(row))
+    assert run(["generate", "--model", str(folders["lm"]), "--task", "chat", "--input", "-"]) == 3
+    assert "standard input:1:tools: the conversation offers tools" in capsys.readouterr().err
+
+
 def test_an_empty_pipe_asks_nothing(capsys: Any, folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin(monkeypatch, "")
     code, _, err = llmctl(capsys, "--model", folders["lm"])

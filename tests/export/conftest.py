@@ -3,13 +3,14 @@ answers differ from prompt to prompt and an error in any tensor shows."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -95,6 +96,27 @@ def byte_level() -> Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(TEXT, trainer)
+    return backend
+
+
+@pytest.fixture(scope="session")
+def sentencepiece() -> Tokenizer:
+    """As of Llama 2: BPE over characters, a blank before each text, and bytes for characters that have no piece."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    trained.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=136, show_progress=False))
+    learned = json.loads(trained.to_str())["model"]
+    pieces = sorted(learned["vocab"], key=learned["vocab"].get)
+    names = [*CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    merges = [tuple(each) for each in learned["merges"]]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    backend = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token="<|unk|>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    ends = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(ends)
+    backend.add_special_tokens(CONTROL)
     return backend
 
 

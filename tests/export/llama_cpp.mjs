@@ -1,5 +1,5 @@
 // Asks the real llama.cpp (npm node-llama-cpp) what it makes of a GGUF file.
-// stdin:  {"file", "texts": [text], "prompts": [[id]], "tokens": n}
+// stdin:  {"file", "texts": [text], "prompts": [[id]], "tokens": n, "prefixed": a blank is put before a text}
 // stdout: {"ids": [[id]], "greedy": [[id]], "probabilities": [{id: p}], "special": {"bos", "eos", "eot"}, "add_bos"}
 import {readFileSync} from "node:fs";
 import {createRequire} from "node:module";
@@ -7,7 +7,7 @@ import {pathToFileURL} from "node:url";
 
 const require = createRequire(process.argv[2] + "/package.json");
 const {getLlama} = await import(pathToFileURL(require.resolve("node-llama-cpp")).href);
-const {file, texts, prompts, tokens} = JSON.parse(readFileSync(0, "utf8"));
+const {file, texts, prompts, tokens, prefixed} = JSON.parse(readFileSync(0, "utf8"));
 
 const llama = await getLlama({gpu: false, build: "never", progressLogs: false, logLevel: "error", maxThreads: 1});
 const model = await llama.loadModel({modelPath: file, gpuLayers: 0});
@@ -26,7 +26,7 @@ for (const prompt of prompts) {
     greedy.push(found);
 }
 process.stdout.write(JSON.stringify({
-    ids: texts.map((text) => [...model.tokenize(text, false, "trimLeadingSpace")]),
+    ids: texts.map((text) => [...model.tokenize(text, false, prefixed ? undefined : "trimLeadingSpace")]),
     greedy,
     probabilities,
     special: {bos: model.tokens.bos, eos: model.tokens.eos, eot: model.tokens.eot},

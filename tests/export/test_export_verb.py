@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from llmctl.workflows.export.verify import compare
 from llmctl.workflows.inference.model import find_model
+from tests.export.conftest import save_tokenizer
 
 Inside = Callable[..., dict[str, Any]]
 Source = Callable[[str], Path]
@@ -81,6 +84,24 @@ def test_an_adapter_is_merged_on_the_way(inside: Inside, chats: Path, tmp_path: 
     assert all(check["met"] for check in document["checks"])
     adapter = tmp_path / "lora/model/adapter_model.safetensors"
     assert document["source_sha256"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
+
+
+def test_a_tokenizer_of_llama_2_is_exported_where_llama_cpp_reads_it_alike(
+    inside: Inside, source: Source, sentencepiece: Tokenizer, tmp_path: Path
+) -> None:
+    words = ("--to", "gguf", "--verify", "8", "--out")
+    folder = shutil.copytree(source("llama"), tmp_path / "model")
+    save_tokenizer(sentencepiece, folder)
+    document = inside("export", folder, *words, tmp_path / "out")
+    assert all(check["met"] for check in document["checks"])
+
+    other = Tokenizer.from_str(sentencepiece.to_str())  # no further blank before a text that begins with one
+    other.normalizer = normalizers.Sequence([])
+    other.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    save_tokenizer(other, folder)
+    error = inside("export", folder, *words, tmp_path / "two", code=2)["error"]["message"]
+    assert error.startswith("llama.cpp would read this tokenizer otherwise")
+    assert "'  two  blanks" in error
 
 
 def test_a_damaged_export_fails_its_verification(inside: Inside, source: Source, tmp_path: Path) -> None:

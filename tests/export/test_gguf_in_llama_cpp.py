@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from llmctl.data.layout import layout_for
 from llmctl.data.tokenizers import load_tokenizer
 from llmctl.models.exports.probes import TEXTS
 from llmctl.types import Segment
+from tests.export.conftest import save_tokenizer
 
 HERE = Path(__file__).parent
 INSTALLED = HERE / "node_modules/node-llama-cpp"
@@ -32,8 +34,8 @@ PROMPTS = ("The quick brown", "Shall I compare thee", "床前明月光", "It was
 NEW = 12
 
 
-def llama_cpp(file: Path, prompts: list[list[int]], texts: list[str]) -> dict[str, Any]:
-    asked = {"file": str(file.resolve()), "texts": texts, "prompts": prompts, "tokens": NEW}
+def llama_cpp(file: Path, prompts: list[list[int]], texts: list[str], *, prefixed: bool = False) -> dict[str, Any]:
+    asked = {"file": str(file.resolve()), "texts": texts, "prompts": prompts, "tokens": NEW, "prefixed": prefixed}
     command = ["node", str(HERE / "llama_cpp.mjs"), str(HERE)]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -41,17 +43,21 @@ def llama_cpp(file: Path, prompts: list[list[int]], texts: list[str]) -> dict[st
     return found
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama-2", "mistral", "qwen2", "qwen3"])
 def test_llama_cpp_answers_as_the_model_does(
-    inside: Inside, source: Callable[[str], Path], tmp_path: Path, name: str
+    inside: Inside, source: Callable[[str], Path], sentencepiece: Tokenizer, tmp_path: Path, name: str
 ) -> None:
-    folder, out = source(name), tmp_path / "out"
+    folder, out, prefixed = source(name.removesuffix("-2")), tmp_path / "out", name == "llama-2"
+    if prefixed:
+        shutil.copytree(folder, tmp_path / "model")
+        folder = tmp_path / "model"
+        save_tokenizer(sentencepiece, folder)
     inside("export", folder, "--to", "gguf", "--out", out, "--verify", "0")
     tokenizer = load_tokenizer(folder)
     layout = layout_for(tokenizer, "decoder", packed=True)
     prompts = [list(layout.prompt([Segment("text", text)])) for text in PROMPTS]
     texts = [*TEXTS, *tokenizer.all_special_tokens]
-    found = llama_cpp(out / "model-f32.gguf", prompts, texts)
+    found = llama_cpp(out / "model-f32.gguf", prompts, texts, prefixed=prefixed)
 
     assert found["ids"] == [layout.encode(text) for text in texts]
     assert found["special"]["eos"] == tokenizer.eos_token_id

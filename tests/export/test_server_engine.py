@@ -165,6 +165,7 @@ def test_likelihoods_are_those_of_the_server(inside: Inside, server: OpenAIServe
     words = ("--model", f"openai:m@{server.url}", "--set", "task=lm", "--data", data, "--metric", "perplexity")
     (score,) = inside("eval", *words)["scores"]
     assert score["value"] == pytest.approx(math.exp(5 / 3))
+    assert "|tok:server|window:all|eos:no|precision:server" in score["signature"]
 
 
 def test_likelihoods_are_refused_where_the_server_has_none(
@@ -176,6 +177,21 @@ def test_likelihoods_are_refused_where_the_server_has_none(
     words = ("--model", f"openai:m@{server.url}", "--set", "task=lm", "--data", data, "--metric", "perplexity")
     error = inside("eval", *words, code=4)["error"]
     assert "does not return log-probabilities of a prompt" in error["message"]
+
+
+def test_what_a_foreign_server_cannot_score_is_refused(inside: Inside, server: OpenAIServer, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    words = ("--model", f"openai:m@{server.url}", "--data", data, "--metric")
+    data.write_text(json.dumps({"source": "x", "target": "y"}) + "\n")
+    error = inside("eval", *words, "perplexity", "--set", "task=translation", code=2)["error"]
+    assert "scores plain text, not translation" in error["message"]
+    data.write_text(json.dumps({"text": "See the capital now"}) + "\n")
+    error = inside("eval", *words, "perplexity", "--set", "task=lm", "--set", "window=8", code=2)["error"]
+    assert "takes no window" in error["message"]
+    data.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + "\n")
+    pairs = ("--set", "task=preference", "--set", f"reference={tmp_path}")
+    error = inside("eval", *words, "reward_accuracy", *pairs, code=2)["error"]
+    assert "does not score preference pairs" in error["message"]
 
 
 @pytest.mark.parametrize(

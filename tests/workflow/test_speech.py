@@ -149,6 +149,68 @@ def test_bad_recordings_end_with_3_and_their_name(
     assert name in done.stderr
 
 
+def cut(folder: Path, name: str, samples: np.ndarray[Any, Any]) -> Path:
+    """The first half of a file."""
+    soundfile.write(folder / name, samples, 16_000)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["cut.flac", "cut.wav", "cut.ogg", "cut.mp3"])
+def test_a_recording_that_is_cut_off_ends_with_3_and_its_name(
+    inside: Inside, run: Path, clips: Path, tmp_path: Path, name: str
+) -> None:
+    path = cut(tmp_path, name, np.tile(sound.read(Audio(str(clips / "0.flac"))), 30))
+    for output in ((), ("--output", tmp_path / "a.srt"), ("--timestamps",)):
+        error = inside("generate", "--model", run, "--input", path, *output, code=3)["error"]
+        assert name in error["message"]
+        assert "cut off" in error["message"]
+    assert not (tmp_path / "a.srt").exists()
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"audio": name, "text": "one"}) + "\n")
+    assert name in inside("eval", "--model", run, "--data", tmp_path / "rows.jsonl", code=3)["error"]["message"]
+    words = ("--task", "asr", "--out", tmp_path / "out")
+    assert name in inside("preprocess", tmp_path / "rows.jsonl", *words, code=3)["error"]["message"]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_bad_recording_among_others_is_a_row_with_an_error(
+    inside: Inside, run: Path, clips: Path, tmp_path: Path, written: bool
+) -> None:
+    good = sound.read(Audio(str(clips / "0.flac")))
+    for name in ("a.flac", "c.flac"):
+        soundfile.write(tmp_path / name, good, 16_000)
+    cut(tmp_path, "b.flac", np.tile(good, 30))
+    output = ("--output", tmp_path / "rows.jsonl") if written else ()
+    found = inside("generate", "--model", run, "--input", str(tmp_path / "*.flac"), *output, code=10)
+    rows = found["completions"]
+    if written:
+        assert ["error" in row for row in rows] == [False, False]
+        rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [str(tmp_path / f"{name}.flac") for name in "abc"]
+    assert ["error" in row for row in rows] == [False, True, False]
+    assert "b.flac: cut off" in rows[1]["error"]
+
+
+def test_formats_of_wav_give_the_same_text(inside: Inside, run: Path, clips: Path, tmp_path: Path) -> None:
+    good = sound.read(Audio(str(clips / "0.flac")))
+    soundfile.write(tmp_path / "16.wav", good, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "24.wav", good, 16_000, subtype="PCM_24")
+    soundfile.write(tmp_path / "stereo.wav", np.stack([good, good], 1), 16_000, subtype="FLOAT")
+    fine = np.fft.irfft(np.pad(np.fft.rfft(good), (0, 5 * len(good) // 2)), 6 * len(good)) * 6
+    soundfile.write(tmp_path / "96k.wav", fine, 96_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "8bit.wav", np.clip(4 * good, -1, 1), 16_000, subtype="PCM_U8")
+    found = {row["id"]: row for row in inside("generate", "--model", run, "--input", tmp_path)["completions"]}
+    texts = {Path(name).stem: row["text"] for name, row in found.items()}
+    assert texts.keys() == {"16", "24", "stereo", "96k", "8bit"}
+    assert texts["16"] == texts["24"] == texts["stereo"] == texts["96k"]
+
+
+def test_a_model_that_hears_has_no_nearest_words(inside: Inside, run: Path) -> None:
+    error = inside("show", "models", str(run), "--nearest", "one", code=2)["error"]
+    assert "recordings" in error["hint"]
+
+
 def test_rejected_recordings_are_counted_and_kept_by_name(inside: Inside, clips: Path, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "3.flac").write_bytes(b"broken")

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from llmctl.models.exports.gguf_tokenizer import GgufVocabulary
+from llmctl.models.exports.gguf_tokenizer import Vocabulary
 from llmctl.models.exports.table import Quantization
 
 ARCHITECTURES: Final[Mapping[str, gguf.MODEL_ARCH]] = {
@@ -54,7 +54,7 @@ def write(
     file: Path,
     *,
     name: str,
-    vocabulary: GgufVocabulary,
+    vocabulary: Vocabulary,
     prompts: GgufPrompts,
     quantize: Quantization,
 ) -> None:

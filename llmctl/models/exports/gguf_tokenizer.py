@@ -16,6 +16,7 @@ from gguf import GGUFReader, GGUFWriter, TokenType
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
 from llmctl.errors import UsageError
+from llmctl.models.exports.gguf_sentencepiece import SentencePieces, sentence_pieces
 from llmctl.models.exports.probes import TEXTS
 
 Encode = Callable[[str], Sequence[int]]
@@ -76,7 +77,10 @@ class GgufVocabulary:
         return rebuilt
 
 
-def vocabulary_of(tokenizer: Any, size: int, encode: Encode) -> GgufVocabulary:
+Vocabulary = GgufVocabulary | SentencePieces
+
+
+def vocabulary_of(tokenizer: Any, size: int, encode: Encode) -> Vocabulary:
     """The vocabulary of a fast transformers tokenizer for a model with `size` entries.
 
     `encode` gives the ids that a text must have. Raises `UsageError`, in one line, for a tokenizer that llama.cpp has no
@@ -84,10 +88,10 @@ def vocabulary_of(tokenizer: Any, size: int, encode: Encode) -> GgufVocabulary:
     """
     backend = tokenizer.backend_tokenizer
     model = json.loads(backend.to_str())["model"]
-    if model["type"] != "BPE" or model.get("byte_fallback") or model.get("continuing_subword_prefix"):
-        kind = "BPE with byte fallback" if model["type"] == "BPE" else model["type"]
+    if model["type"] != "BPE" or model.get("continuing_subword_prefix"):
         raise UsageError(
-            f"a tokenizer of the kind {kind} cannot be exported to gguf, which holds byte-level BPE: preprocess with --tokenizer bpe"
+            f"a tokenizer of the kind {model['type']} cannot be exported to gguf, which holds byte-level BPE and that of "
+            "Llama 2: preprocess with --tokenizer bpe"
         )
     names = {number: token for token, number in backend.get_vocab(with_added_tokens=True).items()}
     added = backend.get_added_tokens_decoder()
@@ -101,18 +105,30 @@ def vocabulary_of(tokenizer: Any, size: int, encode: Encode) -> GgufVocabulary:
         else TokenType.USER_DEFINED
         for number in range(size)
     ]
-    merges = tuple(each if isinstance(each, str) else " ".join(each) for each in model["merges"])
     tokens = tuple(names.get(number, f"[PAD{number}]") for number in range(size))
-    wrong: list[str] = []
-    for pre in PRE_TOKENIZERS:
-        found = GgufVocabulary(tokens, tuple(int(each) for each in types), merges, pre)
-        wrong = differing(found.tokenizer(), encode, [*TEXTS, *(token.content for token in added.values())])
+    kinds = tuple(int(each) for each in types)
+    possible: list[Vocabulary] = []
+    if model.get("byte_fallback"):
+        possible += sentence_pieces(model, tokens, kinds)
+    else:
+        merges = tuple(each if isinstance(each, str) else " ".join(each) for each in model["merges"])
+        possible += [GgufVocabulary(tokens, kinds, merges, pre) for pre in PRE_TOKENIZERS]
+    texts = [*TEXTS, *(token.content for token in added.values())]
+    closest = list(texts)
+    for each in possible:
+        wrong = differing(each.tokenizer(), encode, texts)
         if not wrong:
-            return found
+            return each
+        closest = min(closest, wrong, key=len)
     raise UsageError(
-        "llama.cpp has no name for the pre-tokenizer of this model: "
-        f"{', '.join(PRE_TOKENIZERS)} all give other ids, for example for {wrong[0][:40]!r}"
+        f"llama.cpp would read this tokenizer otherwise: with {_tried(possible)} it gives other ids, for example for "
+        f"{closest[0][:40]!r}"
     )
+
+
+def _tried(possible: Sequence[Vocabulary]) -> str:
+    names = [each.pre for each in possible if isinstance(each, GgufVocabulary)]
+    return f"each pre-tokenizer that it knows ({', '.join(names)})" if names else "or without a blank before each text"
 
 
 def differing(rebuilt: Tokenizer, encode: Encode, texts: Sequence[str]) -> list[str]:
@@ -120,8 +136,14 @@ def differing(rebuilt: Tokenizer, encode: Encode, texts: Sequence[str]) -> list[
     return [text for text in texts if rebuilt.encode(text, add_special_tokens=False).ids != list(encode(text))]
 
 
-def read(file: Path) -> GgufVocabulary:
+def read(file: Path) -> Vocabulary:
     """The vocabulary that a GGUF file holds."""
     fields = GGUFReader(file).fields
-    value = {name: fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges", "pre")}
-    return GgufVocabulary(tuple(value["tokens"]), tuple(value["token_type"]), tuple(value["merges"]), str(value["pre"]))
+
+    def value(name: str) -> Any:
+        return fields[f"tokenizer.ggml.{name}"].contents()
+
+    tokens, types = tuple(value("tokens")), tuple(value("token_type"))
+    if value("model") == "llama":
+        return SentencePieces(tokens, types, tuple(value("scores")), bool(value("add_space_prefix")))
+    return GgufVocabulary(tokens, types, tuple(value("merges")), str(value("pre")))

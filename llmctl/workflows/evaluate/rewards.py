@@ -45,6 +45,8 @@ def reference_of(config: EvalConfig, handle: ModelHandle, task: Task, **opening:
         if config.reference is not None:
             raise ConfigError([Fault("reference", f"is for preference pairs, {task.name} has none", "leave it out")])
         return None
+    if handle.server is not None:
+        raise UsageError(f"{handle.reference} is behind a server, which does not score preference pairs")
     folder = handle.folder
     place, recorded = config.reference, None
     if place is None and folder.base is not None:

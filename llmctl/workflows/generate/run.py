@@ -29,6 +29,7 @@ SHOWN: Final = 1_000
 """The JSON document holds the rows of an output file up to so many; a larger file is read where it is."""
 UNREADABLE: Final = 1_000
 """Rows read in search of one that can be asked before the model is loaded."""
+WITH_ERROR: Final = 'these rows have an "error" with the reason'
 EVENT_SECONDS: Final = 0.1
 """Progress is reported at most so often."""
 
@@ -46,7 +47,7 @@ class AnswerCounts:
     tokens: int = 0
     """Their tokens."""
     completions: list[dict[str, Any]] = field(default_factory=list)
-    """Output rows with answers; none where there are more than `SHOWN` and a file has them."""
+    """Output rows; of a file those with answers, and none where there are more than `SHOWN` and a file has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,12 @@ class GenerateResult:
             **({"explained": self.explained} if self.explained else {}),
         }
 
+    def refusal(self) -> GateError | None:
+        """The error of rows that are printed with one."""
+        if not self.tally.failed:
+            return None
+        return GateError(f"{self.tally.failed:,} of {self.tally.done:,} rows failed", hint=WITH_ERROR)
+
     def lines(self) -> Iterator[str]:
         """Plain output, the same on a terminal and in a pipe: for one answer to one `--prompt` its text, after the
         prompt if it continues it; otherwise (several prompts or samples, an input) one JSON row per line."""
@@ -100,7 +107,8 @@ def generate(
 ) -> GenerateResult:
     """Answer every row. If there is one answer to one prompt, `stream` gets its pieces as they are generated.
 
-    Without an output file the first bad row raises its `DataError` before anything is generated. With one, rows are read,
+    Without an output file the first bad row raises its `DataError` before anything is generated, and a single prompt what
+    keeps it from being answered. With one, rows are read,
     answered and written one after the other, in memory that does not depend on their number; every input row gets an
     output row, a bad one `{"id", "error"}`, and `GateError` is raised once the file is complete. If no row can be read,
     the first fault is raised. `resume`: keep the rows of an interrupted output file.
@@ -108,7 +116,7 @@ def generate(
     answering = Answering(config, plan, emit)
     task, alone = plan.model.task, len(plan.prompts) == 1 and config.num_samples == 1
     streamed = stream is not None and alone and config.output is None and not config.timestamps
-    if config.output is not None and not answering.subtitled:
+    if answering.written:
         seconds = _write(answering, resume=resume)
     else:
         rows = list(answering.rows())
@@ -180,7 +188,7 @@ def _write(answering: Answering, *, resume: bool) -> float:
         error = GateError(
             f"{tally.failed:,} of {tally.done:,} rows failed",
             where=str(config.output),
-            hint='these rows have an "error" with the reason',
+            hint=WITH_ERROR,
         )
         error.document = {"completions": tally.completions, "answers": tally.answers, "failed": tally.failed}
         raise error
@@ -194,6 +202,8 @@ class Answering:
         self.config, self.plan, self.emit = config, plan, emit
         self.tally = AnswerCounts()
         self.subtitled = config.output is not None and config.output.suffix.lower() == SRT
+        self.written = config.output is not None and not self.subtitled
+        """Whether each row is written as it is answered, with an error if it has no answer."""
         self.first: Request | None = None
         """The first request."""
         self._builder: RequestBuilder | None = None
@@ -275,6 +285,8 @@ class Answering:
         self, row: PromptRow, outcome: Fitted | DataError, found: Sequence[Completion] | LlmctlError
     ) -> list[dict[str, Any]]:
         """The output rows of an input row."""
+        if isinstance(found, LlmctlError) and len(self.plan.prompts) == 1 and not self.written:
+            raise found
         if isinstance(found, LlmctlError) or not isinstance(outcome, Fitted):
             rows: list[dict[str, Any]] = [{"id": row_id(row), "error": str(found)}]
         else:
@@ -292,6 +304,8 @@ class Answering:
         tally.done += 1
         if "error" in rows[0]:
             tally.failed += 1
+            if not self.written:
+                tally.completions += rows
             return
         tally.answers += len(rows)
         if self.config.output is None or tally.answers <= SHOWN:

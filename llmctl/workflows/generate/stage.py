@@ -74,4 +74,4 @@ class Generate(Verb[GenerateConfig]):
                 return [f"{count:,} answer{'s'[: count != 1]}: {from_here(str(config.output))}"]
             return [""] if result.streamed else list(result.lines())
 
-        return Output(result.document(), lines)
+        return Output(result.document(), lines, None if config.output else result.refusal())

@@ -19,6 +19,12 @@ def asked(row: Record, task: Task) -> Record:
     `generate` wrote it: what it calls `text` is an answer."""
     fields = row.fields
     if isinstance(fields.get("messages"), list):
+        if offered := next((name for name in ("tools", "functions") if fields.get(name)), None):
+            raise DataError(
+                "the conversation offers tools, which the prompt formats do not express",
+                where=f"{row.origin}:{offered}",
+                hint=f"leave the field {offered} out",
+            )
         row = replace(row, fields={**fields, "messages": [_message(each) for each in fields["messages"]]})
         fields = row.fields
     columns = task.prompt_columns()

@@ -82,7 +82,10 @@ def _table(folder: ModelFolder) -> str:
         for name in sorted(names):
             if name == ending or name.endswith(f".{ending}"):
                 return name
-    raise UsageError(f"no table of token embeddings found in {folder.architecture}")
+    raise UsageError(
+        f"no table of token embeddings found in {folder.architecture}",
+        hint="a model that only reads recordings, such as ctc, has none: name one that reads or writes words by embeddings",
+    )
 
 
 def _rows(folder: ModelFolder, name: str) -> torch.Tensor:

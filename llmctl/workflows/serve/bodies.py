@@ -155,6 +155,8 @@ class Message(Body):
         if not isinstance(value, Mapping):
             return value
         found = {name: each for name, each in value.items() if each not in (None, [])}
+        if found.get("role") in ("tool", "function") or "tool_calls" in found or "function_call" in found:
+            raise FieldFault("role" if "content" in found else "tool_calls", "is of a tool: this server knows no tools")
         parts = value.get("content")
         if not isinstance(parts, list):
             return found
