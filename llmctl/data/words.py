@@ -25,6 +25,10 @@ MASK: Final = "(<[A-Z_]+>)"
 LARGEST: Final = 16 << 20
 """Bytes of a list of stop words or a user dictionary, which every model keeps a copy of."""
 
+LONGEST_RUN: Final = 1000
+"""Chinese characters without a mark between them that are cut together: jieba takes quadratic time in a run that repeats one."""
+
+_RUN: Final = re.compile(f"([{HAN}]{{{LONGEST_RUN}}})")
 _HAN: Final = re.compile(f"[{HAN}]")
 _MASK: Final = re.compile(MASK)
 _CJK: Final = (
@@ -168,6 +172,6 @@ def cutter(entries: tuple[str, ...] = ()) -> Cut:
         return (word,) if len(pieces) < 2 else tuple(part for piece in pieces for part in within(piece))
 
     def cut(text: str) -> list[str]:
-        return [part for word in tokenizer.cut(text) for part in within(word)]
+        return [part for run in _RUN.split(text) for word in tokenizer.cut(run) for part in within(word)]
 
     return cut

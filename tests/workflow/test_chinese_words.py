@@ -173,3 +173,12 @@ def test_each_character_is_a_word_without_segmentation(
     assert "each character is a word; --segment jieba" in capsys.readouterr().err
     assert main.run([*words, str(tmp_path / "cut"), "--segment", "jieba"]) == 0
     assert "each character" not in capsys.readouterr().err
+
+
+def test_a_long_run_of_one_character_is_cut_in_linear_time() -> None:
+    """200,000 characters took minutes. No time is asserted: the limit of a test's time is enough."""
+    from llmctl.data.words import cutter
+
+    cut = cutter()
+    assert "".join(cut("的" * 200_000)) == "的" * 200_000
+    assert cut("今天天气很好，我们去公园散步。") == ["今天天气", "很", "好", "，", "我们", "去", "公园", "散步", "。"]
