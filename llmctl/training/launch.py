@@ -73,7 +73,7 @@ def run(worker: Worker, arguments: tuple[Any, ...], processes: Processes, emit: 
             start = elastic_launch(_launch_config(processes), worker)
             if processes.machines > 1:
                 emit(Event("note", {"text": _waiting_text(processes)}))
-                results = interruptible(lambda: start(*arguments))
+                results = interruptible(lambda: _meet_and(start, processes)(*arguments))
             else:
                 results = start(*arguments)
             return dict(results[min(results)])
@@ -163,6 +163,20 @@ def _launch_config(processes: Processes) -> Any:
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # by default torch leaves a temporary folder behind
         signals_to_handle="SIGHUP,SIGQUIT",
     )
+
+
+def _meet_and(start: Callable[..., Any], processes: Processes) -> Callable[..., Any]:
+    """`start`, once machine 0 is there and does not refuse to train."""
+
+    def met(*arguments: Any) -> Any:
+        if processes.machine_rank > 0:
+            from llmctl.training import meeting
+
+            host, _, port = processes.rendezvous.rpartition(":")
+            meeting.hear(host, int(port), MEETING_SECONDS)
+        return start(*arguments)
+
+    return met
 
 
 def _waiting_text(processes: Processes) -> str:

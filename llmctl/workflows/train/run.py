@@ -16,6 +16,7 @@ from llmctl import environment, processes
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, untranslated
 from llmctl.readable import quoted
 from llmctl.store import locks, runs
+from llmctl.training import world
 from llmctl.training.world import MEETING_SECONDS, UNSURE_SECONDS, World
 from llmctl.types import Event, EventSink, null_sink
 from llmctl.workflows.train.checks import TrainPlan, preflight
@@ -65,23 +66,23 @@ def train(plan: TrainPlan, emit: EventSink, *, force: bool = False) -> TrainResu
     return _lead(plan, emit, force=force, train=functools.partial(_many_processes, here=here))
 
 
-def _join(world: World, emit: EventSink) -> bool:
+def _join(given: World, emit: EventSink) -> bool:
     """Meet the processes that another launcher started. False where no launcher is seen and nobody comes: the variables were
     left over in a shell."""
     from llmctl.training import launch, meeting
 
-    seconds = MEETING_SECONDS if world.launcher else UNSURE_SECONDS
-    by = f"started by {world.launcher}" if world.launcher else "by RANK and WORLD_SIZE"
-    if not world.follows:
-        text = f"process 0 of {world.size}, {by}: waiting for the others at {world.address}:{world.port}, up to {seconds} s"
+    seconds = MEETING_SECONDS if given.launcher else UNSURE_SECONDS
+    by = f"started by {given.launcher}" if given.launcher else "by RANK and WORLD_SIZE"
+    if not given.follows:
+        text = f"process 0 of {given.size}, {by}: waiting for the others at {given.address}:{given.port}, up to {seconds} s"
         emit(Event("note", {"text": text}))
-    world.announce()
+    given.announce()
     for name in [each for each in os.environ if each.startswith("ACCELERATE_")]:
         del os.environ[name]
     try:
         launch.interruptible(lambda: meeting.join(seconds))
     except EnvironmentFault:
-        if world.launcher or world.follows:
+        if given.launcher or given.follows:
             raise
         return False
     return True
@@ -150,11 +151,35 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
 def _sent_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
     """Call `make` in the process that leads; the others go on after it, or end with its error."""
     if plan.world is None:
-        return make()
+        try:
+            return make()
+        except LlmctlError as error:
+            send_refusal(plan.config, error)
+            raise
     from llmctl.training import meeting
 
     meeting.from_main(make)
     return None
+
+
+def send_refusal(config: TrainConfig, error: LlmctlError) -> None:
+    """Send the error to the other processes of the run, which may wait for this one. torchrun and `accelerate
+    launch` end the others themselves."""
+    found = world.find()
+    if found is not None:
+        if found.launcher is None or "TORCHELASTIC_RUN_ID" in os.environ:
+            return
+        host, port, others, leads = found.address, found.port, found.size - 1, not found.follows
+    elif config.machines > 1:
+        from llmctl.training.launch import Processes
+
+        host, _, place = Processes(main_address=config.main_address).rendezvous.rpartition(":")
+        port, others, leads = int(place), config.machines - 1, config.machine_rank == 0
+    else:
+        return
+    from llmctl.training import meeting
+
+    meeting.refuse(error, host, port, others) if leads else meeting.refuse_too(host, port)
 
 
 def _follow(plan: TrainPlan) -> TrainResult:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import IntegrityError, UsageError
+from llmctl.errors import IntegrityError, LlmctlError, UsageError
 from llmctl.readable import number
 from llmctl.settings import VERIFY, VERIFY_HELP, places
 from llmctl.types import null_sink
@@ -90,14 +90,21 @@ class Train(Verb[TrainConfig]):
             if "dry-run" not in context.switches:
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
             consistency.check_measurable(config)
-        return checks.preflight(
-            config,
-            force=context.force,
-            offline=context.offline,
-            resume=context.resume,
-            verify=context.verify,
-            emit=null_sink if _follows() else context.emit,
-        )
+        try:
+            return checks.preflight(
+                config,
+                force=context.force,
+                offline=context.offline,
+                resume=context.resume,
+                verify=context.verify,
+                emit=null_sink if _follows() else context.emit,
+            )
+        except LlmctlError as error:
+            if "dry-run" not in context.switches:
+                from llmctl.workflows.train.run import send_refusal
+
+                send_refusal(config, error)
+            raise
 
     def dry_run(self, plan: Any, context: Context) -> DryRun:
         """Reject a run that does not fit in memory and suggest what would make it fit."""
