@@ -283,6 +283,9 @@ _ENVIRONMENT_HINTS: Final = {
 _NATIVE_ERRNO: Final = re.compile(r"\((?:os error|Errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 """How Rust (safetensors, tokenizers) and Arrow write the number of an operating-system error in their messages."""
 
+_CUT_SHORT: Final = re.compile(r"\d+ requested and \d+ written")
+"""What NumPy says where a disk is full, without the number of the error."""
+
 
 def errno_of(error: BaseException) -> int | None:
     """The number of the operating-system error behind an exception, also of libraries that only spell it out."""
@@ -303,6 +306,11 @@ def untranslated(error: Exception) -> LlmctlError:
         return UsageError(f"{os.strerror(number)}{place}", hint="choose a shorter name")
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):
         return UsageError("a path contains a NUL character", hint="choose another name")
+    if isinstance(error, OSError) and _CUT_SHORT.search(str(error)):
+        return EnvironmentFault(
+            "a file could not be written in full: the disk is full, or a limit on file sizes is reached",
+            hint="free some disk space, or raise the limit (ulimit -f); a rerun continues",
+        )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")

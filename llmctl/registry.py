@@ -219,7 +219,8 @@ def near_verb(word: str, known: Iterable[str]) -> str | None:
 def near_path(path: Path, *names: str, pattern: str = "*") -> str | None:
     """`near` among the files next to `path` that match `pattern`, and `names` as further candidates in that folder."""
     beside = sorted(each.name for each in path.parent.glob(pattern)) if path.parent.is_dir() else []
-    return _meant(str(path.parent / each) for each in _close(path.name, [*names, *beside]))
+    close = _close(path.name, [*names, *beside])
+    return _meant(str(path.parent / each) for each in close if each != path.name)  # a link that leads nowhere
 
 
 def near_hub(path: Path) -> str | None:

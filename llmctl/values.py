@@ -9,6 +9,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Strict
 
+LARGEST_SEED: Final = 2**62
+"""Random numbers of 64 bits with a sign are made of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:

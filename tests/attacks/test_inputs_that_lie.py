@@ -287,3 +287,16 @@ def test_an_environment(copy: Copy, name: str) -> None:
     assert b"Traceback" not in done.stdout + done.stderr
     assert b"\x1b" not in done.stdout + done.stderr
     assert json.loads(done.stdout)["status"] == ("ok" if done.returncode == 0 else "error")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--processes", 10**9), ("--machines", 10**9), ("--seed", 10**30), ("--set", "dpo.beta=.nan"), ("--lr", "1e400")],
+)
+def test_a_number_that_no_machine_follows_is_refused_at_once(
+    strike: Strike, tmp_path: Path, option: str, value: object
+) -> None:
+    said = strike(
+        "train", "--data", tmp_path, "--model", "rnn", "--out", tmp_path / "out", option, str(value), codes={2}
+    )
+    assert option.strip("-").replace("set", "dpo.beta") in said

@@ -83,3 +83,13 @@ def test_workers_end_with_a_parent_that_is_killed(dates: Path, tmp_path: Path) -
         time.sleep(0.05)
     assert not left
     assert [each.name for each in (tmp_path / "tmp").iterdir() if not each.name.startswith("torchinductor_")] == []
+
+
+def test_a_disk_that_is_full_for_numpy_is_no_bug() -> None:
+    import numpy as np
+
+    from llmctl.errors import untranslated
+
+    with pytest.raises(OSError, match="requested and") as caught:
+        np.zeros(1_000_000).tofile("/dev/full")
+    assert untranslated(caught.value).exit_code == 4

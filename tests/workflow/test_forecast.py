@@ -156,6 +156,15 @@ def test_the_memory_forecast_of_long_texts_is_near_what_a_run_takes(
     assert forecast == pytest.approx(measured, rel=within)
 
 
+def test_the_memory_forecast_of_recordings_is_near_what_a_run_takes(llmctl: Any, inside: Any, tmp_path: Path) -> None:
+    """The model and batch of the recipe `speech-ctc`."""
+    inside("preprocess", "spoken-numbers-en-voices", "--tokenizer", "char", "--out", tmp_path / "data")
+    settings = ("--batch-size", "16", "--max-steps", "3", "--json")
+    words = ("train", "--data", tmp_path / "data", "--model", "ctc", "--out", tmp_path / "run", *settings)
+    forecast, measured = memory_of(llmctl, words)
+    assert forecast == pytest.approx(measured, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("model", "more"),
     [

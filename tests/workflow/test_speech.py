@@ -206,6 +206,16 @@ def test_formats_of_wav_give_the_same_text(inside: Inside, run: Path, clips: Pat
     assert texts["16"] == texts["24"] == texts["stereo"] == texts["96k"]
 
 
+def test_speech_models_are_compared(inside: Inside, clips: Path, tmp_path: Path) -> None:
+    inside("preprocess", clips, "--task", "asr", "--tokenizer", "char", "--out", tmp_path / "data")
+    words = ("--max-steps", "2", "--batch-size", "2", "--lr", "0.001", "--precision", "fp32", "--limit", "2")
+    shape = ("--set", "train.model.layers=1", "--set", "train.model.hidden=64")
+    given = ("--data", tmp_path / "data", "--models", "ctc,whisper", *words, *shape, "--out", tmp_path / "out")
+    rows = inside("compare", *given)["rows"]
+    assert [(row["model"], row["status"], row["steps"]) for row in rows] == [("ctc", "ok", 2), ("whisper", "ok", 2)]
+    assert [[score["metric"] for score in row["scores"]] for row in rows] == [["wer", "cer"]] * 2
+
+
 def test_a_model_that_hears_has_no_nearest_words(inside: Inside, run: Path) -> None:
     error = inside("show", "models", str(run), "--nearest", "one", code=2)["error"]
     assert "recordings" in error["hint"]

@@ -9,7 +9,7 @@ from pydantic import StrictFloat, StrictInt
 
 from llmctl.config import Spec, flag, key
 from llmctl.settings import AUTO, EngineName, ModelReference
-from llmctl.values import Size, Text
+from llmctl.values import LARGEST_SEED, Size, Text
 
 
 class ChatConfig(Spec):
@@ -33,4 +33,4 @@ class ChatConfig(Spec):
         "fp32", "inference precision; auto: bf16 if the hardware supports it"
     )
     engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
-    seed: StrictInt = flag(0, "random seed for sampling", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed for sampling", panel="Run", ge=0, le=LARGEST_SEED)

@@ -13,7 +13,7 @@ from llmctl.config import Spec, UsageValueError, flag, key
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models.spec import HUB, Shape
 from llmctl.settings import ModelReference, RequestedMetric
-from llmctl.values import Duration, Folder, Shown, Size
+from llmctl.values import LARGEST_SEED, Duration, Folder, Shown, Size
 from llmctl.workflows.train.spec import TrainConfig
 
 
@@ -150,4 +150,4 @@ class CompareConfig(Spec):
     limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
     max_new_tokens: Size = key(256, "maximum length of an answer in tokens", ge=1)
     interval: IntervalSpec = key(IntervalSpec(), "confidence interval")
-    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

@@ -20,7 +20,7 @@ from llmctl.settings import (
     RequestedMetric,
     TaskName,
 )
-from llmctl.values import Folder, Shown, Size
+from llmctl.values import LARGEST_SEED, Folder, Shown, Size
 
 
 class EvalConfig(Spec):
@@ -76,4 +76,4 @@ class EvalConfig(Spec):
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation; published figures use fp32")
     concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
     engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
-    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

@@ -18,7 +18,7 @@ from llmctl.settings import (
     ModelReference,
     TaskName,
 )
-from llmctl.values import Shown, Size, Text
+from llmctl.values import LARGEST_SEED, Shown, Size, Text
 
 _ESCAPES: Final = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 
@@ -79,4 +79,4 @@ class GenerateConfig(Spec):
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation")
     concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
     engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
-    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

@@ -12,7 +12,7 @@ from llmctl.config import DocumentUnit, Spec, flag, key
 from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
-from llmctl.values import Folder, Shown, Size
+from llmctl.values import LARGEST_SEED, Folder, Shown, Size
 
 AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
 
@@ -84,4 +84,4 @@ class PreprocessConfig(Spec):
     markdown: Path | None = flag(
         None, "write counts and gates as a Markdown table; $GITHUB_STEP_SUMMARY is appended to", panel="Report"
     )
-    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

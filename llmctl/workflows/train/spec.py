@@ -11,13 +11,20 @@ from llmctl.config import Spec, flag, key
 from llmctl.models.spec import Adapter
 from llmctl.settings import INSTRUCTION, BestBy, ModelSettings
 from llmctl.training.spec import Dpo, Optimizer, Schedule, TrackerName
-from llmctl.values import Duration, Folder, Shown, Size
+from llmctl.values import LARGEST_SEED, Duration, Folder, Shown, Size
+
+MOST_PROCESSES: Final = 1024
+"""On one machine. The launcher prepares all of them before it starts the first."""
 
 
 def _process_count(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "auto":
         return value
-    raise ValueError(f"{value!r} is not a number of processes; write 2, or auto")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is not a number of processes; write 2, or auto")
+    if value > MOST_PROCESSES:
+        raise ValueError(f"must be at most {MOST_PROCESSES:,}, not {value:,}")
+    return value
 
 
 ProcessCount = Annotated[int | Literal["auto"], PlainValidator(_process_count), Shown(metavar="N|auto")]
@@ -124,7 +131,7 @@ class TrainConfig(Spec):
     processes: ProcessCount = flag(
         "auto", "processes on this machine; auto: one for each accelerator, one without", panel="Processes"
     )
-    machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1)
+    machines: StrictInt = flag(1, "machines in the run, including this one", panel="Processes", ge=1, le=65_536)
     machine_rank: StrictInt = flag(0, "rank of this machine, from 0", panel="Processes", ge=0)
     main_address: Annotated[str, Shown(metavar="HOST[:PORT]")] = flag(
         "127.0.0.1", "HOST[:PORT] of machine 0", panel="Processes"
@@ -132,4 +139,4 @@ class TrainConfig(Spec):
     tracker: tuple[TrackerName, ...] = flag(
         (), "also log to tensorboard, wandb, mlflow or trackio, in RUN/trackers; repeatable", panel="Run"
     )
-    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0)
+    seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)
