@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -80,8 +81,9 @@ def leftover(out: Path, key: str | None, emit: EventSink) -> Path | None:
     `key`: None to continue nothing. Raises `BusyError` if a running process is creating `out`.
     """
     found = None
-    for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}{out.name}-*")):
-        if not (each / LOCK).is_file():
+    name = re.compile(f"{re.escape(atomic.TEMPORARY + out.name)}-[0-9a-f]{{{2 * atomic.TOKEN_BYTES}}}")
+    for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
+        if not name.fullmatch(each.name) or not (each / LOCK).is_file():
             continue
         with locked(each):
             if found is None and key is not None and _key_in(each) == key and _tidy(each):
