@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from llmctl import registry
-from llmctl.data.read import OpenAudio
+from llmctl.data.reading.read import OpenAudio
 from llmctl.data.spec import INSTRUCTION_FORMATS, CleanRules, PromptFormat
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.metrics.spec import MetricSpec
@@ -78,7 +78,8 @@ def references_audio(task: Task) -> OpenAudio | None:
     """
     if task.modality != "audio":
         return None
-    from llmctl.data import recordings, sound
+    from llmctl.data.audio import sound
+    from llmctl.data.reading import recordings
 
     sound.check_installed()
     return recordings.referenced(task.audio_columns)

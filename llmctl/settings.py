@@ -183,7 +183,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def places(*named: str | Path | None) -> list[Path]:
     """The references that are paths on disk, not names in the registry, on the hub or `-`."""
-    from llmctl.data.sources import STDIN
+    from llmctl.data.reading.sources import STDIN
 
     return [
         Path(each).expanduser()

@@ -76,7 +76,7 @@ class Spoken(NamedTuple):
 
 
 class Denoising(NamedTuple):
-    """Denoising objective of encoders and encoder-decoders on plain text; see `data/noising.py`."""
+    """Denoising objective of encoders and encoder-decoders on plain text; see `data/examples/noising.py`."""
 
     scheme: Literal["masked", "spans", "infilling"]
     noise_density: float

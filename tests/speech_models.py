@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from llmctl import registry
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.models import pretrained
 from llmctl.models.spec import Shape, Vocabulary
 from llmctl.store.models import Card, write_card

@@ -11,7 +11,7 @@ from llmctl import environment
 from llmctl.api.progress import Progress, quiet_imports, sink
 from llmctl.api.results import ScoredRecord
 from llmctl.api.settings import Place, several, validated
-from llmctl.data.read import content_id
+from llmctl.data.reading.read import content_id
 from llmctl.engines.spec import Sampling
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.registry import near

@@ -39,7 +39,7 @@ class Card(Spec):
     task_version: StrictInt = Field(1, ge=1)
     family: str
     style: str
-    """Prompt format; see `data/layout.py`."""
+    """Prompt format; see `data/examples/layout.py`."""
     instruction: str = ""
     """Instruction that it was trained with, for the prompt formats that use one."""
     labels: tuple[str, ...] = ()

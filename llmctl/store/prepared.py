@@ -52,7 +52,7 @@ class TokenizerFacts(Spec):
 class LengthStats(Spec):
     """Length statistics of the records in a split, in tokens.
 
-    Marks are the control tokens around texts (`data/layout.py`): one for each text, two for each turn of a
+    Marks are the control tokens around texts (`data/examples/layout.py`): one for each text, two for each turn of a
     conversation; the token that starts a sequence is not counted. A forecast needs only these sums and maxima, because
     it truncates the longest record to the context of the model; so no histogram of lengths is kept.
     """

@@ -51,7 +51,7 @@ class Task(ABC):
     answer_role: ClassVar[Role] = "target"
     """The role of the segment that holds the answer."""
     instruction: ClassVar[str] = ""
-    """Default instruction for the prompt formats that use one (see `data/layout.py`)."""
+    """Default instruction for the prompt formats that use one (see `data/examples/layout.py`)."""
 
     @property
     def takes_instruction(self) -> bool:

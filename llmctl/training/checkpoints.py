@@ -67,7 +67,7 @@ class TrainingState:
     lr: float | None = None
     """Learning rate of the last step."""
     keyed: bool = False
-    """Whether the order of examples is that of keyed permutations (`data/batches.py`); older checkpoints say nothing."""
+    """Whether the order of examples is that of keyed permutations (`data/examples/batches.py`); older checkpoints say nothing."""
 
 
 def folder_of(run: Path, step: int) -> Path:

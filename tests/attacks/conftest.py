@@ -22,7 +22,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 
 Strike = Callable[..., str]
 

@@ -184,8 +184,8 @@ def test_patterns_of_published_tokenizers_are_taken(name: str, tmp_path: Path) -
 
 
 def test_bpe_dropout_of_a_published_tokenizer_is_off(strike: Strike, copy: Copy, tmp_path: Path) -> None:
-    from llmctl.data.codes import open_codes
-    from llmctl.data.tokenizers import load_tokenizer
+    from llmctl.data.tokenizing.codes import open_codes
+    from llmctl.data.tokenizing.tokenizers import load_tokenizer
 
     folder = copy("llama")
     text = "Shall I compare thee to a summer's day?"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from llmctl.data.read import read_records
+from llmctl.data.reading.read import read_records
 from llmctl.engines.ctranslate2 import CTranslate2Engine
 from llmctl.engines.spec import Sampling
 from llmctl.types import Request

@@ -45,7 +45,7 @@ def documents(count: int, language: str) -> Iterator[list[str]]:
 
 
 def llmctl(texts: list[str]) -> int:
-    from llmctl.data.near import Bands, NearReader, NearWriter, Signer, clusters
+    from llmctl.data.cleaning.near import Bands, NearReader, NearWriter, Signer, clusters
 
     signer = Signer(THRESHOLD, SIZE)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def llmctl(texts: list[str]) -> int:
 def datasketch(texts: list[str], separator: str) -> int:
     from datasketch import MinHash, MinHashLSH
 
-    from llmctl.data.near import Bands
+    from llmctl.data.cleaning.near import Bands
 
     bands = Bands.of(THRESHOLD)
     used = bands.bands * bands.rows

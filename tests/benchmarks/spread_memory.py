@@ -51,8 +51,8 @@ def main(way: str, what: str) -> None:
     import torch
 
     from llmctl import registry
-    from llmctl.data.batches import Batches, Blocks
-    from llmctl.data.tokens import TokenStore
+    from llmctl.data.examples.batches import Batches, Blocks
+    from llmctl.data.storing.tokens import TokenStore
     from llmctl.models import pretrained
     from llmctl.models.spec import Shape, Vocabulary
     from llmctl.training import devices, loop, objectives, optimizers, parallel, plan

@@ -29,8 +29,8 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     import torch
 
     from llmctl import registry
-    from llmctl.data.batches import Batches, Blocks
-    from llmctl.data.tokens import TokenStore
+    from llmctl.data.examples.batches import Batches, Blocks
+    from llmctl.data.storing.tokens import TokenStore
     from llmctl.models import short_attention
     from llmctl.models.spec import Shape, Vocabulary
     from llmctl.training import devices, loop, objectives, optimizers, parallel, plan

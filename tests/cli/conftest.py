@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.engines.spec import Sampling
 from llmctl.types import null_sink
 from llmctl.workflows.chat.conversation import Conversation

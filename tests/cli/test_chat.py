@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmctl.cli.main import run
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.errors import DataError, LlmctlError, UsageError
 from llmctl.types import Event
 from llmctl.workflows.chat.conversation import StopGeneration, piped_lines

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from llmctl.cli.main import run
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.store.models import Card, write_card
 
 CONTEXT = 64

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmctl.data.layout import prompt_format_for
+from llmctl.data.examples.layout import prompt_format_for
 from llmctl.data.spec import INSTRUCTION_FORMATS
-from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.store.tokenizers import uses_instruction
 
 Inside = Callable[..., dict[str, Any]]

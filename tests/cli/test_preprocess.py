@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmctl.cli.main import run
-from llmctl.data.tokenizers import load_tokenizer
-from llmctl.data.tokens import TokenStore
+from llmctl.data.storing.tokens import TokenStore
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.store.prepared import open_prepared
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmctl.cli.main import run
-from llmctl.data.text import read_text
+from llmctl.data.storing.text import read_text
 from llmctl.store.prepared import open_prepared
 
 FILES = Path(__file__).parent / "data"
@@ -411,7 +411,7 @@ def test_tool_calls_are_refused_or_left_out_and_counted(prepare: Prepare, name: 
 
 
 def test_turns_of_weight_0_are_not_in_the_loss(prepare: Prepare) -> None:
-    from llmctl.data.tokens import TokenStore
+    from llmctl.data.storing.tokens import TokenStore
 
     turns = [("user", "hello", None), ("assistant", "no", 0), ("user", "again", None), ("assistant", "yes", 1)]
     messages = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from llmctl.cli import main
-from llmctl.data import parts
-from llmctl.data.text import read_text, shards
+from llmctl.data.reading import parts
+from llmctl.data.storing.text import read_text, shards
 
 Ask = Callable[..., dict[str, Any]]
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "ru", "ste") for second in ("ba", "de", "fi", "go", "nu")]
@@ -171,7 +171,7 @@ KILLED = """
 import os, signal, sys
 from importlib import import_module
 from llmctl.cli import main
-from llmctl.data import parts
+from llmctl.data.reading import parts
 
 parts.SMALL_BYTES = 8_000
 place, times, *words = sys.argv[1:]

@@ -10,7 +10,7 @@ import torch
 
 from llmctl import registry
 from llmctl.cli import main
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.models.spec import Vocabulary
 
 TEXT = "床前明月光，疑是地上霜。举头望明月，低头思故乡。the king and the queen"

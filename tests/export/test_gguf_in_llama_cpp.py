@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from llmctl.data.layout import layout_for
-from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.examples.layout import layout_for
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.models.exports.probes import TEXTS
 from llmctl.types import Segment
 from tests.export.conftest import save_tokenizer

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import llmctl
-from llmctl.data.text import read_text
+from llmctl.data.storing.text import read_text
 from llmctl.store.prepared import open_prepared
 from llmctl.types import Record, Request
 from llmctl.workflows.inference.session import Predictor, open_predictor

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.engines.spec import Sampling
 from llmctl.types import Record
 from llmctl.workflows.inference.session import open_predictor

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from llmctl import registry
-from llmctl.data.tokenizers import CONTROL
+from llmctl.data.tokenizing.tokenizers import CONTROL
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.spec import Sampling
 from llmctl.models.spec import Shape, Vocabulary

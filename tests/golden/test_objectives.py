@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from llmctl import registry
-from llmctl.data.batches import Batches, Blocks, epoch_batches
-from llmctl.data.tokens import TokenStore
+from llmctl.data.examples.batches import Batches, Blocks, epoch_batches
+from llmctl.data.storing.tokens import TokenStore
 from llmctl.models import short_attention
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
 from llmctl.training import devices, loop, objectives, optimizers, parallel, plan

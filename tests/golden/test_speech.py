@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from llmctl.data.mel import log_mel
-from llmctl.data.speech import features_of
+from llmctl.data.audio.mel import log_mel
+from llmctl.data.examples.speech import features_of
 from llmctl.engines import ctc_search
 from llmctl.models.ctc import CTCConfig, SpeechForCTC, ctc_losses
 from llmctl.types import Hearing

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from llmctl import registry
-from llmctl.data import tokenizers
+from llmctl.data.tokenizing import tokenizers
 from llmctl.engines.spec import Sampling
 from llmctl.models import pretrained
 from llmctl.models.spec import Shape, Vocabulary

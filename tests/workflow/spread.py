@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from llmctl import registry
-from llmctl.data.batches import Batches
+from llmctl.data.examples.batches import Batches
 from llmctl.models import adapters, pretrained
 from llmctl.models.spec import Adapter, Shape, Vocabulary
 from llmctl.training import compiling, devices, loop, objectives, optimizers, parallel, plan

@@ -14,8 +14,8 @@ import pytest
 
 import llmctl
 from llmctl.cli import main
+from llmctl.data.cleaning.words import JoinedStream, joined, rules_of, words_of
 from llmctl.data.spec import Clean
-from llmctl.data.words import JoinedStream, joined, rules_of, words_of
 from llmctl.errors import DataError, UsageError
 from tests.serve.conftest import running
 
@@ -198,7 +198,7 @@ def test_each_character_is_a_word_without_segmentation(
 
 def test_a_long_run_of_one_character_is_cut_in_linear_time() -> None:
     """200,000 characters took minutes. No time is asserted: the limit of a test's time is enough."""
-    from llmctl.data.words import cutter
+    from llmctl.data.cleaning.words import cutter
 
     cut = cutter()
     assert "".join(cut("的" * 200_000)) == "的" * 200_000

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from llmctl import registry
-from llmctl.data.examples import examples
-from llmctl.data.layout import Layout, prompt_format_for
-from llmctl.data.lengths import lengths_of
-from llmctl.data.tokenizers import load_tokenizer
-from llmctl.data.tokens import TokenStore
+from llmctl.data.examples.layout import Layout, prompt_format_for
+from llmctl.data.examples.select import examples
+from llmctl.data.storing.lengths import lengths_of
+from llmctl.data.storing.tokens import TokenStore
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.models.families import denoising_of
 from llmctl.store.prepared import open_prepared
 from llmctl.training import machine

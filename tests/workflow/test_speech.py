@@ -16,7 +16,7 @@ import soundfile
 from safetensors.torch import load_file
 
 from llmctl import registry
-from llmctl.data import sound
+from llmctl.data.audio import sound
 from llmctl.types import Audio
 
 Inside = Callable[..., dict[str, Any]]

@@ -11,8 +11,8 @@ import torch
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from llmctl import registry
-from llmctl.data import sound
-from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.audio import sound
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.types import Audio
 from tests import speech_models
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from llmctl.data import batches
+from llmctl.data.examples import batches
 
 Inside = Callable[..., dict[str, Any]]
 
@@ -148,7 +148,7 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_bytes(
 KEYED = """
 import os, signal, sys
 from llmctl.cli import main
-from llmctl.data import batches
+from llmctl.data.examples import batches
 from llmctl.training import checkpoints
 
 batches.LARGE = 8

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from llmctl.data import sound
+from llmctl.data.audio import sound
 
 RATE: Final = 8_000
 STEP: Final = 1 << 6

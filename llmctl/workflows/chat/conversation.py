@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from llmctl.data.decode import Text
-from llmctl.data.read import read_records
+from llmctl.data.reading.decode import Text
+from llmctl.data.reading.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, EnvironmentFault, UsageError
 from llmctl.store import atomic

@@ -11,8 +11,8 @@ from typing import Any
 from llmctl import registry, reports
 from llmctl.compatibility import unreadable
 from llmctl.config import Spec
-from llmctl.data import predictions as pairs
-from llmctl.data.sources import STDIN
+from llmctl.data.reading import predictions as pairs
+from llmctl.data.reading.sources import STDIN
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, LlmctlError, UsageError
 from llmctl.gates import Number
 from llmctl.metrics import parse

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.compatibility import references_audio
-from llmctl.data import predictions as pairs
+from llmctl.data.reading import predictions as pairs
 from llmctl.errors import DataError
 from llmctl.gates import GateResult, Number, of_scores
 from llmctl.store import atomic, runs
@@ -270,10 +270,10 @@ def _records(config: EvalConfig, task: Task, emit: EventSink) -> Iterator[Record
 def _all_records(config: EvalConfig, task: Task) -> Iterator[Record]:
     assert config.data is not None
     if is_prepared(config.data):
-        from llmctl.data.text import read_text
+        from llmctl.data.storing.text import read_text
 
         return read_text(open_prepared(config.data).text(config.split))
-    from llmctl.data.read import read_records
+    from llmctl.data.reading.read import read_records
 
     fields_of = task.record_of if task.packed else None
     return read_records(

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from llmctl.data.layout import Layout
+from llmctl.data.examples.layout import Layout
 from llmctl.errors import UsageError
 from llmctl.models.exports.table import FormatName, Quantization
 from llmctl.store import atomic

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from llmctl.data.layout import Layout
+from llmctl.data.examples.layout import Layout
 from llmctl.errors import IntegrityError
 from llmctl.types import Record, Role
 from llmctl.workflows.inference.model import ModelHandle

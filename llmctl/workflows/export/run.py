@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from llmctl.data.layout import Layout
+from llmctl.data.examples.layout import Layout
 from llmctl.errors import UsageError
 from llmctl.models import families
 from llmctl.models.exports import table

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from llmctl import registry
 from llmctl.compatibility import references_audio
-from llmctl.data.read import read_records
+from llmctl.data.reading.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.models.exports.probes import TEXTS
 from llmctl.models.exports.table import Quantization

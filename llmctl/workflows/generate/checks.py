@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llmctl.compatibility import models_that_can, references_audio
-from llmctl.data.sources import STDIN, InputSource, find_sources
+from llmctl.data.reading.sources import STDIN, InputSource, find_sources
 from llmctl.engines.spec import Sampling
 from llmctl.errors import ErrorCollector, UsageError
 from llmctl.models.resolve import is_costly

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from llmctl.compatibility import references_audio
-from llmctl.data.formats import Bad
-from llmctl.data.read import content_id
-from llmctl.data.rows import TextLine, ordered_rows
-from llmctl.data.sources import AUDIO as ENDINGS
-from llmctl.data.sources import STDIN, STDIN_NAME
+from llmctl.data.reading.formats import Bad
+from llmctl.data.reading.read import content_id
+from llmctl.data.reading.rows import TextLine, ordered_rows
+from llmctl.data.reading.sources import AUDIO as ENDINGS
+from llmctl.data.reading.sources import STDIN, STDIN_NAME
 from llmctl.errors import DataError, UsageError
 from llmctl.tasks.spec import Task
 from llmctl.types import Audio, Record

@@ -36,7 +36,7 @@ class Generate(Verb[GenerateConfig]):
         return config.output
 
     def repeatable(self, config: GenerateConfig) -> bool:
-        from llmctl.data.sources import STDIN
+        from llmctl.data.reading.sources import STDIN
 
         return config.input != STDIN
 

@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmctl.data.read import content_id
+from llmctl.data.reading.read import content_id
 from llmctl.errors import PromptTooLong
 from llmctl.types import Record, Request
 from llmctl.workflows.inference.requests import RequestBuilder

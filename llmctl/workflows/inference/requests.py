@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from llmctl.data.clean import Cleaner
-from llmctl.data.layout import ROOM, Layout, layout_for, transcript_start
-from llmctl.data.pairs import sides
-from llmctl.data.plain import unknown_id
+from llmctl.data.cleaning.clean import Cleaner
+from llmctl.data.cleaning.words import words_of
+from llmctl.data.examples.layout import ROOM, Layout, layout_for, transcript_start
+from llmctl.data.examples.pairs import sides
 from llmctl.data.spec import CleanRules
-from llmctl.data.tokenizers import load_tokenizer
-from llmctl.data.words import words_of
+from llmctl.data.tokenizing.plain import unknown_id
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
@@ -133,7 +133,8 @@ class RequestBuilder:
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""
-        from llmctl.data import sound, speech
+        from llmctl.data.audio import sound
+        from llmctl.data.examples import speech
 
         audio = next(segment.audio for segment in self._prompt_segments(record) if segment.audio is not None)
         sound.seconds_of(audio)  # before anything is transcribed, a file that is no recording is refused

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import torch
 
-from llmctl.data.words import JoinedStream, joined
+from llmctl.data.cleaning.words import JoinedStream, joined
 from llmctl.engines.spec import Engine, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.models import pretrained

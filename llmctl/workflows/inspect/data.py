@@ -12,18 +12,18 @@ from typing import Any, cast, get_args
 
 from llmctl import registry
 from llmctl.compatibility import answering_task, check_able, check_instruction, resolve_instruction
-from llmctl.data.alphabet import BYTES
-from llmctl.data.batches import Blocks, Records
-from llmctl.data.codes import codes_of
-from llmctl.data.encode import TokenEncoder, encode_split
-from llmctl.data.examples import examples
-from llmctl.data.layout import Sample, layout_for
-from llmctl.data.pairs import Pairs
+from llmctl.data.examples.batches import Blocks, Records
+from llmctl.data.examples.layout import Sample, layout_for
+from llmctl.data.examples.pairs import Pairs
+from llmctl.data.examples.select import examples
+from llmctl.data.examples.speech import SpeechRecords
 from llmctl.data.spec import SPLITS
-from llmctl.data.speech import SpeechRecords
-from llmctl.data.text import read_text
-from llmctl.data.tokenizers import load_tokenizer
-from llmctl.data.tokens import TokenStore
+from llmctl.data.storing.text import read_text
+from llmctl.data.storing.tokens import TokenStore
+from llmctl.data.tokenizing.alphabet import BYTES
+from llmctl.data.tokenizing.codes import codes_of
+from llmctl.data.tokenizing.encode import TokenEncoder, encode_split
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.errors import DataError, UsageError
 from llmctl.models import families
 from llmctl.models.resolve import open_weights

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from llmctl.data.clean import Cleaner
-from llmctl.data.codes import Codes, open_codes
-from llmctl.data.plain import encoded, plain_ids, unknown_id
+from llmctl.data.cleaning.clean import Cleaner
 from llmctl.data.spec import Clean, CleanRules
+from llmctl.data.tokenizing.codes import Codes, open_codes
+from llmctl.data.tokenizing.plain import encoded, plain_ids, unknown_id
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.models.resolve import open_weights
 from llmctl.store.border import border

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from llmctl.data.candidates import DROPPED, KEPT, Candidates, Disposition
-from llmctl.data.judge import DroppedRecord, text_of
-from llmctl.data.near import PERMUTATIONS, Bands, NearReader, clusters, jaccard
+from llmctl.data.cleaning.candidates import DROPPED, KEPT, Candidates, Disposition
+from llmctl.data.cleaning.judge import DroppedRecord, text_of
+from llmctl.data.cleaning.near import PERMUTATIONS, Bands, NearReader, clusters, jaccard
 from llmctl.data.spec import SPLITS
-from llmctl.data.text import keep, open_file, read_rows, shard, shards
+from llmctl.data.storing.text import keep, open_file, read_rows, shard, shards
 from llmctl.data.workers import Executor
 from llmctl.types import Record
 from llmctl.workflows.preprocess.bad_records import BadRecords, same_id, same_ids

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal, Self
 
-from llmctl.data.formats import Bad
+from llmctl.data.reading.formats import Bad
 from llmctl.errors import DataError
 from llmctl.types import Record
 from llmctl.workflows.preprocess.checks import with_hint

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from llmctl import registry, reports
 from llmctl.data import ray_workers
-from llmctl.data.filters.languages import check_package
-from llmctl.data.formats import Bad
-from llmctl.data.read import OpenAudio, ReadContext, parse_columns, plain_fields, scan
-from llmctl.data.sources import STDIN, InputSource, find_sources
+from llmctl.data.cleaning.filters.languages import check_package
+from llmctl.data.cleaning.split import splits_of_files
+from llmctl.data.cleaning.words import check_segmenter, rules_of
+from llmctl.data.reading.formats import Bad
+from llmctl.data.reading.read import OpenAudio, ReadContext, parse_columns, plain_fields, scan
+from llmctl.data.reading.sources import STDIN, InputSource, find_sources
 from llmctl.data.spec import CHAT_ROLES, TOKENIZERS, CleanRules
-from llmctl.data.split import splits_of_files
-from llmctl.data.words import check_segmenter, rules_of
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub, resolve
 from llmctl.models.spec import HUB
@@ -214,7 +214,7 @@ def _unpacked_bytes(sources: Iterable[InputSource]) -> int:
 def _tokenizer(config: PreprocessConfig, *, offline: bool) -> tuple[Path | None, list[str]]:
     """The folder of an existing tokenizer, with notes about it; None for one to be trained."""
     if config.tokenizer in TOKENIZERS:
-        from llmctl.data.tokenizers import check_vocabulary
+        from llmctl.data.tokenizing.tokenizers import check_vocabulary
 
         check_vocabulary(config.tokenizer, config.vocab_size)
         return None, []
@@ -276,7 +276,8 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
 def _open_audio(task: Task) -> OpenAudio | None:
     if task.modality != "audio":
         return None
-    from llmctl.data import recordings, sound
+    from llmctl.data.audio import sound
+    from llmctl.data.reading import recordings
 
     sound.check_installed()
     return recordings.loaded(task.audio_columns)

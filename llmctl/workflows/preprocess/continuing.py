@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import __version__
-from llmctl.data.judge import DroppedRecord
-from llmctl.data.near import FILES, named
-from llmctl.data.parts import Part
-from llmctl.data.sources import find_sources
+from llmctl.data.cleaning.judge import DroppedRecord
+from llmctl.data.cleaning.near import FILES, named
+from llmctl.data.reading.parts import Part
+from llmctl.data.reading.sources import find_sources
 from llmctl.data.spec import SPLITS
-from llmctl.data.text import shard
+from llmctl.data.storing.text import shard
 from llmctl.store import atomic, integrity
 from llmctl.store.locks import NAME as LOCK
 from llmctl.store.locks import locked

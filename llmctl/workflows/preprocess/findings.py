@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from llmctl.data.split import CONTRADICTORY, IN_SEVERAL_SPLITS, SEVERAL_ANSWERS
+from llmctl.data.cleaning.split import CONTRADICTORY, IN_SEVERAL_SPLITS, SEVERAL_ANSWERS
 from llmctl.store.prepared import COUNTS_OF_CONTENT
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from llmctl import reports
-from llmctl.data.filters.spec import FILTERS
+from llmctl.data.cleaning.filters.spec import FILTERS
 from llmctl.errors import ConfigError, Failure, Fault, GateError
 from llmctl.gates import GateResult, Number, is_share
 from llmctl.registry import near

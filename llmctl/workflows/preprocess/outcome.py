@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.data.judge import DroppedRecord
+from llmctl.data.cleaning.judge import DroppedRecord
 from llmctl.types import Adapting
 
 SCRATCH: Final = ".scratch"

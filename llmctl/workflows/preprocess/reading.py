@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llmctl.data.candidates import CandidateWriter
-from llmctl.data.filters.spec import FILTERS, Filter, open_filters
-from llmctl.data.judge import DroppedRecord, Judge
-from llmctl.data.near import NearWriter, Signer
-from llmctl.data.parts import Part
-from llmctl.data.read import ReadContext, scan
+from llmctl.data.cleaning.candidates import CandidateWriter
+from llmctl.data.cleaning.filters.spec import FILTERS, Filter, open_filters
+from llmctl.data.cleaning.judge import DroppedRecord, Judge
+from llmctl.data.cleaning.near import NearWriter, Signer
+from llmctl.data.reading.parts import Part
+from llmctl.data.reading.read import ReadContext, scan
 from llmctl.data.spec import CleanRules
-from llmctl.data.text import TextWriter
+from llmctl.data.storing.text import TextWriter
 from llmctl.errors import DataError
 from llmctl.tasks.spec import Task
 from llmctl.workflows.preprocess.bad_records import BadRecords

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.data.filters.spec import FILTERS
-from llmctl.data.judge import DroppedRecord
+from llmctl.data.cleaning.filters.spec import FILTERS
+from llmctl.data.cleaning.judge import DroppedRecord
 from llmctl.script import Script, script_of
 from llmctl.store import atomic
 from llmctl.tasks.spec import Task
@@ -68,9 +68,9 @@ class Account:
 
 def write_report(folder: Path, account: Account, task: Task) -> None:
     """Write the page into the prepared folder; measures lengths and scripts of what it holds."""
-    from llmctl.data.lengths import histogram
-    from llmctl.data.text import read_text, shards
-    from llmctl.data.tokens import TokenStore
+    from llmctl.data.storing.lengths import histogram
+    from llmctl.data.storing.text import read_text, shards
+    from llmctl.data.storing.tokens import TokenStore
 
     train = read_text(shards(folder / "text", "train"))
     account.scripts = scripts_of(
@@ -193,7 +193,7 @@ def _near(near: Mapping[str, Any]) -> str:
 
 def _sample(record: DroppedRecord) -> str:
     """A dropped record, without personal data: a report is passed on."""
-    from llmctl.data.filters.pii import masked
+    from llmctl.data.cleaning.filters.pii import masked
 
     text = masked(record.text[: 2 * SHOWN], Counter())
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

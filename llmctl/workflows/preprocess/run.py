@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llmctl import __version__
-from llmctl.data.sources import STDIN, InputSource, shown
+from llmctl.data.cleaning.split import why_empty
+from llmctl.data.reading.sources import STDIN, InputSource, shown
 from llmctl.data.spec import SPLITS
-from llmctl.data.split import why_empty
 from llmctl.errors import DataError, GateError
 from llmctl.gates import GateResult
 from llmctl.store import atomic, integrity
@@ -216,7 +216,7 @@ def _read_parts(
     executor: Executor,
     by_file: Sequence[str | None],
 ) -> ReadResult:
-    from llmctl.data.parts import cut
+    from llmctl.data.reading.parts import cut
     from llmctl.data.workers import Workers
     from llmctl.workflows.preprocess.outcome import ReadResult
     from llmctl.workflows.preprocess.reading import ReadJob, read_part
@@ -250,7 +250,7 @@ def _join_rejects(config: PreprocessConfig, folder: Path, scratch: Path) -> None
 
 def _swap_train(folder: Path, split: str) -> None:
     """Swap the text of the train split with that of another one."""
-    from llmctl.data.text import shard, shards
+    from llmctl.data.storing.text import shard, shards
 
     moves = (("train", "swap"), (split, "train"), ("swap", split))
     for old, new in moves:
@@ -301,9 +301,9 @@ def _encode(
     config: PreprocessConfig, plan: PreprocessPlan, emit: EventSink, folder: Path, result: _Text, executor: Executor
 ) -> dict[str, LengthStats]:
     """Encode every split; records with a segment of more than `max_length` tokens are dropped from the text too."""
-    from llmctl.data.codes import open_codes
-    from llmctl.data.encode import TokenEncoder, encode_split
-    from llmctl.data.text import keep_in, shards
+    from llmctl.data.storing.text import keep_in, shards
+    from llmctl.data.tokenizing.codes import open_codes
+    from llmctl.data.tokenizing.encode import TokenEncoder, encode_split
 
     encoder = TokenEncoder(open_codes(folder / "tokenizer"))
     progress = _Progress(emit, "encode", total=sum(result.splits.values()))

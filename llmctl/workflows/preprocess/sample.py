@@ -6,9 +6,9 @@ from collections import Counter
 from itertools import islice
 from typing import Any, Final
 
-from llmctl.data.filters.pii import masked
-from llmctl.data.judge import DroppedRecord
-from llmctl.data.read import scan
+from llmctl.data.cleaning.filters.pii import masked
+from llmctl.data.cleaning.judge import DroppedRecord
+from llmctl.data.reading.read import scan
 from llmctl.errors import DataError
 from llmctl.workflows.preprocess.checks import PreprocessPlan, read_context_of, split_files
 from llmctl.workflows.preprocess.reading import filters_of, judge_of

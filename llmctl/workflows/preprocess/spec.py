@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, StrictInt
 
 from llmctl.config import DocumentUnit, Spec, flag, key
-from llmctl.data.filters.spec import Languages, Pii, Quality, known_languages
+from llmctl.data.cleaning.filters.spec import Languages, Pii, Quality, known_languages
 from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
 from llmctl.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
 from llmctl.values import LARGEST_SEED, Folder, Shown, Size

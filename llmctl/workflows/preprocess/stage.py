@@ -34,7 +34,7 @@ class Preprocess(Verb[PreprocessConfig]):
         return "starting"
 
     def reads(self, config: PreprocessConfig) -> list[Path]:
-        from llmctl.data.sources import STDIN, find_sources
+        from llmctl.data.reading.sources import STDIN, find_sources
 
         missing = [word for word in config.inputs if not _matches(word) and registry.looks_like_path(word)]
         existing = [word for word in config.inputs if word not in (*missing, STDIN)]
@@ -44,7 +44,7 @@ class Preprocess(Verb[PreprocessConfig]):
         return [*found, *map(Path, missing), *named, *lists, *places(*config.decontaminate)]
 
     def repeatable(self, config: PreprocessConfig) -> bool:
-        from llmctl.data.sources import STDIN
+        from llmctl.data.reading.sources import STDIN
 
         return STDIN not in config.inputs
 

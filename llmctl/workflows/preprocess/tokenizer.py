@@ -22,9 +22,9 @@ ONE_BY_ONE: Final = ("chinese", "japanese")
 
 def make_tokenizer(plan: PreprocessPlan, emit: EventSink, folder: Path, characters: int) -> TokenizerFacts:
     """Train a tokenizer on the train split, which has that many characters, or copy an existing one."""
-    from llmctl.data import tokenizers
-    from llmctl.data.codes import open_codes
-    from llmctl.data.text import read_text, shards
+    from llmctl.data.storing.text import read_text, shards
+    from llmctl.data.tokenizing import tokenizers
+    from llmctl.data.tokenizing.codes import open_codes
 
     config, out = plan.config, folder / "tokenizer"
     if plan.tokenizer is not None:

@@ -192,7 +192,7 @@ def _translation_baselines(config: TrainConfig) -> list[dict[str, Any]]:
     """BLEU of the model before training, and of copying the source."""
     import torch
 
-    from llmctl.data.text import read_text
+    from llmctl.data.storing.text import read_text
     from llmctl.engines.local import TorchEngine
     from llmctl.engines.spec import Sampling
     from llmctl.workflows.inference.requests import RequestBuilder
@@ -230,7 +230,7 @@ def _unigram(config: TrainConfig) -> dict[str, Any]:
     """Perplexity of a unigram model with add-one smoothing on the same held-out tokens."""
     import numpy as np
 
-    from llmctl.data.tokens import TokenStore
+    from llmctl.data.storing.tokens import TokenStore
 
     prepared = open_prepared(config.data)
     train_ids, held_out = (TokenStore.open(prepared.tokens, split).values[:] for split in ("train", "test"))
@@ -243,7 +243,7 @@ def _unigram(config: TrainConfig) -> dict[str, Any]:
 
 
 def _translations(config: TrainConfig, emit: EventSink) -> list[dict[str, Any]]:
-    from llmctl.data.text import read_text
+    from llmctl.data.storing.text import read_text
 
     prepared = open_prepared(config.data)
     records = list(islice(read_text(prepared.text("test")), SHOWN))

@@ -12,7 +12,7 @@ from typing import Any, Final
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from llmctl.data.words import JoinedStream
+from llmctl.data.cleaning.words import JoinedStream
 from llmctl.engines.spec import Answered, NewText
 from llmctl.types import AnswerToken, Completion, Request
 from llmctl.workflows.inference.conversation import PartialAnswer

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
-from llmctl.data.read import content_id
+from llmctl.data.reading.read import content_id
 from llmctl.engines.spec import Answered, Engine, EngineEvent, Failed, NewText, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.types import AnswerToken, Completion, EventSink, Record, Request

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from llmctl import registry
-from llmctl.data.read import content_id
+from llmctl.data.reading.read import content_id
 from llmctl.engines.spec import Answered, Engine
 from llmctl.errors import DataError, LlmctlError
 from llmctl.types import Adapting, Likelihood, Record, Request

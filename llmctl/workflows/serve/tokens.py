@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from llmctl.data.alphabet import BYTES
+from llmctl.data.tokenizing.alphabet import BYTES
 from llmctl.types import AnswerToken
 
 LEAST_LOGPROB: Final = -9999.0

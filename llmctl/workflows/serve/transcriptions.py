@@ -13,8 +13,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from llmctl.data import sound
-from llmctl.data.layout import transcript_start
+from llmctl.data.audio import sound
+from llmctl.data.examples.layout import transcript_start
 from llmctl.engines.spec import Answered
 from llmctl.errors import LlmctlError
 from llmctl.types import Audio, Completion, Record, Request

@@ -11,15 +11,15 @@ from typing import Any, Final
 import numpy as np
 
 from llmctl import compatibility
-from llmctl.data.batches import Blocks, Records
-from llmctl.data.encode_prepared import encode_prepared
-from llmctl.data.examples import examples
-from llmctl.data.layout import Layout, layout_for
-from llmctl.data.noising import DenoisingBlocks
-from llmctl.data.pairs import Pairs
-from llmctl.data.text import read_text
-from llmctl.data.tokenizers import load_tokenizer
-from llmctl.data.tokens import TokenStore
+from llmctl.data.examples.batches import Blocks, Records
+from llmctl.data.examples.layout import Layout, layout_for
+from llmctl.data.examples.noising import DenoisingBlocks
+from llmctl.data.examples.pairs import Pairs
+from llmctl.data.examples.select import examples
+from llmctl.data.storing.text import read_text
+from llmctl.data.storing.tokens import TokenStore
+from llmctl.data.tokenizing.encode_prepared import encode_prepared
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.errors import DataError, IntegrityError, UsageError
 from llmctl.models import families, pretrained
 from llmctl.models.spec import Vocabulary

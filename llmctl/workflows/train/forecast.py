@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from llmctl.data.lengths import lengths_of
 from llmctl.data.spec import PADDED_TO, SPAN_TOKENS
+from llmctl.data.storing.lengths import lengths_of
 from llmctl.models import costs, families
 from llmctl.models.costs import BatchShape
 from llmctl.models.spec import Shape
@@ -315,7 +315,7 @@ def _padded(size: int) -> int:
 
 
 def _denoising_lengths(plan: TrainPlan, size: int) -> tuple[int, int]:
-    """Source and target tokens of a block (`data/noising.py`). The target is the full text, or the spans cut out: a
+    """Source and target tokens of a block (`data/examples/noising.py`). The target is the full text, or the spans cut out: a
     sentinel replaces each span in the source and precedes it in the target, which ends with one more sentinel and the
     end token."""
     denoising = plan.denoising

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from llmctl.data.batches import Batches
+from llmctl.data.examples.batches import Batches
 from llmctl.errors import DivergedError
 from llmctl.models import adapters, short_attention
 from llmctl.store import atomic

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmctl.data.layout import Layout
+from llmctl.data.cleaning.words import HAN, JOINT
+from llmctl.data.examples.layout import Layout
 from llmctl.data.spec import CleanRules
-from llmctl.data.words import HAN, JOINT
 from llmctl.models.resolve import PARENT, PARENT_PATH
 from llmctl.store.adapters import LoraFile
 from llmctl.tasks.spec import Task
@@ -153,7 +153,7 @@ The same transcript as `llmctl generate` gives of a recording of up to 30 s, 16 
 ```python
 import soundfile
 import torch
-from llmctl.data.mel import log_mel
+from llmctl.data.audio.mel import log_mel
 
 samples, rate = soundfile.read("FILE.wav", dtype="float32")
 with torch.inference_mode():
@@ -181,7 +181,7 @@ def _cleaning(clean: CleanRules | None) -> str:
 
 
 def _words(clean: CleanRules, name: str) -> list[str]:
-    """Code that cuts the text into words and removes stop words, as `data/words.py` does."""
+    """Code that cuts the text into words and removes stop words, as `data/cleaning/words.py` does."""
     segment, stop = clean.segment != "none", bool(clean.stopword_list)
     if not segment and not stop:
         return []

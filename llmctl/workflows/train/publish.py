@@ -9,7 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from llmctl.data.spec import FRAME_SAMPLES, SAMPLE_RATE
-from llmctl.data.tokenizers import add_chat_template
+from llmctl.data.tokenizing.tokenizers import add_chat_template
 from llmctl.models import adapters, pretrained, short_attention
 from llmctl.models.resolve import PARENT_PATH
 from llmctl.store import atomic, runs

@@ -10,7 +10,7 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
-from llmctl.data.pairs import Pairs
+from llmctl.data.examples.pairs import Pairs
 from llmctl.store import atomic
 from llmctl.store.safety import read_json
 from llmctl.training.objectives import LikelihoodObjective

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from llmctl.data.text import read_text
+from llmctl.data.storing.text import read_text
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models import adapters

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmctl.data import candidates as module
-from llmctl.data.candidates import Candidates, CandidateWriter, Disposition
-from llmctl.data.judge import Admissible
-from llmctl.data.split import CONTRADICTORY, IN_SEVERAL_SPLITS, content_hash
+from llmctl.data.cleaning import candidates as module
+from llmctl.data.cleaning.candidates import Candidates, CandidateWriter, Disposition
+from llmctl.data.cleaning.judge import Admissible
+from llmctl.data.cleaning.split import CONTRADICTORY, IN_SEVERAL_SPLITS, content_hash
 from llmctl.types import Record
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llmctl.data.clean import Cleaner
+from llmctl.data.cleaning.clean import Cleaner
 from llmctl.data.spec import Clean
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmctl.data.filters.pii import is_card, is_iban, is_resident_id
-from llmctl.data.filters.spec import FILTERS, Filter, Quality, Reading, open_filters
+from llmctl.data.cleaning.filters.pii import is_card, is_iban, is_resident_id
+from llmctl.data.cleaning.filters.spec import FILTERS, Filter, Quality, Reading, open_filters
 from llmctl.types import Segment
 from tests.unit.data.dirty import EN, KINDS, LOOK_ALIKES, ZH, Row, corpus, prose
 

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from llmctl.data import pretokens, tokenizers, tokens
-from llmctl.data.batches import Blocks
-from llmctl.data.codes import Codes
-from llmctl.data.encode import GroupJob, Rules, TokenEncoder, encode_group, encode_split
-from llmctl.data.lengths import measure
-from llmctl.data.read import read_records
+from llmctl.data.examples.batches import Blocks
+from llmctl.data.reading.read import read_records
 from llmctl.data.spec import TOKENIZERS
-from llmctl.data.text import TextWriter, keep, read_text, row_groups
-from llmctl.data.tokens import TokenStore
+from llmctl.data.storing import tokens
+from llmctl.data.storing.lengths import measure
+from llmctl.data.storing.text import TextWriter, keep, read_text, row_groups
+from llmctl.data.storing.tokens import TokenStore
+from llmctl.data.tokenizing import pretokens, tokenizers
+from llmctl.data.tokenizing.codes import Codes
+from llmctl.data.tokenizing.encode import GroupJob, Rules, TokenEncoder, encode_group, encode_split
 from llmctl.data.workers import Workers
 from llmctl.errors import DataError, EnvironmentFault, IntegrityError
 from llmctl.tasks.classification import Classification

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmctl.data.filters.spec import FILTERS, Quality, Reading, open_filters
+from llmctl.data.cleaning.filters.spec import FILTERS, Quality, Reading, open_filters
 from llmctl.script import units_of
 from llmctl.types import Role, Segment
 

@@ -13,13 +13,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from llmctl import registry
-from llmctl.data import tokenizers
-from llmctl.data.codes import codes_of
-from llmctl.data.encode import TokenEncoder
-from llmctl.data.layout import Layout, Sample, prompt_format_for
-from llmctl.data.pairs import sides
-from llmctl.data.plain import control_tokens
+from llmctl.data.examples.layout import Layout, Sample, prompt_format_for
+from llmctl.data.examples.pairs import sides
 from llmctl.data.spec import TOKENIZERS
+from llmctl.data.tokenizing import tokenizers
+from llmctl.data.tokenizing.codes import codes_of
+from llmctl.data.tokenizing.encode import TokenEncoder
+from llmctl.data.tokenizing.plain import control_tokens
 from llmctl.errors import IntegrityError
 from llmctl.tasks.spec import Task
 from llmctl.types import Audio, Family, Record, Segment

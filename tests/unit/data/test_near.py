@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmctl.data.near import Bands, NearReader, NearWriter, Signer, clusters, jaccard
-from llmctl.data.shingles import Shingler
+from llmctl.data.cleaning.near import Bands, NearReader, NearWriter, Signer, clusters, jaccard
+from llmctl.data.cleaning.shingles import Shingler
 
 SIZE = 3
 WORDS = {

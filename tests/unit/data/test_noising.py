@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmctl.data.layout import Layout, prompt_format_for
-from llmctl.data.noising import (
+from llmctl.data.examples.layout import Layout, prompt_format_for
+from llmctl.data.examples.noising import (
     DenoisingBlocks,
     NoiseTokens,
     bart_noise,
@@ -20,8 +20,8 @@ from llmctl.data.noising import (
     span_corruption,
     text_infilling,
 )
-from llmctl.data.tokenizers import load_tokenizer, save, train
-from llmctl.data.tokens import TokenStore
+from llmctl.data.storing.tokens import TokenStore
+from llmctl.data.tokenizing.tokenizers import load_tokenizer, save, train
 from llmctl.errors import UsageError
 from llmctl.types import IGNORED, Denoising, Family
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmctl.data import batches
-from llmctl.data.batches import Batches, block_lengths, keyed_batch
-from llmctl.data.orders import Permutation
+from llmctl.data.examples import batches
+from llmctl.data.examples.batches import Batches, block_lengths, keyed_batch
+from llmctl.data.examples.orders import Permutation
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097, 70_001])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llmctl.data.formats import Bad
-from llmctl.data.parts import LARGE_BYTES, MOST_PARTS, PARTS, Part, cut, part_bytes
-from llmctl.data.read import ReadContext, scan
-from llmctl.data.sources import find_sources
+from llmctl.data.reading.formats import Bad
+from llmctl.data.reading.parts import LARGE_BYTES, MOST_PARTS, PARTS, Part, cut, part_bytes
+from llmctl.data.reading.read import ReadContext, scan
+from llmctl.data.reading.sources import find_sources
 from llmctl.data.workers import SMALL_BYTES, Workers
 from llmctl.tasks.language_modeling import LanguageModeling
 

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from llmctl.data.decode import Limits
-from llmctl.data.formats import Bad
-from llmctl.data.read import ReadContext, read_records, scan
-from llmctl.data.sources import find_sources
+from llmctl.data.reading.decode import Limits
+from llmctl.data.reading.formats import Bad
+from llmctl.data.reading.read import ReadContext, read_records, scan
+from llmctl.data.reading.sources import find_sources
 from llmctl.errors import DataError, EnvironmentFault, LlmctlError, UsageError
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling

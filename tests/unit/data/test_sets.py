@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmctl import catalog, registry
-from llmctl.data import sound
+from llmctl.data.audio import sound
 from llmctl.data.sets import spec, spoken_numbers
 from llmctl.data.sets.spec import DataSetSpec
 from llmctl.types import Audio

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from llmctl.data import recordings, sound
+from llmctl.data.audio import sound
+from llmctl.data.reading import recordings
 from llmctl.data.spec import SAMPLE_RATE
 from llmctl.errors import DataError
 from llmctl.types import Audio, Record

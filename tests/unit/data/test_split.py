@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from llmctl.data.judge import Admissible, DroppedRecord, Judge
+from llmctl.data.cleaning.judge import Admissible, DroppedRecord, Judge
+from llmctl.data.cleaning.split import content_hash, split_of, why_empty
 from llmctl.data.spec import Clean, Splits
-from llmctl.data.split import content_hash, split_of, why_empty
 from llmctl.tasks.chat import Chat
 from llmctl.tasks.classification import Classification
 from llmctl.tasks.language_modeling import LanguageModeling

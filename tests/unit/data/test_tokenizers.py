@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from llmctl.data import tokenizers
-from llmctl.data.codes import open_codes
-from llmctl.data.read import read_records
+from llmctl.data.reading.read import read_records
 from llmctl.data.spec import TOKENIZERS
+from llmctl.data.tokenizing import tokenizers
+from llmctl.data.tokenizing.codes import open_codes
 from llmctl.errors import ConfigError, IntegrityError, UsageError
 from llmctl.store import tokenizers as files
 

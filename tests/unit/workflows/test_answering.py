@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from llmctl import registry
-from llmctl.data import tokenizers
-from llmctl.data.layout import Layout, PromptFormat
+from llmctl.data.examples.layout import Layout, PromptFormat
 from llmctl.data.spec import CleanRules
+from llmctl.data.tokenizing import tokenizers
 from llmctl.engines.echo import EchoEngine
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.spec import Sampling

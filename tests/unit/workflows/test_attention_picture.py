@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llmctl import registry
-from llmctl.data.tokenizers import load_tokenizer
+from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
 from llmctl.training.plots import fonts
 from llmctl.workflows.generate.attention_plot import cross_attention, groups

@@ -1,0 +1,109 @@
+"""Rows of Parquet files and of data sets saved by `datasets`, with the names of Hugging Face's class labels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from llmctl.data.reading.decode import blocks, compression_of
+from llmctl.data.reading.formats import Bad, RawRecord
+from llmctl.errors import DataError
+
+AGAIN = "copy or download the file again; it may be truncated"
+
+
+def parquet(
+    path: Path,
+    name: str,
+    wanted: frozenset[str],
+    also: frozenset[str] = frozenset(),
+    unread: Counter[str] | None = None,
+) -> Iterator[RawRecord | Bad]:
+    """Rows of a Parquet file; if it has all `wanted` columns, only those and the columns in `also`.
+
+    `unread` counts the rows of the columns left out. Raises `DataError` for a damaged file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with _placed(path, name) as place, pq.ParquetFile(place) as file:
+            names = file.schema_arrow.names
+            labels = class_names(_huggingface(file.schema_arrow.metadata or {}))
+            columns = [each for each in names if each in wanted or each in also] if wanted <= set(names) else None
+            if wanted and columns is not None and unread is not None:
+                unread.update({each: file.metadata.num_rows for each in names if each not in columns})
+            batches = file.iter_batches(batch_size=1024, columns=columns if wanted else None)
+            yield from _rows(batches, name, labels)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = str(error).splitlines()[0]
+        raise DataError(f"not a valid Parquet file: {problem}", where=name, hint=AGAIN) from error
+
+
+def arrow(path: Path, name: str) -> Iterator[RawRecord | Bad]:
+    """Rows of an Arrow stream, as `datasets.save_to_disk` writes it. Raises `DataError` for a damaged file."""
+    import pyarrow as pa
+
+    try:
+        facts = json.loads((path.parent / "dataset_info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = {}
+    try:
+        with path.open("rb") as file, pa.ipc.open_stream(file) as reader:
+            yield from _rows(reader, name, class_names(facts if isinstance(facts, dict) else {}))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = str(error).splitlines()[0]
+        raise DataError(f"not a valid Arrow stream: {problem}", where=name, hint=AGAIN) from error
+
+
+def _rows(batches: Any, name: str, labels: Mapping[str, list[str]]) -> Iterator[RawRecord]:
+    number = 0
+    for batch in batches:
+        for fields in batch.to_pylist():
+            number += 1
+            for column, names in labels.items():
+                value = fields.get(column)
+                if isinstance(value, int):
+                    # -1 is Hugging Face's value for a row without a label.
+                    fields[column] = names[value] if 0 <= value < len(names) else None
+            yield RawRecord(f"{name}:{number}", fields)
+
+
+def class_names(info: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Column -> names, for the columns that a description of a data set declares as `ClassLabel`."""
+    features = info.get("features")
+    if not isinstance(features, Mapping):
+        return {}
+    found = {
+        column: each["names"]
+        for column, each in features.items()
+        if isinstance(each, Mapping) and each.get("_type") == "ClassLabel" and isinstance(each.get("names"), list)
+    }
+    return {column: names for column, names in found.items() if all(isinstance(name, str) for name in names)}
+
+
+def _huggingface(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
+    """What `datasets` writes into the schema of a Parquet file."""
+    try:
+        info = json.loads(metadata[b"huggingface"])["info"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return info if isinstance(info, Mapping) else {}
+
+
+@contextlib.contextmanager
+def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
+    """The file, or a decompressed temporary copy, because Parquet is read from its end."""
+    if not compression_of(path.name):
+        yield path
+        return
+    with tempfile.TemporaryFile() as unpacked:
+        for block in blocks(path, name):
+            unpacked.write(block)
+        unpacked.seek(0)
+        yield unpacked

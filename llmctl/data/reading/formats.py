@@ -1,0 +1,344 @@
+"""Streams the records of JSON and plain text; `tables.py` and `columnar.py` read the other formats.
+
+Yields `Bad` for a bad row, so that the caller can continue; raises for a bad file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from llmctl.config import DocumentUnit
+from llmctl.data.reading.decode import Text
+from llmctl.errors import DataError
+
+_WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+TRUNCATED: Final = "looks truncated: "
+_FIRST_LIST: Final = re.compile(
+    r'\{\s*(?:"[^"\\]*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"([^"\\]*)"\s*:\s*\[\s*\{'
+)
+"""An object whose first member that is not a scalar is a list of objects."""
+LONGEST_TOKEN: Final = 12
+"""Characters of the longest JSON token that can be cut in the middle: an escaped surrogate pair."""
+
+
+class RawRecord(NamedTuple):
+    """The fields of a row; `origin` is `file:line`."""
+
+    origin: str
+    fields: Mapping[str, Any]
+
+
+class Bad(NamedTuple):
+    """A refused row: the error and the raw content."""
+
+    error: DataError
+    raw: Any
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# JSON
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {twice!r}")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER: Final[Any] = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+def parse_json(text: str, where: str, *, last: bool = False) -> Any:
+    """Parse JSON text. Raises `DataError`; with `last`, nothing follows, so an early end is reported as truncation."""
+    try:
+        try:
+            value, end = _DECODER.scan_once(text, 0)
+        except StopIteration:
+            end = -1
+        if end != len(text):  # blanks around the value, or an error
+            value = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise _json_error(error, where, last=last) from error
+    _refuse_surrogates(value, text, where)
+    return value
+
+
+def _json_error(error: Exception, where: str, *, last: bool) -> DataError:
+    if isinstance(error, RecursionError):
+        return DataError("not valid JSON: nested too deeply", where=where)
+    if isinstance(error, json.JSONDecodeError):
+        problem = f"{error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')} at column {error.colno}"
+        if last and _ends_early(error, margin=0):
+            return DataError(f"{TRUNCATED}{problem}", where=where, hint="copy or download the file again")
+        return DataError(f"not valid JSON: {problem}", where=where)
+    if "int_max_str_digits" in str(error) or "digits" in str(error):
+        return DataError("a number has more than 4,300 digits", where=where)
+    return DataError(f"not valid JSON: {error}", where=where)
+
+
+def _ends_early(error: json.JSONDecodeError, *, margin: int) -> bool:
+    """Whether more text could fix the error: the last `margin` characters may be part of a token."""
+    return error.pos >= len(error.doc.rstrip()) - margin or error.msg.startswith("Unterminated")
+
+
+def _refuse_surrogates(value: Any, text: str, where: str) -> None:
+    """Raise `DataError` for a lone surrogate, which is not a character and cannot be written as UTF-8."""
+    if "\\u" not in text or not _SURROGATE_ESCAPE.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        raise DataError(f"lone surrogate \\u{code:04x}, half of a character", where=where) from error
+
+
+def _row(value: Any, where: str) -> RawRecord | Bad:
+    if isinstance(value, dict):
+        return RawRecord(where, value)
+    return Bad(DataError(f"the record is {type(value).__name__}, expected a JSON object", where=where), value)
+
+
+def jsonl(text: Text, *, whole: bool = True) -> Iterator[RawRecord | Bad]:
+    """One JSON object per line; blank lines are skipped. `whole`: the text has the last line of its file."""
+    for number, line, last in _with_last(text.lines()):
+        where = f"{text.name}:{number}"
+        if fault := text.fault(number, line):
+            yield Bad(fault, line)
+            continue
+        try:
+            value = parse_json(line, where, last=last and whole)
+        except DataError as error:
+            yield Bad(error, line)
+        else:
+            yield _row(value, where)
+
+
+def _with_last(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, bool]]:
+    """The lines that are not blank, each with whether it is the last."""
+    held: tuple[int, str] | None = None
+    for number, line in lines:
+        if line and not line.isspace():
+            if held is not None:
+                yield *held, False
+            held = number, line
+    if held is not None:
+        yield *held, True
+
+
+def json_file(
+    text: Text, records: str | None = None, fields: Collection[str] = (), say: Callable[[str], None] = lambda note: None
+) -> Iterator[RawRecord | Bad]:
+    """An array of objects, concatenated objects, or one object that holds a list of records; reads one at a time.
+
+    `records`: the key of that list; None: the first list of objects, unless its key is one of the `fields` of a record.
+    An article in the layout of SQuAD gives a record for each of its questions.
+    """
+    values = _JsonValues(text)
+    if values.at("{") and (key := records or values.first_list(fields)):
+        if records is None:
+            say(f"{text.name}: the records are the list {key!r}")
+        yield from _held(values, key, text.name, say)
+        return
+    if records is not None:
+        raise DataError(f"not an object with the key {records!r}", where=text.name, hint="remove the setting records")
+    listed = values.skip("[")
+    yield from _items(values, listed, text.name, say)
+    if listed and not values.at_end():
+        raise DataError("not valid JSON: text after the end of the array", where=values.where)
+
+
+def _held(values: _JsonValues, key: str, name: str, say: Callable[[str], None]) -> Iterator[RawRecord | Bad]:
+    """The records in the list `key` of an object; its other members are read and ignored."""
+    values.skip("{")
+    names: list[str] = []
+    while not values.skip("}"):
+        where, member = values.value()
+        if not isinstance(member, str) or not values.skip(":"):
+            raise DataError("not valid JSON: expected a key and :", where=where)
+        names.append(member)
+        if member == key and values.skip("["):
+            yield from _items(values, True, name, say)
+        else:
+            values.value()
+        if not values.skip(",") and not values.at("}"):
+            problem = TRUNCATED + "the object has no end" if values.at_end() else "not valid JSON: expected , or }"
+            raise DataError(problem, where=values.where)
+    if key not in names:
+        hint = f"its keys: {', '.join(names)}"
+        raise DataError(f"the object has no list {key!r}", where=name, hint=hint)
+    if not values.at_end():
+        raise DataError("not valid JSON: text after the end of the object", where=values.where)
+
+
+def _items(values: _JsonValues, listed: bool, name: str, say: Callable[[str], None]) -> Iterator[RawRecord | Bad]:
+    """Values up to the end of the array, or of the file."""
+    while not values.at_end():
+        if listed and values.skip("]"):
+            return
+        where, value = values.value()
+        if isinstance(value, dict) and isinstance(value.get("paragraphs"), list):
+            say(f"{name}: read as SQuAD, one record for each question")
+            yield from _questions(value["paragraphs"], where)
+        else:
+            yield _row(value, where)
+        if listed and not values.skip(",") and not values.at("]"):
+            problem = TRUNCATED + "the array has no end" if values.at_end() else "not valid JSON: expected , or ]"
+            raise DataError(problem, where=values.where)
+    if listed:
+        raise DataError(TRUNCATED + "the array has no end", where=values.where, hint="copy or download the file again")
+
+
+def _questions(paragraphs: list[Any], where: str) -> Iterator[RawRecord | Bad]:
+    for paragraph in paragraphs:
+        asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
+        if not isinstance(asked, list):
+            yield Bad(DataError("the paragraph has no list 'qas'", where=where), paragraph)
+            continue
+        for each in asked:
+            row = _row(each, where)
+            context = {"context": paragraph["context"]} if "context" in paragraph else {}
+            yield row if isinstance(row, Bad) else RawRecord(where, {**row.fields, **context})
+
+
+class _JsonValues:
+    """Reads JSON values one by one through a buffer that grows as far as one value needs."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+        self._blocks = text.characters()
+        self._buffer = ""
+        self._position = 0
+        self._line = 1
+        self._counted = 0
+        """Buffer position up to which `_line` has counted newlines."""
+
+    @property
+    def where(self) -> str:
+        self._line += self._buffer.count("\n", self._counted, self._position)
+        self._counted = self._position
+        return f"{self._text.name}:{self._line}"
+
+    def _more(self, wanted: int) -> bool:
+        """Drop what was read and extend the buffer by at least `wanted` characters; False at the end of the text."""
+        self._line += self._buffer.count("\n", self._counted, self._position)
+        pieces, grown = [self._buffer[self._position :]], 0
+        self._position = self._counted = 0
+        for block in self._blocks:
+            pieces.append(block)
+            grown += len(block)
+            if grown >= wanted:
+                break
+        self._buffer = "".join(pieces)
+        if fault := self._text.fault(self._line, self._buffer):
+            raise fault
+        return grown > 0
+
+    def at_end(self) -> bool:
+        while True:
+            match = _WHITESPACE.match(self._buffer, self._position)
+            self._position = match.end() if match else self._position
+            if self._position < len(self._buffer):
+                return False
+            if not self._more(1):
+                return True
+
+    def at(self, mark: str) -> bool:
+        return not self.at_end() and self._buffer[self._position] == mark
+
+    def skip(self, mark: str) -> bool:
+        found = self.at(mark)
+        self._position += found
+        return found
+
+    def first_list(self, fields: Collection[str]) -> str | None:
+        """The key of the first list of objects after scalar members of the object here; None if it has none, or if the
+        key is one of `fields`."""
+        found = _FIRST_LIST.match(self._buffer, self._position)
+        return None if found is None or found[1] in fields else found[1]
+
+    def value(self) -> tuple[str, Any]:
+        self.at_end()  # skips whitespace
+        while True:
+            where = self.where
+            try:
+                value, end = _DECODER.raw_decode(self._buffer, self._position)
+            except (ValueError, RecursionError) as error:
+                # Reading more helps only if the buffer ends in the middle of the value.
+                if not isinstance(error, json.JSONDecodeError) or not _ends_early(error, margin=LONGEST_TOKEN):
+                    raise _json_error(error, where, last=False) from error
+                held = len(self._buffer) - self._position
+                if held > self._text.limits.record_characters:
+                    raise self._text.too_long("value", where) from error
+                line = self._line + self._buffer.count("\n", self._position, error.pos)
+                if not self._more(max(held, 1)):
+                    raise _json_error(error, f"{self._text.name}:{line}", last=True) from error
+                continue
+            _refuse_surrogates(value, self._buffer[self._position : end], where)
+            self._position = end
+            return where, value
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Plain text
+
+
+def plain(
+    text: Text, document: DocumentUnit, fields_of: Callable[[str], Mapping[str, Any]]
+) -> Iterator[RawRecord | Bad]:
+    """Documents of a plain text file: the file itself, its paragraphs (separated by blank lines) or its non-blank lines."""
+    documents: Iterator[tuple[int, str]]
+    if document == "file":
+        content = text.all()
+        documents = iter([(1, content)] if content.strip() else [])
+    elif document == "line":
+        documents = ((number, line) for number, line in text.lines() if line and not line.isspace())
+    else:
+        documents = _paragraphs(text)
+    for number, each in documents:
+        fault = text.fault(number, each)
+        yield Bad(fault, each) if fault else RawRecord(f"{text.name}:{number}", fields_of(each))
+
+
+def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
+    begin, size = 1, 0
+    held: list[str] = []
+    for number, line in text.lines():
+        if line and not line.isspace():
+            begin = begin if held else number
+            held.append(line)
+            size += len(line)
+            if size > text.limits.record_characters:
+                raise text.too_long("paragraph", f"{text.name}:{begin}")
+        elif held:
+            yield begin, "\n".join(held)
+            held, size = [], 0
+    if held:
+        yield begin, "\n".join(held)
+
+
+def aligned(source: Text, target: Text) -> Iterator[RawRecord | Bad]:
+    """Pair line n of one file with line n of the other. Raises `DataError` with both counts if they differ."""
+    sources, targets = source.lines(), target.lines()
+    for both, (left, right) in enumerate(itertools.zip_longest(sources, targets)):
+        if left is None or right is None:
+            more = 1 + sum(1 for _ in (targets if left is None else sources))
+            counts = (both, both + more) if left is None else (both + more, both)
+            raise DataError(
+                f"{source.name} has {counts[0]:,} lines, {target.name} has {counts[1]:,}; aligned files need equal counts",
+                where=f"{(source if left is None else target).name}:{both + 1}",
+            )
+        fault = source.fault(*left) or target.fault(*right)
+        fields = {"source": left[1], "target": right[1]}
+        yield Bad(fault, fields) if fault else RawRecord(f"{source.name}:{left[0]}", fields)

@@ -1,0 +1,68 @@
+"""Rows in the order of a file: prompts, predictions, references, from any file, pipe or standard input."""
+
+from __future__ import annotations
+
+import itertools
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from llmctl.data.reading import formats
+from llmctl.data.reading.decode import Text, blocks
+from llmctl.data.reading.formats import Bad
+from llmctl.data.reading.read import Adapt, OpenAudio, ReadContext, scan
+from llmctl.data.reading.sources import InputSource, find_sources
+from llmctl.types import Record
+
+
+class TextLine(NamedTuple):
+    """A line of plain text; `origin` is `file:line`."""
+
+    origin: str
+    text: str
+
+
+def ordered_rows(
+    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None
+) -> Iterator[Record | TextLine | Bad]:
+    """Every row of an input, in order, bad ones included.
+
+    Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that lines stay aligned. Other formats:
+    each record, whatever its columns. Standard input and pipes are JSONL if their first non-blank character is `{`, else
+    lines. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
+    """
+    for source in find_sources([input], unknown="text"):
+        if source.format in ("text", "unknown"):
+            yield from _plain(source)
+        else:
+            yield from scan([replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio))
+
+
+def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:
+    stream = blocks(source.path, source.name)
+    if source.path is None or not source.path.is_file():
+        held = _until_text(stream)
+        stream = itertools.chain(held, stream)
+        if b"".join(held).removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+            for row in formats.jsonl(Text(stream, source.name)):
+                yield row if isinstance(row, Bad) else Record(_id(row.fields.get("id")), row.fields, row.origin)
+            return
+    text = Text(stream, source.name)
+    for number, line in text.lines():
+        fault = text.fault(number, line)
+        yield Bad(fault, line) if fault else TextLine(f"{source.name}:{number}", line)
+
+
+def _until_text(stream: Iterator[bytes]) -> list[bytes]:
+    """Blocks up to the first that contains more than whitespace."""
+    held: list[bytes] = []
+    for block in stream:
+        held.append(block)
+        if block.removeprefix(BOM_UTF8).strip():
+            break
+    return held
+
+
+def _id(value: object) -> str:
+    return "" if value is None else str(value)
