@@ -199,17 +199,23 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
 
 def _with_transcripts(paths: Sequence[Path]) -> list[InputSource]:
     """The recordings, each with the file of the same name that holds its text; none if no recording has one, or if
-    other files hold records."""
-    if any(format_of(path) not in ("text", "json", "unknown") for path in paths):
+    other files hold records. Raises `UsageError` for texts that belong to no recording: they would be left out."""
+    texts = {path for path in paths if format_of(path) in ("text", "json")}
+    if any(path not in texts and format_of(path) != "unknown" for path in paths):
         return []
-    there = set(paths)
-    found = [
-        InputSource(shown(path), path, "recording", target=next((each for each in beside if each in there), None))
-        for path in paths
-        if path.suffix.lower() in AUDIO
-        for beside in ([path.with_suffix(ending) for ending in TRANSCRIPTS],)
-    ]
-    return found if any(source.target for source in found) else []
+    found = []
+    for path in paths:
+        if path.suffix.lower() in AUDIO:
+            beside = (path.with_suffix(ending) for ending in TRANSCRIPTS)
+            text = next((each for each in beside if each in texts), None)
+            found.append(InputSource(shown(path), path, "recording", target=text))
+    used = {source.target for source in found} - {None}
+    if used and (others := sorted(texts - used)):
+        raise UsageError(
+            f"{shown(others[0])} belongs to no recording, but other texts do",
+            hint="move it elsewhere; or name what to read, such as 'FOLDER/*.txt'",
+        )
+    return found if used else []
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -22,6 +22,8 @@ class _Unit(NamedTuple):
     """The language of its source text."""
     texts: Mapping[str, str]
     """By language."""
+    twice: str
+    """A language that has several texts; empty if none has."""
 
 
 def tmx(
@@ -46,6 +48,8 @@ def tmx(
 
 def _row(unit: _Unit, name: str, columns: Collection[str], say: Callable[[str], None]) -> RawRecord | Bad:
     where = f"{name}:{unit.line}"
+    if unit.twice:
+        return Bad(DataError(f"the unit has several texts in {unit.twice!r}", where=where), unit.texts)
     if columns:
         named = {column: unit.texts[key] for column in columns if (key := _language(unit.texts, column))}
         return RawRecord(where, {**unit.texts, **named})
@@ -87,6 +91,7 @@ class _Reader:
         self._memory_source = self._source = ""
         self._language = ""
         self._texts: dict[str, str] = {}
+        self._twice = ""
         self._pieces: list[str] = []
         self._size = 0
         self._parser = expat.ParserCreate()
@@ -126,7 +131,7 @@ class _Reader:
         elif element == "tu":
             source = attributes.get("srclang", self._memory_source)
             self._source = "" if source == ANY else source
-            self._line, self._texts = self._parser.CurrentLineNumber, {}
+            self._line, self._texts, self._twice = self._parser.CurrentLineNumber, {}, ""
         elif element == "tuv":
             self._language = attributes.get("xml:lang") or attributes.get("lang", "")
         elif element == "seg":
@@ -135,9 +140,10 @@ class _Reader:
     def _end(self, element: str) -> None:
         self._path.pop()
         if element == "seg" and self._language:
+            self._twice = self._language if self._language in self._texts else self._twice
             self._texts[self._language] = "".join(self._pieces)
         elif element == "tu":
-            self._units.append(_Unit(self._line, self._source, self._texts))
+            self._units.append(_Unit(self._line, self._source, self._texts, self._twice))
 
     def _characters(self, text: str) -> None:
         if "seg" not in self._path or not CODES.isdisjoint(self._path):

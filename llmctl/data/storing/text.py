@@ -178,19 +178,18 @@ def read_group(path: Path, group: int) -> list[Record]:
         return _records(table)
 
 
-def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[Record]:
-    """The records in these rows of a file, which ascend."""
-    if not wanted:
-        return
-    with _translated_errors(path), pq.ParquetFile(path) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            inside = [row - first for row in wanted if first <= row < first + size]
-            first += size
-            if inside:
-                table = file.read_row_group(group, use_threads=False)
-                yield from (_records(table.slice(row, 1))[0] for row in inside)
+def read_rows(paths: Sequence[Path], wanted: Sequence[int]) -> Iterator[Record]:
+    """The records in these rows, which ascend, of files one after another. Row groups without any are not read."""
+    first = 0
+    for path in paths if wanted else ():
+        with _translated_errors(path), pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                inside = [row - first for row in wanted if first <= row < first + size]
+                first += size
+                if inside:
+                    table = file.read_row_group(group, use_threads=False)
+                    yield from (_records(table.slice(row, 1))[0] for row in inside)
 
 
 def _records(table: pa.Table) -> list[Record]:

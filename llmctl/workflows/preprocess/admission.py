@@ -156,7 +156,7 @@ class Admission:
                     members, [place for place in own if splits[place - firsts[part]] == SPLITS.index(split)]
                 )
                 rows = wanted.tolist()
-                for row, record in zip(rows, read_rows(shard(self._scratch / TEXT, split, part), rows), strict=True):
+                for row, record in zip(rows, read_rows([shard(self._scratch / TEXT, split, part)], rows), strict=True):
                     found[int(members[row])] = record
             yield from ((place, found[place]) for place in own)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from llmctl.data.storing.text import read_text
+from llmctl.data.storing.text import read_rows
 from llmctl.metrics.scoring import score_answers
 from llmctl.metrics.spec import IntervalSpec
 from llmctl.models import adapters
@@ -47,9 +47,9 @@ def is_better(plan: TrainPlan, value: float, best: BestCheckpoint | None) -> boo
     return value > best.value if higher else value < best.value
 
 
-def spread(total: int, most: int) -> frozenset[int]:
+def spread(total: int, most: int) -> Sequence[int]:
     """At most `most` of the numbers below `total`, at even distances: files are often sorted, by label or by length."""
-    return frozenset(each * total // most for each in range(most)) if most < total else frozenset(range(total))
+    return [each * total // most for each in range(most)] if most < total else range(total)
 
 
 def _generated_score(learner: Learner) -> float:
@@ -77,7 +77,7 @@ def _answers(parts: Parts, plan: TrainPlan, rank: int, processes: int) -> Sequen
         model=parts.model, tokenizer=parts.tokenizer, family=plan.family, labels=parts.labels, precision=precision
     )
     chosen = spread(plan.prepared.manifest.splits["validation"], config.best_by_limit)
-    records = [record for at, record in enumerate(read_text(plan.prepared.text("validation"))) if at in chosen]
+    records = list(read_rows(plan.prepared.text("validation"), chosen))
     references = (text for record in records for text in plan.task.references(record))
     # A model that has not yet learned to stop may generate 1.5 times the tokens of the longest reference.
     limit = ROOM_TO_STOP + 3 * max((len(parts.layout.encode(text)) for text in references), default=0) // 2

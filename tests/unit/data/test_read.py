@@ -301,6 +301,7 @@ MEMORY = """<?xml version="1.0"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="
 <tuv xml:lang="zh-CN"><seg>按<hi>确定</hi>并等待</seg></tuv></tu>
 <tu srclang="zh-CN"><tuv lang="zh-CN"><seg>你好</seg></tuv><tuv lang="en-US"><seg>Hello</seg></tuv></tu>
 <tu><tuv xml:lang="en-US"><seg>alone</seg></tuv></tu>
+<tu><tuv xml:lang="zh-CN"><seg>您好</seg></tuv><tuv xml:lang="zh-CN"><seg>你好</seg></tuv></tu>
 </body></tmx>"""
 
 
@@ -308,7 +309,9 @@ MEMORY = """<?xml version="1.0"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="
 def test_a_translation_memory(tmp_path: Path, encoding: str) -> None:
     path = put(tmp_path / "memory.tmx", MEMORY.encode(encoding))
     context = ReadContext()
-    *rows, bad = scan(find_sources([str(path)]), context)
+    *rows, bad, twice = scan(find_sources([str(path)]), context)
+    assert isinstance(twice, Bad)
+    assert str(twice.error) == f"{path}:6: the unit has several texts in 'zh-CN'"
     assert [(row.fields, row.origin) for row in rows if isinstance(row, Record)] == [
         ({"source": "Press OK & wait", "target": "按确定并等待"}, f"{path}:2"),
         ({"source": "你好", "target": "Hello"}, f"{path}:4"),
@@ -316,7 +319,7 @@ def test_a_translation_memory(tmp_path: Path, encoding: str) -> None:
     assert isinstance(bad, Bad)
     assert "no pair of languages" in bad.error.message
     columns = ReadContext(rename={"source": "zh", "target": "EN"})
-    *rows, _ = scan(find_sources([str(path)]), columns)
+    *rows, _, _ = scan(find_sources([str(path)]), columns)
     assert [row.fields["source"] for row in rows if isinstance(row, Record)] == ["按确定并等待", "你好"]
 
 
@@ -348,6 +351,10 @@ def test_recordings_with_their_text_beside_them(tmp_path: Path) -> None:
     ]
     assert isinstance(bad, Bad)
     assert str(bad.error) == f"{tmp_path / 'c.wav'}: the recording has no text beside it: c.txt"
+    book = put(tmp_path / "book.txt", "a chapter\n")
+    with pytest.raises(UsageError, match=r"book\.txt belongs to no recording, but other texts do"):
+        find_sources([str(tmp_path)])
+    assert [source.path for source in find_sources([f"{book.parent}/b*.txt"])] == [book]
 
 
 @pytest.mark.parametrize(
