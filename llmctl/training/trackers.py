@@ -6,11 +6,13 @@ Everything stays in RUN/trackers unless the tracker's own environment variables 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from llmctl.errors import EnvironmentFault, LlmctlError
 from llmctl.store import atomic
 from llmctl.store.safety import read_json
 from llmctl.training.spec import TRACKERS, TrackerName
@@ -24,30 +26,51 @@ class Trackers:
 
     def __init__(self, names: Sequence[TrackerName], run: Path) -> None:
         self._names, self._run = tuple(dict.fromkeys(names)), run
-        self._open: list[Any] = []
+        self._open: list[tuple[TrackerName, Any]] = []
+
+    # Each tracker has a package, and often a server, of its own: all that they raise are faults of the environment.
 
     def start(self, settings: Mapping[str, Any], *, resumed_at: int | None) -> None:
-        """Open all of them. `settings`: of the run, recorded when it begins; `resumed_at`: the step that it continues from."""
+        """Open all of them. `settings`: of the run, recorded when it begins; `resumed_at`: the step that it continues from.
+
+        Raises `EnvironmentFault` for one that fails, as the other methods do.
+        """
         for name in self._names:
             folder = self._run / FOLDER / name
             folder.mkdir(parents=True, exist_ok=True)
-            tracker = _MAKERS[name](folder, self._run.name, resumed_at)
-            tracker.start()
-            if resumed_at is None:
-                tracker.store_init_configuration(dict(_flat(settings)))
+            with _faults_of(name):
+                tracker = _MAKERS[name](folder, self._run.name, resumed_at)
+                tracker.start()
+                if resumed_at is None:
+                    tracker.store_init_configuration(dict(_flat(settings)))
             _remember(folder, tracker)
-            self._open.append(tracker)
+            self._open.append((name, tracker))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Log a row of `metrics.jsonl` at its step."""
         values = {name: value for name, value in row.items() if name != "step" and isinstance(value, int | float)}
-        for tracker in self._open:
-            tracker.log(values, step=row["step"])
+        for name, tracker in self._open:
+            with _faults_of(name):
+                tracker.log(values, step=row["step"])
 
     def finish(self) -> None:
-        for tracker in self._open:
-            tracker.finish()
+        for name, tracker in self._open:
+            with _faults_of(name):
+                tracker.finish()
         self._open.clear()
+
+
+@contextlib.contextmanager
+def _faults_of(name: TrackerName) -> Iterator[None]:
+    try:
+        yield
+    except LlmctlError:
+        raise
+    except Exception as error:
+        raise EnvironmentFault(
+            f"the tracker {name} failed: {type(error).__name__}: {error}",
+            hint="mend its package or server; or resume without it: --set tracker=[]",
+        ) from error
 
 
 def _tensorboard(folder: Path, run: str, resumed_at: int | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -78,3 +79,15 @@ def history(file: Path) -> Iterator[dict[str, str]]:
             record.ParseFromString(pieces)
             pieces = b""
             yield {each.key or "/".join(each.nested_key): each.value_json for each in record.history.item}
+
+
+def test_a_tracker_that_fails_says_so_and_the_run_continues_without_it(
+    dates: Path, tmp_path: Path, llmctl: Run
+) -> None:
+    (tmp_path / "wandb.py").write_text("raise ImportError('broken')\n")
+    run, path = tmp_path / "run", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    words = ("--data", dates, *SMALL, "--tracker", "wandb", "--max-steps", "4", "--out", run)
+    failed = llmctl("train", *words, env=os.environ | {"PYTHONPATH": path})
+    assert failed.returncode == 4, failed.stderr
+    assert "the tracker wandb failed: ImportError: broken" in failed.stderr
+    assert llmctl("train", "--resume", run, "--set", "tracker=[]").returncode == 0

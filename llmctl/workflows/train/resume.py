@@ -31,6 +31,7 @@ CHANGEABLE: Final = frozenset(
         "activation_checkpointing",
         "cpu_offload",
         "prefetch",
+        "tracker",
         "processes",
         "machines",
         "machine_rank",
