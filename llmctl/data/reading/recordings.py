@@ -60,7 +60,10 @@ def _audio(value: Any, folder: Path | None, where: str) -> Audio:
     if not place.exists() and (folder / CLIPS / value).is_file():
         place = folder / CLIPS / value
     if not place.is_file():
-        raise DataError(f"no such audio file: {place}", where=where)
+        hint = (
+            f"put the recordings into {folder}, or write their paths relative to it, as the file that names them does"
+        )
+        raise DataError(f"no such audio file: {place}", where=where, hint=hint)
     return Audio(str(place))
 
 
