@@ -196,6 +196,8 @@ class Engine(ABC):
     """Generates and scores. An engine may be used from several threads at once; each session belongs to one of them."""
 
     family: Family
+    tasks: tuple[str, ...] = ()
+    """The tasks whose records a server lays out itself, as its model was trained."""
     facts: Mapping[str, str] = {}
     """What must be equal for likelihoods of `score` to compare, where a server knows it; known once there are any."""
 
