@@ -269,8 +269,8 @@ class Terminated(BaseException):
 
 
 _ENVIRONMENT_HINTS: Final = {
-    errno.ENOSPC: "free some disk space; a rerun continues",
-    errno.EDQUOT: "free some disk space; a rerun continues",
+    errno.ENOSPC: "free some disk space, then run the command again",
+    errno.EDQUOT: "free some disk space, then run the command again",
     errno.EACCES: "change the permissions, or choose another path",
     errno.EPERM: "change the permissions, or choose another path",
     errno.EROFS: "choose a writable path",
@@ -309,7 +309,7 @@ def untranslated(error: Exception) -> LlmctlError:
     if isinstance(error, OSError) and _CUT_SHORT.search(str(error)):
         return EnvironmentFault(
             "a file could not be written in full: the disk is full, or a limit on file sizes is reached",
-            hint="free some disk space, or raise the limit (ulimit -f); a rerun continues",
+            hint="free some disk space, or raise the limit (ulimit -f), then run the command again",
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")

@@ -36,8 +36,11 @@ class PackedLinear(nn.Module):
 
 def packed(model: Any) -> Any:
     """The same model, sharing all its parameters, with its bf16 linear layers packed; the model itself where that has no
-    effect or its weights may still change, and where memory is short."""
+    effect or its weights may still change, where memory is short, and where the rest is not bf16: it would give the packed
+    layers float32 values, which they do not take, not even under autocast."""
     if str(model.device) != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return model
+    if any(each.dtype != torch.bfloat16 for each in model.parameters()):
         return model
     size = sum(each.weight.nbytes for each in model.modules() if _fits(each))
     if not size or size > psutil.virtual_memory().available // MEMORY_SHARE:

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -103,12 +103,18 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(
-    path: Path, *, force: bool = False, marker: str | None = None, again: Path | None = None
+    path: Path,
+    *,
+    force: bool = False,
+    marker: str | None = None,
+    again: Path | None = None,
+    stays: Callable[[Path, BaseException], bool] | None = None,
 ) -> Iterator[Path]:
     """Make a folder that takes its name only if the block succeeds; yields the temporary folder to fill.
 
     With `force`, an existing folder that holds `marker` is replaced; it stays until the new one is complete. `again`: a
-    temporary folder of a killed process, which is filled further. Raises `BusyError` if another process does so.
+    temporary folder of an interrupted process, which is filled further. Raises `BusyError` if another process does so.
+    `stays`: whether the temporary folder stays after an exception, for a later `again`; otherwise it is removed.
     """
     path = Path(os.path.abspath(path))
     descriptor = None if again is None else _taken_over(again)
@@ -120,15 +126,21 @@ def atomic_folder(
         temporary.mkdir()
         descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         _hold(descriptor)
+    kept = False
     try:
         yield temporary
         for each in sorted(temporary.rglob("*")):
             sync(each)
         sync(temporary)
         put_in_place(temporary, path)
+    except BaseException as error:
+        kept = stays is not None  # also if a second signal comes meanwhile
+        kept = stays is not None and stays(temporary, error)
+        raise
     finally:
         os.close(descriptor)
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _taken_over(folder: Path) -> int:

@@ -30,6 +30,15 @@ class FileHash(Spec):
     sha256: str = Field(pattern=r"[0-9a-f]{64}")
 
 
+def state(path: Path) -> list[int] | None:
+    """What changes when somebody writes a file; None: there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+
+
 def hashes(folder: Path, paths: Iterable[Path]) -> dict[str, FileHash]:
     """Name relative to `folder`, with `/` -> size and hash."""
     return {

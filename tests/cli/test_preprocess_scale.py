@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from llmctl import registry
 from llmctl.cli import main
 from llmctl.data.reading import parts
 from llmctl.data.storing.text import read_text, shards
@@ -168,13 +170,14 @@ def test_without_ray_its_command_is_told_before_anything_is_read(corpus: Path, p
 
 
 KILLED = """
-import os, signal, sys
+import os, resource, signal, sys
 from importlib import import_module
+from llmctl import registry
 from llmctl.cli import main
 from llmctl.data.reading import parts
 
 parts.SMALL_BYTES = 8_000
-place, times, *words = sys.argv[1:]
+place, times, how, *words = sys.argv[1:]
 module, _, name = place.rpartition(".")
 module = import_module(f"llmctl.workflows.preprocess.{module}")
 work, left = getattr(module, name), [int(times)]
@@ -182,20 +185,28 @@ work, left = getattr(module, name), [int(times)]
 def killed(*arguments, **named):
     result = work(*arguments, **named)
     left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if not left[0] and how == "full disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    elif not left[0]:
+        os.kill(os.getpid(), getattr(signal, how))
     return result
 
 setattr(module, name, killed)
-main.run(words)
+sys.exit(main.run(words))
 """
 
 
-def kill(corpus: Path, place: str, times: int, *words: object) -> Path:
+ENDS = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130, "full disk": 4}
+
+
+def kill(corpus: Path, place: str, times: int, *words: object, how: str = "SIGKILL") -> Path:
     """Run `preprocess` until it has called a function of its own so many times; returns what it leaves."""
     command = ["preprocess", str(corpus), *NEAR, *map(str, words), "--out", "data", "--vocab-size", "400"]
-    done = subprocess.run([sys.executable, "-c", KILLED, place, str(times), *command], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, place, str(times), how, *command], capture_output=True, check=False
+    )
+    assert done.returncode == ENDS[how], done.stderr
+    assert (b"the same command continues" in done.stderr) == (how != "SIGKILL"), done.stderr
     [left] = Path().glob(".llmctl-data-*")
     assert not Path("data").exists()
     return left
@@ -244,3 +255,77 @@ def test_a_killed_command_begins_anew_where_something_changed(corpus: Path, caps
         assert "removed leftovers" in printed
         assert "were read before" not in printed
         shutil.rmtree("data")
+
+
+@pytest.mark.parametrize(
+    ("how", "place", "times", "workers", "read"),
+    [
+        ("SIGTERM", "reading.finish", 6, 1, 6),
+        ("SIGINT", "run.make_tokenizer", 1, 2, 16),
+        ("full disk", "reading.finish", 3, 1, 3),
+        ("full disk", "run.make_tokenizer", 1, 1, 16),
+    ],
+)
+def test_what_was_read_is_not_lost_by_ctrl_c_sigterm_or_a_full_disk(
+    corpus: Path, capsys: pytest.CaptureFixture[str], how: str, place: str, times: int, workers: int, read: int
+) -> None:
+    left = kill(corpus, place, times, "--workers", workers, how=how)
+    assert len(list(left.glob(".scratch/done-*"))) == read
+    if how == "full disk":
+        assert not list(left.glob("t*"))
+        assert len(list(left.glob(".scratch/candidates-*"))) == read
+    printed = again(capsys, corpus)
+    assert f"{read} of 16 parts were read before this command was interrupted" in printed
+    again(capsys, corpus, out="other")
+    assert files("data") == files("other")
+
+
+def test_nothing_stays_of_a_terminated_command_that_cannot_continue(corpus: Path) -> None:
+    command = ("preprocess", "-", *NEAR, "--out", "data", "--vocab-size", "400")
+    words = [sys.executable, "-c", KILLED, "run.make_tokenizer", "1", "SIGTERM", *command]
+    with (corpus / "0.jsonl").open("rb") as standard_input:
+        done = subprocess.run(words, stdin=standard_input, capture_output=True, check=False)
+    assert done.returncode == 143
+    assert b"continues" not in done.stderr
+    assert not list(Path().glob(".llmctl-*"))
+
+
+@pytest.mark.parametrize("change", ["setting", "force", "input"])
+def test_what_a_terminated_command_left_is_removed_where_it_cannot_be_used(
+    corpus: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    kill(corpus, "reading.finish", 6, "--workers", 1, how="SIGTERM")
+    if change == "input":
+        (corpus / "2.jsonl").touch()
+    printed = again(capsys, corpus, *{"setting": ("--set", "clean.min_chars=2"), "force": ("--force",)}.get(change, ()))
+    assert "removed leftovers" in printed
+    assert "were read before" not in printed
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_recording_replaced_after_the_interruption_is_read_again(tmp_path: Path, changed: bool) -> None:
+    """The table that names it was the same, so the old sound was used."""
+    pytest.importorskip("soundfile")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    with registry.load("datasets", "spoken-numbers-en").path() as path:
+        rows = pq.read_table(path).to_pylist()[:9]
+    for number, row in enumerate(rows):
+        (clips / f"{number}.flac").write_bytes(row["audio"]["bytes"])
+    lines = [json.dumps({"audio": f"{number}.flac", "text": row["text"]}) for number, row in enumerate(rows[:8])]
+    (clips / "all.jsonl").write_text("\n".join(lines) + "\n")
+    words = ["preprocess", str(clips / "all.jsonl"), "--task", "asr", "--tokenizer", "char"]
+    words += ["--set=splits.validation=0", "--set=splits.test=0", "--out"]
+
+    def run(out: str, place: str, how: str, code: int) -> str:
+        command = [sys.executable, "-c", KILLED, place, "1", how, *words, out]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    run("data", "run.make_tokenizer", "SIGTERM", 143)
+    if changed:
+        (clips / "8.flac").replace(clips / "0.flac")
+    assert ("were read before" in run("data", "run._hash_of", "SIGCONT", 0)) != changed
+    run("other", "run._hash_of", "SIGCONT", 0)
+    assert files(str(tmp_path / "data")) == files(str(tmp_path / "other"))

@@ -10,10 +10,13 @@ from typing import Any, Final
 from llmctl.data.audio import sound
 from llmctl.data.reading.read import OpenAudio
 from llmctl.errors import DataError
+from llmctl.store import integrity
 from llmctl.types import Audio, Record
 
 LONGEST_SECONDS: Final = 600.0
 """Longest recording of prepared data: a training example is a few sentences."""
+Seen = dict[str, list[int] | None]
+"""Path -> `integrity.state` of it."""
 CLIPS: Final = "clips"
 """Where Common Voice keeps the files that its tables name."""
 
@@ -23,21 +26,26 @@ def referenced(columns: Sequence[str]) -> OpenAudio:
     return lambda record, folder: _opened(record, columns, folder, load=False)
 
 
-def loaded(columns: Sequence[str]) -> OpenAudio:
-    """Recordings become part of the record: FLAC of 16 bits, 16 kHz and one channel. Raises what `sound.stream` does."""
-    return lambda record, folder: _opened(record, columns, folder, load=True)
+def loaded(columns: Sequence[str], seen: Seen | None = None) -> OpenAudio:
+    """Recordings become part of the record: FLAC of 16 bits, 16 kHz and one channel. Raises what `sound.stream` does.
+
+    `seen`: gets the state of each file that a record names, before it is read.
+    """
+    return lambda record, folder: _opened(record, columns, folder, load=True, seen=seen)
 
 
-def _opened(record: Record, columns: Sequence[str], folder: Path | None, *, load: bool) -> Record:
+def _opened(
+    record: Record, columns: Sequence[str], folder: Path | None, *, load: bool, seen: Seen | None = None
+) -> Record:
     fields = dict(record.fields)
     for name in columns:
         if fields.get(name) is not None:
-            audio = _audio(fields[name], folder, f"{record.origin}:{name}")
+            audio = _audio(fields[name], folder, f"{record.origin}:{name}", seen)
             fields[name] = Audio(_own_name(fields[name], audio), _flac(audio)) if load else audio
     return Record(record.id, fields, record.origin)
 
 
-def _audio(value: Any, folder: Path | None, where: str) -> Audio:
+def _audio(value: Any, folder: Path | None, where: str, seen: Seen | None) -> Audio:
     if isinstance(value, Audio):
         return value
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
@@ -57,10 +65,16 @@ def _audio(value: Any, folder: Path | None, where: str) -> Audio:
             where=where,
             hint="move the recordings beside the file that names them, and write their paths relative to it",
         )
-    if not place.exists() and (folder / CLIPS / value).is_file():
-        place = folder / CLIPS / value
+    clip = folder / CLIPS / value
+    if seen is not None:
+        seen |= {str(each): integrity.state(each) for each in (place, clip)}
+    if not place.exists() and clip.is_file():
+        place = clip
     if not place.is_file():
-        raise DataError(f"no such audio file: {place}", where=where)
+        hint = (
+            f"put the recordings into {folder}, or write their paths relative to it, as the file that names them does"
+        )
+        raise DataError(f"no such audio file: {place}", where=where, hint=hint)
     return Audio(str(place))
 
 

@@ -255,7 +255,10 @@ def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataE
     return with_hint(error, first=True)
 
 
-def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
+def read_context_of(
+    config: PreprocessConfig, task: Task, recordings: dict[str, list[int] | None] | None = None
+) -> ReadContext:
+    """`recordings`: gets the state of each file that a record names."""
     return ReadContext(
         check=task.check,
         rename=parse_columns(config.columns),
@@ -263,7 +266,7 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
         also=task.also,
         adapt=task.adapt,
         adapting=Adapting(tool_calls=config.tool_calls),
-        open_audio=_open_audio(task),
+        open_audio=_open_audio(task, recordings),
         delimiter=config.delimiter,
         quoting=config.quoting,
         records=config.records,
@@ -273,14 +276,14 @@ def read_context_of(config: PreprocessConfig, task: Task) -> ReadContext:
     )
 
 
-def _open_audio(task: Task) -> OpenAudio | None:
+def _open_audio(task: Task, seen: dict[str, list[int] | None] | None) -> OpenAudio | None:
     if task.modality != "audio":
         return None
     from llmctl.data.audio import sound
     from llmctl.data.reading import recordings
 
     sound.check_installed()
-    return recordings.loaded(task.audio_columns)
+    return recordings.loaded(task.audio_columns, seen)
 
 
 def with_hint(error: DataError, *, first: bool = False) -> DataError:

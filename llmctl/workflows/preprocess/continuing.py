@@ -1,4 +1,4 @@
-"""What a killed `preprocess` has read, for the same command: parts whose files are as they were written.
+"""What an interrupted `preprocess` has read, for the same command: parts whose files are as they were written.
 
 .scratch/key           a hash of the settings, the inputs and the versions; with another one nothing is used
 .scratch/done-PART     files of a part with sizes and hashes, and its counts; written last
@@ -12,6 +12,7 @@ import json
 import platform
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from llmctl.data.reading.parts import Part
 from llmctl.data.reading.sources import find_sources
 from llmctl.data.spec import SPLITS
 from llmctl.data.storing.text import shard
+from llmctl.errors import EnvironmentFault, LlmctlError, Terminated, untranslated
 from llmctl.store import atomic, integrity
 from llmctl.store.locks import NAME as LOCK
 from llmctl.store.locks import locked
@@ -57,7 +59,7 @@ def key_of(config: PreprocessConfig, plan: PreprocessPlan) -> str | None:
         "config": config.model_dump(mode="json", exclude={"workers", "executor"}),
         "clean": plan.clean.model_dump(mode="json"),
         "task": [plan.task.name, plan.task.version],
-        "inputs": [[str(path), *_state(path)] for path in paths],
+        "inputs": [[str(path), integrity.state(path)] for path in paths],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -69,21 +71,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _state(path: Path) -> list[int]:
-    """What changes when somebody writes a file."""
-    facts = path.stat()
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
-
-
 def leftover(out: Path, key: str | None, emit: EventSink) -> Path | None:
-    """The folder of a killed process that this one continues, without what is half made; all others are removed.
+    """The folder of an interrupted process that this one continues, without what is half made; all others are removed.
 
     `key`: None to continue nothing. Raises `BusyError` if a running process is creating `out`.
     """
     found = None
     name = re.compile(f"{re.escape(atomic.TEMPORARY + out.name)}-[0-9a-f]{{{2 * atomic.TOKEN_BYTES}}}")
     for each in sorted(out.absolute().parent.glob(f"{atomic.TEMPORARY}*")):
-        if not name.fullmatch(each.name) or not (each / LOCK).is_file():
+        if not name.fullmatch(each.name) or not any((each / file).is_file() for file in (LOCK, f"{SCRATCH}/{KEY}")):
             continue
         with locked(each):
             if found is None and key is not None and _key_in(each) == key and _tidy(each):
@@ -100,6 +96,32 @@ def begin(folder: Path, key: str | None) -> None:
     (scratch / TEXT).mkdir(parents=True, exist_ok=True)
     if key is not None:
         (scratch / KEY).write_text(key)
+
+
+def stays(out: Path, emit: EventSink, *, force: bool) -> Callable[[Path, BaseException], bool]:
+    """Decides about the temporary folder of an interrupted command: it stays if the same command can use parts of it."""
+
+    def decide(folder: Path, error: BaseException) -> bool:
+        stopped = isinstance(error, KeyboardInterrupt | Terminated)
+        if not stopped and not (
+            isinstance(error, Exception)
+            and isinstance(error if isinstance(error, LlmctlError) else untranslated(error), EnvironmentFault)
+        ):
+            return False
+        if _key_in(folder) is None or (force and out.exists()):
+            return False
+        if not stopped:  # a second signal leaves worker processes that still write; what is half made is removed later
+            _tidy(folder)
+        parts = [_record_in(done).get("files", {}) for done in (folder / SCRATCH).glob(f"{DONE}-*")]
+        if parts:
+            how = "the same command without --force" if force else "the same command"
+            size = sum(each[0] for files in parts for each in files.values())
+            what = "1 part of the input stays" if len(parts) == 1 else f"{len(parts):,} parts of the input stay"
+            text = f"{what} read ({size:,} bytes in {folder}): {how} continues"
+            emit(Event("note", {"text": text}))
+        return bool(parts)
+
+    return decide
 
 
 def _key_in(folder: Path) -> str | None:
@@ -152,6 +174,7 @@ def finish(scratch: Path, part: Part, result: ReadResult) -> None:
             reason: [[each.why, each.text, each.origin] for each in found] for reason, found in result.samples.items()
         },
         "labels": result.labels[0],
+        "recordings": result.recordings,
         "marks": list(result.marks[0].items()),
         "adapting": {name: getattr(result.adapting, name) for name in ADAPTING},
         "notes": list(result.notes),
@@ -163,11 +186,17 @@ def finish(scratch: Path, part: Part, result: ReadResult) -> None:
 
 
 def finished(scratch: Path, part: Part) -> ReadResult | None:
-    """What was read of a part, if all its files are as they were written; else None, and they are removed."""
+    """What was read of a part, if its files and the recordings that it names are as they were; else None, and its files
+    are removed."""
     done = place_of(scratch, DONE, part.number)
     record = _record_in(done)
     try:
-        if record and record["part"] == repr(part) and _unchanged(scratch, record["files"], part.number):
+        if (
+            record
+            and record["part"] == repr(part)
+            and all(integrity.state(Path(name)) == state for name, state in record["recordings"].items())
+            and _unchanged(scratch, record["files"], part.number)
+        ):
             return _result_of(record)
     except (KeyError, TypeError, ValueError, AttributeError):
         pass  # a damaged record

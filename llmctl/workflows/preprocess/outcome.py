@@ -39,8 +39,10 @@ class ReadResult:
     boms: int = 0
     nul: int = 0
     whole_files: int = 0
+    recordings: dict[str, list[int] | None] = field(default_factory=dict)
+    """Of a part: the files that its records name, as `integrity.state` describes them."""
     reused: int = 0
-    """Parts that were read by a command that was killed."""
+    """Parts that were read by a command that was interrupted."""
     stdin: tuple[int, str] | None = None
     """Bytes and SHA-256 of standard input, if it was read."""
 

@@ -56,7 +56,7 @@ def judge_of(config: PreprocessConfig, task: Task, clean: CleanRules, filters: S
 
 
 def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) -> ReadResult:
-    """Read, clean and filter the records of a part, unless a killed command did. `done` is called with numbers of records.
+    """Read, clean and filter the records of a part, unless an interrupted command did. `done` is called with numbers of records.
 
     Raises `DataError` for a bad record, unless `on_bad_record` says otherwise.
     """
@@ -64,7 +64,8 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
     if (found_before := finished(job.scratch, job.part)) is not None:
         done(found_before.read)
         return found_before
-    context, result = read_context_of(config, task), ReadResult()
+    result = ReadResult()
+    context = read_context_of(config, task, result.recordings)
     judge = judge_of(config, task, job.clean, _filters(job))
     bad = BadRecords(config.on_bad_record, job.place("rejects"), result.dropped)
     text = TextWriter(job.scratch / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)

@@ -75,10 +75,13 @@ def preprocess(
         emit(Event("note", {"text": note}))
     key = continuing.key_of(config, plan)
     again = continuing.leftover(config.out, None if force else key, emit)
+    stays = None if key is None else continuing.stays(config.out, emit, force=force)
     with (
-        _executor(config, plan) as executor,
-        atomic.atomic_folder(config.out, force=force, marker=MANIFEST, again=again) as folder,
+        atomic.atomic_folder(config.out, force=force, marker=MANIFEST, again=again, stays=stays) as folder,
         locked(folder),
+        _executor(
+            config, plan
+        ) as executor,  # it ends first: nothing is written any more when the folder is decided about
     ):
         continuing.begin(folder, key)
         result = _read_all(config, plan, emit, folder, executor)

@@ -12,6 +12,8 @@ from torch import nn
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.packed import PackedLinear, packed
 from llmctl.engines.spec import Sampling
+from llmctl.models import adapters
+from llmctl.models.spec import Adapter
 from llmctl.types import Request
 
 FAMILIES = {"gpt2": "decoder", "llama": "decoder", "t5": "encoder-decoder", "bart": "encoder-decoder"}
@@ -56,6 +58,20 @@ def test_weights_that_may_still_change_and_others_than_bf16_are_not_packed(model
     assert packed(models["llama"]) is models["llama"]
     trained = copy.deepcopy(models["llama"]).bfloat16().requires_grad_(True)
     assert packed(trained) is trained
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bart"])
+def test_an_adapter_trained_in_bf16_answers_the_validation_split_on_a_cpu(
+    models: Any, tokenizer: Any, name: str
+) -> None:
+    """Only the weights beside it are bf16: layers get float32 values."""
+    model = copy.deepcopy(models[name])
+    adapters.attach(model, adapters.resolve(model, Adapter(), FAMILIES[name]))  # type: ignore[arg-type]
+    adapters.cast_frozen_to_bf16(model)
+    assert adapters.is_cast_to_bf16(model)
+    engine = TorchEngine(model.eval(), tokenizer, FAMILIES[name], precision="bf16")  # type: ignore[arg-type]
+    [found] = engine.generate([Request("a", (1, 5, 9))], Sampling(max_new_tokens=5))
+    assert found.tokens == 5 or found.finish_reason == "stop"
 
 
 class _Model(nn.Module):
