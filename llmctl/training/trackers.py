@@ -69,7 +69,7 @@ def _faults_of(name: TrackerName) -> Iterator[None]:
     except Exception as error:
         raise EnvironmentFault(
             f"the tracker {name} failed: {type(error).__name__}: {error}",
-            hint="mend its package or server; or resume without it: --set tracker=[]",
+            hint="repair its package or server; or resume without it: --set tracker=[]",
         ) from error
 
 
