@@ -23,7 +23,7 @@ minutes."""
 BACKENDS: Final = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """By kind of accelerator; gloo carries what is in the CPU's memory, such as offloaded gradients. Others: torch's default."""
 _STORE: Any = dist.TCPStore  # type: ignore[attr-defined]
-REFUSAL_SECONDS: Final = 20
+REFUSAL_SECONDS: Final = 60
 """How long a process that refuses to train waits for the others to hear of it."""
 _REFUSAL, _HEARD = "llmctl/refusal", "llmctl/heard"
 """Keys of the store where the processes meet: why the first of them does not train, empty if it does; how many know."""

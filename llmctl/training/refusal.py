@@ -13,7 +13,7 @@ from llmctl.errors import LlmctlError
 from llmctl.training.world import MEETING_SECONDS
 from llmctl.types import Event, EventSink
 
-SECONDS: Final = 2
+SECONDS: Final = 5
 """How long a process that refuses to train waits for a first one that `call`s it."""
 AGAIN_SECONDS: Final = 0.25
 """Between two calls."""
