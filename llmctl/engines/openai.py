@@ -40,8 +40,7 @@ class OpenAIEngine(Engine):
         self.name, url = model
         self.server = ApiServer(url, os.environ.get(KEY), concurrency)
         entry = self.server.model(self.name)
-        self.tasks: tuple[str, ...] = tuple(entry.get("tasks") or ()) if entry.get("owned_by") == "llmctl" else ()
-        """The tasks of `llmctl serve`."""
+        self.tasks = tuple(entry.get("tasks") or ()) if entry.get("owned_by") == "llmctl" else ()
         self._scores = False
 
     def check(self, request: Request, sampling: Sampling, *, logprobs: int | None = None) -> None:

@@ -152,3 +152,4 @@ def test_a_conversation_at_the_command_line(
 def test_a_model_behind_a_server_is_not_served_again(inside: Inside) -> None:
     error = inside("serve", "--model", "openai:m@http://localhost:1/v1", "--dry-run", code=2)["error"]
     assert "is served already" in error["message"]
+    assert "server already" not in error["message"]  # one fault, one error

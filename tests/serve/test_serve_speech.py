@@ -169,6 +169,18 @@ def test_a_body_that_is_no_form_with_a_file(
     assert (status, document["error"]["param"]) == (400, param), document
 
 
+@pytest.mark.parametrize("names", [("a", "a[]"), ("a[]", "a"), ("a[]", "a[]", "a"), ("a", "a"), ("file", "file[]")])
+def test_a_field_that_comes_as_one_and_as_a_list_is_refused(
+    hearing: Callable[[str], Running], names: tuple[str, ...]
+) -> None:
+    head = "--x\r\nContent-Disposition: form-data; name="
+    parts = [f'{head}"{name}"{"; filename=a.wav" if name == "file" else ""}\r\n\r\n1\r\n' for name in names]
+    body = "".join([*parts, "--x--\r\n"]).encode()
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    status, document, _ = hearing("ctc").ask(PATH, body, method="POST", headers=kind)
+    assert (status, document["error"]["message"]) == (400, f"{names[0].removesuffix('[]')} is given twice"), document
+
+
 def test_records_hold_the_recording_itself(hearing: Callable[[str], Running], folder: Path) -> None:
     clip = folder / "clips" / "2.flac"
     held = {"audio": {"data": base64.b64encode(clip.read_bytes()).decode()}}
@@ -179,6 +191,9 @@ def test_records_hold_the_recording_itself(hearing: Callable[[str], Running], fo
     assert document["completions"][1]["id"] == "b"
     assert document["completions"][0]["segments"] == [part._asdict() for part in found.spoken]
     no_sound = base64.b64encode(b"words").decode()
+    cut_off = {"audio": {"data": base64.b64encode(sound(2)[:5_000]).decode()}}
+    status, document, _ = hearing("ctc").ask(TASK, {"records": [cut_off]})
+    assert (status, "cut off" in document["error"]["message"]) == (422, True), document
     wrong = ("a.flac", {"audio": str(clip)}, {"path": str(clip)}, {"prompt": str(clip)}, {"audio": {"path": str(clip)}})
     for record in (*wrong, {"audio": {"data": "?"}}, {"audio": {"data": no_sound}}, {"audio": None}):
         status, document, _ = hearing("ctc").ask(TASK, {"records": [record]})

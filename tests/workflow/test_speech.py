@@ -149,6 +149,15 @@ def test_bad_recordings_end_with_3_and_their_name(
     assert name in done.stderr
 
 
+def test_a_table_whose_recordings_are_all_missing_says_where_they_belong(inside: Inside, tmp_path: Path) -> None:
+    rows = [json.dumps({"audio": f"{number}.wav", "text": "one"}) for number in range(5)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    words = ["preprocess", tmp_path / "rows.jsonl", "--task", "asr", "--out", tmp_path / "out"]
+    hint = inside(*words, code=3)["error"]["hint"]
+    assert f"put the recordings into {tmp_path}" in hint
+    assert "jsonl file" not in hint
+
+
 def cut(folder: Path, name: str, samples: np.ndarray[Any, Any]) -> Path:
     """The first half of a file."""
     soundfile.write(folder / name, samples, 16_000)

@@ -94,6 +94,8 @@ class _Opened:
         self._errors: Any = soundfile.LibsndfileError
         if audio.data is None:
             _check_file(Path(audio.path), audio.path)
+        else:
+            _check_whole(io.BytesIO(audio.data), len(audio.data), audio.path)
         try:
             self._file: Any = soundfile.SoundFile(io.BytesIO(audio.data) if audio.data is not None else audio.path)
         except soundfile.LibsndfileError as error:
@@ -152,12 +154,14 @@ def _check_file(path: Path, name: str) -> None:
         raise DataError("not a file", where=name)
     if not os.access(path, os.R_OK):
         raise EnvironmentFault(f"cannot read {name}", hint="change its permissions")
-    size = path.stat().st_size
+    with path.open("rb") as file:
+        _check_whole(file, path.stat().st_size, name)
+
+
+def _check_whole(file: BinaryIO, size: int, name: str) -> None:
     if not size:
         raise DataError("the audio file is empty", where=name)
-    with path.open("rb") as file:
-        missing = _missing(file, size)
-    if missing:
+    if missing := _missing(file, size):
         raise DataError(f"cut off: {missing}", where=name, hint=AGAIN)
 
 
@@ -185,12 +189,15 @@ def _ends_ogg(tail: bytes) -> bool:
 
 
 def _missing_of_mp3(file: BinaryIO, size: int) -> int:
-    """By the byte count of a Xing header, as LAME, FFmpeg and libsndfile write it into the first frame; 0 without one."""
+    """By the byte count of a Xing header, as LAME, FFmpeg and libsndfile write it into the first frame; 0 without one, and
+    for a file that does not begin with a frame, after its tag: FLAC may have one too."""
     file.seek(0)
     tag = file.read(10)  # ID3v2: the last four bytes are its length, seven bits in each
     start = 10 + sum(byte << 7 * (3 - place) for place, byte in enumerate(tag[6:10])) if tag[:3] == b"ID3" else 0
     file.seek(start)
     frame = file.read(200)
+    if frame[:1] != b"\xff" or frame[1:2] < b"\xe0":  # the eleven bits with which a frame begins
+        return 0
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
     if place < 0 or not int.from_bytes(frame[place + 4 : place + 8], "big") & 2:
         return 0

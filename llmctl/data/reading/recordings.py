@@ -71,7 +71,10 @@ def _audio(value: Any, folder: Path | None, where: str, seen: Seen | None) -> Au
     if not place.exists() and clip.is_file():
         place = clip
     if not place.is_file():
-        raise DataError(f"no such audio file: {place}", where=where)
+        hint = (
+            f"put the recordings into {folder}, or write their paths relative to it, as the file that names them does"
+        )
+        raise DataError(f"no such audio file: {place}", where=where, hint=hint)
     return Audio(str(place))
 
 

@@ -148,11 +148,14 @@ def find_model(
 
 
 def _served(reference: str, server: tuple[str, str], task: str | None, instruction: str | None) -> ModelHandle:
-    """A model behind a server: a chat model, unless a task is named."""
+    """A model behind a server: a chat model, unless a task is named. Raises `ConfigError` for an instruction of a task that
+    has none."""
+    wanted: Task = registry.load("tasks", task or "chat")()
+    check_instruction(instruction, wanted, "decoder", Path(reference), prompt_format="plain")
     return ModelHandle(
         reference=reference,
         folder=ModelFolder(Path(reference), {}, None, has_tokenizer=False, has_chat_template=True),
-        task=registry.load("tasks", task or "chat")(),
+        task=wanted,
         family="decoder",
         prompt_format=None,
         labels=(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from llmctl.data.cleaning.clean import Cleaner
@@ -21,7 +21,7 @@ from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.model import ModelHandle
 from llmctl.workflows.inference.served import ServerLayout, in_words
-from llmctl.workflows.inference.windows import runs, spans
+from llmctl.workflows.inference.windows import count, runs, spans
 
 WINDOW_WITHOUT_CONTEXT: Final = 2048
 """Window in tokens for scoring documents with a model of unlimited context."""
@@ -49,9 +49,11 @@ SHOWN: Final = 40
 
 
 class ScoringRequests(NamedTuple):
-    """Requests that together score a record, and the UTF-8 bytes of the text that they score."""
+    """Requests that together score a record, one for each window, made as they are taken: with a stride of 1 they hold the
+    text many times over. `bytes`: UTF-8 bytes of the text that they score."""
 
-    requests: list[Request]
+    requests: Iterable[Request]
+    windows: int
     bytes: int
 
 
@@ -246,18 +248,19 @@ class RequestBuilder:
         """
         self.task.check(record)
         segments = self.task.segments(self._cleaned(record, self._clean))
-        count = sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
+        size = sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
         parts = self._uncut.tokens(segments)
         self._warn_unknown(record, segments, parts)
         sample = self._uncut.sample(parts)
-        ids = sample.input_ids.tolist()
+        ids = sample.input_ids
         if self.layout.family == "decoder":
-            requests = [
-                Request(record.id, tuple(ids[begin:first]), tuple(ids[first:last]))
-                for start, end in runs(sample.loss_mask)
+            scored = runs(sample.loss_mask)
+            requests = (
+                Request(record.id, tuple(ids[begin:first].tolist()), tuple(ids[first:last].tolist()))
+                for start, end in scored
                 for begin, first, last in spans(start, end, window, stride)
-            ]
-            return ScoringRequests(requests, count)
+            )
+            return ScoringRequests(requests, sum(count(*each, window, stride) for each in scored), size)
         target, context = sample.target_ids.tolist(), self.layout.context
         if context is not None and len(target) > context:
             raise DataError(
@@ -266,8 +269,8 @@ class RequestBuilder:
             )
         if context is not None and len(ids) > context:
             self._warn_truncated(context)
-            ids = self.layout.sample(self.layout.tokens(segments)).input_ids.tolist()
-        return ScoringRequests([Request(record.id, tuple(ids), tuple(target))], count)
+            ids = self.layout.sample(self.layout.tokens(segments)).input_ids
+        return ScoringRequests([Request(record.id, tuple(ids.tolist()), tuple(target))], 1, size)
 
     def pair_requests(self, pairs: Task, record: Record) -> list[Request]:
         """The preferred answer of a preference pair and the other one, each after the prompt. `pairs`: the record's task.
@@ -326,7 +329,7 @@ class ServerRequestBuilder(RequestBuilder):
         self.task.check(record)
         text = "".join(segment.text for segment in self.task.segments(record)) if self.task.packed else ""
         wording = Wording(self.task.name, record.fields, answer=text, window=window or None, stride=stride or None)
-        return ScoringRequests([Request(record.id, (), wording=wording)], len(text.encode()))
+        return ScoringRequests([Request(record.id, (), wording=wording)], 1, len(text.encode()))
 
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
         """0 for what the server decides."""

@@ -11,7 +11,7 @@ import torch
 
 from llmctl.data.cleaning.words import JoinedStream, joined
 from llmctl.engines.spec import Engine, Sampling
-from llmctl.errors import LlmctlError
+from llmctl.errors import LlmctlError, UsageError
 from llmctl.models import pretrained
 from llmctl.models.adapters import with_adapter
 from llmctl.settings import AUTO, CONCURRENCY
@@ -116,7 +116,7 @@ class Predictor:
                 [request for each in scorings for request in each.requests], batch_size=batch_size
             )
             for record, scoring in zip(part, scorings, strict=True):
-                parts = list(itertools.islice(found, len(scoring.requests)))
+                parts = list(itertools.islice(found, scoring.windows))
                 yield Answer(
                     id=record.id,
                     logprob=sum(each.logprob for each in parts),
@@ -149,7 +149,8 @@ def open_predictor(
 ) -> Predictor:
     """Open a run, a model folder or `hf:ID` for prediction. `request_builder`: this model's, if it is already open.
 
-    Raises what `find_model` raises and, before the weights are loaded, what `open_request_builder` raises.
+    Raises what `find_model` raises and, before the weights are loaded, what `open_request_builder` raises; `UsageError` for
+    an instruction that a server would not use.
     """
     handle = find_model(model, task=task, offline=offline) if isinstance(model, str) else model
     request_builder = request_builder or open_request_builder(handle, emit=emit)
@@ -166,6 +167,11 @@ def open_predictor(
         precision=computed,
         concurrency=concurrency,
     )
+    if handle.instruction is not None and handle.task.name in built.tasks:
+        raise UsageError(
+            f"instruction has no effect: {handle.reference} lays out records of {handle.task.name} as its model was trained",
+            hint="leave it out, or name the model's folder instead of the server",
+        )
     return Predictor(request_builder, built)
 
 

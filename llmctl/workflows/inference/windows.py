@@ -22,6 +22,13 @@ def spans(start: int, end: int, window: int, stride: int) -> Iterator[tuple[int,
         first, last = last, min(end, last + stride)
 
 
+def count(start: int, end: int, window: int, stride: int) -> int:
+    """The number of `spans`."""
+    first = max(start, 1)
+    last = min(end, max(window + 1, first + stride))
+    return 1 + -(-(end - last) // stride) if first < end else 0
+
+
 def runs(loss_mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Runs [start, end) of True."""
     edges = np.flatnonzero(np.diff(loss_mask, prepend=False, append=False))

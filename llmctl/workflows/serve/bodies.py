@@ -19,6 +19,8 @@ MOST_MESSAGES: Final = 4096
 MOST_STOPS: Final = 16
 MOST_BEAMS: Final = 16
 MOST_TOP: Final = 20
+MOST_WINDOWS: Final = 10_000
+"""Windows of a request for likelihoods; one is a pass of the model."""
 LONGEST_STOP: Final = 1000
 LARGEST_SEED: Final = 2**63 - 1
 
@@ -119,6 +121,7 @@ class Asking(Body):
             repetition_penalty=self.repetition_penalty,
             num_samples=1 if greedy else self.n,
             stop=tuple(self.stop),
+            batch_size=1,  # a client that leaves in the middle of a recording frees its place after a window
             seed=seed,
         )
 
@@ -267,7 +270,7 @@ class LikelihoodBody(Body):
     """`POST /v1/tasks/TASK/likelihoods`. `records` with their answers; `window` and `stride` in tokens, as in `eval`."""
 
     model: str | None = None
-    records: list[dict[str, Any] | str] = Field(min_length=1)
+    records: list[dict[str, Any] | str] = Field(min_length=1, max_length=MOST_WINDOWS)
     window: int | None = Field(None, ge=1)
     stride: int | None = Field(None, ge=1)
 

@@ -72,18 +72,12 @@ def preflight(config: ServeConfig, *, offline: bool, verify: bool = False, emit:
     if model is not None:
         collector.check("model", _check_local, model)
         collector.check("model", references_audio, model.task)
-        collector.check("model", _check_here, model)
         collector.check("engine", engine_for, model, config.engine)
         model = collector.check("model", model.choosing)
     collector.raise_all()
     assert model is not None
     assert keys is not None
     return ServePlan(config, model, _tasks(config, model, offline=offline), config.name or _name(config.model), keys)
-
-
-def _check_here(model: ModelHandle) -> None:
-    if model.server is not None:
-        raise UsageError(f"{model.reference} is served already", hint="serve a model folder, a run or hf:NAME")
 
 
 def _check_packages() -> None:
@@ -95,7 +89,7 @@ def _check_packages() -> None:
 def _check_local(model: ModelHandle) -> None:
     if model.server is not None:
         raise UsageError(
-            f"{model.reference} is behind a server already", hint="ask that server, or serve a model folder"
+            f"{model.reference} is served already", hint="ask that server, or serve a model folder, a run or hf:NAME"
         )
 
 

@@ -75,7 +75,10 @@ class Counters:
         yield from _head("first_text_seconds", "histogram", "Time until the first text of a streamed answer.")
         yield from self.first_text.lines("llmctl_first_text_seconds")
         own = {
-            "prompt_tokens_total": ("Tokens of answered prompts.", float(self.prompt_tokens)),
+            "prompt_tokens_total": (
+                "Tokens of answered prompts and of the windows of scored texts.",
+                float(self.prompt_tokens),
+            ),
             "answer_tokens_total": ("Tokens of complete answers.", float(self.answer_tokens)),
         }
         for kind, numbers in (("counter", own | dict(totals)), ("gauge", gauges)):

@@ -180,9 +180,13 @@ class OpenAIEndpoints:
         prepared = [await self._prompt(each, body, number) for number, each in enumerate(body.prompts)]
         predictor = prepared[0][0]
         if body.echo and body.top is not None:
-            for prompt, (_, asked) in zip(body.prompts, prepared, strict=True):
-                scored = service.prompt_tokens(asked.request.input_ids, body.top, is_text=isinstance(prompt, str))
-                asked.tokens = await service.while_connected(request, scored)
+            prompts = [
+                (asked.request.input_ids, isinstance(prompt, str))
+                for prompt, (_, asked) in zip(body.prompts, prepared, strict=True)
+            ]
+            scored = await service.while_connected(request, service.prompt_tokens(prompts, body.top))
+            for (_, asked), tokens in zip(prepared, scored, strict=True):
+                asked.tokens = tokens
         interface = CompletionInterface(body, service.texts)
         return await self._answer(request, predictor, body, [asked for _, asked in prepared], interface, "prompt")
 

@@ -1,21 +1,23 @@
 """The thread that owns the engine: takes requests from any thread, answers them together, and hands out what happened.
 
-Between two steps of the engine it runs one call, such as scoring the labels of a record, so that neither kind of work
-waits for the other to end.
+Between two steps of the engine it runs one function of a call, such as scoring the labels of a record, so that neither kind
+of work waits for the other to end. Calls take turns.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Failed, NewText, Sampling
 from llmctl.errors import LlmctlError, untranslated
 from llmctl.types import Event, EventSink, Request
+
+T = TypeVar("T")
 
 SECONDS_TO_STOP: Final = 10.0
 
@@ -43,7 +45,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Call:
-    function: Callable[[], Any]
+    work: Generator[None, None, Any]
     future: Future[Any]
 
 
@@ -115,12 +117,13 @@ class Scheduler:
                     self._session.cancel(ticket)
             self._changed.notify()
 
-    def call(self, function: Callable[[], Any]) -> Future[Any]:
-        """Run a function in the engine's thread, in turn. It may be cancelled until it runs. Raises `QueueFull`."""
-        future: Future[Any] = Future()
+    def call(self, functions: Iterable[Callable[[], T]]) -> Future[list[T]]:
+        """Run the functions in the engine's thread, in turn with other work; all of them together wait as one answer. The
+        result may be cancelled until the last has run. Raises `QueueFull`."""
+        future: Future[list[T]] = Future()
         with self._changed:
             self._take(1)
-            self._calls.append(_Call(function, future))
+            self._calls.append(_Call(_in_turns(functions), future))
             self._changed.notify()
         return future
 
@@ -134,7 +137,7 @@ class Scheduler:
                 if self._stopping:
                     break
                 call = self._calls.popleft() if self._calls else None
-            if call is not None and call.future.set_running_or_notify_cancel():
+            if call is not None and not call.future.cancelled():
                 self._run(call)
             self._step()
         self._drop_all(LlmctlError("the server stops"))
@@ -142,11 +145,16 @@ class Scheduler:
 
     def _run(self, call: _Call) -> None:
         try:
-            found = call.function()
+            next(call.work)
+        except StopIteration as end:
+            if call.future.set_running_or_notify_cancel():
+                call.future.set_result(end.value)
         except BaseException as error:  # the future carries it to whoever asked
-            call.future.set_exception(error)
+            if call.future.set_running_or_notify_cancel():
+                call.future.set_exception(error)
         else:
-            call.future.set_result(found)
+            with self._changed:
+                self._calls.append(call)
 
     def _step(self) -> None:
         try:
@@ -185,6 +193,16 @@ class Scheduler:
         for call in calls:
             if call.future.set_running_or_notify_cancel():
                 call.future.set_exception(error)
+
+
+def _in_turns(functions: Iterable[Callable[[], T]]) -> Generator[None, None, list[T]]:
+    """Yields between two of them; returns what they return."""
+    found: list[T] = []
+    for function in functions:
+        if found:
+            yield
+        found.append(function())
+    return found
 
 
 __all__ = ["Answered", "Ask", "Failed", "NewText", "QueueFull", "Scheduler"]

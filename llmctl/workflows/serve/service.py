@@ -8,7 +8,7 @@ import functools
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -102,16 +102,20 @@ class Service:
         size = self.plan.model.folder.config.get("vocab_size")
         return size if isinstance(size, int) else len(self.tokenizer)
 
-    async def prompt_tokens(self, ids: Sequence[int], top: int, *, is_text: bool) -> list[AnswerToken]:
-        """The tokens of a prompt with their log-probabilities; the first of all has none. Of a text, the token that its
-        layout begins with is left out, unless the tokenizer begins texts with it too: clients count so.
+    async def prompt_tokens(self, prompts: Sequence[tuple[Sequence[int], bool]], top: int) -> list[list[AnswerToken]]:
+        """The tokens of each prompt with their log-probabilities; the first of all has none. `prompts`: its tokens, and
+        whether it is a text. Of a text, the token that its layout begins with is left out, unless the tokenizer begins
+        texts with it too: clients count so.
 
         Raises `Refusal`.
         """
-        request = Request("prompt", tuple(ids[:1]), tuple(ids[1:]))
-        scored = await self.call(lambda: self.engine.token_logprobs(request, top), param="prompt")
-        left_out = is_text and ids[0] not in self._opens_texts[:1]
-        return list(scored) if left_out else [AnswerToken(ids[0]), *scored]
+
+        def scored(ids: Sequence[int], is_text: bool) -> list[AnswerToken]:
+            found = self.engine.token_logprobs(Request("prompt", tuple(ids[:1]), tuple(ids[1:])), top)
+            left_out = is_text and ids[0] not in self._opens_texts[:1]
+            return list(found) if left_out else [AnswerToken(ids[0]), *found]
+
+        return await self.call((functools.partial(scored, *each) for each in prompts), param="prompt")
 
     def lay_out(self, predictor: Predictor, record: Record) -> Request:
         """The request that asks a record, laid out as in training; one at a time, because a tokenizer has settings that
@@ -164,17 +168,21 @@ class Service:
         if predictor.task.labelled and (name := body.chooses()) is not None:
             raise Refusal(400, f"{name} has no meaning here: the model chooses the most likely label", param=name)
         if predictor.request_builder.labels:
-            for number, request in enumerate(requests):
-                yield number, Answered(0, await self._label(predictor, request, param), last=True)
+            for number, completion in enumerate(await self._labels(predictor, requests, param)):
+                yield number, Answered(0, completion, last=True)
             return
         asks = [ask for request in requests for ask in self.asks(request, body)]
         async with contextlib.aclosing(self._events(asks, param=param)) as events:
             async for each in events:
                 yield each
 
-    async def _label(self, predictor: Predictor, request: Request, param: str) -> Completion:
-        """The most likely label, by the likelihood of each."""
-        return await self.call(lambda: next(predictor.complete([request], Sampling())), param=param)
+    async def _labels(self, predictor: Predictor, requests: Sequence[Request], param: str) -> list[Completion]:
+        """The most likely label for each request, by the likelihood of each label."""
+
+        def chosen(request: Request) -> Completion:
+            return next(predictor.complete([request], Sampling()))
+
+        return await self.call((functools.partial(chosen, each) for each in requests), param=param)
 
     async def _events(self, asks: Sequence[Ask], *, param: str) -> AsyncGenerator[tuple[int, NewText | Answered]]:
         """See `answers`. Requests that are not answered at the end of the iteration are cancelled."""
@@ -192,10 +200,10 @@ class Service:
             raise self.refusal(error, param=param) from error
         each = asks[0].sampling.num_samples
         first = {ticket: number * each for number, ticket in enumerate(tickets)}
-        left, until = len(tickets), loop.time() + self.config.request_timeout
+        left, until = len(tickets), self.deadline()
         try:
             while left:
-                event = await self._in_time(heard.get(), until)
+                event = await self.in_time(heard.get(), until)
                 if isinstance(event, Failed):
                     raise self.refusal(event.error, param=param)
                 left -= isinstance(event, Answered) and event.last
@@ -204,17 +212,22 @@ class Service:
         finally:
             self.scheduler.cancel(tickets)
 
-    async def call(self, function: Callable[[], T], *, param: str) -> T:
-        """What a function returns that needs the engine for itself. Raises `Refusal`."""
-        until = asyncio.get_running_loop().time() + self.config.request_timeout
+    def deadline(self) -> float:
+        """When the time for a request that begins now is over, on the clock of the event loop."""
+        return asyncio.get_running_loop().time() + self.config.request_timeout
+
+    async def call(self, functions: Iterable[Callable[[], T]], *, param: str, until: float | None = None) -> list[T]:
+        """What functions return that need the engine for themselves; others are answered between two of them. `until`: the
+        deadline of the request, if it began before. Raises `Refusal`."""
+        until = self.deadline() if until is None else until
         try:
-            return await self._in_time(asyncio.wrap_future(self.scheduler.call(function)), until)
+            return await self.in_time(asyncio.wrap_future(self.scheduler.call(functions)), until)
         except QueueFull:
             raise refusals.busy() from None
         except LlmctlError as error:
             raise self.refusal(error, param=param) from error
 
-    async def _in_time(self, work: Awaitable[T], until: float) -> T:
+    async def in_time(self, work: Awaitable[T], until: float) -> T:
         """The result of the work. Raises `Refusal` where the time for a request is over."""
         try:
             async with asyncio.timeout_at(until):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
@@ -13,15 +14,15 @@ from starlette.responses import Response
 
 from llmctl import registry
 from llmctl.data.reading.read import content_id
-from llmctl.engines.spec import Answered, Engine
-from llmctl.errors import DataError, LlmctlError
+from llmctl.engines.spec import Answered
+from llmctl.errors import LlmctlError
 from llmctl.types import Adapting, Likelihood, Record, Request
 from llmctl.workflows.inference.asked import asked
 from llmctl.workflows.inference.facts import likelihood_facts
 from llmctl.workflows.inference.requests import ScoringRequests
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve import uploads
-from llmctl.workflows.serve.bodies import LikelihoodBody, TaskBody, shown
+from llmctl.workflows.serve.bodies import MOST_WINDOWS, LikelihoodBody, TaskBody, shown
 from llmctl.workflows.serve.guard import JSONAnswer
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import Service, Usage
@@ -61,15 +62,14 @@ class TaskEndpoint:
         service = self.service
         name = self._task(request.path_params["task"])
         body = await service.body(request, LikelihoodBody)
+        until = service.deadline()
+        self._check_scores_text(name)
         predictor = await service.predictor_in_thread(name)
         try:
             window, stride = predictor.request_builder.window(body.window, body.stride)
         except LlmctlError as error:
             raise service.refusal(error, param="window") from error
-        scorings = await run_in_threadpool(
-            lambda: [self._scoring(predictor, each, number, window, stride) for number, each in enumerate(body.records)]
-        )
-        rows = await service.while_connected(request, self._scored(scorings))
+        rows = await service.while_connected(request, self._scored(predictor, body.records, window, stride, until))
         facts = likelihood_facts(
             service.plan.model.folder,
             service.tokenizer,
@@ -79,12 +79,20 @@ class TaskEndpoint:
         )
         return JSONAnswer({"model": service.plan.name, "task": name, "likelihoods": rows, "facts": facts})
 
+    def _check_scores_text(self, name: str) -> None:
+        """Raise `Refusal` for a task whose answers, or a model that, have no likelihood of a text."""
+        handle = self.service.plan.tasks[name]
+        if handle.task.labelled:
+            raise Refusal(
+                BAD_RECORD, f"likelihoods are those of texts, {name} answers with labels: use /v1/tasks/{name}"
+            )
+        if handle.task.modality != "text" or handle.family == "encoder":
+            raise Refusal(BAD_RECORD, f"likelihoods are those of texts that are read and written: use /v1/tasks/{name}")
+
     def _scoring(self, predictor: Predictor, value: Any, number: int, window: int, stride: int) -> ScoringRequests:
         """Raises `Refusal`."""
         task, where = predictor.task, f"records[{number}]"
         try:
-            if task.modality != "text":
-                raise DataError("likelihoods are those of texts")
             fields = task.record_of(value) if isinstance(value, str) else value
             record = task.adapt(
                 Record(where, {each: fields[each] for each in fields if each != "id"}, where), Adapting()
@@ -93,17 +101,39 @@ class TaskEndpoint:
         except LlmctlError as error:
             raise self.service.refusal(error, param=where, bad_record=BAD_RECORD) from error
 
-    async def _scored(self, scorings: list[ScoringRequests]) -> list[dict[str, Any]]:
-        engine, rows = self.service.engine, []
-        for number, scoring in enumerate(scorings):
-            found: list[Likelihood] = []
-            for each in scoring.requests:  # one at a time: others are answered in between
-                found.append(
-                    await self.service.call(functools.partial(_score, engine, each), param=f"records[{number}]")
-                )
+    async def _scored(
+        self, predictor: Predictor, records: Sequence[Any], window: int, stride: int, until: float
+    ) -> list[dict[str, Any]]:
+        """The rows of the answer. All records are laid out before the first is scored. Raises `Refusal`."""
+        service, scorings, windows = self.service, list[ScoringRequests](), 0
+        for number, value in enumerate(records):
+            laid_out = run_in_threadpool(self._scoring, predictor, value, number, window, stride)
+            scorings.append(await service.in_time(laid_out, until))
+            windows += scorings[-1].windows
+            if windows > MOST_WINDOWS:
+                problem = f"the records have more than {MOST_WINDOWS:,} windows of {window:,} tokens, {stride:,} apart"
+                raise Refusal(400, f"{problem}: send fewer or shorter records, or a larger stride", param="records")
+        calls = (
+            functools.partial(self._score, each, number)
+            for number, scoring in enumerate(scorings)
+            for each in scoring.requests
+        )
+        remaining = iter(await service.call(calls, param="records", until=until))
+        rows = []
+        for scoring in scorings:
+            found = list(itertools.islice(remaining, scoring.windows))
             logprob, tokens = sum(each.logprob for each in found), sum(each.tokens for each in found)
             rows.append({"logprob": logprob, "tokens": tokens, "bytes": scoring.bytes})
         return rows
+
+    def _score(self, request: Request, number: int) -> Likelihood:
+        """Raises `Refusal`."""
+        try:
+            found = next(self.service.engine.score([request]))
+        except LlmctlError as error:
+            raise self.service.refusal(error, param=f"records[{number}]") from error
+        self.service.counters.answered(len(request.input_ids) + len(request.answer_ids), 0)
+        return found
 
     def _task(self, name: str) -> str:
         """A task of the model, by its name or an alias. Raises `Refusal`."""
@@ -153,10 +183,6 @@ class TaskEndpoint:
                         **({"sample": number % body.n} if body.n > 1 else {}),
                     }
         return [found[number] for number in sorted(found)]
-
-
-def _score(engine: Engine, request: Request) -> Likelihood:
-    return next(engine.score([request]))
 
 
 def _aliases(tasks: Mapping[str, Any]) -> dict[str, str]:

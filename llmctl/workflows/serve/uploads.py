@@ -51,12 +51,13 @@ async def form(request: HttpRequest, *, most: int, seconds: float) -> AsyncGener
             if isinstance(value, UploadFile) != (name == FILE):
                 problem = "must be an uploaded file" if name == FILE else "must not be a file"
                 raise Refusal(400, f"{shown(name)} {problem}", param=shown(name))
-            if name.endswith(LIST):
-                fields.setdefault(name.removesuffix(LIST), []).append(value)
-            elif name in fields:
-                raise Refusal(400, f"{shown(name)} is given twice", param=shown(name))
+            field = name.removesuffix(LIST)
+            if field in fields and not (field != name and isinstance(fields[field], list)):
+                raise Refusal(400, f"{shown(field)} is given twice", param=shown(field))
+            if field != name:
+                fields.setdefault(field, []).append(value)
             else:
-                fields[name] = value
+                fields[field] = value
         upload = fields.pop(FILE, None)
         if not isinstance(upload, UploadFile):
             raise Refusal(400, "file is required: the recording", param=FILE)

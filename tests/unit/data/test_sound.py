@@ -89,6 +89,30 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes
     with pytest.raises(DataError, match=said) as caught:
         sound.read(Audio(str(tmp_path / name)))
     assert caught.value.where == str(tmp_path / name)
+    with pytest.raises(DataError, match=said) as caught:  # as Parquet and clients send it
+        sound.read(Audio(name, content))
+    assert caught.value.where == name
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.aiff", "a.mp3"])
+def test_a_title_about_recordings_is_no_header_of_an_mp3(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    with soundfile.SoundFile(place, "w", 16_000, 1) as file:
+        file.title = "Info about recordings"
+        file.write(tone(16_000))
+    for content in (place.read_bytes(), b"ID3\4\0\0\0\0\0\x0aInfo about" + place.read_bytes()):
+        assert b"Info about" in content
+        if name != "a.aiff" or content[:4] == b"FORM":
+            assert len(sound.read(Audio(name, content))) >= 16_000
+
+
+def test_an_mp3_that_is_cut_off_is_refused_with_and_without_a_tag(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.mp3", tone(16_000, 4.0), 16_000)
+    whole = (tmp_path / "a.mp3").read_bytes()
+    for tag in (b"", b"ID3\4\0\0\0\0\0\x0a0123456789"):
+        sound.read(Audio("a.mp3", tag + whole))
+        with pytest.raises(DataError, match="cut off"):
+            sound.read(Audio("a.mp3", tag + whole[: len(whole) // 2]))
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
