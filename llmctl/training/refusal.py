@@ -1,4 +1,5 @@
-"""A process that does not train tells the others, which wait for it. Imports torch only if another one is there."""
+"""Sends the error of a process that does not train to the others, which wait for it. Imports torch only if one of them is
+there."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ AGAIN_SECONDS: Final = 0.25
 
 def send(error: LlmctlError, host: str, port: int, others: int, emit: EventSink) -> None:
     """Report the error, then send it to the `others` processes, which meet this one at HOST:PORT."""
-    emit(Event("warning", {"text": f"{error}; telling the other processes of this run"}))
+    emit(Event("warning", {"text": f"{error}; sending this error to the other processes of the run"}))
     with contextlib.suppress(OSError):  # another program may use the port
         here = "127.0.0.1" if host in ("127.0.0.1", "localhost") else ""
         with socket.create_server((here, port)) as listener:
