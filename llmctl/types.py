@@ -202,11 +202,13 @@ class Fitted:
 
 class AnswerToken(NamedTuple):
     """A generated token. `logprob`: its log-probability in nats before temperature and filters, None where that was not
-    asked for; `top`: the most likely tokens in its place with theirs, best first."""
+    asked for; `top`: the most likely tokens in its place with theirs, best first; `before`: what its text begins with that
+    belongs to the prompt."""
 
     id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class CTranslate2SpeechEngine(SpeechEngine):
     def _tokens(
         self, windows: Sequence[AudioWindow], before: tuple[int, ...], sampling: Sampling, room: int, *, times: bool
     ) -> list[list[int]]:
-        """CTranslate2 generates at most half of `max_length`, as the authors of Whisper do."""
+        """CTranslate2 generates at most half of `max_length`, and at most `max_length` less the tokens before."""
         features = self._inputs(windows)["input_features"].numpy()  # (B, M, T)
         latest = getattr(self.model.generation_config, "max_initial_timestamp_index", None)
         with running(self.model):
@@ -51,9 +51,9 @@ class CTranslate2SpeechEngine(SpeechEngine):
                 ctranslate2.StorageView.from_array(features),
                 [list(before)] * len(windows),
                 beam_size=sampling.num_beams,
-                max_length=min(2 * room, self.model.config.max_target_positions),
+                max_length=max(2 * room, room + len(before)),
                 suppress_blank=True,
                 suppress_tokens=[OF_THE_MODEL],
                 max_initial_timestamp_index=ANY_TIME if latest is None else latest,
             )
-        return [list(each.sequences_ids[0]) for each in found]
+        return [list(each.sequences_ids[0][:room]) for each in found]

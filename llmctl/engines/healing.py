@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -21,12 +21,17 @@ from transformers import LogitsProcessor
 from llmctl.engines.spec import Job
 from llmctl.types import BLANKS
 
+KEPT: Final = 256
+"""Endings of prompts whose tokens are kept."""
+
 
 class Healing:
     """The tokens of a tokenizer that begin with blanks."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._allowed: dict[str, frozenset[int]] = {}
+        """By what is left of the blanks."""
 
     def jobs(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs, with the blanks at the end of their prompts taken back where they would mislead the model. A beam search
@@ -59,14 +64,19 @@ class Healing:
         longer = any(len(text) > len(end) and text.startswith(end) for text in self._texts.values() for end in ends)
         return longer and bool(self.allowed(blanks))
 
-    @functools.lru_cache(maxsize=256)  # noqa: B019 - an engine's, for as long as the engine
     def allowed(self, left: str) -> frozenset[int]:
         """The tokens that may be next where `left` is left of the blanks."""
-        return frozenset(
-            number
-            for number, text in self._texts.items()
-            if text.startswith(left) or (left.startswith(text) and self.allowed(left[len(text) :]))
-        )
+        found = self._allowed.get(left)
+        if found is None:
+            found = frozenset(
+                number
+                for number, text in self._texts.items()
+                if text.startswith(left) or (left.startswith(text) and self.allowed(left[len(text) :]))
+            )
+            if len(self._allowed) >= KEPT:
+                self._allowed.clear()
+            self._allowed[left] = found
+        return found
 
     def mask(self, scores: Tensor, blanks: str, ids: Sequence[int]) -> Tensor:
         """Scores (1, V) of the token after `ids`, without the tokens that are not allowed."""

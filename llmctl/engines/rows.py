@@ -20,7 +20,14 @@ class AnswerRow:
         self.job, self.sample = job, sample
         opening = job.request.opening.blanks if job.request.opening else ""
         self.answer = AnswerText(
-            tokenizer, before, ends=ends, limit=limit, stops=job.sampling.stop, stream=job.stream, opening=opening
+            tokenizer,
+            before,
+            ends=ends,
+            limit=limit,
+            stops=job.sampling.stop,
+            stream=job.stream,
+            opening=opening,
+            own_limit=job.sampling.max_new_tokens - len(opening) if opening else None,  # see `Healing.jobs`
         )
         self._logprobs: list[AnswerToken] = []
         self._sent = 0
@@ -42,7 +49,7 @@ class AnswerRow:
         before = len(self.own)
         self.answer.add(token)
         if details is not None and len(self.own) > before:
-            self._logprobs.append(details)
+            self._logprobs.append(details if before else details._replace(before=self.answer.unspelt))
 
     def events(self) -> list[EngineEvent]:
         """What has happened since the last call."""

@@ -141,8 +141,9 @@ class EngineSession(ABC):
         """Take a request and return its ticket. Events follow from `step`: one `Answered` for each of
         `sampling.num_samples` samples, or one `Failed`; before them, with `stream`, `NewText`.
 
-        `sampling.seed` and `request.place` (0 if None) decide what is drawn; `sampling.batch_size` has no meaning here.
-        Raises what `Engine.check` raises, and takes nothing then.
+        `sampling.seed` and `request.place` (0 if None) decide what is drawn; `sampling.batch_size` is the most windows of a
+        recording that a step transcribes, and has no other meaning here. Raises what `Engine.check` raises, and takes nothing
+        then.
         """
         self.engine.check(request, sampling, logprobs=logprobs)
         with self._lock:

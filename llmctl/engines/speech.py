@@ -102,6 +102,23 @@ class SpeechEngine(Engine):
     # -- models -----------------------------------------------------------------------------------------------
 
     def _ctc(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
+        found: dict[int, Heard] = {}
+        for numbers in self._together(windows):
+            part = self._ctc_batch([windows[number] for number in numbers], sampling)
+            found.update(zip(numbers, part, strict=True))
+        return [found[number] for number in range(len(windows))]
+
+    def _together(self, windows: Sequence[AudioWindow]) -> list[list[int]]:
+        """The numbers of the windows of each batch. Samples are not padded: wav2vec 2.0 normalises over time, padding
+        included."""
+        if windows[0].features.ndim > 1:
+            return [list(range(len(windows)))]
+        found: dict[int, list[int]] = {}
+        for number, each in enumerate(windows):
+            found.setdefault(len(each.features), []).append(number)
+        return list(found.values())
+
+    def _ctc_batch(self, windows: Sequence[AudioWindow], sampling: Sampling) -> list[Heard]:
         inputs = self._inputs(windows)
         with self.loaded.computing():
             logits = self.model(**inputs).logits  # (B, S, V)
@@ -201,7 +218,7 @@ class SpeechEngine(Engine):
 
     def _unit(self, width: int) -> int:
         """Of what a batch of this width is padded to a multiple: few widths, because oneDNN keeps kernels for each. Not
-        of samples: wav2vec 2.0 normalises over time, padding included."""
+        of samples; see `_together`."""
         if getattr(self.model.config, "num_mel_bins", None) is None:
             return 1
         return FEW_FRAMES if width < 8 * FEW_FRAMES else 8 * FEW_FRAMES
@@ -292,7 +309,7 @@ class SpeechSession(EngineSession):
 
     def _batch(self, events: list[EngineEvent]) -> list[tuple[Listening, AudioWindow]]:
         """The next windows of recordings with the settings of the first one: one of each in turn, so that a short one
-        does not wait for the end of a long one."""
+        does not wait for the end of a long one, and of each at most `batch_size`."""
         batch: list[tuple[Listening, AudioWindow]] = []
         turns = deque(each for each in self._listening if each.key == self._listening[0].key)
         while turns and len(batch) < self._rows:
@@ -304,7 +321,8 @@ class SpeechSession(EngineSession):
                 self._listening.remove(listening)
                 events.append(Failed(listening.job.ticket, error))
                 continue
-            if not listening.over:
+            taken = sum(each is listening for each, _ in batch)
+            if not listening.over and taken < listening.job.sampling.batch_size:
                 turns.append(listening)
         return batch
 

@@ -114,13 +114,18 @@ class AnswerText:
         stops: Sequence[str] = (),
         stream: bool = False,
         opening: str = "",
+        own_limit: int | None = None,
     ) -> None:
         """`before`: the token before the answer; None: the answer is a text of its own. `limit`: the most tokens.
-        `opening`: what the tokens begin with that belongs to the prompt; see `engines.healing`."""
+        `opening`: what the tokens begin with that belongs to the prompt; see `engines.healing`. `own_limit`: the most tokens
+        that do not spell it."""
         self.tokenizer, self.before, self.ends, self.limit = tokenizer, before, ends, limit
         self.stops, self._watched = stops, stream or bool(stops)
+        self._own_limit = limit if own_limit is None else own_limit
         self.opening, self.spelling = opening, 0
         """What the tokens begin with, and the number of tokens that spell it and nothing else."""
+        self.unspelt = opening
+        """What those tokens leave of it: the next token begins with it."""
         self.ids: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.text = ""
@@ -138,7 +143,8 @@ class AnswerText:
         self.ids.append(token)
         if self.opening and self.spelling == len(self.ids) - 1:
             spelt = continuation(self.tokenizer, self.before, self.ids)
-            self.spelling += len(spelt) <= len(self.opening)
+            if len(spelt) <= len(self.opening):
+                self.spelling, self.unspelt = len(self.ids), self.opening[len(spelt) :]
         if self._watched:
             window = self.ids[self._start :]
             text = continuation(self.tokenizer, self.ids[self._start - 1] if self._start else self.before, window)
@@ -148,7 +154,7 @@ class AnswerText:
                 return
             if len(window) >= self.WINDOW and not text.endswith(_BROKEN):
                 self._final, self._start = self._seen, len(self.ids)
-        if len(self.ids) - self.spelling >= self.limit - len(self.opening):
+        if len(self.ids) >= self.limit or len(self.ids) - self.spelling >= self._own_limit:
             self.finish("length")
 
     def _after_opening(self, text: str) -> str:

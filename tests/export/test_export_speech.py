@@ -32,7 +32,7 @@ def exported(inside: Inside, folder: Path) -> Path:
     return folder / "ct2"
 
 
-@pytest.mark.parametrize("given", [(), ("--timestamps",), ("--max-new-tokens", "3")])
+@pytest.mark.parametrize("given", [(), ("--timestamps",), ("--max-new-tokens", "3"), ("--max-new-tokens", "2")])
 def test_generate_writes_what_the_source_writes(
     inside: Inside, folder: Path, exported: Path, given: tuple[str, ...]
 ) -> None:
@@ -43,6 +43,20 @@ def test_generate_writes_what_the_source_writes(
     ]
     assert rows[0] == rows[1]
     assert any(row["text"] for row in rows[0])
+
+
+@pytest.mark.parametrize("given", [(), ("--timestamps",)])
+def test_a_transcript_longer_than_half_of_the_decoder_is_written_to_its_end(
+    inside: Inside, folder: Path, exported: Path, given: tuple[str, ...]
+) -> None:
+    """CTranslate2 generates half of its `max_length`."""
+    clips = str(folder / "clips" / "*.flac")
+    rows = [
+        inside("generate", "--model", model, "--input", clips, *given)["completions"]
+        for model in (folder / "whisper", exported)
+    ]
+    assert rows[0] == rows[1]
+    assert any(row["tokens"] > 32 for row in rows[0])
 
 
 def test_eval_and_serve_take_the_folder(inside: Inside, folder: Path, exported: Path) -> None:

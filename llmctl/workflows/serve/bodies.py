@@ -121,6 +121,7 @@ class Asking(Body):
             repetition_penalty=self.repetition_penalty,
             num_samples=1 if greedy else self.n,
             stop=tuple(self.stop),
+            batch_size=1,  # a client that leaves in the middle of a recording frees its place after a window
             seed=seed,
         )
 

@@ -31,12 +31,12 @@ class TokenTexts:
         text: str = self._tokenizer.decode([*anchor, *ids], clean_up_tokenization_spaces=False)
         return text
 
-    def raw(self, token: int) -> bytes:
-        """The UTF-8 bytes of a token in the middle of a text; possibly a part of a character."""
+    def raw(self, token: int, before: str = "") -> bytes:
+        """The UTF-8 bytes of a token in the middle of a text, without `before`; possibly a part of a character."""
         found = self._bytes.get(token)
         if found is None:
             found = self._bytes[token] = self._bytes_of(token)
-        return found
+        return found.removeprefix(before.encode())
 
     def _bytes_of(self, token: int) -> bytes:
         # Decoders drop the blank before the first token of a text, so another token comes first.
@@ -50,9 +50,9 @@ class TokenTexts:
                 return bytes(_BYTE_OF[character] for character in piece)
         return text.encode("utf-8", "replace")
 
-    def text(self, token: int) -> str:
+    def text(self, token: int, before: str = "") -> str:
         r"""The text of a token; `bytes:\xe5\xba` for a part of a character, as OpenAI writes it."""
-        found = self.raw(token)
+        found = self.raw(token, before)
         try:
             return found.decode()
         except UnicodeDecodeError:
@@ -66,12 +66,17 @@ def _number(logprob: float | None) -> float | None:
 def chat_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts) -> dict[str, Any]:
     """`choices[].logprobs` of a chat completion."""
 
-    def entry(token: int, logprob: float | None) -> dict[str, Any]:
-        return {"token": texts.text(token), "logprob": _number(logprob), "bytes": list(texts.raw(token))}
+    def entry(token: int, logprob: float | None, before: str) -> dict[str, Any]:
+        raw = list(texts.raw(token, before))
+        return {"token": texts.text(token, before), "logprob": _number(logprob), "bytes": raw}
 
     return {
         "content": [
-            {**entry(each.id, each.logprob), "top_logprobs": [entry(*other) for other in each.top]} for each in tokens
+            {
+                **entry(each.id, each.logprob, each.before),
+                "top_logprobs": [entry(*other, each.before) for other in each.top],
+            }
+            for each in tokens
         ],
         "refusal": None,
     }
@@ -83,13 +88,15 @@ def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, start:
     pending = b""
     for each in tokens:
         top: dict[str, float | None] = {}
-        for token, logprob in (*each.top, (each.id, each.logprob)):
-            top.setdefault(texts.text(token), _number(logprob))
-        found["tokens"].append(texts.text(each.id))
+        for token, logprob in each.top:
+            top.setdefault(texts.text(token, each.before), _number(logprob))
+        own = texts.text(each.id, each.before)
+        top[own] = _number(each.logprob)
+        found["tokens"].append(own)
         found["token_logprobs"].append(_number(each.logprob))
         found["top_logprobs"].append(top if each.logprob is not None else None)
         found["text_offset"].append(start)
-        pending += texts.raw(each.id)
+        pending += texts.raw(each.id, each.before)
         whole = pending.decode("utf-8", "ignore")
         start += len(whole)
         pending = pending[len(whole.encode()) :]

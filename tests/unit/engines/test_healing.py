@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from llmctl.engines.healing import Healing
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.spec import Answered, NewText, Sampling
 from llmctl.types import Opening, Request
+from llmctl.workflows.serve.tokens import TokenTexts, chat_logprobs, completion_logprobs
 
 ONE = "It was: the best of times"
 TWO = "def fox(dog):\n    if dog:\n        jumps over"
@@ -76,6 +80,57 @@ def test_a_stop_text_and_a_limit_count_from_the_end_of_the_prompt(engine: TorchE
     [short] = engine.generate([asked(tokenizer, ONE[:8])], Sampling(1))
     [bare] = engine.generate([asked(tokenizer, ONE[:7])], Sampling(1))
     assert (short.text, short.tokens, short.finish_reason) == (bare.text.removeprefix(" "), 1, "length")
+
+
+@pytest.mark.parametrize("way", ["rows that come and go", "transformers' generate"])
+def test_a_blank_near_the_end_of_the_context_costs_no_token_of_the_answer(
+    way: str, engine: TorchEngine, tokenizer: Any
+) -> None:
+    bare = (1, *tokenizer.encode(ONE[:7], add_special_tokens=False))
+    bare += (bare[-1],) * (60 - len(bare))
+    request = Request("1", (*bare, *tokenizer.encode(" ", add_special_tokens=False)), opening=Opening(bare, " "))
+    session = engine.session()
+    if way == "transformers' generate":
+        session._continuous = None  # type: ignore[attr-defined]
+    session.submit(request, Sampling(40))
+    events = []
+    while session.pending:
+        events += session.step()
+    [answer] = [each.completion for each in events if isinstance(each, Answered)]
+    assert (answer.tokens, answer.finish_reason) == (4, "length"), "the context has 64 places"
+    session.close()
+
+
+def test_the_tokens_of_an_answer_join_to_its_text(engine: TorchEngine, tokenizer: Any) -> None:
+    texts = TokenTexts(tokenizer)
+    for prompt in (ONE[:8], TWO[:14], BLANK_LINE[:8]):
+        session = engine.session()
+        session.submit(asked(tokenizer, prompt), Sampling(4), stream=True, logprobs=2)
+        events = []
+        while session.pending:
+            events += session.step()
+        [answer] = [each.completion for each in events if isinstance(each, Answered)]
+        tokens = answer.token_logprobs
+        found, end = completion_logprobs(tokens, texts, 0)
+        assert "".join(found["tokens"]) == answer.text
+        assert end == len(answer.text)
+        assert found["text_offset"][1] == len(found["tokens"][0])
+        assert [top[name] for top, name in zip(found["top_logprobs"], found["tokens"], strict=True)] == found[
+            "token_logprobs"
+        ]
+        chat = chat_logprobs(tokens, texts)["content"]
+        assert bytes(byte for each in chat for byte in each["bytes"]).decode() == answer.text
+        assert tokens == tuple(token for each in events if isinstance(each, NewText) for token in each.tokens)
+        session.close()
+
+
+def test_an_engine_that_is_gone_keeps_no_tokenizer(tokenizer: Any) -> None:
+    healing = Healing(tokenizer)
+    assert healing.allowed(" ")
+    gone = weakref.ref(healing)
+    del healing
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_tokenizer_that_joins_no_blank_with_a_word_takes_the_prompt_as_it_is(
