@@ -20,6 +20,8 @@ LENGTH: Final = 2000
 MOST_CHARACTERS: Final = 32
 """Characters of the pattern itself that are repeated."""
 _OTHERS: Final = ("a", "1", " ", "\n", ".", "-", "中", "é", " a", "a.")
+_PASSED: Final = set[str]()
+"""Patterns that were tried in this process and take no time."""
 _GAVE_UP: Final = "retry-limit"
 """In the message of the library where it gives up."""
 
@@ -27,6 +29,8 @@ _GAVE_UP: Final = "retry-limit"
 def check_pattern(pattern: str, where: str, path: Path) -> None:
     """Raise `IntegrityError` for a pattern that takes too long on a short text. A pattern that is not valid is left to the
     library."""
+    if pattern in _PASSED:
+        return
     own = [each for each in dict.fromkeys(pattern) if each.isprintable()][:MOST_CHARACTERS]
     texts = [(each * LENGTH)[:LENGTH] + "\x01" + "".join(own) for each in (*own, *_OTHERS)]
 
@@ -54,3 +58,4 @@ def check_pattern(pattern: str, where: str, path: Path) -> None:
             where=where,
             hint="use the tokenizer files that the model was published with",
         )
+    _PASSED.add(pattern)

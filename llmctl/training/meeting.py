@@ -23,7 +23,7 @@ minutes."""
 BACKENDS: Final = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 """By kind of accelerator; gloo carries what is in the CPU's memory, such as offloaded gradients. Others: torch's default."""
 _STORE: Any = dist.TCPStore  # type: ignore[attr-defined]
-REFUSAL_SECONDS: Final = 20
+REFUSAL_SECONDS: Final = 60
 """How long a process that refuses to train waits for the others to hear of it."""
 _REFUSAL, _HEARD = "llmctl/refusal", "llmctl/heard"
 """Keys of the store where the processes meet: why the first of them does not train, empty if it does; how many know."""
@@ -56,12 +56,12 @@ def join(seconds: float) -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=ANSWER)
 
 
-def refuse(error: LlmctlError, host: str, port: int, others: int) -> None:
-    """Send the error to `others` processes, which meet this one at HOST:PORT; returns once all of them know, at the
-    latest after `REFUSAL_SECONDS`."""
+def refuse(error: LlmctlError, host: str, port: int, others: int, listener: int) -> None:
+    """Send the error to `others` processes, which meet this one at HOST:PORT, where the descriptor `listener` listens;
+    returns once all of them know, at the latest after `REFUSAL_SECONDS`."""
     until = time.monotonic() + REFUSAL_SECONDS
-    with contextlib.suppress(dist.DistError):  # another program may use the port
-        store = _STORE(host, port, is_master=True, wait_for_workers=False)
+    with contextlib.suppress(dist.DistError):
+        store = _STORE(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener)
         store.set(_REFUSAL, json.dumps(errors.encoded(error)))
         while store.add(_HEARD, 0) < others and time.monotonic() < until:
             time.sleep(0.05)

@@ -36,3 +36,17 @@ def test_the_others_end_with_the_error_of_the_first(started_by: str, dates: Path
         assert f"the output {tmp_path / '0' / 'run'} exists" in error
         assert "Traceback" not in error
     assert not (tmp_path / "1" / "run").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mistyped_folder_is_reported_without_torch_where_no_other_machine_is_there(rank: int, tmp_path: Path) -> None:
+    """The error appeared after 23 seconds: torch was imported to wait for the others."""
+    words = ["train", "--data", "nope", *TRAIN, "--out", "run", "--machines", "2", "--machine-rank", str(rank)]
+    words += ["--main-address", f"127.0.0.1:{free_port()}"]
+    command = [sys.executable, "-X", "importtime", "-m", "llmctl", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: no such prepared folder: nope" in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert "llmctl.training.world" in imported
+    assert not {"torch", "numpy"} & imported

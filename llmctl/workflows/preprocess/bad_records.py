@@ -11,7 +11,7 @@ from typing import IO, Any, Final, Literal, Self
 from llmctl.data.reading.formats import Bad
 from llmctl.errors import DataError
 from llmctl.types import Record
-from llmctl.workflows.preprocess.checks import with_hint
+from llmctl.workflows.preprocess.context import with_hint
 
 REJECTS: Final = "rejects.jsonl"
 Policy = Literal["fail", "skip", "reject"]

@@ -16,7 +16,7 @@ from llmctl.data.cleaning.filters.languages import check_package
 from llmctl.data.cleaning.split import splits_of_files
 from llmctl.data.cleaning.words import check_segmenter, rules_of
 from llmctl.data.reading.formats import Bad
-from llmctl.data.reading.read import OpenAudio, ReadContext, parse_columns, plain_fields, scan
+from llmctl.data.reading.read import parse_columns, plain_fields, scan
 from llmctl.data.reading.sources import STDIN, InputSource, find_sources
 from llmctl.data.spec import CHAT_ROLES, TOKENIZERS, CleanRules
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
@@ -26,7 +26,7 @@ from llmctl.registry import near
 from llmctl.store import atomic
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Adapting
+from llmctl.workflows.preprocess.context import read_context_of, with_hint
 from llmctl.workflows.preprocess.gates import check_gates
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
@@ -253,47 +253,3 @@ def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataE
     elif every and error.hint is None:
         error.hint = f"every record looked at is bad: is this a {source.format} file with records of the task?"
     return with_hint(error, first=True)
-
-
-def read_context_of(
-    config: PreprocessConfig, task: Task, recordings: dict[str, list[int] | None] | None = None
-) -> ReadContext:
-    """`recordings`: gets the state of each file that a record names."""
-    return ReadContext(
-        check=task.check,
-        rename=parse_columns(config.columns),
-        wanted=[column.name for column in task.columns],
-        also=task.also,
-        adapt=task.adapt,
-        adapting=Adapting(tool_calls=config.tool_calls),
-        open_audio=_open_audio(task, recordings),
-        delimiter=config.delimiter,
-        quoting=config.quoting,
-        records=config.records,
-        fields_of=task.record_of if task.packed else None,
-        document=config.document,
-        encoding=config.encoding,
-    )
-
-
-def _open_audio(task: Task, seen: dict[str, list[int] | None] | None) -> OpenAudio | None:
-    if task.modality != "audio":
-        return None
-    from llmctl.data.audio import sound
-    from llmctl.data.reading import recordings
-
-    sound.check_installed()
-    return recordings.loaded(task.audio_columns, seen)
-
-
-def with_hint(error: DataError, *, first: bool = False) -> DataError:
-    """The error of a record, with the options that help unless it has a hint. `first`: it is the first record of its
-    input."""
-    skip = "or continue without such records: --on-bad-record skip|reject"
-    if isinstance(error, MissingField):
-        if error.hint is not None and error.hint.startswith("the first line"):
-            return error
-        error.hint = f"name the columns: --columns {error.field}=YOUR_COLUMN" + ("" if first else f"; {skip}")
-    elif error.hint is None:
-        error.hint = f"fix it; {skip}"
-    return error

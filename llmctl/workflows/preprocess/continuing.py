@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmctl import __version__
 from llmctl.data.cleaning.judge import DroppedRecord
@@ -29,9 +29,11 @@ from llmctl.store.locks import NAME as LOCK
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.types import Event, EventSink
-from llmctl.workflows.preprocess.checks import PreprocessPlan
 from llmctl.workflows.preprocess.outcome import COUNTS, SCRATCH, TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
+
+if TYPE_CHECKING:
+    from llmctl.workflows.preprocess.checks import PreprocessPlan
 
 KEY: Final = "key"
 DONE: Final = "done"

@@ -101,6 +101,8 @@ def report(
     emit: EventSink,
 ) -> GateError | None:
     """Write the reports that the settings name; return the error for gates that are not met."""
+    if not gates and config.junit is None and config.markdown is None and not reports.annotated():
+        return None
     from llmctl.metrics.report import annotations_of, junit_of_counts, markdown_of_counts
 
     counts = counts_of(document["records"], document.get("found", {}))

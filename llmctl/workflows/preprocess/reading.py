@@ -19,7 +19,7 @@ from llmctl.data.storing.text import TextWriter
 from llmctl.errors import DataError
 from llmctl.tasks.spec import Task
 from llmctl.workflows.preprocess.bad_records import BadRecords
-from llmctl.workflows.preprocess.checks import read_context_of
+from llmctl.workflows.preprocess.context import read_context_of
 from llmctl.workflows.preprocess.continuing import finish, finished
 from llmctl.workflows.preprocess.outcome import TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig

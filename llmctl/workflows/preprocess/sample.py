@@ -10,7 +10,8 @@ from llmctl.data.cleaning.filters.pii import masked
 from llmctl.data.cleaning.judge import DroppedRecord
 from llmctl.data.reading.read import scan
 from llmctl.errors import DataError
-from llmctl.workflows.preprocess.checks import PreprocessPlan, read_context_of, split_files
+from llmctl.workflows.preprocess.checks import PreprocessPlan, split_files
+from llmctl.workflows.preprocess.context import read_context_of
 from llmctl.workflows.preprocess.reading import filters_of, judge_of
 
 EXAMPLES: Final = 3

@@ -16,6 +16,7 @@ from llmctl import environment, processes
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, untranslated
 from llmctl.readable import quoted
 from llmctl.store import locks, runs
+from llmctl.training import refusal as refusals
 from llmctl.training import world
 from llmctl.training.world import MEETING_SECONDS, UNSURE_SECONDS, World
 from llmctl.types import Event, EventSink, null_sink
@@ -119,7 +120,7 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
             held.enter_context(locks.locked(out))
             runs.open_folder(out, "train", plan.origin.settings, empty=force and not plan.resume)
 
-        _sent_to_followers(plan, open_run)
+        _sent_to_followers(plan, open_run, emit)
         record = runs.begin(
             out,
             "train",
@@ -148,13 +149,13 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
     return TrainResult(status, shown)
 
 
-def _sent_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
+def _sent_to_followers(plan: TrainPlan, make: Callable[[], None], emit: EventSink) -> None:
     """Call `make` in the process that leads; the others go on after it, or end with its error."""
     if plan.world is None:
         try:
             return make()
         except LlmctlError as error:
-            send_refusal(plan.config, error)
+            send_refusal(plan.config, error, emit)
             raise
     from llmctl.training import meeting
 
@@ -162,29 +163,38 @@ def _sent_to_followers(plan: TrainPlan, make: Callable[[], None]) -> None:
     return None
 
 
-def send_refusal(config: TrainConfig, error: LlmctlError) -> None:
-    """Send the error to the other processes of the run, which may wait for this one. torchrun and `accelerate
-    launch` end the others themselves."""
+def send_refusal(config: TrainConfig, error: LlmctlError, emit: EventSink) -> None:
+    """Send the error to the other processes of the run, which may wait for this one."""
+    if place := _meeting_place(config):
+        host, port, others, leads = place
+        refusals.send(error, host, port, others, emit) if leads else refusals.send_too(host, port)
+
+
+def call_leader(config: TrainConfig) -> None:
+    """Let the first process of the run, which may refuse to train, know of this one."""
+    if (place := _meeting_place(config)) and not place[3]:
+        refusals.call(*place[:2])
+
+
+def _meeting_place(config: TrainConfig) -> tuple[str, int, int, bool] | None:
+    """Host and port where processes of the run wait for the first one, how many others there are, and whether this one is
+    the first. None: nobody waits; torchrun and `accelerate launch` end the others themselves."""
     found = world.find()
     if found is not None:
         if found.launcher is None or "TORCHELASTIC_RUN_ID" in os.environ:
-            return
-        host, port, others, leads = found.address, found.port, found.size - 1, not found.follows
-    elif config.machines > 1:
+            return None
+        return found.address, found.port, found.size - 1, not found.follows
+    if config.machines > 1:
         from llmctl.training.launch import Processes
 
         host, _, place = Processes(main_address=config.main_address).rendezvous.rpartition(":")
-        port, others, leads = int(place), config.machines - 1, config.machine_rank == 0
-    else:
-        return
-    from llmctl.training import meeting
-
-    meeting.refuse(error, host, port, others) if leads else meeting.refuse_too(host, port)
+        return host, int(place), config.machines - 1, config.machine_rank == 0
+    return None
 
 
 def _follow(plan: TrainPlan) -> TrainResult:
     """Train as one of the processes that do not lead: it writes and reports nothing of its own."""
-    _sent_to_followers(plan, lambda: None)
+    _sent_to_followers(plan, lambda: None, null_sink)
     return _result(_one_process(plan, null_sink))
 
 

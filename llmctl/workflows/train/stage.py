@@ -90,6 +90,10 @@ class Train(Verb[TrainConfig]):
             if "dry-run" not in context.switches:
                 raise UsageError("--measure goes with --dry-run", hint="add --dry-run")
             consistency.check_measurable(config)
+        if "dry-run" not in context.switches:
+            from llmctl.workflows.train import run
+
+            run.call_leader(config)
         try:
             return checks.preflight(
                 config,
@@ -101,9 +105,7 @@ class Train(Verb[TrainConfig]):
             )
         except LlmctlError as error:
             if "dry-run" not in context.switches:
-                from llmctl.workflows.train.run import send_refusal
-
-                send_refusal(config, error)
+                run.send_refusal(config, error, context.emit)
             raise
 
     def dry_run(self, plan: Any, context: Context) -> DryRun:
