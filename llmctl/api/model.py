@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
@@ -15,7 +15,7 @@ from llmctl.data.reading.read import content_id
 from llmctl.engines.spec import Sampling
 from llmctl.errors import ConfigError, Fault, UsageError
 from llmctl.registry import near
-from llmctl.types import Completion, Record
+from llmctl.types import Audio, Completion, Record
 
 if TYPE_CHECKING:
     from llmctl.workflows.inference.session import Predictor
@@ -168,6 +168,8 @@ class Model:
         """Prompts as records, and whether there is one that is not in a list."""
         if isinstance(prompts, str | Mapping):
             return [self._record(prompts, "the prompt")], True
+        if not isinstance(prompts, Iterable):
+            raise UsageError(f"a prompt is text or a record, not {type(prompts).__name__}", where="the prompt")
         return [self._record(each, f"prompt {place}") for place, each in enumerate(prompts, start=1)], False
 
     def _record(self, prompt: Prompt, origin: str) -> Record:
@@ -180,6 +182,9 @@ class Model:
                 where=origin,
                 hint='give {"messages": [...]} as one prompt',
             )
+        for column in self._predictor.task.audio_columns:
+            if isinstance(values.get(column), str | Path):
+                values[column] = Audio(str(values[column]))
         name = values.pop("id", None)
         return Record(content_id(values) if name is None else str(name), values, origin)
 

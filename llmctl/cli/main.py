@@ -38,7 +38,7 @@ EXIT_CODES: Final = (
     (6, "training diverged (not finite); last good checkpoint kept"),
     (7, "busy: another process owns that folder or port"),
     (10, "a gate was not met (--require), or rows failed"),
-    (75, "stopped on request, resumable (SIGTERM or SIGINT while training)"),
+    (75, "stopped on request, resumable (SIGTERM or SIGINT in train, generate --output)"),
     (130, "interrupted where there was nothing to resume (143 by SIGTERM)"),
     (141, "the reader of our output went away: silent (or 0)"),
 )

@@ -175,6 +175,9 @@ def test_one_prompt_has_one_completion_and_a_list_has_a_list(model: llmctl.Model
     assert [each.id for each in drawn] == [drawn[0].id] * 3 + [drawn[3].id] * 3
     assert len(model.generate("May 1", max_new_tokens=4, temperature=1.0, num_samples=1)) == 1
     assert model.generate([]) == []
+    for wrong in (3, None):
+        with pytest.raises(llmctl.errors.UsageError, match="a prompt is text or a record, not"):
+            model.generate(wrong)  # type: ignore[call-overload]
 
 
 def test_answers_and_texts_are_scored(model: llmctl.Model, poems: llmctl.Model) -> None:

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from safetensors.torch import load_file
 
+import llmctl as llmctl_api
 from llmctl import registry
 from llmctl.data.audio import sound
 from llmctl.types import Audio
@@ -106,6 +107,12 @@ def test_generate_prints_the_text_of_a_recording(llmctl: Any, run: Path, clips: 
     assert " --> 00:00:0" in times
     done = llmctl("generate", "--model", run, "--input", str(clips / "[0-3].flac"))
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == [row["text"] for row in rows[:4]]
+
+
+def test_python_takes_the_record_of_a_recording(run: Path, clips: Path) -> None:
+    model, path = llmctl_api.load(run), clips / "0.flac"
+    assert model.generate({"audio": str(path)}).text == model.generate(str(path)).text
+    assert model.generate([{"audio": path}])[0].text == model.generate(str(path)).text
 
 
 def test_a_long_recording_is_the_text_of_its_windows(inside: Inside, run: Path, clips: Path, folder: Path) -> None:

@@ -51,8 +51,8 @@ def _row(unit: _Unit, name: str, columns: Collection[str], say: Callable[[str], 
     if unit.twice:
         return Bad(DataError(f"the unit has several texts in {unit.twice!r}", where=where), unit.texts)
     if columns:
-        named = {column: unit.texts[key] for column in columns if (key := _language(unit.texts, column))}
-        return RawRecord(where, {**unit.texts, **named})
+        named = {key: column for column in columns if (key := _language(unit.texts, column))}
+        return RawRecord(where, {named.get(language, language): text for language, text in unit.texts.items()})
     source = _language(unit.texts, unit.source)
     targets = [language for language in unit.texts if language != source]
     if source is None or len(targets) != 1:

@@ -52,7 +52,8 @@ def preflight(config: ChatConfig, *, offline: bool, verify: bool = False, emit: 
     if model.task.answer_role != ASSISTANT:
         raise UsageError(
             f"{config.model} is not a chat model, its task is {model.task.name}: "
-            f"use llmctl generate --model {quoted(config.model)} --prompt TEXT"
+            f"use llmctl generate --model {quoted(config.model)} "
+            + ("--prompt TEXT" if model.task.modality == "text" else "--input RECORDING")
         )
     engine_for(model, config.engine)
     return ChatPlan(config, model, sampling)

@@ -24,7 +24,20 @@ if TYPE_CHECKING:
     pass
 
 
-OTHER_FORMATS: Final = (".txt", ".text", ".csv", ".tsv", ".json", ".parquet", ".gz", ".zst", ".md", ".html", ".xlsx")
+OTHER_FORMATS: Final = (
+    ".txt",
+    ".text",
+    ".vtt",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".parquet",
+    ".gz",
+    ".zst",
+    ".md",
+    ".html",
+    ".xlsx",
+)
 """Endings of names that promise another format than JSON lines."""
 SRT: Final = ".srt"
 """The ending of a file of subtitles (SubRip)."""

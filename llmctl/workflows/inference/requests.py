@@ -71,17 +71,18 @@ class RequestBuilder:
         calibrate: bool = False,
         truncate: Truncate = "right",
         hearing: Hearing | None = None,
+        quotes: bool = True,
         emit: EventSink = null_sink,
     ) -> None:
         """`clean`: how training cleaned its text; None: not at all. `block_size`: tokens per block in training.
 
         `labels`: the answers from which a model without a classification head chooses by likelihood; `calibrate`:
         subtract the log likelihood of each given an empty text. `truncate`: see `fitted`. `hearing`: what a speech
-        model reads.
+        model reads. `quotes`: whether warnings may quote a text.
         """
         self.task, self.layout, self.emit, self.calibrate = task, layout, emit, calibrate
         self.truncate, self.truncated = truncate, 0
-        self.hearing = hearing
+        self.hearing, self._quotes = hearing, quotes
         self.block_size = block_size
         self.labels = tuple(labels) if task.labelled and layout.family != "encoder" else ()
         self._answers = [layout.answer(label) for label in self.labels]
@@ -231,7 +232,8 @@ class RequestBuilder:
                 self._warned_unknown = True
                 text = segment.text if len(segment.text) <= SHOWN else f"{segment.text[:SHOWN]}…"
                 where = record.origin or record.id
-                message = f"{where}: {unknown:,} of {len(part.ids):,} tokens are unknown to the tokenizer: {text!r}"
+                message = f"{where}: {unknown:,} of {len(part.ids):,} tokens are unknown to the tokenizer"
+                message += f": {text!r}" if self._quotes else ""
                 self.emit(Event("warning", {"text": message}))
                 return
 
@@ -353,6 +355,7 @@ def open_request_builder(
     calibrate: bool = False,
     truncate: Truncate = "right",
     timestamps: bool = False,
+    quotes: bool = True,
     emit: EventSink = null_sink,
 ) -> RequestBuilder:
     """The request builder of a model folder, with its tokenizer, layout and context.
@@ -390,5 +393,6 @@ def open_request_builder(
         calibrate=calibrate,
         truncate=truncate,
         hearing=families.hearing_of(config.to_dict()) if handle.task.modality == "audio" else None,
+        quotes=quotes,
         emit=emit,
     )

@@ -138,7 +138,7 @@ def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:
         if source.format == "text":
             plain_fields(source, task.record_of if task.packed else None)
     if any(source.format == "pair" for source in sources) and {c.name for c in task.columns} != {"source", "target"}:
-        raise UsageError(f"--source-file and --target-file are for translation, not for {task.name}")
+        raise UsageError(f"two aligned files are for translation, not for {task.name}")
 
 
 def _check_out(config: PreprocessConfig, sources: Iterable[InputSource], *, force: bool) -> None:

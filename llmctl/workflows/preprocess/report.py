@@ -146,7 +146,7 @@ def _summary(account: Account) -> str:
     rows = [
         (html.escape(name), f"{count:,}", f"{account.tokens.get(name, 0):,}") for name, count in account.splits.items()
     ]
-    table = _table((("split", "划分"), ("records", "记录"), ("tokens", "词元")), rows, (1, 2))
+    table = _table((("split", "划分"), ("records", "记录"), ("tokens", "token 数")), rows, (1, 2))
     return f'<ul class="cards">{shown}</ul>{table}'
 
 
@@ -216,7 +216,7 @@ def _lengths(lengths: Mapping[str, Sequence[tuple[int, int]]]) -> str:
     parts = []
     for split, columns in lengths.items():
         parts.append(f"<h3>{html.escape(split)}</h3>{_histogram(columns)}")
-    return _heading("Tokens per record", "每条记录的词元数") + "".join(parts) if parts else ""
+    return _heading("Tokens per record", "每条记录的 token 数") + "".join(parts) if parts else ""
 
 
 def _histogram(columns: Sequence[tuple[int, int]]) -> str:

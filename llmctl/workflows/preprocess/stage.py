@@ -118,7 +118,9 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
         for split, count in document["splits"].items()
     ]
     return [
-        f"{records['read']:,} records read, {records['kept']:,} kept" + (f", dropped: {dropped}" if dropped else ""),
+        f"{records['read']:,} records read, {records['kept']:,} kept"
+        + (f", dropped: {dropped}" if dropped else "")
+        + (f", {records['rejected']:,} rejected" if records["rejected"] else ""),
         *splits,
         *_details(document),
         *[f"{'met' if gate['met'] else 'NOT MET'}: {gate['require']}" for gate in document.get("gates", ())],

@@ -59,7 +59,7 @@ def open_server(plan: ServePlan, emit: EventSink) -> Server:
     config = plan.config
     listening = bound(config)
     try:
-        request_builder = open_request_builder(plan.model, truncate="refuse", emit=emit)
+        request_builder = open_request_builder(plan.model, truncate="refuse", quotes=False, emit=emit)
         predictor = open_predictor(
             plan.model,
             precision=config.precision,

@@ -89,7 +89,7 @@ class Service:
         with self._opening:
             found = self._predictors.get(task)
             if found is None:
-                builder = open_request_builder(self.plan.tasks[task], truncate="refuse", emit=self.emit)
+                builder = open_request_builder(self.plan.tasks[task], truncate="refuse", quotes=False, emit=self.emit)
                 found = self._predictors[task] = Predictor(builder, self.engine)
         return found
 

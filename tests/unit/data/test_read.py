@@ -321,6 +321,7 @@ def test_a_translation_memory(tmp_path: Path, encoding: str) -> None:
     columns = ReadContext(rename={"source": "zh", "target": "EN"})
     *rows, _, _ = scan(find_sources([str(path)]), columns)
     assert [row.fields["source"] for row in rows if isinstance(row, Record)] == ["按确定并等待", "你好"]
+    assert not columns.adapting.unused
 
 
 @pytest.mark.parametrize(
@@ -355,6 +356,8 @@ def test_recordings_with_their_text_beside_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"book\.txt belongs to no recording, but other texts do"):
         find_sources([str(tmp_path)])
     assert [source.path for source in find_sources([f"{book.parent}/b*.txt"])] == [book]
+    with pytest.raises(UsageError, match=r"recordings without a text: .*c\.wav"):
+        find_sources([f"{book.parent}/c*"])
 
 
 @pytest.mark.parametrize(

@@ -444,3 +444,6 @@ def test_a_text_that_is_mostly_unknown_to_the_tokenizer_is_told_once(
     assert event.name == "warning"
     assert event.fields["text"].startswith("line 4: ")
     assert event.fields["text"].endswith(" tokens are unknown to the tokenizer: '床 前 明月光!'")
+    served = RequestBuilder(Classification(), layout, quotes=False, emit=events.append)
+    served.generation_request(Record("of a client", {"text": "床 前 明月光!"}))
+    assert events[1].fields["text"].endswith(" tokens are unknown to the tokenizer")

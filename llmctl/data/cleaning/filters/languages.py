@@ -100,7 +100,7 @@ class Identifier:
         if language := OF_SCRIPT.get(script):
             return language
         words = len(passage.words)
-        if words < LEAST_WORDS and script == "latin":
+        if (words < LEAST_WORDS and script == "latin") or not any(map(str.isalpha, text)):
             return None
         if "en" in allowed and script == "latin":
             first = passage.words[:ENGLISH_WORDS]
