@@ -192,11 +192,11 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
                 files.append((path, "arrow"))
         elif path.is_file() and format_of(path) != "unknown":
             files.append((path, format_of(path)))
-    recordings = [path for path in listed if path.suffix.lower() in AUDIO]
-    if not files and recordings:
-        name = recordings[0].with_suffix(".txt").name
+    unread = [path for path in listed if path.suffix.lower() in AUDIO]
+    if not files and unread:
+        name = unread[0].with_suffix(".txt").name
         raise UsageError(
-            f"recordings without a text: {shown(recordings[0])}",
+            f"recordings without a text: {shown(unread[0])}",
             hint=f"put texts beside them, such as {name}, or a table that names them, {TABLES[0]}",
         )
     if not files:
