@@ -139,7 +139,8 @@ def test_rows_are_printed_as_they_are_answered(chat_folders: Folders, tmp_path: 
     words = ("--set", "engine=echo", "--batch-size", "1", *asking)
     command = [sys.executable, "-m", "llmctl", "generate", "--model", str(chat_folders["lm"]), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         assert json.loads(process.stdout.readline())["id"] == "0"
         # The rows do not fit into the pipe, so the command waits for its reader.
         assert all(each["done"] < 1_000 for each in rows(events) if each["event"] == "progress")
