@@ -138,9 +138,10 @@ def generate(
             found = list(predictor.complete([fitted.request], plan.sampling, stream=stream))
             answering.output_rows(row, fitted, found)
         else:
-            for found in answering.answers(pairs):
-                for each in found if line is not None else ():
-                    line(row_line(each))
+            for answered in answering.answers(pairs):
+                if line is not None:
+                    for each in answered:
+                        line(row_line(each))
         if config.output is not None:
             atomic.write_text(config.output, subtitles.srt(answering.tally.completions[0].get("segments", ())))
         seconds = time.monotonic() - started
