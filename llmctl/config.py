@@ -93,7 +93,7 @@ class Spec(BaseModel):
     @classmethod
     def defaults(cls) -> Self:
         """The settings with nothing set. Unlike `cls()`, it builds no validator, which help does not need."""
-        return cls.model_construct()
+        return cast(Self, cls.model_construct())
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with these fields changed."""
