@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, StrictInt
+from pydantic import AfterValidator, BeforeValidator, StrictInt
 
-from llmctl.config import DocumentUnit, Spec, flag, key
+from llmctl.config import DocumentUnit, Spec, UsageValueError, flag, key
 from llmctl.data.cleaning.filters.spec import Languages, Pii, Quality, known_languages
-from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
+from llmctl.data.spec import STOPWORDS, TOKENIZERS, Clean, Dedup, Splits
+from llmctl.registry import looks_like_path, near
 from llmctl.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
 from llmctl.values import LARGEST_SEED, Folder, Shown, Size
 
 AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
+
+
+def _known_lists(clean: Clean) -> Clean:
+    for name in clean.stopwords:
+        if name not in STOPWORDS and "." not in name and not looks_like_path(name):
+            hint = near(name, STOPWORDS) or f"lists: {', '.join(STOPWORDS)}; or a file with a word on each line"
+            raise UsageValueError(f"no list of stop words is named {name!r}", hint)
+    return clean
 
 
 class PreprocessConfig(Spec):
@@ -56,7 +65,7 @@ class PreprocessConfig(Spec):
     )
     block_size: Size = key(256, "tokens per block in language modelling", ge=2)
     splits: Splits = key(Splits.defaults(), "what assigns records to splits, and fractions held out")
-    clean: Clean = key(Clean.defaults(), "how to clean text")
+    clean: Annotated[Clean, AfterValidator(_known_lists)] = key(Clean.defaults(), "how to clean text")
     quality: Quality = key(
         Quality.defaults(), "bounds on the form of a text; web: the published ones for pages of the web"
     )
