@@ -94,9 +94,10 @@ _llmctl_generate() {
     --prompt | --max-new-tokens | --stop | --temperature | --top-k | --top-p | --num-beams | --num-samples | --system | --batch-size | --concurrency | --seed) return ;;
     --input | --output | --explain | --config | --events) _llmctl_offer "" -f; return ;;
     --truncate) _llmctl_offer "left"; return ;;
+    --engine) _llmctl_offer "torch ctranslate2 onnx openai echo"; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= task= prompt= input= output= explain= timestamps= max_new_tokens= stop= truncate= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= instruction= system= batch_size= base= precision= concurrency= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --task --prompt --input --output --explain --timestamps --max-new-tokens --stop --truncate --temperature --top-k --top-p --num-beams --num-samples --system --batch-size --concurrency --seed --resume --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+    _llmctl_offer "--model --task --prompt --input --output --explain --timestamps --max-new-tokens --stop --truncate --temperature --top-k --top-p --num-beams --num-samples --system --batch-size --concurrency --engine --seed --resume --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_chat() {
@@ -114,11 +115,13 @@ _llmctl_eval() {
     --model | --out) _llmctl_offer "" -d; return ;;
     --data | --predictions | --references | --baseline | --junit | --markdown | --config | --events) _llmctl_offer "" -f; return ;;
     --split) _llmctl_offer "train validation test"; return ;;
+    --task) _llmctl_offer "language-modeling translation summarization question-answering classification speech-recognition chat preference"; return ;;
     --metric) _llmctl_offer "bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1 reward_accuracy reward_margin"; return ;;
     --require | --limit | --batch-size | --concurrency | --seed) return ;;
+    --engine) _llmctl_offer "torch ctranslate2 onnx openai echo"; return ;;
     --set) compopt -o nospace; _llmctl_offer "model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= reference= base= precision= concurrency= engine= seed="; return ;;
     esac
-    _llmctl_offer "--model --data --split --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --concurrency --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
+    _llmctl_offer "--model --data --split --task --predictions --references --metric --require --baseline --junit --markdown --limit --out --batch-size --concurrency --engine --seed --verify --config --set --dry-run --force --offline --events --quiet --verbose --json --debug --help-all --help"
 }
 
 _llmctl_serve() {

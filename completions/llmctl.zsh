@@ -62,6 +62,9 @@ _llmctl_generate--task() {
 _llmctl_generate--truncate() {
     compadd "$@" -- left
 }
+_llmctl_generate--engine() {
+    compadd "$@" -- torch ctranslate2 onnx openai echo
+}
 _llmctl_generate--set() {
     compadd "$@" -S "" -- model= task= prompt= input= output= explain= timestamps= max_new_tokens= stop= truncate= temperature= top_k= top_p= min_p= repetition_penalty= num_beams= length_penalty= num_samples= labels= calibrate= instruction= system= batch_size= base= precision= concurrency= engine= seed=
 }
@@ -71,8 +74,14 @@ _llmctl_chat--set() {
 _llmctl_eval--split() {
     compadd "$@" -- train validation test
 }
+_llmctl_eval--task() {
+    compadd "$@" -- language-modeling translation summarization question-answering classification speech-recognition chat preference
+}
 _llmctl_eval--metric() {
     compadd "$@" -- bleu chrf ter rouge wer cer perplexity bits_per_byte accuracy macro_f1 exact_match f1 reward_accuracy reward_margin
+}
+_llmctl_eval--engine() {
+    compadd "$@" -- torch ctranslate2 onnx openai echo
 }
 _llmctl_eval--set() {
     compadd "$@" -S "" -- model= data= split= task= predictions= references= metric= require= baseline= junit= markdown= interval.level= interval.resamples= limit= out= max_new_tokens= num_beams= labels= calibrate= instruction= window= batch_size= reference= base= precision= concurrency= engine= seed=
@@ -289,6 +298,7 @@ _llmctl() {
                 '--system=[system message; chat only]:value: ' \
                 '--batch-size=[prompts per batch \[default: 32\]]:value: ' \
                 '--concurrency=[requests to a server at a time \[default: 8\]]:value: ' \
+                '--engine=[engine that runs the model; auto: the one for what its folder holds \[default: auto\]]:value:_llmctl_generate--engine' \
                 '--seed=[random seed]:value: ' \
                 '--resume[resume an interrupted --output: its finished rows are kept]' \
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
@@ -332,6 +342,7 @@ _llmctl() {
                 '--model=[run, model folder, or hf:ID]:value:_files -/' \
                 '--data=[prepared folder, or a file of records]:value:_files' \
                 '--split=[split of a prepared folder \[default: test\]]:value:_llmctl_eval--split' \
+                '--task=[task that lays out the prompts; default: the one the model was trained for]:value:_llmctl_eval--task' \
                 '--predictions=[predictions: .txt (one per line), .jsonl or another format; - for standard input]:value:_files' \
                 '*--references=[references: the same formats; repeat for several per record]:value:_files' \
                 '*--metric=[bleu, or with options bleu:tokenize=zh; repeatable; default: the task'\''s metrics]:value:_llmctl_eval--metric' \
@@ -343,6 +354,7 @@ _llmctl() {
                 '--out=[folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run]:value:_files -/' \
                 '--batch-size=[records per batch \[default: 32\]]:value: ' \
                 '--concurrency=[requests to a server at a time \[default: 8\]]:value: ' \
+                '--engine=[engine that runs the model; auto: the one for what its folder holds \[default: auto\]]:value:_llmctl_eval--engine' \
                 '--seed=[random seed]:value: ' \
                 '--verify[hash all weights (and prepared data) again, even where size and time are unchanged]' \
                 '*--config=[recipe file (YAML); repeatable, later files win]:value:_files' \

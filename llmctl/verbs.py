@@ -31,7 +31,8 @@ class Context:
     """How a verb is run, apart from its settings.
 
     `switches`: the verb's own switches that are on. `interactive`: standard input is a terminal, so it is not read.
-    `stream`: receives generated text as it arrives; None if only the result is needed.
+    `stream`: receives generated text as it arrives; None if only the result is needed. `line`: prints a line of the result
+    before the rest of it is there; None if the result is printed as a whole.
     """
 
     emit: EventSink = null_sink
@@ -40,6 +41,7 @@ class Context:
     switches: frozenset[str] = frozenset()
     interactive: bool = True
     stream: Callable[[str], None] | None = None
+    line: Callable[[str], None] | None = None
 
     @property
     def resume(self) -> bool:

@@ -89,22 +89,31 @@ class Session:
     def finish(self, document: Mapping[str, Any], show: Callable[[], None] | None = None) -> None:
         """Print the result: the JSON document, or what `show` prints."""
         self.reporter.finish()
-        with _to_stdout():
+        with self.printing():
             if self.json:
                 write_document(self.verb, "ok", document)
             elif show is not None:
                 show()
-            sys.stdout.flush()
 
     def fail(self, error: LlmctlError, document: Mapping[str, Any], show: Callable[[], None]) -> NoReturn:
         """Print the result, then raise the error."""
         self.reporter.finish()
         error.document = document
         if not self.json:
-            with _to_stdout():
+            with self.printing():
                 show()
-                sys.stdout.flush()
         raise error
+
+    @contextlib.contextmanager
+    def printing(self) -> Iterator[None]:
+        """Flush what the block prints, and report write errors, such as a full disk, as `EnvironmentFault`."""
+        try:
+            yield
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise EnvironmentFault(f"cannot write to standard output: {error.strerror}") from error
 
     def plan(
         self,
@@ -128,17 +137,6 @@ class Session:
         if refusal is not None:
             self.fail(refusal, document, show)
         self.finish(document, show)
-
-
-@contextlib.contextmanager
-def _to_stdout() -> Iterator[None]:
-    """Report write errors, such as a full disk, as `EnvironmentFault`."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write to standard output: {error.strerror}") from error
 
 
 DOCUMENTS: Final[list[str]] = []

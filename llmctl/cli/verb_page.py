@@ -46,6 +46,7 @@ def _run(verb: Verb[Any], session: Session) -> None:
         switches=frozenset(on | ({DRY_RUN} if session.dry_run else set())),
         interactive=sys.stdin is None or sys.stdin.isatty(),
         stream=live,
+        line=None if session.json else functools.partial(_line, session),
     )
     plan = verb.check(config, context)
     if (not session.dry_run or on) and (text := verb.starts(config)):
@@ -85,6 +86,12 @@ class _Live:
         self._reporter.clear()
         sys.stdout.write(plain(text))
         sys.stdout.flush()
+
+
+def _line(session: Session, text: str) -> None:
+    session.reporter.clear()
+    with session.printing():
+        show([text])
 
 
 def show(lines: Iterable[str | Table]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import ctranslate2
 
 from llmctl.engines.exported import load_exported
+from llmctl.engines.plain import Abandoned
 from llmctl.engines.spec import Sampling
 from llmctl.engines.speech import SpeechEngine
 from llmctl.store.border import border, running
@@ -41,7 +42,14 @@ class CTranslate2SpeechEngine(SpeechEngine):
         self._take(load_exported(model, tokenizer, family, layout_context), layout_context)
 
     def _tokens(
-        self, windows: Sequence[AudioWindow], before: tuple[int, ...], sampling: Sampling, room: int, *, times: bool
+        self,
+        windows: Sequence[AudioWindow],
+        before: tuple[int, ...],
+        sampling: Sampling,
+        room: int,
+        abandoned: Abandoned,
+        *,
+        times: bool,
     ) -> list[list[int]]:
         """CTranslate2 generates at most half of `max_length`, and at most `max_length` less the tokens before."""
         features = self._inputs(windows)["input_features"].numpy()  # (B, M, T)

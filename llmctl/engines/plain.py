@@ -183,7 +183,7 @@ class PlainBatch:
                 attention_mask=mask,
                 generation_config=_settings(loaded, sampling, loaded.limit_of(jobs[0])),
                 logits_processor=choosing.processors(sampling, padding=padding, draws=()),
-                stopping_criteria=StoppingCriteriaList([*stops, Abandoned(tickets, self.cancelled)]),
+                stopping_criteria=StoppingCriteriaList([*stops, Abandoned(lambda: tickets <= self.cancelled)]),
             )  # (B · samples, width + generated)
         events: list[EngineEvent] = []
         for number, row in enumerate(found.tolist()):
@@ -240,15 +240,14 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
 
 
 class Abandoned(StoppingCriteria):  # type: ignore[misc]
-    """Ends a batch of which every row was cancelled."""
+    """Ends a batch once nobody waits for an answer of it."""
 
-    def __init__(self, tickets: set[int], cancelled: set[int]) -> None:
-        self._tickets, self._cancelled = tickets, cancelled
+    def __init__(self, abandoned: Callable[[], bool]) -> None:
+        self._abandoned = abandoned
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """(B, T) -> (B,) bool."""
-        over = self._tickets <= self._cancelled
-        return torch.full(input_ids.shape[:1], over, dtype=torch.bool, device=input_ids.device)
+        return torch.full(input_ids.shape[:1], self._abandoned(), dtype=torch.bool, device=input_ids.device)
 
 
 class Watch(StoppingCriteria):  # type: ignore[misc]

@@ -15,11 +15,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
 from llmctl.engines import ctc_search
 from llmctl.engines.loaded import LoadedModel
+from llmctl.engines.plain import Abandoned
 from llmctl.engines.spec import (
     Answered,
     Engine,
@@ -79,7 +80,7 @@ class SpeechEngine(Engine):
     def _take(self, loaded: LoadedModel, context: int | None) -> None:
         self.loaded, self.model, self.tokenizer, self.family = loaded, loaded.model, loaded.tokenizer, loaded.family
         self.device, self.context = loaded.device, context
-        self.recognise: Callable[[Sequence[AudioWindow], Sampling, tuple[int, ...]], list[Heard]] = {
+        self.recognise: Callable[[Sequence[AudioWindow], Sampling, tuple[int, ...], Abandoned], list[Heard]] = {
             "ctc": self._ctc,
             "speech-seq2seq": self._seq2seq,
         }[loaded.family]
@@ -101,7 +102,9 @@ class SpeechEngine(Engine):
 
     # -- models -----------------------------------------------------------------------------------------------
 
-    def _ctc(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
+    def _ctc(
+        self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...], abandoned: Abandoned
+    ) -> list[Heard]:
         found: dict[int, Heard] = {}
         for numbers in self._together(windows):
             part = self._ctc_batch([windows[number] for number in numbers], sampling)
@@ -141,12 +144,14 @@ class SpeechEngine(Engine):
             heard.append(Heard(window.start, window.end, text, len(found.tokens), True, spoken))
         return heard
 
-    def _seq2seq(self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...]) -> list[Heard]:
+    def _seq2seq(
+        self, windows: Sequence[AudioWindow], sampling: Sampling, start: tuple[int, ...], abandoned: Abandoned
+    ) -> list[Heard]:
         config = self.model.config
         before = (int(config.decoder_start_token_id), *start)
         room = min(sampling.max_new_tokens, (self.context or config.max_target_positions) - len(before))
         heard, first = [], self._first_time(start)
-        found = self._tokens(windows, before, sampling, room, times=first is not None)
+        found = self._tokens(windows, before, sampling, room, abandoned, times=first is not None)
         for window, new in zip(windows, found, strict=True):
             text = self._decoded([token for token in new if first is None or token < first])
             spoken = () if first is None else tuple(timed(new, first, window, self._decoded))
@@ -154,13 +159,20 @@ class SpeechEngine(Engine):
         return heard
 
     def _tokens(
-        self, windows: Sequence[AudioWindow], before: tuple[int, ...], sampling: Sampling, room: int, *, times: bool
+        self,
+        windows: Sequence[AudioWindow],
+        before: tuple[int, ...],
+        sampling: Sampling,
+        room: int,
+        abandoned: Abandoned,
+        *,
+        times: bool,
     ) -> list[list[int]]:
         """The tokens of each window after those in `before`, at most `room`, without the end token."""
         ids = torch.tensor([before] * len(windows), device=self.device)
         with self.loaded.computing():
             encoded = self.model.get_encoder()(self._inputs(windows)["input_features"].to(self.model.dtype))
-            rows = self._searched(encoded, ids, sampling, room, times=times)[:, len(before) :].tolist()
+            rows = self._searched(encoded, ids, sampling, room, abandoned, times=times)[:, len(before) :].tolist()
         end = self.model.config.eos_token_id
         return [row[: row.index(end)] if end in row else row for row in rows]
 
@@ -169,7 +181,9 @@ class SpeechEngine(Engine):
         plain: int | None = self.tokenizer.backend_tokenizer.token_to_id("<|notimestamps|>")
         return None if plain is None or plain in start else plain + 1
 
-    def _searched(self, encoded: Any, ids: Tensor, sampling: Sampling, room: int, *, times: bool) -> Tensor:
+    def _searched(
+        self, encoded: Any, ids: Tensor, sampling: Sampling, room: int, abandoned: Abandoned, *, times: bool
+    ) -> Tensor:
         """transformers' plain greedy or beam search: Whisper's own `generate` is for its published tokenizers only."""
         own, config = self.model.generation_config, self.model.config
         settings = GenerationConfig(
@@ -195,6 +209,7 @@ class SpeechEngine(Engine):
             decoder_attention_mask=torch.ones_like(ids),
             generation_config=settings,
             logits_processor=rules,
+            stopping_criteria=StoppingCriteriaList([abandoned]),
         )
         return rows
 
@@ -293,7 +308,10 @@ class SpeechSession(EngineSession):
         if not batch:
             return events
         first = batch[0][0].job
-        heard = self.engine.recognise([window for _, window in batch], first.sampling, first.request.input_ids)
+        tickets = {listening.job.ticket for listening, _ in batch}
+        abandoned = Abandoned(lambda: tickets.isdisjoint(self._open))
+        windows = [window for _, window in batch]
+        heard = self.engine.recognise(windows, first.sampling, first.request.input_ids, abandoned)
         for (listening, _), found in zip(batch, heard, strict=True):
             text = separated(listening.heard, found.text)
             listening.heard.append(found._replace(text=text))

@@ -130,6 +130,7 @@ def test_a_published_normalizer_runs(strike: Strike, copy: Copy, name: str) -> N
         ("(a*)*b", "a" * 3000),
         (r"(\w+\s?)+$", "word " * 600 + "!"),
         ("(?:a?){25}a{25}", "a" * 24 + "b" + "a" * 24),
+        ("(a?){30}a{30}b", ("a" * 37 + "c" + "a" * 25 + "b") * 30),
         ("(x+x+)+y", "x" * 2000),
         ("(", "hello"),
         ("[", "hello"),
@@ -151,7 +152,21 @@ def test_a_pattern_that_backtracks_or_is_broken(strike: Strike, copy: Copy, patt
 
 
 @pytest.mark.parametrize("step", ["pre_tokenizer", "normalizer"])
-@pytest.mark.parametrize("pattern", ["(a|aa)+$", "(x+x+)+y", r"([a-z]+\s?)+[0-9]"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a|aa)+$",
+        "(x+x+)+y",
+        r"([a-z]+\s?)+[0-9]",
+        "(.*)*x",
+        r"\s*\s*\s*x",
+        "(?:foo|foofoo)+!",
+        r"(?:\d+\.?)+-",
+        r"(?i)b|(?=([^x]+)+y)",
+        "(?:中国|中|国)+文",
+        r"(.+)\1\1x",
+    ],
+)
 def test_a_pattern_of_exponential_time_is_refused_before_any_text_is_read(
     strike: Strike, copy: Copy, pattern: str, step: str
 ) -> None:
@@ -172,6 +187,15 @@ PUBLISHED = {
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "DeepSeek": r"[!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "BLOOM": r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    "Qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+",
+    "Falcon": r"[0-9][0-9][0-9]",
+    "DeepSeek LLM": r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    "Kimi": r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "digits from the right": r"(?=(\d{3})+(?!\d))",
+    "line breaks": r"(?:\r?\n)+",
+    "words and numbers": r"[A-Z]?[a-z]+(?:-[a-z]+)*|\d+(?:\.\d+)?|\S",
     "CLIP": r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
 }
 
@@ -181,6 +205,23 @@ def test_patterns_of_published_tokenizers_are_taken(name: str, tmp_path: Path) -
     from llmctl.store.patterns import check_pattern
 
     check_pattern(PUBLISHED[name], name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parts"),
+    [
+        ("(.*)*x", [".*", "(.*)*"]),
+        ("(?i)a*b|c*", ["(?i)a*", "(?i)c*"]),
+        ("[]a]*[^]b]+x", ["[]a]*[^]b]+", "[^]b]+"]),
+        ("foo(?i:ab*|c)?x", ["(?i)b*", "(?i:ab*|c)?"]),
+        (r"\[a*\](?#a*)[[:alpha:]b]", ["a*"]),
+        ("plain|words", []),
+    ],
+)
+def test_a_pattern_is_cut_at_its_repetitions(pattern: str, parts: list[str]) -> None:
+    from llmctl.store.pattern_parts import repeated_parts
+
+    assert repeated_parts(pattern) == parts
 
 
 def test_bpe_dropout_of_a_published_tokenizer_is_off(strike: Strike, copy: Copy, tmp_path: Path) -> None:

@@ -132,6 +132,23 @@ def test_rows_of_a_pipe_are_answered_before_the_pipe_ends(chat_folders: Folders,
     assert [each["id"] for each in rows(out)] == [*map(str, range(60)), "last"]
 
 
+def test_rows_are_printed_as_they_are_answered(chat_folders: Folders, tmp_path: Path) -> None:
+    asked = written(tmp_path / "in.jsonl", *({"id": str(n), "prompt": f"love {n} " * 40} for n in range(1_000)))
+    events = tmp_path / "events.jsonl"
+    asking = ("--input", str(asked), "--truncate", "left", "--events", str(events))
+    words = ("--set", "engine=echo", "--batch-size", "1", *asking)
+    command = [sys.executable, "-m", "llmctl", "generate", "--model", str(chat_folders["lm"]), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["id"] == "0"
+        # The rows do not fit into the pipe, so the command waits for its reader.
+        assert all(each["done"] < 1_000 for each in rows(events) if each["event"] == "progress")
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert "error" not in process.stderr.read()
+
+
 def test_a_file_killed_at_any_moment_is_the_same_in_the_end(
     chat_folders: Folders, tmp_path: Path, inside: Inside
 ) -> None:

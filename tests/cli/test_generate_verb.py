@@ -397,3 +397,31 @@ def test_a_tokenizer_of_another_vocabulary_is_refused_with_both_numbers(
     assert code == 2
     assert "the tokenizer has 340 entries" in err
     assert "the model 320" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "row", "code"),
+    [
+        ("translator", {"prompt": "Shall I", "target": "Thou art"}, 0),
+        ("classifier", {"prompt": "Thou art lovely", "label": "good"}, 0),
+        ("classifier", {"prompt": "Thou art lovely"}, 3),
+    ],
+)
+def test_eval_reads_rows_of_prompts_as_generate_does(
+    folders: Any, tmp_path: Path, model: str, row: dict[str, str], code: int
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({"id": "b", **row}) + "\n")
+    words = ("--model", str(folders[model]), "--data", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "scores"))
+    assert run(["eval", *words]) == code
+
+
+def test_a_row_that_offers_tools_is_not_scored_without_them(capsys: Any, folders: Any, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Shall I"}, {"role": "assistant", "content": "Thou art"}]
+    rows: list[dict[str, Any]] = [
+        {"messages": turns, "tools": []},
+        {"messages": turns, "tools": [{"type": "function"}]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    words = ("--model", str(folders["lm"]), "--task", "chat", "--data", str(tmp_path / "rows.jsonl"))
+    assert run(["eval", *words, "--out", str(tmp_path / "scores")]) == 3
+    assert "rows.jsonl:2:tools: the conversation offers tools" in capsys.readouterr().err

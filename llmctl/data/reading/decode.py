@@ -124,20 +124,49 @@ def _between(file: io.BufferedReader, start: int, stop: int | None, size: int) -
         yield block
 
 
-def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) -> Iterator[bytes]:
-    compression = compression_of(path.name) or COMPRESSED.get(file.peek(2)[:2], "")
-    read: Callable[[int], bytes] = file.read
-    failures: tuple[type[Exception], ...] = ()
+def _reader(file: io.BufferedReader, compression: str) -> tuple[Callable[[int], bytes], tuple[type[Exception], ...]]:
+    """What reads the decompressed bytes of a file, and what it raises for data that is damaged."""
     if compression == "gz":
         import gzip
 
-        read = gzip.GzipFile(fileobj=file).read
-        failures = (EOFError, gzip.BadGzipFile, zlib.error)
-    elif compression == "zst":
+        return gzip.GzipFile(fileobj=file).read, (EOFError, gzip.BadGzipFile, zlib.error)
+    if compression == "zst":
         import pyarrow as pa
 
-        read = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd").read
-        failures = (OSError,)
+        return pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd").read, (OSError,)
+    return file.read, ()
+
+
+def _begins_as_bomb(path: Path, compression: str, limits: Limits) -> bool:
+    """Whether the first `bomb_floor` bytes come from so few that the file is a bomb. Nothing is parsed, so the answer takes a
+    fraction of a second; reading the lines of a bomb takes minutes."""
+    with path.open("rb") as file:
+        read, failures = _reader(file, compression)
+        unpacked = 0
+        while unpacked <= limits.bomb_floor and file.tell() * BOMB_RATIO <= limits.bomb_floor:
+            try:
+                block = read(limits.block_bytes)
+            except failures:
+                return False  # reading it says what is wrong
+            if not block:
+                return False
+            unpacked += len(block)
+        return unpacked > limits.bomb_floor
+
+
+def _bomb(what: str, name: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"{what} to more than {BOMB_RATIO} times their size",
+        where=name,
+        hint="if you trust the file, decompress it yourself",
+    )
+
+
+def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) -> Iterator[bytes]:
+    compression = compression_of(path.name) or COMPRESSED.get(file.peek(2)[:2], "")
+    if compression and path.is_file() and _begins_as_bomb(path, compression, limits):
+        raise _bomb("the file begins with bytes that decompress", name)
+    read, failures = _reader(file, compression)
     packed, unpacked = path.stat().st_size, 0
     while True:
         try:
@@ -152,11 +181,7 @@ def _unpacked(file: io.BufferedReader, path: Path, name: str, limits: Limits) ->
             refuse_foreign(block, name)
         unpacked += len(block)
         if compression and unpacked > limits.bomb_floor and unpacked > BOMB_RATIO * packed:
-            raise EnvironmentFault(
-                f"{packed:,} bytes decompress to more than {BOMB_RATIO} times their size",
-                where=name,
-                hint="if you trust the file, decompress it yourself",
-            )
+            raise _bomb(f"{packed:,} bytes decompress", name)
         yield block
 
 

@@ -47,6 +47,8 @@ LEAST_SAMPLE: Final = 2 << 20
 PIECE_CHARACTERS: Final = 1 << 16
 LONGEST_WORD: Final = 2_000
 """Characters; no language has such words."""
+MOST_WINDOWS: Final = {"unigram": 16}
+"""Windows inside longer words that a kind is trained on; others on all. Unigram's trainer takes more than linear time in them."""
 
 # A word with the blank before it, as in GPT-2, so that blanks need no separate tokens; runs are limited to 32 characters
 # because WordPiece's search is quadratic in the length of a word.
@@ -110,15 +112,17 @@ def sample(texts: Iterable[str], total: int, limit: int) -> Iterator[str]:
             yield part
 
 
-def cut_words(text: str) -> Iterator[str]:
+def cut_words(text: str, windows: Iterator[int] | None = None) -> Iterator[str]:
     """The text cut inside words of more than `LONGEST_WORD` characters, because training takes quadratic time in the
-    length of a word. A word of twice that length fills a whole window; all other text stays in one piece."""
+    length of a word. A word of twice that length fills a whole window; all other text stays in one piece. Of the windows,
+    as many stay as `windows` yields; default: all."""
     start = 0
     for end in range(LONGEST_WORD, len(text), LONGEST_WORD):
         window = text[end - LONGEST_WORD : end]
         other = not window[0].isalnum() and not any(each.isalnum() or each.isspace() for each in window)
         if other or window.isalpha() or window.isnumeric():
-            yield text[start:end]
+            stays = windows is None or next(windows, None) is not None
+            yield text[start : end if stays else end - LONGEST_WORD]
             start = end
     yield text[start:]
 
@@ -140,8 +144,9 @@ def train(
     tokenizer, trainer = _untrained(kind, vocab_size, segmented=segmented)
     with _one_thread() if kind == "unigram" else contextlib.nullcontext():
         try:
-            parts = (word for text in chosen for part in pieces(text, PIECE_CHARACTERS) for word in cut_words(part))
-            tokenizer.train_from_iterator(parts, trainer)
+            windows = iter(range(MOST_WINDOWS[kind])) if kind in MOST_WINDOWS else None
+            parts = (part for text in chosen for part in pieces(text, PIECE_CHARACTERS))
+            tokenizer.train_from_iterator((word for part in parts for word in cut_words(part, windows)), trainer)
         except Exception as error:
             # tokenizers raises a bare `Exception`; here its meaning is known.
             if type(error) is not Exception:

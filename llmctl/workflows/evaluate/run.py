@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -20,10 +21,11 @@ from llmctl.store import atomic, runs
 from llmctl.store.models import content_hash
 from llmctl.store.prepared import is_prepared, open_prepared
 from llmctl.tasks.spec import Task
-from llmctl.types import Answer, Event, EventSink, Record, Score
+from llmctl.types import Adapting, Answer, Event, EventSink, Record, Score
 from llmctl.workflows.evaluate import reports, rewards
 from llmctl.workflows.evaluate.checks import EvalPlan, preflight
 from llmctl.workflows.evaluate.spec import EvalConfig
+from llmctl.workflows.inference.asked import asked
 from llmctl.workflows.inference.facts import likelihood_facts, short_hash
 from llmctl.workflows.inference.model import ModelHandle
 
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["EvalResult", "evaluate", "preflight"]
 
 INSTRUCTION_FACT: Final = "instruction"
-UNSEEN_SHOWN: Final = 5
-"""Most labels that a warning names."""
 """In a signature: the hash of an instruction that the user chose."""
 
 
@@ -279,10 +279,19 @@ def _all_records(config: EvalConfig, task: Task) -> Iterator[Record]:
     return read_records(
         [str(config.data)],
         check=task.check,
-        adapt=task.adapt,
+        adapt=functools.partial(_adapt, task),
         open_audio=references_audio(task),
         fields_of=fields_of,
     )
+
+
+def _adapt(task: Task, row: Record, adapting: Adapting) -> Record:
+    """A row as the task reads it; it asks what it asks of `generate`. A text to be scored is no question."""
+    record = task.adapt(row, adapting)
+    if task.packed and "text" in record.fields:
+        return record
+    question = asked(record, task)
+    return replace(question, fields={**record.fields, **question.fields})
 
 
 def _compare(

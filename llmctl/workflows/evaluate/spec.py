@@ -31,7 +31,9 @@ class EvalConfig(Spec):
         None, "prepared folder, or a file of records", panel="A model"
     )
     split: Literal["train", "validation", "test"] = flag("test", "split of a prepared folder", panel="A model")
-    task: TaskName | None = key(None, "task that lays out the prompts; default: the one the model was trained for")
+    task: TaskName | None = flag(
+        None, "task that lays out the prompts; default: the one the model was trained for", panel="A model"
+    )
     predictions: Path | None = flag(
         None, "predictions: .txt (one per line), .jsonl or another format; - for standard input", panel="Files"
     )
@@ -75,5 +77,5 @@ class EvalConfig(Spec):
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation; published figures use fp32")
     concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
-    engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
+    engine: EngineName = flag(AUTO, "engine that runs the model; auto: the one for what its folder holds", panel="Run")
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,6 +61,8 @@ class GenerateResult:
     continues: bool
     """An answer continues its prompt (language modelling)."""
     streamed: bool
+    printed: bool = False
+    """The lines were printed as they came."""
     timestamps: bool = False
     explained: str | None = None
     """The attention plot."""
@@ -94,7 +96,7 @@ class GenerateResult:
                 return
             yield row["prompt"] + row["text"] if self.continues else row["text"]
             return
-        yield from (json.dumps(row, ensure_ascii=False) for row in self.tally.completions)
+        yield from map(row_line, self.tally.completions)
 
 
 def generate(
@@ -104,8 +106,10 @@ def generate(
     *,
     resume: bool = False,
     stream: Callable[[str], None] | None = None,
+    line: Callable[[str], None] | None = None,
 ) -> GenerateResult:
-    """Answer every row. If there is one answer to one prompt, `stream` gets its pieces as they are generated.
+    """Answer every row. If there is one answer to one prompt, `stream` gets its pieces as they are generated; if there are
+    several, and no output file, `line` gets the rows as soon as they and those before them are there.
 
     Without an output file the first bad row raises its `DataError` before anything is generated, and a single prompt what
     keeps it from being answered. With one, rows are read,
@@ -116,6 +120,7 @@ def generate(
     answering = Answering(config, plan, emit)
     task, alone = plan.model.task, len(plan.prompts) == 1 and config.num_samples == 1
     streamed = stream is not None and alone and config.output is None and not config.timestamps
+    line = line if not alone and config.output is None else None
     if answering.written:
         seconds = _write(answering, resume=resume)
     else:
@@ -133,8 +138,10 @@ def generate(
             found = list(predictor.complete([fitted.request], plan.sampling, stream=stream))
             answering.output_rows(row, fitted, found)
         else:
-            for _ in answering.answers(pairs):
-                pass
+            for answered in answering.answers(pairs):
+                if line is not None:
+                    for each in answered:
+                        line(row_line(each))
         if config.output is not None:
             atomic.write_text(config.output, subtitles.srt(answering.tally.completions[0].get("segments", ())))
         seconds = time.monotonic() - started
@@ -154,8 +161,14 @@ def generate(
         alone=alone,
         continues=task.packed,
         streamed=streamed,
+        printed=line is not None,
         timestamps=config.timestamps,
     )
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """An output row as a line."""
+    return json.dumps(row, ensure_ascii=False)
 
 
 def _write(answering: Answering, *, resume: bool) -> float:

@@ -78,5 +78,5 @@ class GenerateConfig(Spec):
     base: Path | None = key(None, "base model of an adapter, if it has moved")
     precision: Literal["auto", "fp32", "bf16"] = key("fp32", "precision of the computation")
     concurrency: StrictInt = flag(CONCURRENCY, CONCURRENCY_HELP, ge=1, le=1024)
-    engine: EngineName = key(AUTO, "engine that runs the model; auto: the one for what its folder holds")
+    engine: EngineName = flag(AUTO, "engine that runs the model; auto: the one for what its folder holds", panel="Run")
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

@@ -66,12 +66,14 @@ class Generate(Verb[GenerateConfig]):
         from llmctl.workflows.generate import run
 
         config: GenerateConfig = plan.config
-        result = run.generate(config, plan, context.emit, resume=context.resume, stream=context.stream)
+        result = run.generate(
+            config, plan, context.emit, resume=context.resume, stream=context.stream, line=context.line
+        )
 
         def lines() -> list[str]:
             if config.output is not None:
                 count = result.tally.answers
                 return [f"{count:,} answer{'s'[: count != 1]}: {from_here(str(config.output))}"]
-            return [""] if result.streamed else list(result.lines())
+            return [] if result.printed else [""] if result.streamed else list(result.lines())
 
         return Output(result.document(), lines, None if config.output else result.refusal())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,13 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, ending: str, pack: Any)
     assert len(texts(even)) == 60_000
     path = put(tmp_path / f"a.jsonl.{ending}", pack(b" " * (4 << 20)))
     with pytest.raises(EnvironmentFault, match=r"a\.jsonl.*500 times"):
+        texts(path, limits=Limits(bomb_floor=1 << 20))
+
+
+def test_a_bomb_behind_ordinary_data_is_refused_too(tmp_path: Path) -> None:
+    ordinary = random.Random(0).randbytes(3 << 10).hex()
+    path = put(tmp_path / "a.txt.gz", gzip.compress((ordinary + "\n" + " " * (8 << 20)).encode()))
+    with pytest.raises(EnvironmentFault, match=r"a\.txt.*[0-9] bytes decompress to more than 500 times"):
         texts(path, limits=Limits(bomb_floor=1 << 20))
 
 

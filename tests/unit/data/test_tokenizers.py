@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,13 @@ def test_long_words_are_cut_for_training_and_ordinary_text_is_not() -> None:
         pieces = list(tokenizers.cut_words(word))
         assert "".join(pieces) == word
         assert max(map(len, pieces)) <= 2 * tokenizers.LONGEST_WORD
+        few = "".join(tokenizers.cut_words(word, iter(range(3))))
+        assert len(few) <= 6 * tokenizers.LONGEST_WORD
+    text = "before " * 1000 + "a" * 20_000 + " after" * 1000
+    assert "".join(tokenizers.cut_words(text, iter(()))).replace("a" * 2000, "") == text.replace("a" * 20_000, "")
+
+
+def test_a_unigram_tokenizer_of_one_endless_word_is_trained_on_a_part_of_it() -> None:
+    word = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=150_000))
+    tokenizer = tokenizers.train("unigram", lambda: [word], len(word), 400)
+    assert tokenizer.decode(tokenizer.encode(word).ids, skip_special_tokens=False) == word

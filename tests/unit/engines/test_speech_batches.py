@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llmctl.engines.spec import Sampling
+from llmctl.engines.speech import SpeechEngine
 from llmctl.types import Audio, Completion, Record, Spoken
 from llmctl.workflows.inference.session import open_predictor
 from tests import speech_models
@@ -53,3 +54,25 @@ def test_a_step_transcribes_no_more_windows_of_a_recording_than_were_asked_for(t
         taken += 1
     assert taken == (windows if most == 1 else 1)
     session.close()
+
+
+def test_a_cancelled_window_ends_after_the_next_token(tmp_path: Path) -> None:
+    predictor = open_predictor(str(speech_models.whisper(tmp_path, multilingual=False)))
+    assert isinstance(predictor.engine, SpeechEngine)
+    record = Record("", {"audio": Audio(str(speech_models.clips(tmp_path, 1)[0]))})
+    request = predictor.request_builder.generation_request(record)
+    session = predictor.engine.session()
+    tickets = [session.submit(request, Sampling(max_new_tokens=40)) for _ in range(2)]
+    passes = 0
+
+    def counted(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+        if passes >= 3:  # the second client stays until the fifth token
+            for ticket in tickets[: 1 if passes < 5 else 2]:
+                session.cancel(ticket)
+
+    predictor.engine.model.get_decoder().register_forward_hook(counted)
+    assert session.step() == []
+    assert passes == 5
+    assert session.pending == 0
