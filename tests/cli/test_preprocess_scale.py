@@ -20,6 +20,7 @@ from llmctl import registry
 from llmctl.cli import main
 from llmctl.data.reading import parts
 from llmctl.data.storing.text import read_text, shards
+from llmctl.store.prepared import open_prepared
 
 Ask = Callable[..., dict[str, Any]]
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "ru", "ste") for second in ("ba", "de", "fi", "go", "nu")]
@@ -93,6 +94,7 @@ def test_near_copies_are_dropped_and_the_bytes_are_the_same_for_any_number_of_pr
         assert (record.id, record.fields["text"]) == (row["id"], row["text"])
     prepare(corpus, *NEAR, "--workers", 3, out="three")
     assert files("one") == files("three")
+    assert open_prepared(Path("one")).content == open_prepared(Path("three")).content
     manifests = [json.loads(Path(name, "manifest.json").read_text("utf-8")) for name in ("one", "three")]
     assert manifests[0]["files"] == manifests[1]["files"]
     facts = manifests[0]["near_duplicates"]

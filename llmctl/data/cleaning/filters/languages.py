@@ -23,9 +23,13 @@ SHARED: Final[Mapping[str, tuple[str, ...]]] = {
     "arabic": ("ar", "fa", "ku", "ps", "ug", "ur"),
     "devanagari": ("hi", "mr", "ne"),
     "bengali": ("as", "bn"),
-    **{each: (each,) for each in "am dz el gu he hy ja ka km kn ko lo ml or pa si ta te th zh".split()},
 }
-"""Scripts other than Latin, and languages that are written in them."""
+"""Scripts other than Latin that several languages share."""
+ALONE: Final = (
+    *("am", "dz", "el", "gu", "he", "hy", "ja", "ka", "km", "kn", "ko", "lo", "ml", "or", "pa", "si", "ta", "te", "th"),
+    "zh",
+)
+"""Languages whose script is theirs alone."""
 OF_SCRIPT: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja", "korean": "ko"}
 ENGLISH: Final = frozenset(
     [
@@ -139,7 +143,9 @@ class Identifier:
 
 
 def _writing(language: str) -> str:
-    """The script that a language is written in: that of several others, or its own."""
+    """The script that a language is written in; the language itself where it has one of its own."""
+    if language in ALONE:
+        return language
     return next((script for script, languages in SHARED.items() if language in languages), "latin")
 
 
