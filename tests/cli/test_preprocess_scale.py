@@ -45,7 +45,7 @@ def changed(text: str, number: int) -> str:
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files, read in parts of about 8 kB, with exact and near copies in other parts than their originals."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parts, "SMALL_BYTES", 8_000)
+    monkeypatch.setattr(parts, "SMALL_BYTES", 32_000)
     folder = tmp_path / "corpus"
     folder.mkdir()
     originals = [*texts(150), *texts(150, chinese=True)]
@@ -178,7 +178,7 @@ from llmctl import registry
 from llmctl.cli import main
 from llmctl.data.reading import parts
 
-parts.SMALL_BYTES = 8_000
+parts.SMALL_BYTES = 32_000
 place, times, how, *words = sys.argv[1:]
 module, _, name = place.rpartition(".")
 module = import_module(f"llmctl.workflows.preprocess.{module}")
