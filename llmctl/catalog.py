@@ -110,12 +110,12 @@ VERBS: Final = (
     VerbRow("completions", f"{_PAGES}.completions:PAGE", "Print the completion script for a shell.", HOUSE),
 )
 
-_MODELS: Final = "llmctl.models.spec"
+_MODELS: Final = "llmctl.models.architectures"
 _METRICS: Final = "llmctl.metrics.spec"
 _SETS: Final = "llmctl.data.sets.spec"
 
 TYPES: Final[Mapping[str, tuple[str, str]]] = {
-    "models": (f"{_MODELS}:ModelSpec", "a ModelSpec"),
+    "models": ("llmctl.models.spec:ModelSpec", "a ModelSpec"),
     "tasks": ("llmctl.tasks.spec:Task", "a subclass of Task"),
     "metrics": (f"{_METRICS}:MetricSpec", "a MetricSpec"),
     "datasets": (f"{_SETS}:DataSetSpec", "a DataSetSpec"),

@@ -90,6 +90,11 @@ class Spec(BaseModel):
         """The block under today's keys. An old key given together with its new one stays, and validation rejects it."""
         return {name if cls.renamed.get(name) in block else cls.renamed.get(name, name): block[name] for name in block}
 
+    @classmethod
+    def defaults(cls) -> Self:
+        """The settings with nothing set. Unlike `cls()`, it builds no validator, which help does not need."""
+        return cast(Self, cls.model_construct())
+
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with these fields changed."""
         return type(self).model_validate(self.model_dump() | changes)

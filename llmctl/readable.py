@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+MOST_FOUND: Final = 20
+"""Most fields that a message names."""
 
 
 def number(value: Any) -> str:
@@ -40,3 +43,18 @@ def from_here(text: str) -> str:
 def quoted(value: Any) -> str:
     """A value as a shell reads it, so that a command in a hint can be pasted."""
     return shlex.quote(str(value))
+
+
+def field_names(fields: Mapping[str, Any]) -> list[str]:
+    """The names of fields; those of nested ones with dots."""
+    names: list[str] = []
+    for name, value in fields.items():
+        names += [f"{name}.{key}" for key in value] if isinstance(value, Mapping) and value else [name]
+    return names
+
+
+def found_fields(fields: Mapping[str, Any]) -> str:
+    """The names of fields for a message, quoted where they could be misread."""
+    names = field_names(fields)
+    shown = [name if name.isprintable() and name == name.strip() and " " not in name else repr(name) for name in names]
+    return ", ".join(shown[:MOST_FOUND]) + (", …" if len(shown) > MOST_FOUND else "") or "none"

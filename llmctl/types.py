@@ -102,6 +102,8 @@ class Adapting:
     """Records by layout, where it is not the task's own."""
     changed: Counter[str] = field(default_factory=Counter)
     """Records of which something was changed or left out, by what."""
+    turns: Counter[str] = field(default_factory=Counter)
+    """Turns of conversations that are left out or not learned, by what `changed` calls that."""
     unused: Counter[str] = field(default_factory=Counter)
     """Records with a field that is not read, by field."""
 

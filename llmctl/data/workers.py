@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import signal
 from collections import deque
@@ -130,6 +132,7 @@ def worker_count(requested: int, input_bytes: int) -> int:
 
 def _start() -> None:
     os.environ.setdefault(THREADED, "false")
+    atexit.register(gc.freeze)  # the interpreter would search all that was imported for cycles
 
 
 def _ready() -> None:

@@ -44,13 +44,15 @@ LEAST_COUNT: Final = 4096
 """Counts up to these are not compared with the weights: layers and experts may share one tensor."""
 
 
-def check_config(folder: Path) -> None:
-    """Raise `IntegrityError`, with file and key, for settings that no model with these weights can have."""
+def check_config(folder: Path, *, with_weights: bool = True) -> None:
+    """Raise `IntegrityError`, with file and key, for settings that no model with these weights can have. `with_weights`:
+    the weights are to be read, so they must not be quantised."""
     path = folder / CONFIG
     if not path.is_file():
         return
     config, weights = read_json(path), headers(folder)
-    _check_quantization(config, path, weights)
+    if with_weights:
+        _check_quantization(config, path, weights)
     _check_attention(config, path)
     if config.get("return_dict") is False:
         raise IntegrityError("is false; llmctl reads the outputs of a model by name", where=f"{path}:return_dict")

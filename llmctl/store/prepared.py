@@ -20,8 +20,8 @@ from llmctl.store import integrity, runs
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
-COUNTS_OF_CONTENT: Final = ("layouts", "changed", "unused", "found", "repeated_inputs", "label_counts")
-"""Optional counts of the manifest: records by layout, by what was changed or left out, by unread field, by what filters
+COUNTS_OF_CONTENT: Final = ("layouts", "changed", "turns", "unused", "found", "repeated_inputs", "label_counts")
+"""Optional counts of the manifest: records by layout, by what was changed or left out (and turns by that), by unread field, by what filters
 found in kept ones, by repeated input, and by label in the train split. `split_by` records what assigned them to splits: `files`, a hash of the `input`, or a hash
 of the `record`, as always in version 0.1, which does not record it."""
 READ: Final = ("text", "tokens", "tokenizer")

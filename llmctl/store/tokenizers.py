@@ -52,7 +52,7 @@ def check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UsageError(f"no tokenizer in {folder}", hint="a tokenizer folder has a tokenizer.json")
     check_folder(folder)
-    check_config(folder)
+    check_config(folder, with_weights=False)
     check_tokenizer_file(folder / "tokenizer.json")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
+from unicodedata import category
 
 from llmctl.errors import DataError
 from llmctl.types import Adapting
@@ -31,6 +33,9 @@ SPEAKERS: Final = {
 """Roles in ShareGPT, OpenAI and other conversations; `tool` and `call` are turns of tools."""
 PAIRS: Final = (("prompt", "completion"), ("prompt", "response"), ("query", "response"), ("question", "answer"))
 """Columns of a question and its answer."""
+JOINED: Final = "content in parts: joined"
+UNSEEN: Final = ("Cc", "Cf")
+"""Categories of characters that show nothing: control characters, which cleaning removes, and marks of format."""
 _TURN: Final = frozenset(("role", "from", "content", "value", "weight", "tool_calls", "function_call"))
 
 Fields = dict[str, Any]
@@ -118,7 +123,7 @@ def _role(turn: Any) -> Any:
 
 def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
     turns: list[Any] = []
-    changed: set[str] = set()
+    changed: Counter[str] = Counter()
     for number, turn in enumerate(messages):
         if not isinstance(turn, Mapping):
             turns.append(turn)  # the task names the fault
@@ -127,7 +132,7 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
         content = turn.get("content", turn.get("value"))
         if isinstance(content, list):
             content = _text_of_parts(content, place)
-            changed.add("content in parts: joined")
+            changed[JOINED] += 1
         calls = role in ("tool", "call") or turn.get("tool_calls") or turn.get("function_call")
         if calls:
             if adapting.tool_calls == "fail":
@@ -136,7 +141,7 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
                     where=place,
                     hint="leave the calls and the turns of tools out; preprocess does so: --set tool_calls=drop",
                 )
-            changed.add("turns and calls of tools: left out")
+            changed["turns and calls of tools: left out"] += 1
             if role in ("tool", "call") or not (isinstance(content, str) and content.strip()):
                 continue
         unused = {
@@ -145,13 +150,17 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
         adapting.unused.update(unused)
         weight = {} if turn.get("weight") is None else {"weight": _weight(turn["weight"], place)}
         if weight.get("weight") == 0 and role == "assistant":
-            changed.add("weight 0: turns not in the loss")
+            changed["weight 0: turns not in the loss"] += 1
         turns.append({"role": role, "content": content, **weight})
     kept = [turn for turn in turns if not _is_empty(turn)]
-    if len(kept) < len(turns) and any(_role(turn) == "assistant" for turn in kept):
-        changed.add("empty turns: left out")
+    answers = [number for number, turn in enumerate(kept) if _role(turn) == "assistant"]
+    if answers:
+        changed["empty turns: left out"] = len(turns) - len(kept)
+        changed["turns after the last answer: not in the loss"] = len(kept) - 1 - answers[-1]
         turns = kept
-    adapting.changed.update(changed)
+    adapting.changed.update(name for name, count in changed.items() if count)
+    del changed[JOINED]
+    adapting.turns.update(+changed)
     return turns
 
 
@@ -159,7 +168,8 @@ def _is_empty(turn: Any) -> bool:
     """A turn without text; a system message may be empty."""
     if not isinstance(turn, Mapping) or turn["role"] == "system":
         return False
-    return turn["content"] is None or (isinstance(turn["content"], str) and not turn["content"].strip())
+    text = turn["content"]
+    return text is None or (isinstance(text, str) and all(each.isspace() or category(each) in UNSEEN for each in text))
 
 
 def _text_of_parts(parts: list[Any], where: str) -> str:

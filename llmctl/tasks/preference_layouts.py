@@ -105,6 +105,7 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> Messages:
     counted = Adapting(tool_calls=adapting.tool_calls)
     turns = conversation({"messages": messages}, counted, f"{where}:")["messages"]
     adapting.changed.update(counted.changed)
+    adapting.turns.update(counted.turns)
     adapting.unused.update(counted.unused)
     for number, each in enumerate(turns):
         if not isinstance(each, Mapping):

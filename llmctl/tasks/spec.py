@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from llmctl.errors import DataError, MissingField
+from llmctl.readable import found_fields
 from llmctl.types import Adapting, Audio, Family, Modality, Record, Role, Segment
 
 MAX_LISTED_LABELS: Final = 20
@@ -132,16 +133,3 @@ class Task(ABC):
                 raise DataError(
                     f"the field {column.name!r} is {type(value).__name__}, expected {column.kind.__name__}", where=where
                 )
-
-
-MOST_FOUND: Final = 20
-
-
-def found_fields(fields: Mapping[str, Any]) -> str:
-    """The names of fields for a message, quoted where they could be misread; those of nested ones with dots."""
-    names: list[str] = []
-    for name, value in fields.items():
-        nested = [f"{name}.{key}" for key in value] if isinstance(value, Mapping) else []
-        names += nested or [name]
-    shown = [name if name.isprintable() and name == name.strip() and " " not in name else repr(name) for name in names]
-    return ", ".join(shown[:MOST_FOUND]) + (", …" if len(shown) > MOST_FOUND else "") or "none"

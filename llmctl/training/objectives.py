@@ -349,9 +349,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits = F.linear(h, w).float()  # (C, V)
                 if bias is not None:
                     logits += bias
-                log_total = torch.logsumexp(logits, 1)
-                total += (log_total - logits.gather(1, target[:, None])[:, 0])[:real].sum()
-                slope = logits.sub_(log_total[:, None]).exp_()  # softmax
+                chosen = logits.gather(1, target[:, None])[:, 0]
+                if kind == torch.float32:
+                    log_total = torch.logsumexp(logits, 1)
+                    slope = logits.sub_(log_total[:, None]).exp_()  # softmax
+                else:  # one exponential a logit instead of two; in float32 the rounding of earlier runs is kept
+                    peak = logits.amax(1)
+                    slope = logits.sub_(peak[:, None]).exp_()
+                    sums = slope.sum(1)
+                    log_total = peak + sums.log()
+                    slope /= sums[:, None]
+                total += (log_total - chosen)[:real].sum()
                 slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
                 slope[real:] = 0.0
                 if bias_grad is not None:

@@ -7,6 +7,7 @@ Everything stays in RUN/trackers unless the tracker's own environment variables 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ class Trackers:
             with _faults_of(name):
                 tracker = _MAKERS[name](folder, self._run.name, resumed_at)
                 tracker.start()
-                if resumed_at is None:
+                if resumed_at is None or name == "trackio":  # which forgets the settings of a run that it resumes
                     tracker.store_init_configuration(dict(_flat(settings)))
             _remember(folder, tracker)
             self._open.append((name, tracker))
@@ -63,7 +64,8 @@ class Trackers:
 @contextlib.contextmanager
 def _faults_of(name: TrackerName) -> Iterator[None]:
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):  # which is for results, not for greetings of packages
+            yield
     except LlmctlError:
         raise
     except Exception as error:
@@ -103,9 +105,12 @@ def _mlflow(folder: Path, run: str, resumed_at: int | None) -> Any:
 
 def _trackio(folder: Path, run: str, resumed_at: int | None) -> Any:
     os.environ.setdefault("TRACKIO_DIR", str(folder.absolute()))
+    import trackio
     from accelerate.tracking import TrackioTracker
 
-    return TrackioTracker(PROJECT, name=run, resume="allow")
+    tracker = TrackioTracker(PROJECT, name=run, resume="allow")
+    tracker.finish = trackio.finish  # closes the run for good; otherwise it is closed, and says so, once more at exit
+    return tracker
 
 
 _MAKERS: Final[Mapping[TrackerName, Callable[[Path, str, int | None], Any]]] = {

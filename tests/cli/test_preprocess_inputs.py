@@ -459,3 +459,73 @@ def test_a_question_is_never_emptied(prepare: Prepare, capsys: pytest.CaptureFix
         "--force",
     ]
     assert run(["train", *words]) == 0
+
+
+def chats(*conversations: list[tuple[str, str]]) -> str:
+    turns = [[{"role": role, "content": text} for role, text in each] for each in conversations]
+    Path("chats.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+    return "chats.jsonl"
+
+
+def test_turns_that_are_left_out_are_counted(prepare: Prepare) -> None:
+    turns = [
+        ("user", "hi"),
+        ("assistant", ""),
+        ("user", " \u200b"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "and?"),
+    ]
+    name = chats(turns, [("user", "hello"), ("assistant", "good day")], turns[3:])
+    answer = prepare(name, "chat", *NO_SPLIT)
+    empty, after = "empty turns: left out", "turns after the last answer: not in the loss"
+    assert answer.document["changed"] == {empty: 1, after: 2}
+    assert answer.document["turns"] == manifest()["turns"] == {empty: 2, after: 2}
+    assert f"1 records have {empty} (2 turns)" in answer.talk
+
+
+def test_an_answer_of_control_characters_costs_its_turn_alone(prepare: Prepare) -> None:
+    name = chats([("user", "hi"), ("assistant", "\x00\x01"), ("user", "a"), ("assistant", "b")])
+    assert prepare(name, "chat", *NO_SPLIT).document["records"]["kept"] == 1
+    assert [turn["content"] for turn in rows()[0]["messages"]] == ["hi", "a", "b"]
+
+
+@pytest.mark.parametrize("policy", ["skip", "reject"])
+def test_where_every_record_is_bad_the_first_one_is_named(prepare: Prepare, policy: str) -> None:
+    answer = prepare("noheader.csv", "classification", "--on-bad-record", policy)
+    assert answer.code == 3
+    assert "none of 39 records is left" in answer.problem
+    assert "noheader.csv:2:text: the field 'text' is missing" in answer.problem
+
+
+def test_a_nested_column_of_another_name_is_told_the_names_there_are(prepare: Prepare) -> None:
+    answer = prepare("mt_nested.jsonl", "translation", "--columns", "source=translation.en,target=translation.zh")
+    assert answer.code == 3
+    assert "fields found: translation.en, translation.de" in answer.problem
+    assert "'translation.de'" in answer.problem
+
+
+def test_a_list_of_stop_words_and_a_tokenizer_of_unknown_names_are_said_at_once(prepare: Prepare) -> None:
+    answer = prepare("indent.jsonl", "lm", "--stopwords", "ch", "--tokenizer", "wrod")
+    assert answer.code == 2
+    assert "no list of stop words is named 'ch'" in answer.problem
+    assert "no tokenizer named 'wrod'; did you mean 'word'?" in answer.problem
+
+
+def test_the_tokenizer_of_quantised_weights_is_used(prepare: Prepare) -> None:
+    prepare("indent.jsonl", "lm", *NO_SPLIT, out="first")
+    config = {"model_type": "gpt2", "vocab_size": 300, "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    Path("first/tokenizer/config.json").write_text(json.dumps(config))
+    answer = prepare("indent.jsonl", "lm", *NO_SPLIT, "--tokenizer", "first/tokenizer")
+    assert answer.code == 0
+    assert answer.document["tokenizer"]["vocab_size"] == manifest("first")["tokenizer"]["vocab_size"]
+
+
+def test_a_dry_run_of_two_aligned_files_lists_both(prepare: Prepare) -> None:
+    for language in ("en", "de"):
+        Path(f"corpus.{language}").write_text("one\ntwo\n")
+    answer = prepare("corpus.en", "translation", "corpus.de", "--dry-run")
+    assert answer.document["plan"]["inputs"] == [
+        {"path": "corpus.en", "format": "pair"},
+        {"path": "corpus.de", "format": "pair"},
+    ]

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 import llmctl.models.auto  # noqa: F401
 from llmctl import registry
 from llmctl.models import attention, library, lstm, lstm_classifier, lstm_seq2seq, rnn
+from llmctl.models.architectures import ATTENTION, LSTM, LSTM_CLASSIFIER, LSTM_SEQ2SEQ, RNN
 from llmctl.models.lstm_seq2seq import LSTMForConditionalGeneration
 from llmctl.models.reader import Reader
-from llmctl.models.spec import ATTENTION, LSTM, LSTM_CLASSIFIER, LSTM_SEQ2SEQ, RNN, ModelSpec, Shape, Vocabulary
+from llmctl.models.spec import ModelSpec, Shape, Vocabulary
 from llmctl.types import MODALITY
 
 VOCABULARY = Vocabulary(50, 0, 1, 2)

@@ -124,6 +124,14 @@ def test_usage_counts_tokens_of_the_model_and_length_says_so(served: Served, fol
     assert default.usage.completion_tokens == 16, "OpenAI's default of this interface"
 
 
+def test_metrics_count_every_step(served: Served) -> None:
+    server, name = served("lm"), "llmctl_engine_steps_total"
+    before = server.metric(name)
+    usage = server.client().completions.create(model="lm", prompt="Shall I compare", max_tokens=6, temperature=0).usage
+    assert usage is not None
+    assert server.metric(name) - before >= usage.completion_tokens > 1
+
+
 def test_no_answer_outgrows_the_context(served: Served) -> None:
     completion = (
         served("chat")

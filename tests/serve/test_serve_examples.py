@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,17 @@ def test_files_that_they_name_are_there() -> None:
     (scrape,) = yaml.safe_load((EXAMPLES / "prometheus.yml").read_text())["scrape_configs"]
     assert scrape["static_configs"] == [{"targets": ["llmctl:8000"]}]
     assert ".[serve]" in DOCKERFILE.read_text()
+
+
+def test_the_image_holds_what_is_installed_and_no_keys() -> None:
+    root = EXAMPLES.parent.parent
+    lines = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
+    assert lines[1] == "*"  # later lines win
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    needed = {"pyproject.toml", "constraints.txt", "llmctl", project["readme"], *project["license-files"]}
+    assert sent == {each for each in needed if not each.startswith("llmctl/")}
+    assert all((root / each).exists() for each in sent)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")

@@ -19,7 +19,7 @@ from llmctl import registry
 from llmctl.data.examples.batches import Batches
 from llmctl.models import adapters, pretrained
 from llmctl.models.spec import Adapter, Shape, Vocabulary
-from llmctl.training import compiling, devices, loop, objectives, optimizers, parallel, plan
+from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
 from llmctl.training.parallel import Strategy
 from llmctl.training.spec import Optimizer, Schedule
 from llmctl.types import IGNORED
@@ -30,7 +30,7 @@ NAMES = (
 )
 BF16 = ("gpt2", "attention", "t5", "llama+lora")
 """Those that are compared in bfloat16 too."""
-WAYS = (*("ddp+checkpointing", "fsdp+checkpointing", "fsdp+offload", "fsdp+checkpointing+offload"),)
+WAYS = ("ddp+checkpointing", "fsdp+checkpointing", "fsdp+offload", "fsdp+checkpointing+offload")
 """Settings that change how a step is computed, with each kind of spreading: `activation_checkpointing`, `cpu_offload`.
 One small gpt2."""
 GIVEN = ("gpt2", "llama", "gpt2+lora", "llama+lora")
@@ -134,8 +134,6 @@ def train(name: str, kind: str, precision: Any = "fp32", folder: Path | None = N
     kind, *settings_of_step = kind.split("+")
     if "checkpointing" in settings_of_step:
         assert parallel.checkpoint_activations(objective)
-    if "compile" in settings_of_step:
-        compiling.compile_forward(objective)
     if kind == "fsdp":
         sharded = parallel.FullySharded(objective, accelerator, cpu_offload="offload" in settings_of_step)
         if folder is not None:

@@ -195,6 +195,14 @@ def test_an_exported_folder_reads_raw_text_and_its_modelfile_says_that_ollama_do
     assert "stop words, which Ollama cannot" in (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
 
 
+def test_a_warning_of_unknown_words_quotes_the_text_as_given(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "量子纠缠与相对论。"
+    assert main.run(["generate", "--model", str(run), "--prompt", text]) == 0
+    said = capsys.readouterr().err
+    assert "tokens are unknown to the tokenizer" in said
+    assert repr(text) in said
+
+
 def test_each_character_is_a_word_without_segmentation(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,24 @@ def test_compile_compiles_the_model_and_keeps_the_losses(
     assert 2 <= graphs <= 16, "one for training and one for evaluation at least, not one for each width"
     assert calls / graphs > 5, "the model's forward pass is in them"
     assert counters["inductor"], "they became code"
+
+
+@needs_compiler
+@pytest.mark.timeout(900)
+def test_two_processes_compile_too_and_keep_the_losses(sonnets: Path, tmp_path: Path, llmctl: Any) -> None:
+    def train(name: str, *more: str) -> list[float]:
+        sets = [f"--set={each}" for each in (*SMALL, "max_steps=4", "log_every=1", "batch_size=8", *more)]
+        where = ("--data", sonnets, "--out", tmp_path / name)
+        made = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+        words = ("train", "--model", "gpt2", *where, "--processes", "2", "--precision", "fp32", *sets)
+        done = llmctl(*words, env=made, timeout=800)
+        assert done.returncode == 0, done.stderr
+        return losses(tmp_path / name)
+
+    plain = train("plain")
+    assert not list(tmp_path.glob("cache/**/*.so"))
+    assert train("compiled", "compile=true") == pytest.approx(plain, rel=1e-4)
+    assert list(tmp_path.glob("cache/**/*.so")), "code was made"
 
 
 def test_compile_without_a_compiler_is_refused_before_anything_is_made(

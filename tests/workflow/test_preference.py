@@ -144,8 +144,9 @@ def test_what_cannot_be_tuned_is_refused_with_the_way_out(llmctl: Run, made: Pat
     assert (done.returncode, "its reference model is unknown" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_tune_like_one(
-    tune: Callable[..., dict[str, Any]], llmctl: Run, made: Path, tmp_path: Path
+    tune: Callable[..., dict[str, Any]], llmctl: Run, made: Path, tmp_path: Path, parallel: str
 ) -> None:
     words = ("--max-steps", "3", "--set", "log_every=1", "--set", "micro_batch_size=2")
     tune(tmp_path / "one", *words)
@@ -161,7 +162,7 @@ def test_two_processes_tune_like_one(
         "--lr",
         "0.001",
     )
-    done = llmctl("train", *base, *words, "--processes", "2", "--out", tmp_path / "two")
+    done = llmctl("train", *base, *words, "--processes", "2", "--parallel", parallel, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     for one, two in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"), strict=True):
         for name in one.keys() - {"seconds", "tokens_per_second", "grad_norm"}:

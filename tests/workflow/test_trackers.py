@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,8 +26,9 @@ def tracked(dates: Path, tmp_path: Path, llmctl: Run) -> Callable[[str], Path]:
             ("--data", dates, *SMALL, "--tracker", tracker, "--max-steps", "4", "--out", run),
             ("--resume", run, "--max-steps", "6"),
         ):
-            done = llmctl("train", *words)
+            done = llmctl("train", *words, "--json")
             assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["status"] == "ok", "no greeting of a package is among the results"
         return run / "trackers" / tracker
 
     return train
@@ -60,6 +62,16 @@ def test_wandb_continues_the_same_run_offline(tracked: Callable[[str], Path]) ->
     assert len({each.name for each in files}) == 1, "both parts have the id of one run"
     rows = [row for file in files for row in history(file) if "loss" in row]
     assert {int(row["_step"]): float(row["loss"]) for row in rows} == pytest.approx(losses(folder))
+
+
+def test_trackio_has_one_run_with_all_steps_and_its_settings(tracked: Callable[[str], Path]) -> None:
+    pytest.importorskip("trackio")
+    folder = tracked("trackio")
+    with sqlite3.connect(folder / "llmctl.db") as database:
+        rows = [(step, json.loads(row)) for step, row in database.execute("select step, metrics from metrics")]
+        [(settings,)] = database.execute("select config from configs")
+    assert {step: row["loss"] for step, row in rows if "loss" in row} == pytest.approx(losses(folder))
+    assert json.loads(settings)["model.name"] == "rnn"
 
 
 def history(file: Path) -> Iterator[dict[str, str]]:

@@ -18,6 +18,7 @@ from llmctl.data.reading.formats import Bad, RawRecord
 from llmctl.data.reading.sources import Format, InputSource, find_sources, shown
 from llmctl.data.reading.tmx import tmx
 from llmctl.errors import DataError, UsageError
+from llmctl.readable import field_names, found_fields
 from llmctl.registry import near
 from llmctl.types import Adapting, Record
 
@@ -156,8 +157,10 @@ def _record(row: RawRecord, context: ReadContext, source: InputSource) -> Record
     except DataError as error:
         absent = [column for column in context.rename.values() if _column(row.fields, column) is _ABSENT]
         if absent:
-            problem = f"the column {absent[0]!r} of --columns is missing; fields found: {', '.join(row.fields)}"
-            error = DataError(problem, where=error.where, hint=near(absent[0], row.fields) or "name an existing column")
+            problem = f"the column {absent[0]!r} of --columns is missing; fields found: {found_fields(row.fields)}"
+            error = DataError(
+                problem, where=error.where, hint=near(absent[0], field_names(row.fields)) or "name an existing column"
+            )
         return Bad(error, row.fields)
     if context.wanted and not record.fields.keys() <= context.known:
         context.adapting.unused.update(record.fields.keys() - context.known)

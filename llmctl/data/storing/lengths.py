@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 1 << 16
 """Records whose lengths are in memory at once."""
-NOTHING: Final = LengthStats(records=0, tokens=0, loss_tokens=0, marks=0, longest_prompt=0, longest_target=0, longest=0)
+NOTHING: Final = LengthStats.model_construct(
+    records=0, tokens=0, loss_tokens=0, marks=0, longest_prompt=0, longest_target=0, longest=0
+)
 
 _TURNS: Final = tuple(get_args(Role).index(role) for role in CHAT_ROLES)
 """Indices of the segment roles that are turns of a conversation."""

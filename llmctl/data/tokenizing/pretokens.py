@@ -69,11 +69,11 @@ class Splitter:
                 self._classes[kind].append(each)
         self._known |= characters
         letters, numbers, blanks = (_class(self._classes[kind]) for kind in ("letter", "number", "blank"))
-        # 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ with the most frequent first. The order
-        # matters only for the contractions and the third run, since no other two alternatives can start alike.
+        # 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ with the most frequent first, and without
+        # steps back. The order matters only for the contractions and the third run, since no other two can start alike.
         self._pattern = re.compile(
-            f" ?(?:[{letters}]+|[{numbers}]+)|'(?:[stmd]|re|ve|ll)| ?[^{letters}{numbers}{blanks}]+"
-            f"|[{blanks}]+(?![^{blanks}])|[{blanks}]+"
+            f" [{letters}]++|[{letters}]++|'(?:[stmd]|re|ve|ll)| ?[^{letters}{numbers}{blanks}]++| ?[{numbers}]++"
+            f"|[{blanks}]+(?![^{blanks}])|[{blanks}]++"
         )
 
     def _kind(self, character: str) -> str:

@@ -50,7 +50,7 @@ class _FurtherSettings(Spec):
 
     renamed: ClassVar[Mapping[str, str]] = TrainConfig.renamed
 
-    model: Shape = key(Shape(), "architecture settings of every model; not for pretrained weights")
+    model: Shape = key(Shape.defaults(), "architecture settings of every model; not for pretrained weights")
 
     @model_validator(mode="before")
     @classmethod
@@ -139,15 +139,15 @@ class CompareConfig(Spec):
         None, "peak learning rate for all models (default: searched for each model)", panel="Learning"
     )
     lrs: dict[str, Rate] = key({}, "learning rates of individual models: {gpt2: 1e-3}")
-    search: RateSearch = key(RateSearch(), "learning-rate search")
+    search: RateSearch = key(RateSearch.defaults(), "learning-rate search")
     precision: Literal["auto", "fp32", "bf16"] = flag(
         "auto", "training precision; auto: bf16 autocast if the hardware supports it", panel="Learning"
     )
-    train: TrainSettings = key(TrainSettings(), "further settings of `train` for every model")
+    train: TrainSettings = key(TrainSettings.defaults(), "further settings of `train` for every model")
     metric: tuple[RequestedMetric, ...] = flag(
         (), "metric on the test split; repeatable (default: the metrics of the task)", panel="Score"
     )
     limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
     max_new_tokens: Size = key(256, "maximum length of an answer in tokens", ge=1)
-    interval: IntervalSpec = key(IntervalSpec(), "confidence interval")
+    interval: IntervalSpec = key(IntervalSpec.defaults(), "confidence interval")
     seed: StrictInt = flag(0, "random seed", panel="Run", ge=0, le=LARGEST_SEED)

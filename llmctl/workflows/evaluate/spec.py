@@ -55,7 +55,7 @@ class EvalConfig(Spec):
     markdown: Path | None = flag(
         None, "write scores and gates as a Markdown table; $GITHUB_STEP_SUMMARY is appended to", panel="Report"
     )
-    interval: IntervalSpec = key(IntervalSpec(), "confidence intervals")
+    interval: IntervalSpec = key(IntervalSpec.defaults(), "confidence intervals")
     limit: StrictInt | None = flag(None, "score only the first N records", panel="Score", ge=1)
     out: Folder | None = flag(
         None, "folder for scores.json and predictions.jsonl; default: a new one in RUN/evals for a run", panel="Score"

@@ -226,11 +226,13 @@ class RequestBuilder:
         aside."""
         if self._warned_unknown or self._unknown is None:
             return
-        for segment, part in zip(segments, parts, strict=True):
+        for number, (segment, part) in enumerate(zip(segments, parts, strict=True)):
             unknown = sum(each == self._unknown for each in part.ids)
             if segment.text.strip() and unknown and unknown >= sum(map(self._is_visible, part.ids)):
                 self._warned_unknown = True
-                text = segment.text if len(segment.text) <= SHOWN else f"{segment.text[:SHOWN]}…"
+                given = self.task.prompt(record)  # as the user wrote it: neither cleaned nor cut into words
+                whole = given[number].text if len(given) == len(segments) else segment.text
+                text = whole if len(whole) <= SHOWN else f"{whole[:SHOWN]}…"
                 where = record.origin or record.id
                 message = f"{where}: {unknown:,} of {len(part.ids):,} tokens are unknown to the tokenizer"
                 message += f": {text!r}" if self._quotes else ""

@@ -17,7 +17,7 @@ from llmctl.data.cleaning.split import splits_of_files
 from llmctl.data.cleaning.words import check_segmenter, rules_of
 from llmctl.data.reading.formats import Bad
 from llmctl.data.reading.read import parse_columns, plain_fields, scan
-from llmctl.data.reading.sources import STDIN, InputSource, find_sources
+from llmctl.data.reading.sources import STDIN, InputSource, find_sources, shown
 from llmctl.data.spec import CHAT_ROLES, TOKENIZERS, CleanRules
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub, resolve
@@ -56,13 +56,17 @@ class PreprocessPlan:
         """For `--dry-run`."""
         return {
             "task": self.task.name,
-            "inputs": [
-                {"path": STDIN if source.path is None else source.name, "format": source.format}
-                for source in self.sources
-            ],
+            "inputs": [{"path": name, "format": source.format} for source in self.sources for name in _names(source)],
             "input_bytes": self.input_bytes,
             "tokenizer": "trained here" if self.tokenizer is None else str(self.tokenizer),
         }
+
+
+def _names(source: InputSource) -> list[str]:
+    """The files of an input as a person knows them."""
+    if source.path is None:
+        return [STDIN]
+    return [shown(path) for path in source.paths] if source.format == "pair" else [source.name]
 
 
 def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> PreprocessPlan:

@@ -39,7 +39,7 @@ KEY: Final = "key"
 DONE: Final = "done"
 PACKAGES: Final = ("jieba", "numpy", "py3langid", "pyarrow")
 """Packages that what is read depends on."""
-ADAPTING: Final = ("layouts", "changed", "unused")
+ADAPTING: Final = ("layouts", "changed", "turns", "unused")
 
 
 def key_of(config: PreprocessConfig, plan: PreprocessPlan) -> str | None:
@@ -223,6 +223,6 @@ def _result_of(record: dict[str, Any]) -> ReadResult:
     result.labels = [record["labels"]]
     result.marks = [{(tuple(rules), tuple(map(tuple, found))): number for (rules, found), number in record["marks"]}]
     for name in ADAPTING:
-        getattr(result.adapting, name).update(record["adapting"][name])
+        getattr(result.adapting, name).update(record["adapting"].get(name, {}))
     result.notes = dict.fromkeys(record["notes"])
     return result

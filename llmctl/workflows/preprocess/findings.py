@@ -28,6 +28,7 @@ def facts_of(
     found = {
         "layouts": adapting.layouts,
         "changed": adapting.changed,
+        "turns": adapting.turns,
         "unused": adapting.unused,
         "found": tally.found,
         "repeated_inputs": repeated_inputs,
@@ -54,7 +55,8 @@ def findings(
     for name, count in facts.get("layouts", {}).items():
         yield "note", f"read {count:,} records in the layout: {name}"
     for name, count in facts.get("changed", {}).items():
-        yield "note", f"{count:,} records have {name}"
+        turns = facts.get("turns", {}).get(name)
+        yield "note", f"{count:,} records have {name}" + (f" ({turns:,} turns)" if turns else "")
     cleaned = facts["cleaned"]
     if cleaned["byte_order_marks"] or cleaned["nul_characters"]:
         message = (

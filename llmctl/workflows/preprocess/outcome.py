@@ -15,6 +15,8 @@ SCRATCH: Final = ".scratch"
 TEXT: Final = "text"
 SAMPLES: Final = 20
 """Dropped records kept for the report, of each reason."""
+BAD_RECORD: Final = "bad_record"
+"""The reason of records that cannot be read."""
 COUNTS: Final = ("read", "rejected", "boms", "nul", "whole_files")
 
 
@@ -63,7 +65,7 @@ class ReadResult:
             self.keep_sample(each)
         self.labels += other.labels
         self.marks += other.marks
-        for counts in ("layouts", "changed", "unused"):
+        for counts in ("layouts", "changed", "turns", "unused"):
             getattr(self.adapting, counts).update(getattr(other.adapting, counts))
         self.notes |= other.notes
         self.stdin = other.stdin or self.stdin

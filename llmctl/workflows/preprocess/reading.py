@@ -21,7 +21,7 @@ from llmctl.tasks.spec import Task
 from llmctl.workflows.preprocess.bad_records import BadRecords
 from llmctl.workflows.preprocess.context import read_context_of
 from llmctl.workflows.preprocess.continuing import finish, finished
-from llmctl.workflows.preprocess.outcome import TEXT, ReadResult, place_of
+from llmctl.workflows.preprocess.outcome import BAD_RECORD, TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 PROGRESS_EVERY: Final = 64
@@ -83,6 +83,7 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
                     found = judge.judge(item, split)
                 except DataError as error:
                     bad.add(error, item)
+                    result.keep_sample(DroppedRecord(BAD_RECORD, error.message, origin=error.where or ""))
                     continue
                 if isinstance(found, DroppedRecord):
                     result.drop(found)

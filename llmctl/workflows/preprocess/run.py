@@ -26,7 +26,7 @@ from llmctl.workflows.preprocess.bad_records import REJECTS
 from llmctl.workflows.preprocess.checks import PreprocessPlan, preflight, split_files
 from llmctl.workflows.preprocess.findings import FACTS, facts_of, findings
 from llmctl.workflows.preprocess.gates import checked, counts_of, missed, rows_of
-from llmctl.workflows.preprocess.outcome import SCRATCH
+from llmctl.workflows.preprocess.outcome import BAD_RECORD, SCRATCH
 from llmctl.workflows.preprocess.report import Account, write_report
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 from llmctl.workflows.preprocess.tokenizer import make_tokenizer
@@ -270,7 +270,10 @@ def _check_splits(config: PreprocessConfig, result: _Text) -> list[str]:
     if not kept:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.read.dropped.items()))
         rejected = f", {result.read.rejected:,} rejected" if result.read.rejected else ""
-        raise DataError(f"none of {result.read.read:,} records is left: {reasons or 'none dropped'}{rejected}")
+        raise DataError(
+            f"none of {result.read.read:,} records is left: {reasons or 'none dropped'}{rejected}",
+            hint=next((f"the first bad one: {bad.origin}: {bad.why}" for bad in result.read.samples[BAD_RECORD]), None),
+        )
     requested = {"validation": config.splits.validation, "test": config.splits.test}
     wanted = [split for split, fraction in requested.items() if fraction > 0]
     empty = [split for split in wanted if not result.splits[split]]

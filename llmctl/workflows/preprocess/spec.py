@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, StrictInt
+from pydantic import AfterValidator, BeforeValidator, StrictInt
 
-from llmctl.config import DocumentUnit, Spec, flag, key
+from llmctl.config import DocumentUnit, Spec, UsageValueError, flag, key
 from llmctl.data.cleaning.filters.spec import Languages, Pii, Quality, known_languages
-from llmctl.data.spec import TOKENIZERS, Clean, Dedup, Splits
+from llmctl.data.spec import STOPWORDS, TOKENIZERS, Clean, Dedup, Splits
+from llmctl.registry import looks_like_path, near
 from llmctl.settings import ColumnMap, RequestedCountGate, TaskName, TokenizerReference
 from llmctl.values import LARGEST_SEED, Folder, Shown, Size
 
 AllowedLanguages = Annotated[Languages, BeforeValidator(known_languages)]
+
+
+def _known_lists(clean: Clean) -> Clean:
+    for name in clean.stopwords:
+        if name not in STOPWORDS and "." not in name and not looks_like_path(name):
+            hint = near(name, STOPWORDS) or f"lists: {', '.join(STOPWORDS)}; or a file with a word on each line"
+            raise UsageValueError(f"no list of stop words is named {name!r}", hint)
+    return clean
 
 
 class PreprocessConfig(Spec):
@@ -55,9 +64,11 @@ class PreprocessConfig(Spec):
         None, "drop records with a segment of more than this many tokens", panel="Tokens", ge=1
     )
     block_size: Size = key(256, "tokens per block in language modelling", ge=2)
-    splits: Splits = key(Splits(), "what assigns records to splits, and fractions held out")
-    clean: Clean = key(Clean(), "how to clean text")
-    quality: Quality = key(Quality(), "bounds on the form of a text; web: the published ones for pages of the web")
+    splits: Splits = key(Splits.defaults(), "what assigns records to splits, and fractions held out")
+    clean: Annotated[Clean, AfterValidator(_known_lists)] = key(Clean.defaults(), "how to clean text")
+    quality: Quality = key(
+        Quality.defaults(), "bounds on the form of a text; web: the published ones for pages of the web"
+    )
     languages: AllowedLanguages = key(
         (), "drop records in other languages than these, [zh, en], or by side of a pair, {source: en, target: zh}"
     )
@@ -67,7 +78,7 @@ class PreprocessConfig(Spec):
     pii: Pii = key(
         "off", "e-mail addresses, phone numbers, IDs, cards, keys …: count them, mask them, or drop the record"
     )
-    dedup: Dedup = key(Dedup(), "which duplicates to drop")
+    dedup: Dedup = key(Dedup.defaults(), "which duplicates to drop")
     workers: StrictInt = flag(0, "worker processes; 0: one per core", panel="Run", ge=0)
     executor: Literal["local", "ray"] = flag(
         "local", "where records are read and encoded: processes of this machine, or a Ray cluster", panel="Run"

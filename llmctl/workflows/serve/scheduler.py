@@ -157,6 +157,7 @@ class Scheduler:
                 self._calls.append(call)
 
     def _step(self) -> None:
+        busy = self._session.pending > 0
         try:
             events = self._session.step()
         except Exception as error:  # what the model raises ends the session; the server goes on
@@ -168,7 +169,7 @@ class Scheduler:
             with self._changed:
                 self._session = self.engine.session(rows=self.rows)
             return
-        self.steps += bool(events)
+        self.steps += busy
         for event in events:
             self._deliver(event)
 

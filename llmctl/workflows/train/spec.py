@@ -55,7 +55,7 @@ class TrainConfig(Spec):
         "what is minimised; default: dpo for preference pairs, else likelihood, the negative log-likelihood",
         panel="Learning",
     )
-    dpo: Dpo = key(Dpo(), "preference tuning")
+    dpo: Dpo = key(Dpo.defaults(), "preference tuning")
     epochs: StrictFloat | None = flag(
         None, "stop after this many passes over the data; default: 3 if no budget is set", panel="Budget", gt=0
     )
@@ -68,8 +68,8 @@ class TrainConfig(Spec):
     micro_batch_size: StrictInt | None = key(
         None, "records per forward pass; default: all of a process's share of the batch", ge=1
     )
-    optimizer: Optimizer = key(Optimizer(), "optimizer")
-    schedule: Schedule = key(Schedule(), "learning rate schedule")
+    optimizer: Optimizer = key(Optimizer.defaults(), "optimizer")
+    schedule: Schedule = key(Schedule.defaults(), "learning rate schedule")
     clip_norm: StrictFloat = key(1.0, "clip the gradient to this norm; 0: no clipping", ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto", "auto: bf16 autocast where the hardware supports it, else fp32", panel="Learning"

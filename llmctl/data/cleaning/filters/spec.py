@@ -335,7 +335,7 @@ FILTERS: Final = (
         "quality",
         "llmctl.data.cleaning.filters.quality:QualityFilter",
         tuple(f"quality.{name}" for name in Quality.model_fields if name != "preset"),
-        Quality(),
+        Quality.defaults(),
         (
             "Rae et al. 2021, Scaling Language Models (Gopher), table A1",
             "Raffel et al. 2020, Exploring the Limits of Transfer Learning (C4), section 2.2",
