@@ -167,9 +167,9 @@ def test_a_language_model_answers_without_blanks(inside: Inside, tmp_path: Path)
     assert whole == streamed == row["text"]
     for each in scored:
         seen, found = each.text, each.logprobs
-        assert [seen[at : at + len(name.strip())] for name, at in zip(found.tokens, found.text_offset, strict=True)] == [
-            name.strip() for name in found.tokens
-        ]
+        assert [
+            seen[at : at + len(name.strip())] for name, at in zip(found.tokens, found.text_offset, strict=True)
+        ] == [name.strip() for name in found.tokens]
     offsets = [at for each in parts if each.logprobs for at in each.logprobs.text_offset]
     assert offsets == scored[0].logprobs.text_offset
 
