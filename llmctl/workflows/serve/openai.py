@@ -21,7 +21,7 @@ from llmctl.workflows.serve.bodies import ChatBody, CompletionBody, Prompt, Stre
 from llmctl.workflows.serve.guard import HEADERS, JSONAnswer, encoded
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import LANGUAGE_MODELING, Service, Usage, identifier
-from llmctl.workflows.serve.tokens import Position, TokenTexts, chat_logprobs, completion_logprobs
+from llmctl.workflows.serve.tokens import TextPosition, TokenTexts, chat_logprobs, completion_logprobs
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -41,7 +41,7 @@ class Growing:
     """An answer in a stream: what of it was sent, and the tokens that no chunk has had yet."""
 
     partial: Callable[[str], None] | None
-    position: Position
+    position: TextPosition
     pieces: list[str] = field(default_factory=list)
     tokens: list[AnswerToken] = field(default_factory=list)
     sent: str = ""
@@ -114,7 +114,7 @@ class CompletionInterface(Interface):
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
-        position = Position(segmented=self.segmented)
+        position = TextPosition(segmented=self.segmented)
         logprobs = self._logprobs((*asked.tokens, *completion.token_logprobs), position)
         return {
             "index": index,
@@ -137,7 +137,7 @@ class CompletionInterface(Interface):
             growing.tokens.clear()
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[AnswerToken], position: Position) -> dict[str, Any] | None:
+    def _logprobs(self, tokens: Sequence[AnswerToken], position: TextPosition) -> dict[str, Any] | None:
         return completion_logprobs(tokens, self.texts, position) if self.body.top is not None else None
 
 
@@ -315,7 +315,7 @@ class OpenAIEndpoints:
 def _growing(predictor: Predictor) -> Growing:
     """Blanks around an answer are no part of it, except where a text is continued; nor are those between the words of
     Chinese that training cut."""
-    grown = Growing(None, Position(segmented=predictor.request_builder.segmented))
+    grown = Growing(None, TextPosition(segmented=predictor.request_builder.segmented))
     if not predictor.task.packed:
         grown.partial = PartialAnswer(grown.pieces.append)
     if predictor.request_builder.segmented:

@@ -83,7 +83,7 @@ def chat_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts) -> dict[str,
     }
 
 
-class Position:
+class TextPosition:
     """Where the next token begins in the text that the client sees, in characters."""
 
     def __init__(self, *, segmented: bool = False) -> None:
@@ -103,7 +103,7 @@ class Position:
         self.at += len(text)
 
 
-def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, position: Position) -> dict[str, Any]:
+def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, position: TextPosition) -> dict[str, Any]:
     """`choices[].logprobs` of a completion, or of more of it, whose text begins at the position; moves it to the end."""
     found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for each in tokens:
