@@ -83,7 +83,7 @@ def write_report(folder: Path, account: Account, task: Task) -> None:
 
 def scripts_of(texts: Iterable[str]) -> dict[Script, int]:
     """Texts by their script."""
-    counts = Counter(script_of([text]) for text in islice(texts, RECORDS))
+    counts = Counter[Script]("latin" if text.isascii() else script_of([text]) for text in islice(texts, RECORDS))
     return dict(counts.most_common())
 
 
