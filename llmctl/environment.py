@@ -25,6 +25,8 @@ def prepare() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # What Arrow frees goes back to the system: its own allocator keeps tens of megabytes in every process.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # pydantic would read the metadata of every installed package to find plugins that watch it.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     # llmctl reports errors itself; torch would also log a stack trace, even while it waits for another machine.

@@ -222,9 +222,12 @@ class PromptTooLong(DataError):
 class MissingField(DataError):
     """A record lacks a field."""
 
-    def __init__(self, field: str, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, field: str, message: str, *, where: str | None = None, hint: str | None = None, meant: str | None = None
+    ) -> None:
+        """`meant`: a field that is there and differs in case alone."""
         super().__init__(message, where=where, hint=hint)
-        self.field = field
+        self.field, self.meant = field, meant
 
 
 class EnvironmentFault(LlmctlError):

@@ -45,11 +45,12 @@ def quoted(value: Any) -> str:
     return shlex.quote(str(value))
 
 
-def field_names(fields: Mapping[str, Any]) -> list[str]:
-    """The names of fields; those of nested ones with dots."""
+def field_names(fields: Mapping[str, Any], depth: int = 3) -> list[str]:
+    """The names of fields; those of nested ones, down to `depth`, with dots."""
     names: list[str] = []
     for name, value in fields.items():
-        names += [f"{name}.{key}" for key in value] if isinstance(value, Mapping) and value else [name]
+        nested = isinstance(value, Mapping) and 0 < len(value) <= MOST_FOUND
+        names += [f"{name}.{inner}" for inner in field_names(value, depth - 1)] if nested and depth else [name]
     return names
 
 

@@ -16,7 +16,7 @@ from llmctl.cli.line_editor import ChatCommand, open_editor
 from llmctl.cli.render import aside, error_lines
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
-from llmctl.errors import DataError, LlmctlError, UsageError
+from llmctl.errors import DataError, EnvironmentFault, LlmctlError, UsageError
 from llmctl.readable import number
 from llmctl.registry import near
 from llmctl.settings import VERIFY, VERIFY_HELP
@@ -76,6 +76,8 @@ def run(session: Session) -> None:
 
 def _answer_lines(session: Session, plan: ChatPlan) -> None:
     """Answer every line as a message, even if it starts with a slash: piped input must not read or write files."""
+    if sys.stdin is None:
+        raise EnvironmentFault("standard input is closed", hint="pipe messages in, one per line")
     from llmctl.workflows.chat import conversation as workflow
 
     lines = workflow.piped_lines(iter(_stdin_block, b""))

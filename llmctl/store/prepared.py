@@ -125,11 +125,11 @@ class Prepared:
 
     @property
     def content(self) -> str:
-        """One hash of the content. Leaves out `seconds` and where the work was done, so that preparing the same data again
+        """One hash of the content. Leaves out `seconds` and who did the work, so that preparing the same data again
         gives the same hash, and `lengths`, `files` and `clean`, which older folders lack."""
         facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "clean"})
-        if "executor" in facts["config"]:
-            facts["config"]["executor"] = "local"
+        by_whom = {"executor": "local", "workers": 0}
+        facts["config"] |= {name: value for name, value in by_whom.items() if name in facts["config"]}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def check_files(self, *, verify: bool = False, only: Collection[Path] = ()) -> None:

@@ -128,6 +128,7 @@ class Task(ABC):
                         f"the field {column.name!r} is missing; fields found: {found_fields(record.fields)}",
                         where=where,
                         hint=self._fields_text(columns),
+                        meant=next((each for each in record.fields if each.casefold() == column.name), None),
                     )
             elif not isinstance(value, column.kind):
                 raise DataError(

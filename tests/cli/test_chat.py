@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -370,3 +371,11 @@ def test_a_bad_file_leaves_the_conversation(talk: Any, tmp_path: Path, name: str
         conversation.load(tmp_path / name)
     assert message in f"{caught.value} {caught.value.hint}"
     assert conversation.messages == before
+
+
+def test_a_closed_standard_input_has_no_messages(chat_folders: dict[str, Path]) -> None:
+    command = '"$0" -m llmctl chat --model "$1" <&-'
+    words = ["sh", "-c", command, sys.executable, str(chat_folders["llama"])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "standard input is closed" in done.stderr

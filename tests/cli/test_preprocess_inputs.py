@@ -484,6 +484,15 @@ def test_turns_that_are_left_out_are_counted(prepare: Prepare) -> None:
     assert f"1 records have {empty} (2 turns)" in answer.talk
 
 
+def test_the_longest_conversation_is_said_before_a_model_cuts_it(
+    prepare: Prepare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = chats([("user", "hello"), ("assistant", "good day")] * 12, [("user", "hi"), ("assistant", "hello")])
+    longest = prepare(name, "chat", *NO_SPLIT).document["lengths"]["train"]["longest"]
+    assert run(["preprocess", name, "--task", "chat", "--vocab-size", "300", "--out", "again", *NO_SPLIT]) == 0
+    assert f"longest conversation: {longest:,} tokens; training leaves out" in capsys.readouterr().out
+
+
 def test_an_answer_of_control_characters_costs_its_turn_alone(prepare: Prepare) -> None:
     name = chats([("user", "hi"), ("assistant", "\x00\x01"), ("user", "a"), ("assistant", "b")])
     assert prepare(name, "chat", *NO_SPLIT).document["records"]["kept"] == 1
@@ -503,6 +512,20 @@ def test_a_nested_column_of_another_name_is_told_the_names_there_are(prepare: Pr
     assert answer.code == 3
     assert "fields found: translation.en, translation.de" in answer.problem
     assert "'translation.de'" in answer.problem
+
+
+def test_a_column_in_other_case_is_named_in_the_hint(prepare: Prepare) -> None:
+    Path("upper.csv").write_text("Text,Label\n" + "a b,pos\n" * 9)
+    assert "--columns text=Text" in prepare("upper.csv", "classification").problem
+
+
+def test_of_two_lists_of_records_none_is_chosen_in_silence(prepare: Prepare) -> None:
+    Path("two.json").write_text(json.dumps({"train": [{"text": "a b"}], "test": [{"text": "c d"}]}))
+    answer = prepare("two.json", "lm", *NO_SPLIT)
+    assert answer.code == 3
+    assert "several lists of records: 'train' and 'test'" in answer.problem
+    assert prepare("two.json", "lm", *NO_SPLIT, "--set", "records=test").document["records"]["kept"] == 1
+    assert [row["text"] for row in rows()] == ["c d"]
 
 
 def test_a_list_of_stop_words_and_a_tokenizer_of_unknown_names_are_said_at_once(prepare: Prepare) -> None:

@@ -20,6 +20,7 @@ from llmctl import registry
 from llmctl.cli import main
 from llmctl.data.reading import parts
 from llmctl.data.storing.text import read_text, shards
+from llmctl.store.prepared import open_prepared
 
 Ask = Callable[..., dict[str, Any]]
 WORDS = [f"{first}{second}" for first in ("ka", "lo", "mi", "ru", "ste") for second in ("ba", "de", "fi", "go", "nu")]
@@ -44,7 +45,7 @@ def changed(text: str, number: int) -> str:
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files, read in parts of about 8 kB, with exact and near copies in other parts than their originals."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parts, "SMALL_BYTES", 8_000)
+    monkeypatch.setattr(parts, "SMALL_BYTES", 32_000)
     folder = tmp_path / "corpus"
     folder.mkdir()
     originals = [*texts(150), *texts(150, chinese=True)]
@@ -98,6 +99,10 @@ def test_near_copies_are_dropped_and_the_bytes_are_the_same_for_any_number_of_pr
     facts = manifests[0]["near_duplicates"]
     assert (facts["clusters"], facts["largest"]) == (60, 2)
     assert {"threshold", "shingle", "permutations", "bands", "rows"} <= facts.keys()
+    content = open_prepared(Path("one")).content
+    manifests[0]["config"]["workers"] = 3
+    Path("one/manifest.json").write_text(json.dumps(manifests[0]), "utf-8")
+    assert open_prepared(Path("one")).content == content
 
 
 def kept(folder: str) -> set[str]:
@@ -176,7 +181,7 @@ from llmctl import registry
 from llmctl.cli import main
 from llmctl.data.reading import parts
 
-parts.SMALL_BYTES = 8_000
+parts.SMALL_BYTES = 32_000
 place, times, how, *words = sys.argv[1:]
 module, _, name = place.rpartition(".")
 module = import_module(f"llmctl.workflows.preprocess.{module}")

@@ -162,7 +162,16 @@ def test_a_language_model_answers_without_blanks(inside: Inside, tmp_path: Path)
         completions = served.client().completions
         whole = completions.create(**asked).choices[0].text
         streamed = "".join(each.choices[0].text for each in completions.create(**asked, stream=True))
+        scored = [completions.create(**asked, logprobs=1, echo=echo).choices[0] for echo in (False, True)]
+        parts = [each.choices[0] for each in completions.create(**asked, logprobs=1, stream=True)]
     assert whole == streamed == row["text"]
+    for each in scored:
+        seen, found = each.text, each.logprobs
+        assert [
+            seen[at : at + len(name.strip())] for name, at in zip(found.tokens, found.text_offset, strict=True)
+        ] == [name.strip() for name in found.tokens]
+    offsets = [at for each in parts if each.logprobs for at in each.logprobs.text_offset]
+    assert offsets == scored[0].logprobs.text_offset
 
 
 def test_an_exported_folder_reads_raw_text_and_its_modelfile_says_that_ollama_does_not(

@@ -43,7 +43,9 @@ its label and of its marks in the tables of its part."""
 KEYED: Final = np.dtype([("key", *HASH), ("digest", *HASH), ("index", "<i8"), ("split", "u1")])
 _NO_ID: Final = bytes(16)
 AT_ONCE: Final = 1 << 16
-"""Rows that are written or read at once."""
+"""Rows that are read at once."""
+HELD: Final = 1 << 12
+"""Rows that wait to be written, as objects of some hundred bytes."""
 IN_MEMORY: Final = 1 << 18
 """Rows that are compared in memory, 41 bytes each."""
 MOST_RANGES: Final = 512
@@ -92,7 +94,7 @@ class CandidateWriter:
                 SPLITS.index(split),
             )
         )
-        if len(self._rows) == AT_ONCE:
+        if len(self._rows) == HELD:
             self._flush()
 
     def __enter__(self) -> Self:

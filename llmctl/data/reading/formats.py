@@ -149,7 +149,7 @@ def json_file(
     if values.at("{") and (key := records or values.first_list(fields)):
         if records is None:
             say(f"{text.name}: the records are the list {key!r}")
-        yield from _held(values, key, text.name, say)
+        yield from _held(values, key, text.name, say, only=records is None)
         return
     if records is not None:
         raise DataError(f"not an object with the key {records!r}", where=text.name, hint="remove the setting records")
@@ -159,8 +159,11 @@ def json_file(
         raise DataError("not valid JSON: text after the end of the array", where=values.where)
 
 
-def _held(values: _JsonValues, key: str, name: str, say: Callable[[str], None]) -> Iterator[RawRecord | Bad]:
-    """The records in the list `key` of an object; its other members are read and ignored."""
+def _held(
+    values: _JsonValues, key: str, name: str, say: Callable[[str], None], *, only: bool
+) -> Iterator[RawRecord | Bad]:
+    """The records in the list `key` of an object; its other members are read and ignored. `only`: another list of objects
+    is an error, because nobody chose this one."""
     values.skip("{")
     names: list[str] = []
     while not values.skip("}"):
@@ -171,7 +174,11 @@ def _held(values: _JsonValues, key: str, name: str, say: Callable[[str], None]) 
         if member == key and values.skip("["):
             yield from _items(values, True, name, say)
         else:
-            values.value()
+            _, value = values.value()
+            if only and isinstance(value, list) and value and isinstance(value[0], dict):
+                hint = f"choose one: preprocess --set records={key}; or write each to a file of its own"
+                message = f"the object holds several lists of records: {key!r} and {member!r}"
+                raise DataError(message, where=name, hint=hint)
         if not values.skip(",") and not values.at("}"):
             problem = TRUNCATED + "the object has no end" if values.at_end() else "not valid JSON: expected , or }"
             raise DataError(problem, where=values.where)

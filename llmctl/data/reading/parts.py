@@ -18,7 +18,8 @@ from llmctl.data.reading.sources import InputSource
 from llmctl.data.workers import SMALL_BYTES, Executor
 
 PARTS: Final = 64
-"""Parts that an input is cut into, as long as they have between `SMALL_BYTES` and `LARGE_BYTES`."""
+"""Parts that an input of more than `SMALL_BYTES` is cut into, as long as they have between a quarter of that and
+`LARGE_BYTES`: with fewer and larger ones, one process would read the last part while the others wait."""
 LARGE_BYTES: Final = 256 << 20
 MOST_PARTS: Final = 16_384
 """Beyond this many, parts grow."""
@@ -41,7 +42,9 @@ class _Range(NamedTuple):
 
 def part_bytes(total: int) -> int:
     """Bytes of a part of an input of `total` bytes."""
-    return max(min(max(total // PARTS, SMALL_BYTES), LARGE_BYTES), total // MOST_PARTS)
+    if total <= SMALL_BYTES:
+        return SMALL_BYTES
+    return max(min(max(total // PARTS, SMALL_BYTES // 4), LARGE_BYTES), total // MOST_PARTS)
 
 
 def cut(

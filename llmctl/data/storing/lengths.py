@@ -41,11 +41,13 @@ def histogram(store: TokenStore) -> list[tuple[int, int]]:
     """Records by their tokens of text, in columns of doubling width: (most tokens, records), empty ones in between too."""
     import numpy as np
 
-    sizes = np.diff(store.segments[store.records])
-    columns = np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
-    counts = np.bincount(columns)
-    first = int(columns.min(initial=len(counts)))
-    return [(1 << column, int(counts[column])) for column in range(first, len(counts))]
+    counts = np.zeros(64, np.int64)
+    for first in range(0, len(store), AT_ONCE):
+        sizes = np.diff(store.segments[store.records[first : first + AT_ONCE + 1]])
+        columns = np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
+        counts += np.bincount(columns, minlength=len(counts))
+    filled = np.flatnonzero(counts).tolist()
+    return [(1 << column, int(counts[column])) for column in range(filled[0], filled[-1] + 1)] if filled else []
 
 
 def measure(store: TokenStore) -> LengthStats:

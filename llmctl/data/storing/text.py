@@ -241,7 +241,7 @@ def keep(path: Path, kept: NDArray[np.bool_], out: Path | None = None) -> None:
     start = 0
     with pq.ParquetFile(path) as file, open_file(temporary, file.schema_arrow) as written:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
+            table = file.read_row_group(group, use_threads=False)
             own = kept[start : start + len(table)]
             start += len(table)
             # The same as `table.filter`, which would import pyarrow.compute (0.1 s).

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,31 +72,37 @@ class Admission:
         for outcome in DROPPED:
             self._account(outcome)
 
-    def places(self, outcome: Disposition) -> NDArray[np.int64]:
-        """Indices of the candidates with that outcome."""
-        return np.flatnonzero(self.candidates.outcomes == outcome)
+    def places(self, outcome: Disposition) -> Iterator[list[int]]:
+        """Indices of the candidates with that outcome, part by part."""
+        for part in range(self._parts):
+            own = np.flatnonzero(self.candidates.outcomes_of(part) == outcome)
+            if len(own):
+                yield (self.candidates.firsts[part] + own).tolist()
 
     def _account_same_ids(self) -> None:
-        places = self.places(Disposition.SAME_ID)
-        if not len(places):
-            return
-        policy = self._config.on_bad_record
+        policy, places = self._config.on_bad_record, self.places(Disposition.SAME_ID)
         if policy == "fail":
-            raise same_ids([record for _, record in self.records(places[:SAME_IDS_SHOWN].tolist())])
-        if policy == "skip":
-            self._read.dropped["bad_record"] += len(places)
-            return
-        with BadRecords(policy, place_of(self._scratch, "rejects", self._parts), self._read.dropped) as bad:
-            for _, record in self.records(places.tolist()):
-                bad.add(same_id(record), record)
-        self._read.rejected += bad.rejected
+            if first := list(islice(chain.from_iterable(places), SAME_IDS_SHOWN)):
+                raise same_ids([record for _, record in self.records(first)])
+        elif policy == "skip":
+            if count := sum(map(len, places)):
+                self._read.dropped["bad_record"] += count
+        else:
+            with BadRecords(policy, place_of(self._scratch, "rejects", self._parts), self._read.dropped) as bad:
+                for each in places:
+                    for _, record in self.records(each):
+                        bad.add(same_id(record), record)
+            self._read.rejected += bad.rejected
 
     def _account(self, outcome: Disposition) -> None:
-        reason, places = outcome.name.lower(), self.places(outcome)
-        if not len(places):
+        reason, first, count = outcome.name.lower(), list[int](), 0
+        for places in self.places(outcome):
+            first += places[: SAMPLES - len(first)]
+            count += len(places)
+        if not count:
             return
-        self._read.dropped[reason] += len(places)
-        for place, record in self.records(places[:SAMPLES].tolist()):
+        self._read.dropped[reason] += count
+        for place, record in self.records(first):
             self._read.keep_sample(
                 DroppedRecord(reason, self._why.get(place, ""), text_of(record.fields), record.origin)
             )
@@ -170,7 +177,14 @@ class Admission:
         """Write the text of those that stay, number its files, and count."""
         tally = Tally()
         (self._folder / TEXT).mkdir()
-        jobs = []
+        for _ in executor.map(_keep, self._keep_jobs()):
+            pass
+        self._count(tally)
+        _number(self._folder / TEXT)
+        return tally
+
+    def _keep_jobs(self) -> Iterator[_KeepJob]:
+        """What to write of each file of text that loses records. Links the others."""
         for part in range(self._parts):
             stay = np.isin(self.candidates.outcomes_of(part), KEPT)
             splits = self._splits_of(part)
@@ -178,14 +192,9 @@ class Admission:
                 mine = stay[splits == number]
                 source, out = (shard(folder / TEXT, split, part) for folder in (self._scratch, self._folder))
                 if not mine.all():
-                    jobs.append(_KeepJob(source, out, np.packbits(mine), len(mine)))
+                    yield _KeepJob(source, out, np.packbits(mine), len(mine))
                 elif len(mine):
                     _link(source, out)
-        for _ in executor.map(_keep, jobs):
-            pass
-        self._count(tally)
-        _number(self._folder / TEXT)
-        return tally
 
     def _count(self, tally: Tally) -> None:
         labels = [Counter[int]() for _ in range(3 * self._parts)]

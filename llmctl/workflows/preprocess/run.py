@@ -51,7 +51,18 @@ class PreprocessResult:
     def document(self) -> dict[str, Any]:
         """The fields of the verb's JSON document."""
         facts = self.manifest.model_dump(mode="json")
-        names = ("records", "splits", "split_by", "tokens", "tokenizer", "inputs", "labels", *FACTS, "seconds")
+        names = (
+            "records",
+            "splits",
+            "split_by",
+            "tokens",
+            "lengths",
+            "tokenizer",
+            "inputs",
+            "labels",
+            *FACTS,
+            "seconds",
+        )
         found = {name: facts[name] for name in names if name in facts}
         gates = {"gates": rows_of(self.gates)} if self.gates else {}
         return {**found, **gates, "task": facts["task"], "out": str(self.out)}

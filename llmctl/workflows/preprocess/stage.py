@@ -99,12 +99,15 @@ def _matches(word: str) -> bool:
 
 
 def _details(document: Mapping[str, Any]) -> list[str]:
-    """What was changed by cleaning, and the labels of the train split."""
+    """What was changed by cleaning, the labels of the train split, and the longest conversation."""
     from llmctl.workflows.preprocess.findings import listed
 
     cleaned = {name: count for name, count in document["cleaned"].items() if name in CLEANING}
     labels = document.get("label_counts", {})
+    longest = max((each["longest"] for each in document.get("lengths", {}).values()), default=0)
+    cut = f"  longest conversation: {longest:,} tokens; training leaves out the turns that exceed a model's context"
     return [
+        *([cut] if longest and document.get("task") == "chat" else []),
         *([f"  records changed by cleaning: {listed(cleaned)}"] if cleaned else []),
         *([f"  labels of the train split: {listed(labels)}"] if labels else []),
     ]

@@ -21,7 +21,7 @@ from llmctl.workflows.serve.bodies import ChatBody, CompletionBody, Prompt, Stre
 from llmctl.workflows.serve.guard import HEADERS, JSONAnswer, encoded
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import LANGUAGE_MODELING, Service, Usage, identifier
-from llmctl.workflows.serve.tokens import TokenTexts, chat_logprobs, completion_logprobs
+from llmctl.workflows.serve.tokens import TextPosition, TokenTexts, chat_logprobs, completion_logprobs
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -41,10 +41,10 @@ class Growing:
     """An answer in a stream: what of it was sent, and the tokens that no chunk has had yet."""
 
     partial: Callable[[str], None] | None
+    position: TextPosition
     pieces: list[str] = field(default_factory=list)
     tokens: list[AnswerToken] = field(default_factory=list)
     sent: str = ""
-    position: int = 0
 
     def grow(self, text: str) -> str:
         """What can be sent now that the answer has grown by this text."""
@@ -69,8 +69,8 @@ class Interface(ABC):
     kind: str
     chunk_kind: str
 
-    def __init__(self, body: Streamed, texts: TokenTexts) -> None:
-        self.body, self.texts = body, texts
+    def __init__(self, body: Streamed, texts: TokenTexts, *, segmented: bool = False) -> None:
+        self.body, self.texts, self.segmented = body, texts, segmented
 
     @abstractmethod
     def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
@@ -114,7 +114,8 @@ class CompletionInterface(Interface):
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
-        logprobs, _ = self._logprobs((*asked.tokens, *completion.token_logprobs), 0)
+        position = TextPosition(segmented=self.segmented)
+        logprobs = self._logprobs((*asked.tokens, *completion.token_logprobs), position)
         return {
             "index": index,
             "text": asked.echo + text,
@@ -125,19 +126,19 @@ class CompletionInterface(Interface):
     def opening(self, index: int, growing: Growing, asked: Asked) -> dict[str, Any] | None:
         if not asked.echo:
             return None
-        logprobs, _ = self._logprobs(asked.tokens, 0)
-        growing.position = len(asked.echo)
+        logprobs = self._logprobs(asked.tokens, growing.position)
+        growing.position.at = len(asked.echo)
         return {"index": index, "text": asked.echo, "logprobs": logprobs, "finish_reason": None}
 
     def piece(self, index: int, growing: Growing, text: str, reason: str | None) -> dict[str, Any]:
         logprobs = None
         if growing.tokens:
-            logprobs, growing.position = self._logprobs(growing.tokens, growing.position)
+            logprobs = self._logprobs(growing.tokens, growing.position)
             growing.tokens.clear()
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[AnswerToken], start: int) -> tuple[dict[str, Any] | None, int]:
-        return completion_logprobs(tokens, self.texts, start) if self.body.top is not None else (None, start)
+    def _logprobs(self, tokens: Sequence[AnswerToken], position: TextPosition) -> dict[str, Any] | None:
+        return completion_logprobs(tokens, self.texts, position) if self.body.top is not None else None
 
 
 def _reason(completion: Completion) -> str:
@@ -187,7 +188,7 @@ class OpenAIEndpoints:
             scored = await service.while_connected(request, service.prompt_tokens(prompts, body.top))
             for (_, asked), tokens in zip(prepared, scored, strict=True):
                 asked.tokens = tokens
-        interface = CompletionInterface(body, service.texts)
+        interface = CompletionInterface(body, service.texts, segmented=predictor.request_builder.segmented)
         return await self._answer(request, predictor, body, [asked for _, asked in prepared], interface, "prompt")
 
     def _check_reads_texts(self) -> None:
@@ -314,7 +315,7 @@ class OpenAIEndpoints:
 def _growing(predictor: Predictor) -> Growing:
     """Blanks around an answer are no part of it, except where a text is continued; nor are those between the words of
     Chinese that training cut."""
-    grown = Growing(None)
+    grown = Growing(None, TextPosition(segmented=predictor.request_builder.segmented))
     if not predictor.task.packed:
         grown.partial = PartialAnswer(grown.pieces.append)
     if predictor.request_builder.segmented:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from llmctl.data.cleaning.words import JoinedStream
 from llmctl.data.tokenizing.alphabet import BYTES
 from llmctl.types import AnswerToken
 
@@ -82,10 +83,29 @@ def chat_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts) -> dict[str,
     }
 
 
-def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, start: int) -> tuple[dict[str, Any], int]:
-    """`choices[].logprobs` of a completion whose text begins at the character `start`, and where the next one begins."""
+class TextPosition:
+    """Where the next token begins in the text that the client sees, in characters."""
+
+    def __init__(self, *, segmented: bool = False) -> None:
+        """`segmented`: the client's text is without the blanks that training put between words."""
+        self.at = 0
+        self._part = b""
+        self._seen: Callable[[str], None] = JoinedStream(self._move) if segmented else self._move
+
+    def add(self, raw: bytes) -> None:
+        """Move behind a token with these bytes; half a character counts with its other half."""
+        self._part += raw
+        whole = self._part.decode("utf-8", "ignore")
+        self._part = self._part[len(whole.encode()) :]
+        self._seen(whole)
+
+    def _move(self, text: str) -> None:
+        self.at += len(text)
+
+
+def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, position: TextPosition) -> dict[str, Any]:
+    """`choices[].logprobs` of a completion, or of more of it, whose text begins at the position; moves it to the end."""
     found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-    pending = b""
     for each in tokens:
         top: dict[str, float | None] = {}
         for token, logprob in each.top:
@@ -95,9 +115,6 @@ def completion_logprobs(tokens: Sequence[AnswerToken], texts: TokenTexts, start:
         found["tokens"].append(own)
         found["token_logprobs"].append(_number(each.logprob))
         found["top_logprobs"].append(top if each.logprob is not None else None)
-        found["text_offset"].append(start)
-        pending += texts.raw(each.id, each.before)
-        whole = pending.decode("utf-8", "ignore")
-        start += len(whole)
-        pending = pending[len(whole.encode()) :]
-    return found, start
+        found["text_offset"].append(position.at)
+        position.add(texts.raw(each.id, each.before))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -101,3 +102,28 @@ def test_no_candidates(tmp_path: Path) -> None:
     found = opened(tmp_path, [])
     found.find_duplicates(drop=True, keep_held_out=False, leakage=False)
     assert (len(found), found.count_questions(labelled=True)) == (0, (0, Counter()))
+
+
+def test_memory_does_not_grow_with_the_number_of_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_MEMORY", 1 << 13)
+    monkeypatch.setattr(module, "AT_ONCE", 1 << 12)
+    rng = np.random.default_rng(0)
+    peaks = []
+    for count in (100_000, 400_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        rows = np.zeros(count, module.ROW)
+        for name in ("digest", "question", "id"):
+            rows[name] = rng.integers(0, 1 << 64, (count, 2), np.uint64)
+            rows[name][count // 2 : count // 2 + 1000] = rows[name][:1000]
+        rows.tofile(folder / "part")
+        del rows
+        found = Candidates([folder / "part"], folder)
+        tracemalloc.start()
+        found.find_duplicates(drop=True, keep_held_out=False, leakage=False)
+        found.find_same_ids()
+        distinct, _ = found.count_questions(labelled=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert distinct == count - 1000
+    assert peaks[1] < 1.5 * peaks[0]

@@ -98,3 +98,24 @@ def test_every_turn_of_a_conversation_is_in_an_allowed_language(
     if verdict is not None:
         assert verdict.reason == "languages"
         assert verdict.why.startswith(f"{turns[0][0]}: " if turns[0][0] == "system" else ("assistant: ", "user: "))
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed", "dropped"),
+    [
+        ("Sat, Jun 15", ("en", "zh"), False),
+        ("September 1969 – September 1970", ("en",), False),
+        ("17:07 Singapore Standard Time", ("en", "zh"), False),
+        ("Москва, 5 мая", ("uk",), False),
+        ("Москва, 5 мая", ("en", "zh"), True),
+        ("Sat, Jun 15", ("zh",), True),
+        ("La réunion a eu lieu mardi matin.", ("en",), True),
+        ("2031年7月4日", ("en",), True),
+        ("17:07 – 18:30", ("zh",), False),
+    ],
+)
+def test_a_text_that_says_too_little_about_its_language_stays(
+    text: str, allowed: tuple[str, ...], dropped: bool
+) -> None:
+    [languages] = open_filters(OFF | {"languages": allowed})
+    assert (languages.judge(Reading([Segment("text", text)])) is not None) == dropped

@@ -77,7 +77,8 @@ def test_small_files_are_read_together(tmp_path: Path) -> None:
 
 
 def test_the_size_of_a_part_grows_with_the_input_within_bounds() -> None:
-    assert part_bytes(10) == SMALL_BYTES
+    assert part_bytes(10) == part_bytes(SMALL_BYTES) == SMALL_BYTES
+    assert part_bytes(2 * SMALL_BYTES) == SMALL_BYTES // 4
     assert part_bytes(PARTS * (8 << 20)) == 8 << 20
     assert part_bytes(1 << 40) == LARGE_BYTES
     assert part_bytes(60 * 10**12) * MOST_PARTS == pytest.approx(60 * 10**12, rel=0.001)

@@ -14,7 +14,7 @@ from llmctl.engines.healing import Healing
 from llmctl.engines.local import TorchEngine
 from llmctl.engines.spec import Answered, NewText, Sampling
 from llmctl.types import Opening, Request
-from llmctl.workflows.serve.tokens import TokenTexts, chat_logprobs, completion_logprobs
+from llmctl.workflows.serve.tokens import TextPosition, TokenTexts, chat_logprobs, completion_logprobs
 
 ONE = "It was: the best of times"
 TWO = "def fox(dog):\n    if dog:\n        jumps over"
@@ -111,9 +111,10 @@ def test_the_tokens_of_an_answer_join_to_its_text(engine: TorchEngine, tokenizer
             events += session.step()
         [answer] = [each.completion for each in events if isinstance(each, Answered)]
         tokens = answer.token_logprobs
-        found, end = completion_logprobs(tokens, texts, 0)
+        position = TextPosition()
+        found = completion_logprobs(tokens, texts, position)
         assert "".join(found["tokens"]) == answer.text
-        assert end == len(answer.text)
+        assert position.at == len(answer.text)
         assert found["text_offset"][1] == len(found["tokens"][0])
         assert [top[name] for top, name in zip(found["top_logprobs"], found["tokens"], strict=True)] == found[
             "token_logprobs"

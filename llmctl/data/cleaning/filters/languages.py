@@ -14,7 +14,22 @@ from llmctl.script import Script, script_of
 CHARACTERS: Final = 500
 """The beginning of a text, by which its language is found."""
 LEAST_WORDS: Final = 3
-"""Shorter texts in a script that many languages share have no language that could be found."""
+LEAST_LETTERS: Final = 25
+"""Texts of fewer words or letters in a script that many languages share say too little about their language: dates, names,
+greetings. Identifiers are reliable from about 25 characters on (Jauhiainen, Lindén and Jauhiainen 2017, "Evaluation of
+language identification methods using 285 languages"; Vatanen, Väyrynen and Virpioja 2010 on 5 to 21 characters)."""
+SHARED: Final[Mapping[str, tuple[str, ...]]] = {
+    "cyrillic": ("be", "bg", "kk", "ky", "mk", "mn", "ru", "sr", "uk"),
+    "arabic": ("ar", "fa", "ku", "ps", "ug", "ur"),
+    "devanagari": ("hi", "mr", "ne"),
+    "bengali": ("as", "bn"),
+}
+"""Scripts other than Latin that several languages share."""
+ALONE: Final = (
+    *("am", "dz", "el", "gu", "he", "hy", "ja", "ka", "km", "kn", "ko", "lo", "ml", "or", "pa", "si", "ta", "te", "th"),
+    "zh",
+)
+"""Languages whose script is theirs alone."""
 OF_SCRIPT: Final[Mapping[Script, str]] = {"chinese": "zh", "japanese": "ja", "korean": "ko"}
 ENGLISH: Final = frozenset(
     [
@@ -88,10 +103,16 @@ class Identifier:
     """Finds the language of a text among common ones and those allowed."""
 
     def __init__(self, languages: tuple[str, ...]) -> None:
+        self._languages = languages
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        """py3langid's model, opened for the first text that needs it: that takes as long as judging a megabyte."""
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-        self._model = LanguageIdentifier.from_model_file(MODEL_FILE)
-        self._model.set_languages(sorted({*COMMON, *languages}))
+        model = LanguageIdentifier.from_model_file(MODEL_FILE)
+        model.set_languages(sorted({*COMMON, *self._languages}))
+        return model
 
     def __call__(self, passage: Passage, allowed: tuple[str, ...]) -> str | None:
         """An ISO 639-1 code; one of `allowed` unless another is clearly likelier. None: the text says nothing."""
@@ -100,19 +121,32 @@ class Identifier:
         if language := OF_SCRIPT.get(script):
             return language
         words = len(passage.words)
-        if (words < LEAST_WORDS and script == "latin") or not any(map(str.isalpha, text)):
+        if words < LEAST_WORDS and script == "latin":
             return None
         if "en" in allowed and script == "latin":
             first = passage.words[:ENGLISH_WORDS]
-            if sum(word in ENGLISH for word in first) >= max(2, ENGLISH_SHARE * len(first)):
+            if sum(map(ENGLISH.__contains__, first)) >= max(2, ENGLISH_SHARE * len(first)):
                 return "en"
+        letters = sum(map(str.isalpha, text))
+        if not letters:
+            return None
         best, score = self._model.classify(text)
         if best in allowed:
             return str(best)
+        written = "latin" if script == "latin" else _writing(best)
+        if letters < LEAST_LETTERS and any(_writing(each) == written for each in allowed):
+            return None
         ranked = self._model.rank(text)
         own = next(((name, value) for name, value in ranked if name in allowed), None)
         near = own is not None and score - own[1] < NAT_PER_WORD * min(words, 20)
         return str(own[0] if own is not None and near else best)
+
+
+def _writing(language: str) -> str:
+    """The script that a language is written in; the language itself where it has one of its own."""
+    if language in ALONE:
+        return language
+    return next((script for script, languages in SHARED.items() if language in languages), "latin")
 
 
 @functools.lru_cache(maxsize=4)

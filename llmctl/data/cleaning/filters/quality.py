@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from llmctl.data.cleaning.filters.spec import Filter, Passage, Quality, Reading, Verdict
@@ -83,17 +83,21 @@ def _repeated_lines(passage: Passage) -> float:
     return 1 - len(set(lines)) / len(lines) if len(lines) > 1 else 0.0
 
 
+def _ngrams(words: list[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(NGRAM)), strict=False)
+
+
 def _repeated_ngrams(passage: Passage) -> float:
     """The share of words in an n-gram that occurred before."""
     words = passage.words
     if len(words) <= NGRAM:
         return 0.0
-    ngrams = list(zip(*(words[start:] for start in range(NGRAM)), strict=False))
-    if len(set(ngrams)) == len(ngrams):
+    count = len(words) - NGRAM + 1
+    if len(set(_ngrams(words))) == count:
         return 0.0
     seen: set[tuple[str, ...]] = set()
     repeated = covered = 0
-    for start, ngram in enumerate(ngrams):
+    for start, ngram in enumerate(_ngrams(words)):
         if ngram in seen:
             repeated += start + NGRAM - max(start, covered)
             covered = start + NGRAM
