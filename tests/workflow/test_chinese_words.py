@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,27 @@ def test_a_language_model_answers_without_blanks(inside: Inside, tmp_path: Path)
         ] == [name.strip() for name in found.tokens]
     offsets = [at for each in parts if each.logprobs for at in each.logprobs.text_offset]
     assert offsets == scored[0].logprobs.text_offset
+
+
+def test_a_conversation_goes_on_without_blanks(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = ["你叫什么名字？", "我是一个聊天机器人。", "你喜欢什么食物？", "我不吃东西，只喝电。"]
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": messages}), encoding="utf-8")
+    inside(
+        "preprocess", tmp_path / "talk.jsonl", "--task", "chat", "--tokenizer", "word", "--segment", "jieba",
+        "--set", "splits.validation=0", "--set", "splits.test=0", "--out", tmp_path / "data",
+    )  # fmt: skip
+    inside(
+        "train", "--data", tmp_path / "data", "--model", "lstm", "--out", tmp_path / "run", "--max-steps", "60",
+        "--lr", "0.02", "--set", "model.hidden=32", "--set", "model.embedding=32",
+    )  # fmt: skip
+    typed = "\n".join(turns[::2])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8"))
+    capsys.readouterr()
+    assert main.run(["chat", "--model", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.split("\n\n") == [turns[1], turns[3] + "\n"]
 
 
 def test_an_exported_folder_reads_raw_text_and_its_modelfile_says_that_ollama_does_not(
