@@ -89,7 +89,8 @@ class _Live:
 
 
 def _line(session: Session, text: str) -> None:
-    session.reporter.clear()
+    if sys.stdout.isatty():
+        session.reporter.clear()
     with session.printing():
         show([text])
 
