@@ -316,4 +316,24 @@ def untranslated(error: Exception) -> LlmctlError:
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")
+    if package := _imported(error):
+        first = next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)
+        return EnvironmentFault(
+            f"the package {package} cannot be imported: {first}",
+            hint="unset the variable it names, or install it again",
+        )
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")
+
+
+def _imported(error: Exception) -> str | None:
+    """The package of others that was being imported when the error was raised."""
+    package, frame = None, error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        name = str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name == "llmctl":
+            package = None
+        elif package is None and code.co_name == "<module>" and "site-packages" in code.co_filename:
+            package = name
+        frame = frame.tb_next
+    return package

@@ -270,6 +270,7 @@ ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "an escape": {"HF_TOKEN": "\x1b[2J", "USER": "\x1b[2J"},
     "no colour and a pipe": {"NO_COLOR": "1", "CI": "true"},
     "no temporary folder": {"TMPDIR": "/nowhere"},
+    "logs that torch does not know": {"TORCH_LOGS": "evil"},
 }
 
 
