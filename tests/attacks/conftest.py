@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ HELD = frozenset({0, 2, 3, 4, 5})
 """Exit codes of a command on a damaged input: it works, or it says what is wrong."""
 SECONDS, KILOBYTES = 10.0, 1_000_000
 """Limits on CPU time, which a busy machine does not lengthen, and on memory."""
+WAIT_SECONDS = 60.0
+"""Limit on the time by the clock: a command that hangs uses no CPU."""
 TEXT = "Shall I compare thee to a summer's day? Thou art more lovely and more temperate. " * 3
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|eos|>{% endfor %}"
@@ -48,7 +51,7 @@ def strike(capfd: pytest.CaptureFixture[str]) -> Strike:
 
     def run(*words: str | Path, codes: Collection[int] = HELD) -> str:
         capfd.readouterr()
-        before, start = _peak(), _cpu_seconds()
+        before, start, began = _peak(), _cpu_seconds(), time.monotonic()
         code = main.run([*map(str, words), "--json"])
         seconds, grown = _cpu_seconds() - start, _peak() - before
         out, err = capfd.readouterr()
@@ -63,6 +66,7 @@ def strike(capfd: pytest.CaptureFixture[str]) -> Strike:
         if code:
             assert len(document["error"]["message"]) > len("a word or two"), shown
         assert seconds < SECONDS, f"{seconds:.1f} s: {shown}"
+        assert time.monotonic() - began < WAIT_SECONDS, shown
         assert grown < KILOBYTES, f"{grown:,} kB: {shown}"
         return out + err
 

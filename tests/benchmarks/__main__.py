@@ -151,7 +151,7 @@ def train(runs: int) -> None:
     program = str(HERE / "train_speed.py")
     for shape in ("nano", "10m"):
         pairs = [
-            ("gpt2", "default", "gpt2", "default", ">= 1.8" if shape == "nano" else ">= 2.4"),
+            ("gpt2", "default", "gpt2", "default", ">= 2.5" if shape == "nano" else ">= 2.4"),
             ("attention", "default", "gpt2", "default", ">= 2.5" if shape == "nano" else ">= 2.4"),
             ("gpt2", "equal", "gpt2", "default", ">= 1.0"),
         ]

@@ -31,7 +31,7 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     from llmctl import registry
     from llmctl.data.examples.batches import Batches, Blocks
     from llmctl.data.storing.tokens import TokenStore
-    from llmctl.models import short_attention
+    from llmctl.models import autocast_kernels
     from llmctl.models.spec import Shape, Vocabulary
     from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
     from llmctl.training.spec import Optimizer, Schedule
@@ -48,7 +48,7 @@ def llmctl(model: str, shape: str, settings: str) -> float:
     built = spec.build(spec.shape("nano", Shape(**own)), Vocabulary(vocabulary, 0, 1, 2), ())
     built.train()
     if settings == "default":
-        short_attention.use(built)
+        autocast_kernels.use(built)
     accelerator = devices.accelerator(devices.resolve_precision("fp32" if settings == "equal" else "auto"))
     batches = Batches(examples.lengths(), batch_size=batch, seed=0)
     planned = plan.plan(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from llmctl import registry
 from llmctl.data.examples.batches import Batches, Blocks, epoch_batches
 from llmctl.data.storing.tokens import TokenStore
-from llmctl.models import short_attention
+from llmctl.models import autocast_kernels
 from llmctl.models.spec import ModelSpec, Shape, Vocabulary
 from llmctl.training import devices, loop, objectives, optimizers, parallel, plan
 from llmctl.training.spec import Optimizer, Schedule
@@ -168,17 +168,17 @@ def test_the_loss_of_masked_language_modelling_is_transformers_own(whole_head: b
 
 
 @pytest.mark.parametrize("name", ["t5", "marian", "bart", "bert", "gpt2"])
-def test_attention_in_float32_within_bfloat16_learns_what_float32_does(name: str) -> None:
+def test_the_functions_for_bfloat16_learn_what_float32_does(name: str) -> None:
     model, batch = small(name), rows()
     family: Any = registry.load("models", name).family
     batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, objectives.IGNORED)
     objective = objectives.LIKELIHOODS[family](model)
     exact = objective(batch)
-    short_attention.use(model)
+    autocast_kernels.use(model)
     with torch.autocast("cpu", torch.bfloat16):
         near = objective(batch)
     torch.testing.assert_close(near, exact, rtol=0.02, atol=0)
-    short_attention.restore(model)
+    autocast_kernels.restore(model)
     torch.testing.assert_close(objective(batch), exact)
 
 

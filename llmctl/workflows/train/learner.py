@@ -12,7 +12,7 @@ import torch
 
 from llmctl.data.examples.batches import Batches
 from llmctl.errors import DivergedError
-from llmctl.models import adapters, short_attention
+from llmctl.models import adapters, autocast_kernels
 from llmctl.store import atomic
 from llmctl.training import agreement, checkpoints, devices, loop, meeting, objectives, optimizers, parallel
 from llmctl.training import plan as planning
@@ -56,7 +56,7 @@ class Learner:
         if self.parts.unread is None:
             self.model.to(self.accelerator.device)
         if self.precision == "bf16":
-            short_attention.use(self.model)
+            autocast_kernels.use(self.model)
             adapters.cast_frozen_to_bf16(self.model)
         self.model.train()
         self.parameters = sum(weight.numel() for weight in self.model.parameters())

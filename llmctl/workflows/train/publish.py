@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llmctl.data.spec import FRAME_SAMPLES, SAMPLE_RATE
 from llmctl.data.tokenizing.tokenizers import add_chat_template
-from llmctl.models import adapters, pretrained, short_attention
+from llmctl.models import adapters, autocast_kernels, pretrained
 from llmctl.models.resolve import PARENT_PATH
 from llmctl.store import atomic, runs
 from llmctl.store.models import Card, write_card
@@ -48,7 +48,7 @@ def publish(learner: Learner, state: TrainingState, facts: Mapping[str, Any]) ->
             weights = checkpoints.whole_weights(kept, model)
         elif step != state.position.step:
             checkpoints.load_weights(kept, model)
-        short_attention.restore(model)
+        autocast_kernels.restore(model)
         _write(out, learner, facts, weights)
         rows = runs.metrics(out)
         title = f"{learner.config.model.name} on {Path(learner.config.data).name}: {learner.parameters:,} parameters"

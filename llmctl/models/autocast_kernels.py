@@ -1,7 +1,8 @@
-"""float32 attention for transformers' architectures under bfloat16 autocast on a CPU.
+"""Faster functions for transformers' architectures under bfloat16 autocast on a CPU; the weights do not change.
 
-torch's kernel is faster in float32 up to a few hundred tokens (see `attention.py`, which does the same). This replaces
-only the attention function, through transformers' interface for it; the weights and the model do not change.
+* Attention in float32: torch's kernel is faster so up to a few hundred tokens (see `attention.py`, which does the same). It
+  is replaced through transformers' interface for it.
+* GPT-2's GELU by torch's one kernel for it, where transformers writes out eight operations.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -33,16 +36,35 @@ def forward(
     return wide.to(query.dtype), None
 
 
+class FusedGelu(NewGELUActivation):
+    """0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) in one kernel under autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu") and input.device.type == "cpu":
+            return F.gelu(input, approximate="tanh")
+        same: Tensor = super().forward(input)
+        return same
+
+
 def use(model: Any) -> None:
-    """Use this attention in a transformers model that uses torch's SDPA; leave other models unchanged."""
+    """Use these functions in a transformers model that uses torch's SDPA; leave other models unchanged."""
     if getattr(model.config, "_attn_implementation", None) != "sdpa" or model.config.model_type.startswith("llmctl-"):
         return
     AttentionInterface.register(NAME, forward)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+    _exchange(model, NewGELUActivation, FusedGelu)
 
 
 def restore(model: Any) -> None:
-    """Switch back to torch's SDPA, for scoring in full precision and before saving the model."""
+    """Switch back to the library's own, for scoring in full precision and before saving the model."""
     if getattr(model.config, "_attn_implementation", None) == NAME:
         model.set_attn_implementation("sdpa")
+        _exchange(model, FusedGelu, NewGELUActivation)
+
+
+def _exchange(model: Any, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Make the modules of one class, which hold nothing, those of another."""
+    for module in model.modules():
+        if type(module) is old:
+            module.__class__ = new
