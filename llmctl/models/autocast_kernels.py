@@ -36,7 +36,7 @@ def forward(
     return wide.to(query.dtype), None
 
 
-class FusedGelu(NewGELUActivation):
+class FusedGelu(NewGELUActivation):  # type: ignore[misc]
     """0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) in one kernel under autocast."""
 
     def forward(self, input: Tensor) -> Tensor:
