@@ -17,8 +17,9 @@ SPINS: Final = "3000"
 limit: 0.7)."""
 
 
-def prepare() -> None:
-    """Let threads share the machine; no telemetry, no stack traces of torch on standard error."""
+def prepare(*, command: bool = False) -> None:
+    """Let threads share the machine; no telemetry, no stack traces of torch on standard error. `command`: the process is a
+    command of llmctl, not a program that imports it."""
     if "OMP_WAIT_POLICY" not in os.environ:
         # Idle threads sleep, so that training is not starved by other programs, but not at once: waking a thread takes
         # longer than most operations of a small model. GOMP_SPINCOUNT is read by GNU OpenMP, which torch bundles.
@@ -27,8 +28,9 @@ def prepare() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # What Arrow frees goes back to the system: its own allocator keeps tens of megabytes in every process.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    # pydantic would read the metadata of every installed package to find plugins that watch it.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+    if command:
+        # pydantic would read the metadata of every installed package to find plugins that watch it.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     # llmctl reports errors itself; torch would also log a stack trace, even while it waits for another machine.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 

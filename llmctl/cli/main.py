@@ -105,7 +105,7 @@ def main() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command line and return the exit code. Standard output is flushed, so a full disk is an error."""
-    environment.prepare()
+    environment.prepare(command=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same bytes in every locale
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

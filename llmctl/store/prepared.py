@@ -21,9 +21,9 @@ from llmctl.store import integrity, runs
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 COUNTS_OF_CONTENT: Final = ("layouts", "changed", "turns", "unused", "found", "repeated_inputs", "label_counts")
-"""Optional counts of the manifest: records by layout, by what was changed or left out (and turns by that), by unread field, by what filters
-found in kept ones, by repeated input, and by label in the train split. `split_by` records what assigned them to splits: `files`, a hash of the `input`, or a hash
-of the `record`, as always in version 0.1, which does not record it."""
+"""Optional counts of the manifest: records by layout, by what was changed or left out (and turns by that), by unread field,
+by what filters found in kept ones, by repeated input, and by label in the train split. `split_by` records what assigned them
+to splits: `files`, a hash of the `input`, or a hash of the `record`, as always in version 0.1, which does not record it."""
 READ: Final = ("text", "tokens", "tokenizer")
 """The folders that later verbs read."""
 
@@ -128,8 +128,8 @@ class Prepared:
         """One hash of the content. Leaves out `seconds` and who did the work, so that preparing the same data again
         gives the same hash, and `lengths`, `files` and `clean`, which older folders lack."""
         facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "clean"})
-        by_whom = {"executor": "local", "workers": 0}
-        facts["config"] |= {name: value for name, value in by_whom.items() if name in facts["config"]}
+        if "executor" in facts["config"]:  # version 0.1 had none; runs of it keep the hash with the workers
+            facts["config"] |= {"executor": "local", "workers": 0}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def check_files(self, *, verify: bool = False, only: Collection[Path] = ()) -> None:

@@ -34,6 +34,7 @@ SPEAKERS: Final = {
 PAIRS: Final = (("prompt", "completion"), ("prompt", "response"), ("query", "response"), ("question", "answer"))
 """Columns of a question and its answer."""
 JOINED: Final = "content in parts: joined"
+UNLEARNED: Final = "turns after the last answer: not in the loss"
 UNSEEN: Final = ("Cc", "Cf")
 """Categories of characters that show nothing: control characters, which cleaning removes, and marks of format."""
 _TURN: Final = frozenset(("role", "from", "content", "value", "weight", "tool_calls", "function_call"))
@@ -156,7 +157,7 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
     answers = [number for number, turn in enumerate(kept) if _role(turn) == "assistant"]
     if answers:
         changed["empty turns: left out"] = len(turns) - len(kept)
-        changed["turns after the last answer: not in the loss"] = len(kept) - 1 - answers[-1]
+        changed[UNLEARNED] = len(kept) - 1 - answers[-1]
         turns = kept
     adapting.changed.update(name for name, count in changed.items() if count)
     del changed[JOINED]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.errors import DataError
-from llmctl.tasks.layouts import Fields, conversation
+from llmctl.tasks.layouts import UNLEARNED, Fields, conversation
 from llmctl.types import Adapting
 
 ANSWERS: Final = ("chosen", "rejected")
@@ -104,6 +104,8 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> Messages:
     """Messages in the names of the task `chat`."""
     counted = Adapting(tool_calls=adapting.tool_calls)
     turns = conversation({"messages": messages}, counted, f"{where}:")["messages"]
+    for counts in (counted.changed, counted.turns):
+        del counts[UNLEARNED]  # the question that the two answers are to
     adapting.changed.update(counted.changed)
     adapting.turns.update(counted.turns)
     adapting.unused.update(counted.unused)

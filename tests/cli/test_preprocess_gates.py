@@ -104,7 +104,10 @@ def test_the_page_is_whole_and_has_no_personal_data(
 ) -> None:
     evil = tmp_path / "evil.jsonl"
     evil.write_text(json.dumps({"text": "<script>alert(1)</script> 短"}) + "\n", encoding="utf-8")
-    document = inside(*words(dirty, tmp_path / "data", evil, "--set", "clean.min_chars=40", "--require", "kept>0"))
+    with evil.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"ann.lee@example.org": "no text"}) + "\n")
+    more = ("--set", "clean.min_chars=40", "--require", "kept>0", "--on-bad-record", "skip")
+    document = inside(*words(dirty, tmp_path / "data", evil, *more))
     text = (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -117,6 +120,7 @@ def test_the_page_is_whole_and_has_no_personal_data(
         assert re.search(rf"<code>{re.escape(reason)}</code>.*?<b>{count:,}</b>", text)
     assert "其他语言" in text
     assert not [row.secret for row in rows if row.secret and row.secret in text]
+    assert "the field &#x27;text&#x27; is missing; fields found: &lt;EMAIL&gt;" in text
 
 
 def test_the_same_input_gives_the_same_page(inside: Inside, dirty: Path, tmp_path: Path) -> None:

@@ -46,9 +46,11 @@ the text, and the resulting tokenizer needs 0.5 % more tokens than one trained o
 LEAST_SAMPLE: Final = 2 << 20
 PIECE_CHARACTERS: Final = 1 << 16
 LONGEST_WORD: Final = 2_000
-"""Characters; no language has such words."""
+"""Characters; no language with blanks between words has such words."""
 MOST_WINDOWS: Final = {"unigram": 16}
-"""Windows inside longer words that a kind is trained on; others on all. Unigram's trainer takes more than linear time in them."""
+"""Windows inside longer words that a kind is trained on; others on all. Unigram's trainer takes a second for a few of them."""
+LARGEST_ALPHABET: Final = 128
+"""Different characters. A window with more is Chinese or Japanese without punctuation: text of many words, all trained on."""
 
 # A word with the blank before it, as in GPT-2, so that blanks need no separate tokens; runs are limited to 32 characters
 # because WordPiece's search is quadratic in the length of a word.
@@ -115,13 +117,13 @@ def sample(texts: Iterable[str], total: int, limit: int) -> Iterator[str]:
 def cut_words(text: str, windows: Iterator[int] | None = None) -> Iterator[str]:
     """The text cut inside words of more than `LONGEST_WORD` characters, because training takes quadratic time in the
     length of a word. A word of twice that length fills a whole window; all other text stays in one piece. Of the windows,
-    as many stay as `windows` yields; default: all."""
+    as many stay as `windows` yields, and those with more characters than an alphabet has; default: all."""
     start = 0
     for end in range(LONGEST_WORD, len(text), LONGEST_WORD):
         window = text[end - LONGEST_WORD : end]
         other = not window[0].isalnum() and not any(each.isalnum() or each.isspace() for each in window)
         if other or window.isalpha() or window.isnumeric():
-            stays = windows is None or next(windows, None) is not None
+            stays = windows is None or len(set(window)) > LARGEST_ALPHABET or next(windows, None) is not None
             yield text[start : end if stays else end - LONGEST_WORD]
             start = end
     yield text[start:]

@@ -197,7 +197,7 @@ def _sample(record: DroppedRecord) -> str:
 
     text = masked(record.text[: 2 * SHOWN], Counter())
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-    why = f'<span class="why">{html.escape(record.why)}</span>' if record.why else ""
+    why = f'<span class="why">{html.escape(masked(record.why, Counter()))}</span>' if record.why else ""
     return (
         f'<blockquote><span class="at">{html.escape(record.origin)}</span> {why}<p>{html.escape(text)}</p></blockquote>'
     )

@@ -112,6 +112,9 @@ def test_every_turn_of_a_conversation_is_in_an_allowed_language(
         ("La réunion a eu lieu mardi matin.", ("en",), True),
         ("2031年7月4日", ("en",), True),
         ("17:07 – 18:30", ("zh",), False),
+        ("東京大学", ("ja",), False),
+        ("2031年7月4日", ("en", "ja"), False),
+        ("这家餐厅的服务非常好，价格也很便宜，下次我们还会再来这里吃饭。", ("ja",), True),
     ],
 )
 def test_a_text_that_says_too_little_about_its_language_stays(

@@ -196,3 +196,8 @@ def test_a_unigram_tokenizer_of_one_endless_word_is_trained_on_a_part_of_it() ->
     word = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=150_000))
     tokenizer = tokenizers.train("unigram", lambda: [word], len(word), 400)
     assert tokenizer.decode(tokenizer.encode(word).ids, skip_special_tokens=False) == word
+
+
+def test_chinese_without_punctuation_is_no_endless_word() -> None:
+    text = "".join(random.Random(0).choices([*map(chr, range(0x4E00, 0x5000))], k=50_000))
+    assert "".join(tokenizers.cut_words(text, iter(range(3)))) == text

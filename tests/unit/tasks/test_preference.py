@@ -16,6 +16,12 @@ FIELDS = {"prompt": [USER], "chosen": GOOD, "rejected": BAD}
 TWICE = [USER, {"role": "assistant", "content": "蓝色。"}, {"role": "user", "content": "夜里呢？"}]
 
 
+def test_the_question_after_earlier_answers_is_not_counted_as_unlearned() -> None:
+    _, adapting = adapted({"prompt": TWICE, "chosen": [*TWICE, *said(GOOD)], "rejected": BAD})
+    assert not adapting.changed
+    assert not adapting.turns
+
+
 def said(*texts: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text} for text in texts]
 

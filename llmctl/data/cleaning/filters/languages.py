@@ -118,8 +118,10 @@ class Identifier:
         """An ISO 639-1 code; one of `allowed` unless another is clearly likelier. None: the text says nothing."""
         text = passage.text[:CHARACTERS]
         script: Script = "latin" if text.isascii() else script_of([text])
+        letters = sum(map(str.isalpha, text))
         if language := OF_SCRIPT.get(script):
-            return language
+            kanji = language == "zh" and "ja" in allowed and "zh" not in allowed
+            return None if kanji and letters < LEAST_LETTERS else language
         words = len(passage.words)
         if words < LEAST_WORDS and script == "latin":
             return None
@@ -127,7 +129,6 @@ class Identifier:
             first = passage.words[:ENGLISH_WORDS]
             if sum(map(ENGLISH.__contains__, first)) >= max(2, ENGLISH_SHARE * len(first)):
                 return "en"
-        letters = sum(map(str.isalpha, text))
         if not letters:
             return None
         best, score = self._model.classify(text)
