@@ -108,7 +108,7 @@ _FACTORS: Final[Mapping[str, tuple[ActivationFactors, ActivationFactors]]] = {
     "rnn": (ActivationFactors(hidden=14, token=22), ActivationFactors(hidden=18)),
     "lstm": (ActivationFactors(hidden=56, token=10), ActivationFactors(hidden=93)),
     "attention": (ActivationFactors(hidden=52, inner=4, token=25), ActivationFactors(hidden=45, inner=10)),
-    "gpt2": (ActivationFactors(hidden=8, inner=20, token=170), ActivationFactors(hidden=59, inner=28)),
+    "gpt2": (ActivationFactors(hidden=27, inner=6.3, token=72), ActivationFactors(hidden=59, inner=28)),
     "llama": (ActivationFactors(hidden=74, inner=4, token=154), ActivationFactors(hidden=5, inner=32, token=110)),
     "lstm-seq2seq": (
         ActivationFactors(hidden=56, bidirectional=66, energies=16, chunk=12),

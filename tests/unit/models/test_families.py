@@ -51,7 +51,7 @@ def test_models_of_other_modalities_are_refused(config: dict[str, object]) -> No
 
 def test_describing_models_does_not_import_torch() -> None:
     code = (
-        "import sys, llmctl.models.spec as s, llmctl.models.families;"
+        "import sys, llmctl.models.architectures as s, llmctl.models.families;"
         "s.LSTM.parameters(s.LSTM.sizes['nano'], 4096); assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
