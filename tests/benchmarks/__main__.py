@@ -86,45 +86,29 @@ def started(command: Sequence[str], environment: Mapping[str, str]) -> float:
 def preprocess(runs: int, corpus: Path | None) -> None:
     """Whole processes: ours against the usual `datasets.map` and group script, same tokenizer kind and size."""
     with tempfile.TemporaryDirectory() as folder:
-        text = corpus or _repeated_sonnets(Path(folder))
-        ratios, peak = [], 0.0
-        for number in range(runs):
-            out = Path(folder) / f"ours-{number}"
-            ours, memory = measured(
-                [
-                    sys.executable,
-                    "-m",
-                    "llmctl",
-                    "preprocess",
-                    str(text),
-                    "--task",
-                    "lm",
-                    "--tokenizer",
-                    "bpe",
-                    "--vocab-size",
-                    "8000",
-                    "--out",
-                    str(out),
-                ]
-            )
-            peak = max(peak, memory)
-            theirs, _ = measured(
-                [sys.executable, str(HERE / "peer_map.py"), str(text), str(Path(folder) / f"peer-{number}")]
-            )
-            ratios.append(theirs / ours)
-        emit(f"preprocess {text.name}", ratios, "datasets.map", ">= 3")
-        print(f"  peak memory of ours: {peak:.0f} MB")
+        for text in (corpus,) if corpus else (_repeated_sonnets(Path(folder), copies) for copies in (110, 550)):
+            ratios, peak = [], 0.0
+            for number in range(runs):
+                out = Path(folder) / f"{text.stem}-{number}"
+                words = ["preprocess", str(text), "--task", "lm", "--tokenizer", "bpe", "--vocab-size", "8000"]
+                ours, memory = measured([sys.executable, "-m", "llmctl", *words, "--out", str(out)])
+                peak = max(peak, memory)
+                peer = Path(folder) / f"{text.stem}-peer-{number}"
+                theirs, _ = measured([sys.executable, str(HERE / "peer_map.py"), str(text), str(peer)])
+                ratios.append(theirs / ours)
+            emit(f"preprocess {text.name}, {text.stat().st_size >> 20} MiB", ratios, "datasets.map", ">= 3")
+            print(f"  peak memory of ours: {peak:.0f} MB")
 
 
-def _repeated_sonnets(folder: Path) -> Path:
-    """Some 10 MB of text where no corpus is given: each copy marked, so that none is a duplicate."""
+def _repeated_sonnets(folder: Path, copies: int) -> Path:
+    """Some 100 kB of text for each copy, which is marked, so that none is a duplicate."""
     from llmctl.data.sets.spec import SONNETS
 
-    path = folder / "sonnets.jsonl"
+    path = folder / f"sonnets-{copies}.jsonl"
     with SONNETS.path() as source, gzip.open(source, "rt", encoding="utf-8") as file:
         poems = [json.loads(line)["text"] for line in file]
     with path.open("w", encoding="utf-8") as out:
-        for copy in range(110):
+        for copy in range(copies):
             for number, poem in enumerate(poems):
                 out.write(json.dumps({"text": f"Copy {copy}, sonnet {number}.\n{poem}"}) + "\n")
     return path
