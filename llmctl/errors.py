@@ -320,7 +320,7 @@ def untranslated(error: Exception) -> LlmctlError:
         first = next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)
         return EnvironmentFault(
             f"the package {package} cannot be imported: {first}",
-            hint="unset the variable it names, or install it again",
+            hint="install it again; if the message names an environment variable, unset it",
         )
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")
 

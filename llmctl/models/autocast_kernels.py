@@ -1,7 +1,7 @@
 """Faster functions for transformers' architectures under bfloat16 autocast on a CPU; the weights do not change.
 
-* Attention in float32: torch's kernel is faster so up to a few hundred tokens (see `attention.py`, which does the same). It
-  is replaced through transformers' interface for it.
+* Attention in float32, in which torch's kernel is faster up to a few hundred tokens (see `attention.py`, which does the
+  same). It is replaced through transformers' interface for it.
 * GPT-2's GELU by torch's one kernel for it, where transformers writes out eight operations.
 """
 

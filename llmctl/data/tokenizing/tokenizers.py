@@ -116,8 +116,8 @@ def sample(texts: Iterable[str], total: int, limit: int) -> Iterator[str]:
 
 def cut_words(text: str, windows: Iterator[int] | None = None) -> Iterator[str]:
     """The text cut inside words of more than `LONGEST_WORD` characters, because training takes quadratic time in the
-    length of a word. A word of twice that length fills a whole window; all other text stays in one piece. Of the windows,
-    as many stay as `windows` yields, and those with more characters than an alphabet has; default: all."""
+    length of a word. A word of twice that length fills a whole window; all other text stays in one piece. `windows`
+    yields once for each window to keep, default: all; those with more different characters than an alphabet are always kept."""
     start = 0
     for end in range(LONGEST_WORD, len(text), LONGEST_WORD):
         window = text[end - LONGEST_WORD : end]

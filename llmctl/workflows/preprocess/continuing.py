@@ -29,7 +29,7 @@ from llmctl.store.locks import NAME as LOCK
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.types import Event, EventSink
-from llmctl.workflows.preprocess.outcome import COUNTS, SCRATCH, TEXT, ReadResult, place_of
+from llmctl.workflows.preprocess.outcome import ADAPTING, COUNTS, SCRATCH, TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ KEY: Final = "key"
 DONE: Final = "done"
 PACKAGES: Final = ("jieba", "numpy", "py3langid", "pyarrow")
 """Packages that what is read depends on."""
-ADAPTING: Final = ("layouts", "changed", "turns", "unused")
 
 
 def key_of(config: PreprocessConfig, plan: PreprocessPlan) -> str | None:

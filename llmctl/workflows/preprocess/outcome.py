@@ -17,6 +17,8 @@ SAMPLES: Final = 20
 """Dropped records kept for the report, of each reason."""
 BAD_RECORD: Final = "bad_record"
 """The reason of records that cannot be read."""
+ADAPTING: Final = ("layouts", "changed", "turns", "unused")
+"""The counts of `Adapting`."""
 COUNTS: Final = ("read", "rejected", "boms", "nul", "whole_files")
 
 
@@ -65,7 +67,7 @@ class ReadResult:
             self.keep_sample(each)
         self.labels += other.labels
         self.marks += other.marks
-        for counts in ("layouts", "changed", "turns", "unused"):
+        for counts in ADAPTING:
             getattr(self.adapting, counts).update(getattr(other.adapting, counts))
         self.notes |= other.notes
         self.stdin = other.stdin or self.stdin
