@@ -163,6 +163,12 @@ class Layout:
         """Whether the segment is the control token that a chat template ends answers with."""
         return segment.role == "template" and segment.text == self._formatter.template.end
 
+    def shown(self, text: str) -> str:
+        """What a reader sees of a text that a chat template writes: special tokens are left out."""
+        ids = self._formatter.template.ids(text)
+        found: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return found
+
     # -- training examples ------------------------------------------------------------------------------------
 
     def sample(self, parts: Sequence[Tokens], label: int = -1) -> Sample:

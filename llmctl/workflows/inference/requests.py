@@ -17,8 +17,6 @@ from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
-from llmctl.store.model_config import GENERATION
-from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.filling import filling
@@ -353,17 +351,6 @@ class ServerRequestBuilder(RequestBuilder):
         return window or 0, stride or 0
 
 
-def languages_of(handle: ModelHandle) -> tuple[str | None, bool]:
-    """The code of the language that a Whisper model writes, None where its folder does not say; and whether it knows
-    several. Of several it writes the one that its generation_config.json names, else English."""
-    path = handle.folder.architecture / GENERATION
-    settings = read_json(path) if path.is_file() else {}
-    several = settings.get("is_multilingual")
-    if not isinstance(several, bool):
-        return None, False
-    return (str(settings.get("language") or "en").strip("<|>"), True) if several else ("en", False)
-
-
 def open_request_builder(
     handle: ModelHandle,
     *,
@@ -397,7 +384,7 @@ def open_request_builder(
     )
     layout.keep_end = truncate == "left"
     if handle.family == "speech-seq2seq":
-        language, several = languages_of(handle)
+        language, several = handle.languages()
         layout.transcript_start = transcript_start(tokenizer, language if several else None, timestamps=timestamps)
     return RequestBuilder(
         handle.task,
