@@ -29,7 +29,9 @@ TEMPLATE_CHARACTERS: Final = 1_000_000
 
 MARK: Final = "\ue000{}\ue001"
 """A private-use placeholder for a message's content while the chat template is rendered."""
-_MARKS: Final = re.compile("\ue000(\\d+)\ue001")
+_QUOTED: Final = '\ue000{}"\ue001'
+"""Such a placeholder with a quotation mark, which shows whether the template writes the content as JSON."""
+_MARKS: Final = re.compile('\ue000(\\d+)(\\\\?)"\ue001')
 _BREAK: Final = "\ue002"
 """A private-use character inside the name of a control token that a call or a definition of a tool contains."""
 
@@ -208,9 +210,9 @@ class ChatTemplate:
                     found.messages[-1]["tool_calls"] = calls
                     before = role
                     continue
-                message = {"role": "assistant", "content": None, "tool_calls": calls}
+                message = {"role": "assistant", "tool_calls": calls}
             else:
-                message["content"] = MARK.format(len(found.texts))
+                message["content"] = _QUOTED.format(len(found.texts))
                 found.texts.append(segment)
                 if role == "tool" and waiting:
                     message |= {"tool_call_id": waiting[0]["id"], "name": waiting[0]["name"]}
@@ -241,7 +243,7 @@ class ChatTemplate:
     @staticmethod
     def _left_out(whole: str, conversation: _Conversation) -> str:
         """What the template does not render of a conversation."""
-        seen = [int(each) for each in _MARKS.findall(whole)]
+        seen = [int(each) for each, _ in _MARKS.findall(whole)]
         for number, segment in enumerate(conversation.texts):
             if seen.count(number) != 1:
                 return f"does not render the {_shown(segment)} exactly once"
@@ -253,9 +255,6 @@ class ChatTemplate:
             for name in names:
                 if isinstance(name, str) and name not in whole:
                     return f"leaves the {kind} of {name.replace(_BREAK, '')!r} out"
-        known = json.dumps([conversation.messages, conversation.tools], ensure_ascii=False)
-        if whole.count("None") > known.count("None") and None in (each["content"] for each in conversation.messages):
-            return "writes 'None' for a turn without text"
         return ""
 
     def _spans(self, whole: str, conversation: _Conversation, parts: Sequence[str]) -> list[tuple[int, int]]:
@@ -278,8 +277,12 @@ class ChatTemplate:
             in_loss = number % 2 == 1
             pieces = _MARKS.split(whole[begin:end])
             for place, piece in enumerate(pieces):
-                if place % 2:
-                    yield Segment(texts[int(piece)].role, texts[int(piece)].text, in_loss)
+                if place % 3 == 1:
+                    text = texts[int(piece)].text
+                    as_json = pieces[place + 1] == "\\"
+                    shown = json.dumps(text, ensure_ascii=False)[1:-1] if as_json else text
+                    yield Segment(texts[int(piece)].role, shown, in_loss)
+                if place % 3:
                     continue
                 ending = self.end if in_loss and place == len(pieces) - 1 and piece.endswith(self.end) else ""
                 yield from (Segment("template", each, in_loss) for each in (piece.removesuffix(ending), ending) if each)
@@ -317,7 +320,7 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _in_form(message: Message, as_text: bool, empty: str | None) -> Message:
-    """A message in a form that templates differ in: arguments as an object or as JSON, and no content as null or empty."""
+    """A message in a form that templates differ in: arguments as an object or as JSON, and no content or an empty one."""
     calls = message.get("tool_calls")
     if calls is None:
         return message
@@ -327,8 +330,7 @@ def _in_form(message: Message, as_text: bool, empty: str | None) -> Message:
             {**each, "function": {**each["function"], "arguments": text}}
             for each, text in zip(calls, written, strict=True)
         ]
-    content = message.get("content")
-    return {**message, "content": empty if content is None else content, "tool_calls": calls}
+    return {"content": empty, **message, "tool_calls": calls} if empty is not None else {**message, "tool_calls": calls}
 
 
 def _broken(name: str) -> str:
