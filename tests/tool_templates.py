@@ -88,6 +88,15 @@ DEEPSEEK: Final = """{{- bos_token }}
 {%- endfor %}"""
 """Like DeepSeek's: arguments are JSON in a text, definitions are not rendered."""
 
+THINKING: Final = HERMES.replace(
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}",
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}",
+)
+"""Like those of models that reason: a prompt begins a train of thought, which finished answers do not show."""
+
+FORGETFUL: Final = HERMES.replace("{%- for call in message.tool_calls %}", "{%- for call in [] %}")
+"""Like LFM2's: definitions are rendered, calls are not."""
+
 UNKNOWING: Final = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

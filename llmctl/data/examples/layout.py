@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from llmctl.data.examples.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
 from llmctl.data.examples.truncation import beginnings, first_exchange, prompt_parts, recent, shortened
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
-from llmctl.data.tokenizing.chat_template import uses_tools
 from llmctl.data.tokenizing.plain import control_tokens, plain_ids
+from llmctl.data.tokenizing.tool_rendering import rendered, uses_tools
 from llmctl.errors import DataError
 from llmctl.types import BLANKS, MODALITY, Family, Opening, Role, Segment, Tokens
 
@@ -157,11 +157,11 @@ class Layout:
                 f"the conversation uses tools, which the prompt format `{self.prompt_format}` does not express",
                 hint="use a model with a chat template that knows tools, or leave the tools out",
             )
-        return self._formatter.template.rendered(segments)
+        return rendered(self._formatter.template, segments)
 
     def ends_answer(self, segment: Segment) -> bool:
-        """Whether the segment is the control token that a chat template ends answers with."""
-        return segment.role == "template" and segment.text == self._formatter.template.end
+        """Whether the segment is the control token that a chat template ends an answer with."""
+        return segment.role == "template" and segment.text in self._formatter.template.names
 
     def shown(self, text: str) -> str:
         """What a reader sees of a text that a chat template writes: special tokens are left out."""

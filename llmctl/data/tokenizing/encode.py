@@ -17,10 +17,11 @@ from llmctl.data.spec import IN_LOSS
 from llmctl.data.storing.lengths import NOTHING, added, lengths_in
 from llmctl.data.storing.text import read_group, row_groups
 from llmctl.data.storing.tokens import ROLES, Piece, Recordings, write_store
-from llmctl.data.tokenizing.chat_template import ChatTemplate, placed, uses_tools
+from llmctl.data.tokenizing.chat_template import ChatTemplate
 from llmctl.data.tokenizing.codes import Codes, open_codes
 from llmctl.data.tokenizing.plain import encoded_batch, plain_ids
 from llmctl.data.tokenizing.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
+from llmctl.data.tokenizing.tool_rendering import placed, rendered, uses_tools
 from llmctl.data.workers import Executor
 from llmctl.errors import DataError
 from llmctl.store.prepared import LengthStats
@@ -214,7 +215,7 @@ def _rendered(segments: list[Segment], record: Record, encoder: TokenEncoder) ->
     if encoder.chat_template is None:
         raise DataError("the conversation uses tools, and the tokenizer has no chat template", where=where)
     with placed(where):
-        return encoder.chat_template.rendered(segments)
+        return rendered(encoder.chat_template, segments)
 
 
 def _encoded(segments: Sequence[Segment], encoder: TokenEncoder) -> tuple[Ids, Lengths]:

@@ -11,9 +11,9 @@ from llmctl.data.examples.layout import ROOM, Layout, layout_for, transcript_sta
 from llmctl.data.examples.pairs import sides
 from llmctl.data.examples.truncation import recent
 from llmctl.data.spec import CleanRules
-from llmctl.data.tokenizing.chat_template import placed, uses_tools, written
 from llmctl.data.tokenizing.plain import unknown_id
 from llmctl.data.tokenizing.tokenizers import load_tokenizer
+from llmctl.data.tokenizing.tool_rendering import placed, uses_tools, written
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of

@@ -39,8 +39,8 @@ def read_context_of(
 
 def _rendering(task: Task, folder: Path) -> Check:
     """The check of the task, and of conversations with tools whether the chat template renders them."""
-    from llmctl.data.tokenizing.chat_template import ChatTemplate, placed, uses_tools
-    from llmctl.data.tokenizing.tokenizers import load_tokenizer
+    from llmctl.data.tokenizing.chat_template import ChatTemplate, open_chat_template
+    from llmctl.data.tokenizing.tool_rendering import placed, rendered, uses_tools
 
     opened: list[ChatTemplate] = []
 
@@ -49,9 +49,9 @@ def _rendering(task: Task, folder: Path) -> Check:
         segments = task.segments(record)
         if uses_tools(segment.role for segment in segments):
             if not opened:
-                opened.append(ChatTemplate(load_tokenizer(folder)))
+                opened.append(open_chat_template(folder))
             with placed(record.origin):
-                opened[0].rendered(segments)
+                rendered(opened[0], segments)
 
     return check
 

@@ -74,7 +74,10 @@ class HeldCalls:
 def syntax_of(layout: Layout) -> CallSyntax | None:
     """How the chat template of a model writes calls; None where it knows no tools. Where it does not write them as JSON,
     `CallSyntax` finds none in the answers."""
-    tools = [{"type": "function", "function": {"name": _PROBE["name"], "description": "", "parameters": {}}}]
+    value = {"type": "string", "description": "a value"}
+    parameters = {"type": "object", "properties": {"value": value}, "required": ["value"]}
+    function = {"name": _PROBE["name"], "description": "a function", "parameters": parameters}
+    tools = [{"type": "function", "function": function}]
     try:
         segments = layout.rendered(
             [
@@ -94,8 +97,10 @@ def syntax_of(layout: Layout) -> CallSyntax | None:
         except ValueError:
             continue
         if None not in [_call(each) for each in (value if isinstance(value, list) else [value])]:
-            opening = written[:begin].strip()
-            return CallSyntax(opening, written[end:].strip()) if layout.shown(opening) == opening else CallSyntax()
+            opening, closing = written[:begin].split()[-1:], written[end:].split()[:1]
+            if opening and layout.shown(opening[0]) == opening[0]:
+                return CallSyntax(opening[0], closing[0] if closing else "")
+            return CallSyntax()
     return CallSyntax()
 
 

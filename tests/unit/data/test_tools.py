@@ -16,7 +16,7 @@ from llmctl.data.tokenizing.encode import Rules, TokenEncoder, encode_records
 from llmctl.errors import DataError
 from llmctl.tasks.chat import Chat
 from llmctl.types import Adapting, Record, Segment
-from tests.tool_templates import DEEPSEEK, HERMES, LLAMA, MISTRAL, UNKNOWING, tokenizer_with
+from tests.tool_templates import DEEPSEEK, FORGETFUL, HERMES, LLAMA, MISTRAL, THINKING, UNKNOWING, tokenizer_with
 
 WEATHER = {
     "type": "function",
@@ -82,10 +82,15 @@ def test_the_tokens_are_those_of_the_template_itself(made: Made, template: str, 
             "<|im_end|>",
             '<tool_call>\n{"name": "weather", "arguments": {"city": "上海"}}\n</tool_call><|im_end|>',
         ),
+        (
+            THINKING,
+            "<|im_end|>",
+            '<tool_call>\n{"name": "weather", "arguments": {"city": "上海"}}\n</tool_call><|im_end|>',
+        ),
         (LLAMA, "<|eot|>", '{"name": "weather", "parameters": {"city": "上海"}}<|eot|>'),
         (MISTRAL, "</s>", '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "上海"}, "id": "a1b2c3d4e"}]</s>'),
     ],
-    ids=["hermes", "llama", "mistral"],
+    ids=["hermes", "thinking", "llama", "mistral"],
 )
 def test_calls_and_texts_of_the_assistant_are_learned_and_nothing_else(
     made: Made, template: str, eos: str, call: str
@@ -122,12 +127,13 @@ def test_names_of_control_tokens_in_arguments_definitions_and_answers_stay_text(
     ("template", "messages", "said"),
     [
         (UNKNOWING, (ASKED, CALLED, ANSWERED, SAID), "leaves the call of 'weather' out"),
+        (FORGETFUL, (ASKED, CALLED, ANSWERED, SAID), "leaves the call of 'weather' out"),
         (UNKNOWING, (ASKED, SAID), "leaves the definition of 'weather' out"),
         (LLAMA, (ASKED, CALLED | {"tool_calls": [CALL, CALL]}), "only supports single tool-calls"),
         (MISTRAL, (ASKED, CALLED | {"tool_calls": [CALL | {"id": "x"}]}), "should be strings of length 9"),
-        (MISTRAL, (ASKED, SAID, ASKED, SAID), "renders its answers differently once others follow: message 2"),
+        (MISTRAL, (ASKED, CALLED, ANSWERED, SAID, ASKED, SAID), "differently once others follow: message 2"),
     ],
-    ids=["no calls", "no definitions", "one call at once", "long ids", "definitions move"],
+    ids=["no calls", "definitions alone", "no definitions", "one call at once", "long ids", "definitions move"],
 )
 def test_what_a_template_does_not_express_is_refused_with_its_reason(
     made: Made, template: str, messages: tuple[dict[str, Any], ...], said: str
