@@ -18,7 +18,7 @@ ANSWERS: Final[tuple[Role, ...]] = ("assistant", "calls")
 
 class Chat(Task):
     """`{messages: [{role, content, weight?}]}`: each assistant turn is a target, conditioned on all turns before it,
-    unless its weight is 0. Its calls of tools are targets too: see `tools.py`."""
+    unless its weight is 0. Its calls of tools are targets too: see `tool_turns.py`."""
 
     name = "chat"
     columns = (Column("messages", list),)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from unicodedata import category
 
 from llmctl.errors import DataError
-from llmctl.tasks import tools
+from llmctl.tasks import tool_turns
 from llmctl.types import TOOL_JSON, TOOL_ROLES, Adapting
 
 SPEAKERS: Final = {
@@ -33,7 +33,7 @@ SPEAKERS: Final = {
     "observation": "tool",
     "ipython": "tool",
 }
-"""Roles in ShareGPT, OpenAI and other conversations; those of tools are explained in `tools.py`."""
+"""Roles in ShareGPT, OpenAI and other conversations; those of tools are explained in `tool_turns.py`."""
 PAIRS: Final = (("prompt", "completion"), ("prompt", "response"), ("query", "response"), ("question", "answer"))
 """Columns of a question and its answer."""
 JOINED: Final = "content in parts: joined"
@@ -81,7 +81,7 @@ def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> F
         messages = [{"role": "system", "content": system}, *messages]
     turns = _turns(messages, adapting, where)
     if adapting.tool_calls == "template":
-        turns = [*tools.offered(found, where), *turns]
+        turns = [*tool_turns.offered(found, where), *turns]
         if any(_role(turn) in TOOL_ROLES for turn in turns):
             adapting.layouts["tools and their calls"] += 1
     found["messages"] = turns
@@ -165,10 +165,10 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
             if role not in TOOL_ROLES and isinstance(content, str) and content.strip():
                 turns.append({"role": role, "content": content, **weight})
             if adapting.tool_calls == "template":
-                turns.append({**tools.turn_of(turn, role, content, place), **weight})
+                turns.append({**tool_turns.turn_of(turn, role, content, place), **weight})
             continue
         turns.append({"role": role, "content": content, **weight})
-    changed["answers of tools: put in the order of their calls"] = tools.in_order_of_calls(turns)
+    changed["answers of tools: put in the order of their calls"] = tool_turns.in_order_of_calls(turns)
     kept = [turn for turn in turns if not _is_empty(turn)]
     answers = [number for number, turn in enumerate(kept) if _role(turn) in ("assistant", "calls")]
     if answers:
