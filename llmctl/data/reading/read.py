@@ -212,12 +212,13 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         yield from tmx(stream, source.name, context.limits, tuple(context.rename.values()), context.say)
         return
     text = Text(stream, source.name, context.encoding, context.limits, first_line=source.first_line)
+    if kind == "jsonl" and source.first_line == 1 and source.stop is None and text.begins(formats.is_one_value):
+        context.say(f"{source.name}: read as JSON, because it is not written in lines")
+        kind = "json"
     if kind == "jsonl":
-        yield from formats.jsonl(text, whole=source.stop is None)
+        yield from formats.jsonl(text, whole=source.stop is None, say=context.say)
     elif kind == "json":
-        yield from formats.json_file(
-            text, context.records, {*context.wanted, *context.also, *RECORD_LISTS}, context.say
-        )
+        yield from formats.json_file(text, context.records, _wanted(context), context.say)
     elif kind in ("csv", "tsv"):
         yield from tables.table(
             text,
@@ -233,6 +234,13 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
     context.boms += text.had_bom
     if text.encoding != (context.encoding or "utf-8"):
         context.say(f"{source.name}: read as {text.encoding.upper()}, as its byte-order mark says")
+
+
+def _wanted(context: ReadContext) -> formats.Wanted:
+    """By what a record is known in JSON: the columns of the user, where they have other names."""
+    named = [context.rename.get(name, name) for name in context.wanted]
+    nested = {name.partition(".")[0] for name in context.rename.values()}
+    return formats.Wanted(named, {*nested, *context.also, *RECORD_LISTS}, context.fields_of)
 
 
 def _recording(source: InputSource, context: ReadContext) -> RawRecord | Bad:
