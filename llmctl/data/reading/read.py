@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.config import DocumentUnit
-from llmctl.data.reading import columnar, formats, tables
+from llmctl.data.reading import columnar, documents, formats, tables
 from llmctl.data.reading.decode import LIMITS, Limits, Text, blocks
 from llmctl.data.reading.formats import Bad, RawRecord
 from llmctl.data.reading.sources import Format, InputSource, find_sources, shown
@@ -187,7 +187,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         assert source.path is not None
         assert source.target is not None
         pair = [_text(blocks(path, shown(path), context.limits), shown(path), context) for path in source.paths]
-        yield from formats.aligned(pair[0], pair[1])
+        yield from documents.aligned(pair[0], pair[1])
         context.boms += sum(text.had_bom for text in pair)
         return
     if source.format == "recording":
@@ -230,7 +230,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         )
     else:
         context.whole_files += context.document == "file"
-        yield from formats.plain(text, context.document, plain_fields(source, context.fields_of))
+        yield from documents.plain(text, context.document, plain_fields(source, context.fields_of))
     context.boms += text.had_bom
     if text.encoding != (context.encoding or "utf-8"):
         context.say(f"{source.name}: read as {text.encoding.upper()}, as its byte-order mark says")
