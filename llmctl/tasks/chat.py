@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from llmctl.errors import DataError
 from llmctl.tasks import layouts
+from llmctl.tasks.dialogues import SYSTEMS
 from llmctl.tasks.spec import Column, Task
 from llmctl.types import TOOL_ROLES, Adapting, Record, Role, Segment
 
@@ -25,10 +26,10 @@ class Chat(Task):
     families = ("decoder",)
     metrics = ("perplexity",)
     answer_role = "assistant"
-    also = ("system", "tools", "functions")
+    also = (*SYSTEMS, "tools", "functions")
 
     def adapt(self, record: Record, adapting: Adapting) -> Record:
-        """Reads ShareGPT, Alpaca, `prompt, completion` and OpenAI's content parts too."""
+        """Reads ShareGPT, Alpaca, columns of a question and its answer and OpenAI's content parts too."""
         where = f"{record.origin}:" if record.origin else ""
         return replace(record, fields=layouts.conversation(record.fields, adapting, where))
 

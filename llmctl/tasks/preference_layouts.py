@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.errors import DataError
-from llmctl.tasks.layouts import UNLEARNED, Fields, conversation
+from llmctl.tasks.dialogues import Fields
+from llmctl.tasks.layouts import UNLEARNED, conversation
 from llmctl.types import Adapting
 
 ANSWERS: Final = ("chosen", "rejected")
