@@ -16,6 +16,7 @@ from llmctl.errors import DataError, EnvironmentFault, UsageError
 from llmctl.store import atomic
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.checks import ASSISTANT, ChatPlan, check_text
+from llmctl.workflows.inference.asked import uses_tools
 from llmctl.workflows.inference.conversation import Message, PartialAnswer, check_fits, fitted, message_of
 
 if TYPE_CHECKING:
@@ -172,6 +173,12 @@ class Conversation:
             raise DataError("contains several conversations", where=str(path), hint="put one in a file of its own")
         [record] = found
         task.segments(record)  # raises for invalid roles and contents
+        if uses_tools(record.fields):
+            raise DataError(
+                "the conversation offers tools, calls them or has turns of the role 'tool'",
+                where=str(path),
+                hint="chat runs none; serve answers such conversations",
+            )
         self.messages = [
             message_of(each["role"], each["content"], interrupted=each.get("interrupted") is True)
             for each in record.fields["messages"]
