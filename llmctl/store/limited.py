@@ -7,6 +7,7 @@ written in C or Rust may take hours and gigabytes, and the handler would run onl
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -105,8 +106,6 @@ class Child:
             warnings.simplefilter("ignore")  # Python warns of threads; the child calls nothing that waits for one
             self._process = os.fork()
         if self._process == 0:
-            os.close(asking)
-            os.close(answers)
             self._serve(asked, answering)
         os.close(asked)
         os.close(answering)
@@ -128,6 +127,7 @@ class Child:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGPROF):
                 signal.signal(number, signal.SIG_DFL)
+            _close_all_but(asked, answering)
             _limit_memory(self._megabytes)
             with os.fdopen(asked, "rb") as calls:
                 self._answer_each(calls, answering)
@@ -152,6 +152,13 @@ class Child:
 def _write(pipe: int, data: bytes) -> None:
     while data:
         data = data[os.write(pipe, data) :]
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close what a child has inherited: sockets of a server would stay open as long as it lives."""
+    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for before, after in itertools.pairwise(edges):
+        os.closerange(before + 1, after)
 
 
 def _limit_memory(megabytes: int) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from llmctl.errors import DataError
 
 Turn = dict[str, Any]
+
+DEEPEST: Final = 64
+"""Levels of JSON in calls and definitions."""
 
 
 def offered(fields: dict[str, Any], where: str) -> list[Turn]:
@@ -21,20 +24,22 @@ def offered(fields: dict[str, Any], where: str) -> list[Turn]:
     for name in ("tools", "functions"):
         if found := fields.get(name):
             del fields[name]
-            return [{"role": "tools", "content": _written(_parsed(found, f"{where}{name}"))}]
+            place = f"{where}{name}"
+            return [{"role": "tools", "content": _checked(_several(_parsed(found, place)), place)}]
     return []
 
 
 def turn_of(turn: Mapping[str, Any], role: str, content: Any, where: str) -> Turn:
     """A turn of a tool, or the calls of a turn of the assistant. Raises `DataError` for what is no call."""
     if role == "tools":
-        return {"role": role, "content": _written(_parsed(content, where))}
+        return {"role": role, "content": _checked(_several(_parsed(content, where)), where)}
     if role == "tool":
-        text = content if isinstance(content, str) else "" if content is None else _json(content)
-        return {"role": role, "content": text, "tool_call_id": turn.get("tool_call_id")}
+        text = content if isinstance(content, str) else "" if content is None else _checked(content, where)
+        given = turn.get("tool_call_id")
+        return {"role": role, "content": text, "tool_call_id": given if isinstance(given, str) else None}
     found = turn.get("tool_calls") or turn.get("function_call") or content
     calls = [_call(each, where) for each in _several(_parsed(found, where))]
-    return {"role": "calls", "content": _json(calls)}
+    return {"role": "calls", "content": _checked(calls, where)}
 
 
 def in_order_of_calls(turns: list[Any]) -> int:
@@ -100,8 +105,23 @@ def _several(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _written(definitions: Any) -> str:
-    return _json(_several(definitions))
+def _checked(value: Any, where: str) -> str:
+    """The value as JSON. Raises `DataError` for one that is nested too deeply, and for half a surrogate pair."""
+    try:
+        if _is_deeper(value, DEEPEST):
+            raise DataError(f"calls or definitions of tools are nested more than {DEEPEST} deep", where=where)
+        text = _json(value)
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError("calls or definitions of tools have half a surrogate pair", where=where) from None
+    return text
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, Mapping | list):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def _json(value: Any) -> str:

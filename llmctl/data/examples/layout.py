@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from llmctl.data.examples.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
 from llmctl.data.examples.truncation import beginnings, first_exchange, prompt_parts, recent, shortened
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
-from llmctl.data.tokenizing.plain import control_tokens, plain_ids
+from llmctl.data.tokenizing.plain import control_tokens, plain_ids, template_text
 from llmctl.data.tokenizing.tool_rendering import rendered, uses_tools
 from llmctl.errors import DataError
 from llmctl.types import BLANKS, MODALITY, Family, Opening, Role, Segment, Tokens
@@ -131,8 +131,7 @@ class Layout:
         self.instruction = instruction if prompt_format in INSTRUCTION_FORMATS else ""
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
-        template = tokenizer.chat_template
-        self._control = frozenset(control_tokens(self._backend, template if isinstance(template, str) else ""))
+        self._control = frozenset(control_tokens(self._backend, template_text(tokenizer.chat_template)))
         self._formatter = PromptFormatter(tokenizer, prompt_format, self.instruction, self.encode)
 
     # -- text to ids ------------------------------------------------------------------------------------------
@@ -153,8 +152,9 @@ class Layout:
         if not uses_tools(segment.role for segment in segments):
             return segments
         if self.prompt_format != "template":
+            verb = "offers" if any(segment.role == "tools" for segment in segments) else "uses"
             raise DataError(
-                f"the conversation uses tools, which the prompt format `{self.prompt_format}` does not express",
+                f"the conversation {verb} tools, which the prompt format `{self.prompt_format}` does not express",
                 hint="use a model with a chat template that knows tools, or leave the tools out",
             )
         return rendered(self._formatter.template, segments)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.data.tokenizing.plain import control_tokens, encoded, plain_ids
+from llmctl.data.tokenizing.plain import control_tokens, encoded, plain_ids, template_text
 from llmctl.errors import IntegrityError
 from llmctl.store import limited
 
@@ -26,7 +25,7 @@ TEMPLATE_CHARACTERS: Final = 1_000_000
 MARK: Final = "\ue000{}\ue001"
 """A private-use placeholder for a message's content while the chat template is rendered."""
 BREAK: Final = "\ue002"
-"""A private-use character inside the name of a control token that the template writes but did not think of."""
+"""A private-use character inside the name of a control token that what a template is given would make."""
 
 Message = dict[str, Any]
 Job = tuple[list[Message], list[Any] | None, bool]
@@ -49,9 +48,7 @@ class ChatTemplate:
     @functools.cached_property
     def _control(self) -> dict[int, str]:
         """The control tokens that the template may write, and their names."""
-        template = self._tokenizer.chat_template
-        source = "\n".join(template.values()) if isinstance(template, Mapping) else template or ""
-        return control_tokens(self._backend, source)
+        return control_tokens(self._backend, template_text(self._tokenizer.chat_template))
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -69,19 +66,23 @@ class ChatTemplate:
 
     def ids(self, text: str) -> list[int]:
         """Encode text of the template itself, in which names of control tokens become control tokens, unless `BREAK` is
-        inside them."""
+        inside them. Nothing is encoded for `BREAK`."""
+        shown = text.replace(BREAK, "")
+        if shown == text:
+            return list(encoded(self._own_backend, text).ids) if text else []
+        breaks = {match.start() - number for number, match in enumerate(re.finditer(BREAK, text))}
         found: list[int] = []
-        for number, piece in enumerate(self._broken.split(text) if BREAK in text else [text]):
-            if number % 2:
-                found += plain_ids(self._backend, piece.replace(BREAK, ""), frozenset(self._control))
-            elif piece:
-                found += encoded(self._own_backend, piece).ids
-        return found
+        begin = 0
+        for name in self._any_name.finditer(shown):
+            if any(place in breaks for place in range(name.start() + 1, name.end())):
+                found += self.ids(shown[begin : name.start()])
+                found += plain_ids(self._backend, name[0], frozenset(self._control))
+                begin = name.end()
+        return found + self.ids(shown[begin:])
 
     @functools.cached_property
-    def _broken(self) -> re.Pattern[str]:
-        """A name of a control token with `BREAK` inside it."""
-        return re.compile("(" + "|".join(re.escape(broken(name)) for name in self.names) + ")")
+    def _any_name(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self.names)) or "(?!)")
 
     @functools.cached_property
     def _own_backend(self) -> Any:
@@ -95,8 +96,13 @@ class ChatTemplate:
     def around(self, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
         """The template with a placeholder for the content of each message. Raises `TemplateFault` if that fails."""
         messages = [{"role": role, "content": MARK.format(number)} for number, role in enumerate(roles)]
+        import jinja2  # noqa: F401 - imported here so that the time limit does not include the import
+
+        job = json.dumps((messages, None, add_generation_prompt))
         try:
-            [text] = self._limited([(messages, None, add_generation_prompt)], self._once)
+            text = limited.call(lambda: self._render(job), seconds=TEMPLATE_SECONDS, megabytes=TEMPLATE_MEGABYTES)
+        except limited.LimitExceeded as error:
+            raise self._fault(str(error)) from error
         except RuntimeError as error:
             raise self._fault(f"fails: {error}") from error
         for number in range(len(roles)):
@@ -104,33 +110,20 @@ class ChatTemplate:
                 raise self._fault(f"does not render message {number + 1} exactly once")
         return text
 
-    def rendered(self, jobs: list[Job]) -> list[str]:
-        """Each job as text. Raises `RuntimeError` with what the template raises, `TemplateFault` beyond the limits."""
-        return self._limited(jobs, self._child)
-
-    def _limited(self, jobs: list[Job], child: Callable[[str], str]) -> list[str]:
+    def rendered(self, job: Job) -> str:
+        """The job as text. Raises `RuntimeError` with what the template raises, `limited.LimitExceeded`."""
         import jinja2  # noqa: F401 - imported here so that the time limit does not include the import
 
-        try:
-            found: list[str] = json.loads(child(json.dumps(jobs)))
-        except limited.LimitExceeded as error:
-            raise self._fault(str(error)) from error
-        return found
+        return self._child(json.dumps(job))
 
-    def _once(self, jobs: str) -> str:
-        """`_render` in a process that does not stay: most templates are rendered once or twice."""
-        return limited.call(lambda: self._render(jobs), seconds=TEMPLATE_SECONDS, megabytes=TEMPLATE_MEGABYTES)
-
-    def _render(self, jobs: str) -> str:
-        texts = []
-        for messages, tools, add_generation_prompt in json.loads(jobs):
-            text: str = self._tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-            if len(text) > TEMPLATE_CHARACTERS:
-                raise ValueError(f"it renders {len(text):,} characters around {len(messages)} messages")
-            texts.append(text)
-        return json.dumps(texts)
+    def _render(self, job: str) -> str:
+        messages, tools, add_generation_prompt = json.loads(job)
+        text: str = self._tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        if len(text) > TEMPLATE_CHARACTERS:
+            raise ValueError(f"it renders {len(text):,} characters around {len(messages)} messages")
+        return text
 
     def _fault(self, problem: str) -> TemplateFault:
         return TemplateFault(
@@ -138,11 +131,6 @@ class ChatTemplate:
             where=self._tokenizer.name_or_path or None,
             hint="fix chat_template.jinja",
         )
-
-
-def broken(name: str) -> str:
-    """The name of a control token that is to stay text."""
-    return name[:1] + BREAK + name[1:]
 
 
 def open_chat_template(folder: Path) -> ChatTemplate:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmctl.data.tokenizing.chat_template import ChatTemplate, open_chat_template
-from llmctl.data.tokenizing.plain import control_tokens, settle
+from llmctl.data.tokenizing.plain import control_tokens, settle, template_text
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store.border import border
 from llmctl.store.tokenizer_file import check_tokenizer_file
@@ -52,7 +52,7 @@ def codes_of(tokenizer: Any) -> Codes:
             hint="add one to its tokenizer_config.json",
         )
     begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    template = template_text(tokenizer.chat_template)
     found = _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
     return replace(found, chat_template=lambda: ChatTemplate(tokenizer)) if tokenizer.chat_template else found
 
@@ -78,7 +78,7 @@ def open_codes(folder: Path) -> Codes:
         raise IntegrityError("the eos_token is not in tokenizer.json", where=str(folder / "tokenizer_config.json"))
     stored = folder / "chat_template.jinja"
     template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
-    found = _codes(backend, begin, end, template if isinstance(template, str) else "")
+    found = _codes(backend, begin, end, template_text(template))
     return replace(found, chat_template=functools.partial(open_chat_template, folder)) if template else found
 
 

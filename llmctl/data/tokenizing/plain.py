@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -79,6 +79,14 @@ def control_tokens(backend: Any, template: str = "") -> dict[int, str]:
         for number, token in known.items()
         if number != unknown and (token.special or token.content in template)
     }
+
+
+def template_text(template: Any) -> str:
+    """The source of a tokenizer's chat templates: one, several by name (a mapping, or a list in its settings), or none."""
+    if isinstance(template, str):
+        return template
+    found = template.values() if isinstance(template, Mapping) else template or ()
+    return "\n".join(each if isinstance(each, str) else str(each.get("template", "")) for each in found)
 
 
 def unknown_id(backend: Any) -> int | None:

@@ -10,17 +10,21 @@ import contextlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmctl.data.tokenizing.chat_template import BREAK, ChatTemplate, Job, Message, broken
+from llmctl.data.tokenizing.chat_template import BREAK, ChatTemplate, Job, Message
+from llmctl.data.tokenizing.harmless import Harmless
 from llmctl.errors import DataError
+from llmctl.store import limited
 from llmctl.types import TOOL_ROLES, Role, Segment
 
 _MARK: Final = '\ue000{}"\ue001'
 """A placeholder with a quotation mark, which shows whether the template writes the content as JSON."""
-_MARKS: Final = re.compile('\ue000(\\d+)(\\\\?)"\ue001')
+_ESCAPED: Final = json.dumps(BREAK)[1:-1]
+_MARKS: Final = re.compile('\ue000(\\d{1,9})(\\\\?)"\ue001')
 
 
 def uses_tools(roles: Iterable[Role]) -> bool:
@@ -51,28 +55,37 @@ def rendered(template: ChatTemplate, segments: Sequence[Segment]) -> list[Segmen
     An answer is in the loss from where a prompt ends to its end token. Raises `DataError` for a conversation that the
     template does not render, or of which it leaves something out.
     """
-    conversation = _Conversation.of(segments, template.names)
+    conversation = _Conversation.of(segments, Harmless(template.names))
     problem = ""
     for as_text, empty in itertools.product((False, True), (None, "")):
         messages = [_in_form(each, as_text, empty) for each in conversation.messages]
-        jobs: list[Job] = [(messages, conversation.tools, not conversation.answers)]
-        for answer in conversation.answers:
-            jobs += [(messages[:answer], conversation.tools, True), (messages[: answer + 1], conversation.tools, False)]
         try:
-            whole, *parts = template.rendered(jobs)
+            whole = _rendered(template, (messages, conversation.tools, not conversation.answers))
+            marks = _Marks(whole, conversation)
+            if left_out := marks.left_out():
+                problem = problem or left_out
+                continue
+            spans: list[tuple[int, int]] = []
+            for answer in conversation.answers:
+                asked, answered = messages[:answer], messages[: answer + 1]
+                bounds = _Bounds(template, marks, answer, least=spans[-1][1] if spans else 0)
+                begin = bounds.begin(asked, _rendered(template, (asked, conversation.tools, True)))
+                spans.append(
+                    (begin, bounds.end(_rendered(template, (answered, conversation.tools, False)).rstrip(), begin))
+                )
         except RuntimeError as error:
             problem = problem or f"fails on it: {error}"
             continue
-        if left_out := conversation.left_out(whole):
-            problem = problem or left_out
-            continue
-        spans: list[tuple[int, int]] = []
-        for number, answer in enumerate(conversation.answers):
-            bounds = _Bounds(template, conversation, whole, answer, least=spans[-1][1] if spans else 0)
-            begin = bounds.begin(parts[2 * number], (messages[:answer], conversation.tools, False))
-            spans.append((begin, bounds.end(parts[2 * number + 1].rstrip(), begin)))
+        except limited.LimitExceeded as error:
+            problem = str(error)
+            break
         return list(_cut(whole, spans, conversation.texts, template.names))
     raise _refused(problem)
+
+
+def _rendered(template: ChatTemplate, job: Job) -> str:
+    """The rendered job; a template that writes non-ASCII as escapes does so with `BREAK` too."""
+    return template.rendered(job).replace(_ESCAPED, BREAK)
 
 
 def _refused(problem: str) -> DataError:
@@ -96,19 +109,19 @@ class _Conversation:
     """The messages in the loss."""
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], names: Sequence[str]) -> _Conversation:
-        """`names`: of control tokens, which stay text in calls and definitions."""
+    def of(cls, segments: Sequence[Segment], harmless: Harmless) -> _Conversation:
+        """`harmless`: takes the names of control tokens out of calls and definitions."""
         found = cls()
-        waiting: list[Mapping[str, Any]] = []
-        before: Role | None = None
+        waiting: Sequence[Mapping[str, Any]] = ()
+        before: Segment | None = None
         for segment in segments:
             role = segment.role
             if role == "tools":
-                found.tools = [_definition(each) for each in _harmless(_loaded(segment.text), names)]
+                found.tools = [_definition(each) for each in harmless.definitions(_loaded(segment.text))]
                 continue
             message: Message = {"role": role}
             if role == "calls":
-                waiting = _harmless(_loaded(segment.text), names)
+                waiting = harmless.calls(_loaded(segment.text))
                 calls = [
                     {
                         "id": call["id"],
@@ -117,9 +130,9 @@ class _Conversation:
                     }
                     for call in waiting
                 ]
-                if before == "assistant":
+                if before is not None and before.role == "assistant" and before.in_loss == segment.in_loss:
                     found.messages[-1]["tool_calls"] = calls
-                    before = role
+                    before = segment
                     continue
                 message = {"role": "assistant", "tool_calls": calls}
             else:
@@ -132,34 +145,50 @@ class _Conversation:
             if segment.in_loss:
                 found.answers.append(len(found.messages))
             found.messages.append(message)
-            before = role
+            before = segment
         return found
 
-    def left_out(self, whole: str) -> str:
+
+class _Marks:
+    """Where the placeholders are in a rendered conversation."""
+
+    def __init__(self, whole: str, conversation: _Conversation) -> None:
+        self.whole, self.conversation = whole, conversation
+        count = len(conversation.messages)
+        found = [(int(match[1]), match.span()) for match in _MARKS.finditer(whole)]
+        self._seen = Counter(number for number, _ in found)
+        places = [(conversation.places[number], span) for number, span in found if number < len(conversation.places)]
+        self._own = dict(places)
+        ends, begins = [0] * (count + 1), [len(whole)] * (count + 1)
+        for place, (begin, end) in places:
+            ends[place + 1], begins[place] = max(ends[place + 1], end), min(begins[place], begin)
+        self._ends = list(itertools.accumulate(ends, max))
+        self._begins = list(itertools.accumulate(reversed(begins), min))[::-1]
+
+    def around(self, place: int) -> tuple[int, tuple[int, int] | None, int]:
+        """Where the last placeholder before a message ends, the bounds of its own, and where the first after it begins."""
+        return self._ends[place], self._own.get(place), self._begins[place + 1]
+
+    def left_out(self) -> str:
         """What the template does not render."""
-        seen = [int(each) for each, _ in _MARKS.findall(whole)]
-        for number, segment in enumerate(self.texts):
-            if seen.count(number) != 1:
-                shown = "answer of a tool" if segment.role == "tool" else f"{segment.role} turn"
-                return f"does not render the {shown} exactly once"
-        for place, message in enumerate(self.messages):
-            begin, _, end = self.around(whole, place)
-            for call in message.get("tool_calls", ()):
-                begin = whole.find(name := call["function"]["name"], begin, end) + 1
-                if not begin:
-                    return f"leaves the call of {name.replace(BREAK, '')!r} out"
-        for tool in self.tools or ():
-            name = tool["function"].get("name") if isinstance(tool, Mapping) and "function" in tool else None
-            if isinstance(name, str) and name not in whole:
+        texts = self.conversation.texts
+        if self._seen != Counter(range(len(texts))):
+            place = next((number for number in range(len(texts)) if self._seen[number] != 1), 0)
+            shown = "answer of a tool" if texts[place].role == "tool" else f"{texts[place].role} turn"
+            return f"does not render the {shown} exactly once"
+        for place, message in enumerate(self.conversation.messages):
+            if "tool_calls" in message:
+                begin, _, end = self.around(place)
+                for call in message["tool_calls"]:
+                    begin = self.whole.find(name := call["function"]["name"], begin, end) + 1
+                    if not begin:
+                        return f"leaves the call of {name.replace(BREAK, '')!r} out"
+        for tool in self.conversation.tools or ():
+            function = tool.get("function") if isinstance(tool, Mapping) else None
+            name = function.get("name") if isinstance(function, Mapping) else None
+            if isinstance(name, str) and name not in self.whole:
                 return f"leaves the definition of {name.replace(BREAK, '')!r} out"
         return ""
-
-    def around(self, whole: str, place: int) -> tuple[int, tuple[int, int] | None, int]:
-        """Where the last placeholder before a message ends, the bounds of its own, and where the first after it begins."""
-        spans = [(self.places[int(match[1])], match.span()) for match in _MARKS.finditer(whole)]
-        before = max((end for other, (_, end) in spans if other < place), default=0)
-        own = next((span for other, span in spans if other == place), None)
-        return before, own, min((begin for other, (begin, _) in spans if other > place), default=len(whole))
 
 
 class _Bounds:
@@ -169,20 +198,18 @@ class _Bounds:
     with something that answers do not have, such as the mark of a train of thought; then its bounds are searched for.
     """
 
-    def __init__(
-        self, template: ChatTemplate, conversation: _Conversation, whole: str, answer: int, *, least: int
-    ) -> None:
+    def __init__(self, template: ChatTemplate, marks: _Marks, answer: int, *, least: int) -> None:
         """`answer`: the place of its message. `least`: where the answer before it ends."""
-        self._template, self._whole, self._answer = template, whole, answer
-        self._message = conversation.messages[answer]
-        after, self._own, self._before = conversation.around(whole, answer)
+        self._template, self._whole, self._answer = template, marks.whole, answer
+        self._tools, self._message = marks.conversation.tools, marks.conversation.messages[answer]
+        after, self._own, self._before = marks.around(answer)
         self._after = max(after, least)
 
-    def begin(self, prompt: str, job: Job) -> int:
-        """`prompt`: the rendered prompt; `job`: the same without what it ends with to ask for the answer."""
+    def begin(self, messages: list[Message], prompt: str) -> int:
+        """`prompt`: the rendered prompt of these messages."""
         if self._whole.startswith(prompt):
             return len(prompt)
-        [asked] = self._template.rendered([job])
+        asked = _rendered(self._template, (messages, self._tools, False))
         heading = prompt.removeprefix(asked) if prompt.startswith(asked) else ""
         limit = self._own[0] if self._own else self._before
         for length in range(len(heading), 0, -1):
@@ -223,6 +250,8 @@ def _cut(
     edges = [0, *(edge for span in spans for edge in span), len(whole)]
     for number, (begin, end) in enumerate(itertools.pairwise(edges)):
         in_loss = number % 2 == 1
+        if in_loss and not _MARKS.search(whole, begin, end):
+            yield Segment("assistant", "", in_loss)  # a turn without text is a turn
         pieces = _MARKS.split(whole[begin:end])
         for place, piece in enumerate(pieces):
             if place % 3 == 1:
@@ -252,19 +281,6 @@ def _definition(value: Any) -> Any:
     """A definition in OpenAI's form, which templates take."""
     known = not isinstance(value, Mapping) or "function" in value or "name" not in value
     return value if known else {"type": "function", "function": value}
-
-
-def _harmless(value: Any, names: Sequence[str]) -> Any:
-    """The value without names of control tokens in its texts."""
-    if isinstance(value, str):
-        for name in names:
-            value = value.replace(name, broken(name)) if name in value else value
-        return value
-    if isinstance(value, list):
-        return [_harmless(each, names) for each in value]
-    if isinstance(value, Mapping):
-        return {_harmless(name, names): _harmless(each, names) for name, each in value.items()}
-    return value
 
 
 def _in_form(message: Message, as_text: bool, empty: str | None) -> Message:

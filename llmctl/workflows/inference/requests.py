@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from llmctl.data.cleaning.clean import Cleaner
@@ -130,13 +131,14 @@ class RequestBuilder:
 
     def _rendered(self, segments: list[Segment], record: Record) -> list[Segment]:
         """A conversation with tools as the chat template renders it. Raises `DataError` where none does."""
-        with placed(record.origin or record.id):
+        offers = any(segment.role == "tools" for segment in segments)
+        with placed(f"{record.origin or record.id}:tools" if offers else record.origin or record.id):
             return list(self._uncut.rendered(segments))
 
     def _recent(self, asked: list[Segment], record: Record, most: int) -> tuple[int, ...]:
         """The ids of a conversation with tools without its oldest exchanges, so that at most `most` are left if possible."""
         ids: tuple[int, ...] = ()
-        for shorter in recent(asked):
+        for shorter in recent(asked) or [asked]:
             parts = self._uncut.tokens(self._rendered(list(shorter), record))
             ids = self.layout.prompt_of(parts, room=self._room)
             if len(self._uncut.prompt_of(parts)) <= most:
@@ -144,18 +146,18 @@ class RequestBuilder:
         return ids
 
     def references(self, record: Record) -> tuple[str, ...]:
-        """Every correct answer; one that calls tools as the chat template writes it."""
+        """Every correct answer; one that calls tools as a model writes it, without special tokens."""
         found = self.task.references(record)
         if self.task.answer_role != "assistant":
             return found
         segments = self.task.segments(record)
         if segments[-1].role != "calls" or not segments[-1].in_loss:
             return found
-        answer = self._rendered(segments, record)
-        while not answer[-1].in_loss or self._uncut.ends_answer(answer[-1]):
-            answer.pop()
-        begin = max((place + 1 for place, each in enumerate(answer) if not each.in_loss), default=0)
-        return ("".join(map(written, answer[begin:])).strip(),)
+        place = len(segments) - (2 if len(segments) > 1 and segments[-2].role == "assistant" else 1)
+        last = [replace(each, in_loss=number >= place) for number, each in enumerate(segments)]
+        parts = self._uncut.tokens(self._rendered(last, record))
+        ids = [token for part in parts if part.in_loss for token in part.ids]
+        return (self.layout.tokenizer.decode(ids, skip_special_tokens=True).strip(),)
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""

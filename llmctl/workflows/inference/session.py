@@ -130,9 +130,10 @@ def predict(predictor: Predictor, records: Iterable[Record], sampling: Sampling)
     rows = list(records)
     for record in rows:
         predictor.task.check(record)
+    references = [predictor.references(record) for record in rows]
     return [
-        Answer(id=record.id, prediction=completion.text, references=predictor.references(record))
-        for record, completion in zip(rows, predictor.answers(rows, sampling), strict=True)
+        Answer(id=record.id, prediction=completion.text, references=each)
+        for record, each, completion in zip(rows, references, predictor.answers(rows, sampling), strict=True)
     ]
 
 

@@ -14,6 +14,8 @@ from llmctl.types import Segment
 
 _PROBE: Final = {"name": "llmctl_probe", "arguments": {"value": "llmctl"}}
 
+_THOUGHT: Final = "</think>"
+
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
@@ -25,31 +27,33 @@ class CallSyntax:
 
     def split(self, text: str) -> tuple[str, list[dict[str, Any]]]:
         """The text of an answer and its calls in OpenAI's form. JSON that is no call stays text."""
-        begin = text.find(self.opening)
+        begin = text.find(self.opening, self._after_thought(text))
         if begin < 0:
             return text, []
         rest, calls = text[begin:], []
         while rest.startswith(self.opening):
-            try:
-                value, end = json.JSONDecoder().raw_decode(rest := rest[len(self.opening) :].lstrip())
-            except (ValueError, RecursionError):
-                return text, []
-            found = [_call(each) for each in (value if isinstance(value, list) else [value])]
-            if None in found or not found:
+            rest = rest[len(self.opening) :].lstrip()
+            found, rest = _values(rest)
+            if not found or None in found:
                 return text, []
             calls += [each for each in found if each is not None]
-            rest = rest[end:].lstrip().removeprefix(self.closing).lstrip()
+            rest = rest.removeprefix(self.closing).lstrip()
             if not self.opening:
                 break
         if rest and not self.opening:
             return text, []
         return text[:begin].rstrip() + (f"\n{rest}" if rest else ""), calls
 
+    @staticmethod
+    def _after_thought(text: str) -> int:
+        """Where a train of thought ends: what it considers to call is not called."""
+        return text.rfind(_THOUGHT) + len(_THOUGHT) if _THOUGHT in text else 0
+
     def safe(self, text: str) -> int:
         """How many characters of the beginning of an answer are no part of a call, whatever follows."""
         if not self.opening:
             return 0 if text.lstrip()[:1] in ("", "{", "[") else len(text)
-        begin = text.find(self.opening)
+        begin = text.find(self.opening, self._after_thought(text))
         if begin < 0:
             lengths = range(min(len(text), len(self.opening) - 1), 0, -1)
             begin = len(text) - next((length for length in lengths if text.endswith(self.opening[:length])), 0)
@@ -102,6 +106,19 @@ def syntax_of(layout: Layout) -> CallSyntax | None:
                 return CallSyntax(opening[0], closing[0] if closing else "")
             return CallSyntax()
     return CallSyntax()
+
+
+def _values(text: str) -> tuple[list[dict[str, Any] | None], str]:
+    """The calls in the JSON values that a text begins with, None for one that is no call, and the rest of the text."""
+    found: list[dict[str, Any] | None] = []
+    while text[:1] in ("{", "["):
+        try:
+            value, end = json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError):
+            break
+        found += [_call(each) for each in (value if isinstance(value, list) else [value])]
+        text = text[end:].lstrip()
+    return found, text
 
 
 def _call(value: Any) -> dict[str, Any] | None:

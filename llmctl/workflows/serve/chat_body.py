@@ -18,6 +18,7 @@ class Message(Body):
     content: str = ""
     tool_calls: list[dict[str, Any]] = []
     tool_call_id: str | None = None
+    name: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -30,8 +31,9 @@ class Message(Body):
             raise FieldFault("role" if "content" in found else "function_call", "is of an older interface: use tools")
         if "tool_calls" in found and found.get("role") != "assistant":
             raise FieldFault("tool_calls", "is for messages of the assistant")
-        if "tool_call_id" in found and found.get("role") != "tool":
-            raise FieldFault("tool_call_id", "is for messages of a tool")
+        for name in ("tool_call_id", "name"):
+            if name in found and found.get("role") != "tool":
+                raise FieldFault(name, "is for messages of a tool")
         if "content" not in found and "tool_calls" not in found and value.get("content") is None:
             raise FieldFault("content", "is required")
         parts = value.get("content")

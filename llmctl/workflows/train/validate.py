@@ -75,7 +75,8 @@ def _answers(parts: Parts, plan: TrainPlan, rank: int, processes: int) -> Sequen
     precision: Precision = "bf16" if adapters.is_cast_to_bf16(parts.model) else "fp32"
     chosen = spread(plan.prepared.manifest.splits["validation"], config.best_by_limit)
     records = list(read_rows(plan.prepared.text("validation"), chosen))
-    references = (text for record in records for text in plan.task.references(record))
+    builder = RequestBuilder(plan.task, parts.layout, labels=parts.labels, hearing=parts.hearing)
+    references = (text for record in records for text in builder.references(record))
     # A model that has not yet learned to stop may generate 1.5 times the tokens of the longest reference.
     limit = ROOM_TO_STOP + 3 * max((len(parts.layout.encode(text)) for text in references), default=0) // 2
     was_training = parts.model.training
@@ -83,7 +84,7 @@ def _answers(parts: Parts, plan: TrainPlan, rank: int, processes: int) -> Sequen
     engine = TORCH.build(
         model=parts.model, tokenizer=parts.tokenizer, family=plan.family, labels=parts.labels, precision=precision
     )
-    predictor = Predictor(RequestBuilder(plan.task, parts.layout, labels=parts.labels, hearing=parts.hearing), engine)
+    predictor = Predictor(builder, engine)
     sampling = Sampling(max_new_tokens=limit, batch_size=config.batch_size)
     answers = predict(predictor, records[rank::processes], sampling)
     parts.model.train(was_training)
