@@ -43,6 +43,8 @@ class ReadContext:
     """Field of the task -> the user's column."""
     wanted: Collection[str] = ()
     """Required columns, if known; other columns of a Parquet file are not read."""
+    expected: Collection[str] = ()
+    """Columns that show how a table or an object is to be read, where all its columns are read; default: `wanted`."""
     also: Collection[str] = ()
     """Further columns that `adapt` reads."""
     adapt: Adapt | None = None
@@ -72,6 +74,11 @@ class ReadContext:
         """Fields that are read."""
         return frozenset((*self.wanted, "id"))
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a file that show how it is to be read."""
+        return [self.rename.get(name, name) for name in self.wanted or self.expected]
+
     def say(self, note: str) -> None:
         self.notes[note] = None
 
@@ -84,6 +91,7 @@ def read_records(
     adapt: Adapt | None = None,
     open_audio: OpenAudio | None = None,
     fields_of: FieldsOf | None = None,
+    expected: Collection[str] = (),
     document: DocumentUnit = "line",
     encoding: str | None = None,
     limits: Limits = LIMITS,
@@ -92,7 +100,7 @@ def read_records(
 
     `check` rejects records without the required fields: `lambda record: task.check(record, task.prompt_columns())`.
     `columns` is the value of `--columns`. `fields_of` turns a plain text document into fields (`task.record_of`);
-    without it, text files are refused. Missing ids are derived from a hash of the fields.
+    without it, text files are refused. `expected`: columns by which delimiters and objects of records are found. Missing ids are derived from a hash of the fields.
     """
     context = ReadContext(
         check=check,
@@ -100,6 +108,7 @@ def read_records(
         adapt=adapt,
         open_audio=open_audio,
         fields_of=fields_of,
+        expected=expected,
         document=document,
         encoding=encoding,
         limits=limits,
@@ -121,7 +130,8 @@ def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Reco
             empty = False
             yield row if isinstance(row, Bad) else _record(row, context, source)
         if empty and source.named:
-            raise DataError("no records", where=source.name, hint="the file is empty or has only blank lines")
+            more = " below a header" if source.format in ("csv", "tsv") else ""
+            raise DataError("no records", where=source.name, hint=f"the file is empty or has only blank lines{more}")
 
 
 def parse_columns(columns: str | None) -> dict[str, str]:
@@ -225,7 +235,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
             "," if kind == "csv" else "\t",
             delimiter=context.delimiter,
             quoting=context.quoting,
-            wanted=[context.rename.get(name, name) for name in context.wanted],
+            wanted=context.columns,
             say=context.say,
         )
     else:
@@ -238,9 +248,8 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
 
 def _wanted(context: ReadContext) -> formats.Wanted:
     """By what a record is known in JSON: the columns of the user, where they have other names."""
-    named = [context.rename.get(name, name) for name in context.wanted]
     nested = {name.partition(".")[0] for name in context.rename.values()}
-    return formats.Wanted(named, {*nested, *context.also, *RECORD_LISTS}, context.fields_of)
+    return formats.Wanted(context.columns, {*nested, *context.also, *RECORD_LISTS}, context.fields_of)
 
 
 def _recording(source: InputSource, context: ReadContext) -> RawRecord | Bad:

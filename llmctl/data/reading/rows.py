@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,19 +24,21 @@ class TextLine(NamedTuple):
 
 
 def ordered_rows(
-    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None
+    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None, expected: Collection[str] = ()
 ) -> Iterator[Record | TextLine | Bad]:
     """Every row of an input, in order, bad ones included.
 
     Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that lines stay aligned. Other formats:
     each record, whatever its columns. Standard input and pipes are JSONL if their first non-blank character is `{`, else
-    lines. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
+    lines. `expected`: see `ReadContext`. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
     """
     for source in find_sources([input], unknown="text"):
         if source.format in ("text", "unknown"):
             yield from _plain(source)
         else:
-            yield from scan([replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio))
+            yield from scan(
+                [replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio, expected=expected)
+            )
 
 
 def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:

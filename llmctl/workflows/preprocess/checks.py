@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -201,7 +201,7 @@ def split_files(config: PreprocessConfig, sources: Sequence[InputSource]) -> lis
 
 
 def _check_columns(config: PreprocessConfig, task: Task) -> None:
-    known = ["id", *(column.name for column in task.columns)]
+    known = ["id", *(column.name for column in task.columns), *task.also]
     faults = [
         Fault("columns", f"{task.name} has no field {name!r}", near(name, known) or f"its fields: {', '.join(known)}")
         for name in parse_columns(config.columns)
@@ -257,11 +257,13 @@ def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[In
                 if isinstance(first, Bad):
                     more = list(itertools.islice(items, PEEKED_RECORDS))
                     every = bool(more) and all(isinstance(item, Bad) for item in more)
-                    raise _first_error(first.error, source, every=every)
+                    asked = {column.name for column in task.prompt_columns()}
+                    raise _first_error(first.error, source, asked, every=every)
 
 
-def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataError:
-    """The error of the first record of an input; `every`: the next ones are bad too, so that skipping helps nobody."""
+def _first_error(error: DataError, source: InputSource, asked: Container[str], *, every: bool) -> DataError:
+    """The error of the first record of an input; `asked`: fields that are no answer; `every`: the next ones are bad too, so
+    that skipping helps nobody."""
     table = source.format in ("csv", "tsv")
     if isinstance(error, MissingField):
         with_hint(error, first=True)
@@ -269,4 +271,6 @@ def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataE
             error.hint = f"the first line is taken as the header; {error.hint}"
     elif every and error.hint is None:
         error.hint = f"every record looked at is bad: is this a {source.format} file with records of the task?"
+        if error.message.endswith("is null") and (error.where or "").rpartition(":")[2] not in asked:
+            error.hint = "a file without answers is for generate --input: leave it out here"
     return with_hint(error, first=True)
