@@ -10,21 +10,23 @@ from llmctl.errors import DataError, MissingField
 from llmctl.tasks import layouts
 from llmctl.tasks.dialogues import SYSTEMS
 from llmctl.tasks.spec import Column, Task
-from llmctl.types import Adapting, Record, Role, Segment
+from llmctl.types import TOOL_ROLES, Adapting, Record, Role, Segment
 
 ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
+ANSWERS: Final[tuple[Role, ...]] = ("assistant", "calls")
+"""Roles of what the assistant writes."""
 
 
 class Chat(Task):
     """`{messages: [{role, content, weight?}]}`: each assistant turn is a target, conditioned on all turns before it,
-    unless its weight is 0."""
+    unless its weight is 0. Its calls of tools are targets too: see `tool_turns.py`."""
 
     name = "chat"
     columns = (Column("messages", list),)
     families = ("decoder",)
     metrics = ("perplexity",)
     answer_role = "assistant"
-    also = (*SYSTEMS, "tools", "prompt", "completion")
+    also = (*SYSTEMS, "tools", "functions", "prompt", "completion")
 
     def adapt(self, record: Record, adapting: Adapting) -> Record:
         """Reads ShareGPT, Alpaca, columns of a question and its answer and OpenAI's content parts too."""
@@ -37,7 +39,7 @@ class Chat(Task):
     def prompt(self, record: Record) -> list[Segment]:
         """The conversation without the assistant turns at its end, which the model is to generate."""
         found = self.segments(record)
-        while found and found[-1].role == "assistant":
+        while found and found[-1].role in ANSWERS:
             found.pop()
         return [Segment(turn.role, turn.text) for turn in found]
 
@@ -51,7 +53,7 @@ class Chat(Task):
         except MissingField as error:
             error.columns += ", or of a question and its answer: --columns prompt=YOUR_COLUMN,completion=YOUR_COLUMN"
             raise
-        if columns is None and not any(turn.role == "assistant" for turn in self.segments(record)):
+        if columns is None and not any(turn.role in ANSWERS for turn in self.segments(record)):
             raise DataError("no assistant turn: nothing to train on", where=f"{record.origin}:messages")
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
@@ -68,11 +70,11 @@ def turns(record: Record, field: str) -> list[Segment]:
         where = f"{record.origin}:{field}[{number}]"
         role = message.get("role") if isinstance(message, Mapping) else None
         content = message.get("content") if isinstance(message, Mapping) else None
-        if role not in ROLES:
+        if role not in ROLES and role not in TOOL_ROLES:
             raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
         if not isinstance(content, str):
             raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
-        found.append(Segment(role, content, in_loss=role == "assistant" and message.get("weight") != 0))
+        found.append(Segment(role, content, in_loss=role in ANSWERS and message.get("weight") != 0))
     if not found:
         raise DataError("the conversation has no messages", where=f"{record.origin}:{field}")
     return found

@@ -8,8 +8,9 @@ from typing import Any, Final
 from unicodedata import category
 
 from llmctl.errors import DataError
+from llmctl.tasks import tool_turns
 from llmctl.tasks.dialogues import SYSTEMS, Fields, messages_of
-from llmctl.types import Adapting
+from llmctl.types import TOOL_JSON, TOOL_ROLES, Adapting
 
 SPEAKERS: Final = {
     "human": "user",
@@ -32,16 +33,19 @@ SPEAKERS: Final = {
     "developer": "system",
     "tool": "tool",
     "function": "tool",
-    "function_call": "call",
+    "function_call": "calls",
+    "calls": "calls",
+    "tools": "tools",
     "observation": "tool",
     "ipython": "tool",
 }
-"""Roles in ShareGPT, OpenAI and other conversations; `tool` and `call` are turns of tools."""
+"""Roles in ShareGPT, OpenAI and other conversations; those of tools are explained in `tool_turns.py`."""
 JOINED: Final = "content in parts: joined"
 UNLEARNED: Final = "turns after the last answer: not in the loss"
 UNSEEN: Final = ("Cc", "Cf")
 """Categories of characters that show nothing: control characters, which cleaning removes, and marks of format."""
 _TURN: Final = frozenset(("role", "from", "content", "value", "weight", "tool_calls", "function_call"))
+_TOOL_TURN: Final = _TURN | {"tool_call_id", "name"}
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -49,8 +53,8 @@ _TURN: Final = frozenset(("role", "from", "content", "value", "weight", "tool_ca
 
 
 def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> Fields:
-    """The fields of a record of the task `chat`. Raises `DataError` for content that is no text, and for tools unless
-    they are to be left out."""
+    """The fields of a record of the task `chat`. Raises `DataError` for content that is no text, and for tools if they are
+    to be refused."""
     found = dict(fields)
     messages = messages_of(found, adapting)
     if not isinstance(messages, list):
@@ -62,7 +66,12 @@ def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> F
         elif isinstance(system, str) and _role(first) != "system":
             adapting.layouts["system in a column"] += 1
             messages = [{"role": "system", "content": found.pop(name)}, *messages]
-    found["messages"] = _turns(messages, adapting, where)
+    turns = _turns(messages, adapting, where)
+    if adapting.tool_calls == "template":
+        turns = [*tool_turns.offered(found, where), *turns]
+        if any(_role(turn) in TOOL_ROLES for turn in turns):
+            adapting.layouts["tools and their calls"] += 1
+    found["messages"] = turns
     return found
 
 
@@ -82,30 +91,37 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
             continue
         place, role = f"{where}messages[{number}]", _role(turn)
         content = turn.get("content", turn.get("value"))
-        if isinstance(content, list):
+        if isinstance(content, list) and role not in TOOL_JSON:
             content = _text_of_parts(content, place)
             changed[JOINED] += 1
-        calls = role in ("tool", "call") or turn.get("tool_calls") or turn.get("function_call")
-        if calls:
-            if adapting.tool_calls == "fail":
-                raise DataError(
-                    "the conversation uses tools, which the prompt formats do not express",
-                    where=place,
-                    hint="leave the calls and the turns of tools out; preprocess does so: --set tool_calls=drop",
-                )
-            changed["turns and calls of tools: left out"] += 1
-            if role in ("tool", "call") or not (isinstance(content, str) and content.strip()):
-                continue
+        calls = role == "calls" or turn.get("tool_calls") or turn.get("function_call")
+        if (role in TOOL_ROLES or calls) and adapting.tool_calls == "fail":
+            raise DataError(
+                "the conversation uses tools, which the prompt formats do not express",
+                where=place,
+                hint="use a tokenizer whose chat template knows tools, or leave the calls and the turns of tools out;"
+                " preprocess does so: --set tool_calls=drop",
+            )
+        known = _TOOL_TURN if role == "tool" else _TURN
         unused = {
-            f"messages.{name}" for name, value in turn.items() if name not in _TURN and value not in (None, [], {})
+            f"messages.{name}" for name, value in turn.items() if name not in known and value not in (None, [], {})
         }
         adapting.unused.update(unused)
         weight = {} if turn.get("weight") is None else {"weight": _weight(turn["weight"], place)}
         if weight.get("weight") == 0 and role == "assistant":
             changed["weight 0: turns not in the loss"] += 1
+        if role in TOOL_ROLES or calls:
+            if adapting.tool_calls == "drop":
+                changed["turns and calls of tools: left out"] += 1
+            if role not in TOOL_ROLES and isinstance(content, str) and content.strip():
+                turns.append({"role": role, "content": content, **weight})
+            if adapting.tool_calls == "template":
+                turns.append({**tool_turns.turn_of(turn, role, content, place), **weight})
+            continue
         turns.append({"role": role, "content": content, **weight})
+    changed["answers of tools: put in the order of their calls"] = tool_turns.in_order_of_calls(turns)
     kept = [turn for turn in turns if not _is_empty(turn)]
-    answers = [number for number, turn in enumerate(kept) if _role(turn) == "assistant"]
+    answers = [number for number, turn in enumerate(kept) if _role(turn) in ("assistant", "calls")]
     if answers:
         changed["empty turns: left out"] = len(turns) - len(kept)
         changed[UNLEARNED] = len(kept) - 1 - answers[-1]
@@ -117,8 +133,8 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
 
 
 def _is_empty(turn: Any) -> bool:
-    """A turn without text; a system message may be empty."""
-    if not isinstance(turn, Mapping) or turn["role"] == "system":
+    """A turn without text; a system message may be empty, and what a tool answers."""
+    if not isinstance(turn, Mapping) or turn["role"] in ("system", "tool"):
         return False
     text = turn["content"]
     return text is None or (isinstance(text, str) and all(each.isspace() or category(each) in UNSEEN for each in text))

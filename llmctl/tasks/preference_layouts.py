@@ -103,7 +103,7 @@ def _messages(value: Any, adapting: Adapting, where: str) -> Messages | None:
 
 def _turns(messages: list[Any], adapting: Adapting, where: str) -> Messages:
     """Messages in the names of the task `chat`."""
-    counted = Adapting(tool_calls=adapting.tool_calls)
+    counted = Adapting(tool_calls="drop" if adapting.tool_calls == "drop" else "fail")
     turns = conversation({"messages": messages}, counted, f"{where}:")["messages"]
     for counts in (counted.changed, counted.turns):
         del counts[UNLEARNED]  # the question that the two answers are to

@@ -53,6 +53,15 @@ class PreprocessPlan:
     clean: CleanRules
     """With the content of the files that the settings name."""
 
+    @property
+    def template(self) -> Path | None:
+        """The folder of the existing tokenizer if its chat template knows tools."""
+        if self.tokenizer is None:
+            return None
+        from llmctl.store.tokenizers import template_knows_tools
+
+        return self.tokenizer if template_knows_tools(self.tokenizer) else None
+
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
         return {
@@ -252,6 +261,8 @@ def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[In
             # Line by line, so that only the beginning of a plain text file is read.
             context = read_context_of(config, task)
             context.document = "line"
+            if config.tool_calls == "template" and config.tokenizer not in TOKENIZERS:
+                context.adapting.tool_calls = "template"  # whether its chat template knows tools shows when it is read
             with contextlib.closing(scan([source], context)) as items:
                 first = next(items, None)
                 if isinstance(first, Bad):
