@@ -137,6 +137,7 @@ MOSS = {
             id="history-of-messages",
         ),
         pytest.param({"inputs": "q1", "targets": "a1"}, ASKED, id="FLAN"),
+        pytest.param({"id": "1", "prompt": "q1", "text": "a1", "finish_reason": "stop"}, ASKED, id="generate --output"),
         pytest.param({"user": "q1", "assistant": "a1"}, ASKED, id="columns-by-role"),
     ],
 )
@@ -478,3 +479,43 @@ def test_eval_and_generate_read_files_as_preprocess_does(prepare: Prepare, capsy
         assert run(["generate", "--model", "run", "--input", name, "--output", f"{name}.jsonl"]) == 0
         answers = [json.loads(line) for line in Path(f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         assert [answer["prompt"] for answer in answers] == [row["text"] for row in rows]
+
+
+def test_a_turn_that_is_not_to_be_learned(prepare: Prepare) -> None:
+    turns = [{"role": role, "content": text} for role, text in TWICE]
+    found = prepare({"a.jsonl": [{"messages": [turns[0], {**turns[1], "train": False}, *turns[2:]]}]}, "chat")
+    assert found.counts("turns") == {"weight 0: turns not in the loss": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "columns"),
+    [
+        ({"a.jsonl": [{"pair": ["Hello", "你好"]}]}, "source=pair.0,target=pair.1"),
+        ({"a.csv": 't\n"{""en"": ""Hello"", ""zh"": ""你好""}"\n'}, "source=t.en,target=t.zh"),
+        ({"a.jsonl": [{"t": [{"en": "Hello", "zh": "你好"}]}]}, "source=t.0.en,target=t.0.zh"),
+    ],
+)
+def test_dots_lead_through_lists_and_cells(prepare: Prepare, files: dict[str, Any], columns: str) -> None:
+    assert prepare(files, "translation", "--columns", columns).rows() == [{"source": "Hello", "target": "你好"}]
+
+
+def test_an_array_of_objects_comes_through_a_pipe(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a text."""
+    piped = io.TextIOWrapper(io.BytesIO(json.dumps(ROWS, indent=1).encode()))
+    monkeypatch.setattr("sys.stdin", piped)
+    assert prepare({}, "lm", inputs=("-",)).rows() == [{"text": "a"}, {"text": "b"}]
+
+
+def test_numbers_of_rows_as_ids_of_several_files_can_be_left_out(prepare: Prepare) -> None:
+    table = "id,text,label\n0,{}1,x\n1,{}2,y\n"
+    files = {"train.csv": table.format("a", "a"), "test.csv": table.format("b", "b")}
+    assert "--columns id=none" in prepare(files, "classification", whole=False).problem
+    found = prepare(files, "classification", "--columns", "id=none", whole=False)
+    assert found.document["splits"] == {"train": 2, "validation": 0, "test": 2}
+
+
+def test_a_prepared_folder_as_input_is_named(prepare: Prepare) -> None:
+    prepare({"a.jsonl": ROWS}, "classification")
+    Path("out").rename("data")
+    assert "data/text" in prepare({}, "classification", inputs=("data",)).problem
+    assert prepare({}, "classification", inputs=("data/text",)).rows() == ROWS

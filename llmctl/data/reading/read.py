@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from llmctl.config import DocumentUnit
 from llmctl.data.reading import columnar, documents, formats, tables
-from llmctl.data.reading.decode import LIMITS, Limits, Text, blocks
+from llmctl.data.reading.decode import LIMITS, PEEKED_BYTES, Limits, Text, blocks
 from llmctl.data.reading.formats import Bad, RawRecord
 from llmctl.data.reading.sources import Format, InputSource, find_sources, shown
 from llmctl.data.reading.tmx import tmx
@@ -181,14 +181,23 @@ _ABSENT: Final = object()
 
 
 def _column(fields: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or with dots of a nested one (`translation.en`); `_ABSENT` if there is none."""
+    """The value of a column, or with dots of a nested one (`translation.en`, `pair.0`), also in JSON in a cell; `_ABSENT` if
+    there is none."""
     if column in fields:
         return fields[column]
     value: Any = fields
     for part in column.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            try:
+                value = formats.parse_json(value, "")
+            except DataError:
+                return _ABSENT
+        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
             return _ABSENT
-        value = value[part]
     return value
 
 
@@ -296,10 +305,13 @@ def _count_stdin(stream: Iterator[bytes], context: ReadContext) -> Iterator[byte
 
 
 def _detect_format(stream: Iterator[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """JSONL if the first non-blank character is `{`, else text; and the stream from its start."""
+    """JSONL if the first non-blank character is `{`, JSON for an array of objects, else text; and the stream from its start."""
     held: list[bytes] = []
+    start = b""
     for block in stream:
         held.append(block)
-        if bare := block.removeprefix(b"\xef\xbb\xbf").strip():
-            return "jsonl" if bare.startswith(b"{") else "text", itertools.chain(held, stream)
+        start += b"".join(block.removeprefix(b"\xef\xbb\xbf")[:PEEKED_BYTES].split())
+        if start and start != b"[":
+            kind: Format = "jsonl" if start.startswith(b"{") else "json" if start.startswith(b"[{") else "text"
+            return kind, itertools.chain(held, stream)
     return "text", iter(held)

@@ -29,8 +29,8 @@ def ordered_rows(
     """Every row of an input, in order, bad ones included.
 
     Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that lines stay aligned. Other formats:
-    each record, whatever its columns. Standard input and pipes are JSONL if their first non-blank character is `{`, else
-    lines. `expected`: see `ReadContext`. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
+    each record, whatever its columns. Standard input and pipes are JSONL if their first non-blank character is `{`, JSON if
+    they are an array of objects, else lines. `expected`: see `ReadContext`. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
     """
     for source in find_sources([input], unknown="text"):
         if source.format in ("text", "unknown"):
@@ -46,8 +46,10 @@ def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:
     if source.path is None or not source.path.is_file():
         held = _until_text(stream)
         stream = itertools.chain(held, stream)
-        if b"".join(held).removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
-            for row in formats.jsonl(Text(stream, source.name)):
+        start = b"".join(b"".join(held).removeprefix(BOM_UTF8).split())
+        if start.startswith((b"{", b"[{")):
+            text = Text(stream, source.name)
+            for row in formats.json_file(text) if start.startswith(b"[") else formats.jsonl(text):
                 yield row if isinstance(row, Bad) else Record(_id(row.fields.get("id")), row.fields, row.origin)
             return
     text = Text(stream, source.name)
@@ -57,11 +59,11 @@ def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:
 
 
 def _until_text(stream: Iterator[bytes]) -> list[bytes]:
-    """Blocks up to the first that contains more than whitespace."""
+    """Blocks up to the first that contains more than whitespace, and than the start of an array."""
     held: list[bytes] = []
     for block in stream:
         held.append(block)
-        if block.removeprefix(BOM_UTF8).strip():
+        if block.removeprefix(BOM_UTF8).strip() not in (b"", b"["):
             break
     return held
 

@@ -97,7 +97,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     task = collector.check("task", _task, config, sources) if sources or config.task else None
     if task is not None:
         collector.check("columns", _check_columns, config, task)
-        collector.check("inputs", _check_kinds, task, sources)
+        collector.check("inputs", _check_kinds, task, config.inputs, sources)
     if task is not None and config.on_bad_record == "fail" and collector.ok:
         collector.check("inputs", _check_first_records, config, task, sources)
         collector.check("splits.from", split_files, config, sources)
@@ -158,8 +158,14 @@ def _clean_rules(config: PreprocessConfig) -> CleanRules:
     return rules_of(config.clean)
 
 
-def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:
+def _check_kinds(task: Task, inputs: Iterable[str], sources: Iterable[InputSource]) -> None:
     """Raise `UsageError` for files that cannot contain records of the task."""
+    for word in inputs:
+        if is_prepared(Path(word)):
+            text = Path(word) / "text"
+            raise UsageError(
+                f"{word} is prepared already", hint=f"train --data {word} reads it; its records are in {text}"
+            )
     for source in sources:
         if source.format == "text":
             plain_fields(source, task.record_of if task.packed else None)
