@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import time
@@ -79,6 +80,7 @@ def _child(function: Callable[[], str], pipe: int, seconds: float, megabytes: in
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGPROF):
             signal.signal(number, signal.SIG_DFL)
+        random.seed(0)  # a template may draw: the same text each time
         _limit_memory(megabytes)
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:

@@ -13,6 +13,7 @@ from llmctl.data.spec import CHAT_ROLES, PromptFormat
 from llmctl.data.tokenizing.plain import control_tokens, encoded
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store import limited
+from llmctl.store.border import border
 from llmctl.types import Role
 
 Ids = NDArray[np.int64]
@@ -234,7 +235,8 @@ class PromptFormatter:
     @functools.cached_property
     def _template_backend(self) -> Any:
         """The tokenizer for the template itself; a copy, since other threads encode with the shared one."""
-        found = type(self._backend).from_str(self._backend.to_str())
+        with border("the tokenizer cannot be used", self.tokenizer.name_or_path, silent=True):
+            found = type(self._backend).from_str(self._backend.to_str())
         found.encode_special_tokens = False
         return found
 
