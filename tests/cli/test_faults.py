@@ -95,7 +95,12 @@ def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...
             ("eval", "--model", "./nodir", "--data", "nodata", "--metric", "blue", "--require", "bleu"),
             2,
             "config",
-            ["metric.0: no metric named 'blue'; did you mean 'bleu'?", "require.0: 'bleu' is not a gate"],
+            [
+                "metric.0: no metric named 'blue'; did you mean 'bleu'?",
+                "require.0: 'bleu' is not a gate",
+                "no such file or folder: nodir",
+                "no such file or folder: nodata",
+            ],
         ),
         (
             ("eval", "--model", "./nodir", "--data", "nodata", "--out", "full", "--junit", "good.jsonl"),
