@@ -33,9 +33,19 @@ Precision = Literal["fp32", "bf16"]
 IGNORED: Final = -100
 """The label of a position excluded from the loss."""
 
-Role = Literal["text", "source", "target", "label", "system", "user", "assistant", "rejected"]
-"""The role of a segment in its record; it decides which control tokens a layout adds. `rejected`: the answer of a pair
-that is not preferred."""
+Role = Literal[
+    "text", "source", "target", "label", "system", "user", "assistant", "rejected", "tools", "calls", "tool", "template"
+]
+"""The role of a segment in its record; it decides which control tokens a layout adds.
+
+`rejected`: the answer of a pair that is not preferred. Of a conversation with tools: `tools` on offer and `calls` of the
+assistant, both as JSON, and what a `tool` answers. `template`: what a chat template writes around the texts of such a
+conversation; names of control tokens in it are control tokens, and a record with it needs none added.
+"""
+TOOL_ROLES: Final = ("tools", "calls", "tool")
+"""Roles that only a chat template expresses."""
+TOOL_JSON: Final = ("tools", "calls")
+"""Those whose texts are JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +106,8 @@ class Record:
 class Adapting:
     """How records in other layouts than a task's own are read, and counts of what that did."""
 
-    tool_calls: Literal["fail", "drop"] = "fail"
-    """Turns of tools and calls of them, which no task has: refuse the record, or leave them out."""
+    tool_calls: Literal["template", "fail", "drop"] = "template"
+    """Turns of tools and calls of them: keep them for a chat template, refuse the record, or leave them out."""
     layouts: Counter[str] = field(default_factory=Counter)
     """Records by layout, where it is not the task's own."""
     changed: Counter[str] = field(default_factory=Counter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -102,6 +103,20 @@ def uses_instruction(folder: Path) -> bool:
         return True
     added = read_json(own).get("added_tokens", []) if own.is_file() else []
     return not any(token.get("content") == "<|sep|>" for token in added)
+
+
+def template_source(folder: Path) -> str:
+    """The source of the chat templates of a tokenizer's folder; empty if it has none."""
+    own, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if own.is_file():
+        return own.read_text(encoding="utf-8", errors="replace")
+    stored = read_json(settings).get("chat_template") if settings.is_file() else None
+    return stored if isinstance(stored, str) else json.dumps(stored or "")
+
+
+def template_knows_tools(folder: Path) -> bool:
+    """Whether a chat template of a tokenizer's folder mentions tools; most templates do not."""
+    return "tool" in template_source(folder)
 
 
 def _content(token: Any) -> str:

@@ -8,25 +8,28 @@ from typing import Any, Final
 
 from llmctl.errors import DataError
 from llmctl.tasks import layouts
+from llmctl.tasks.dialogues import SYSTEMS
 from llmctl.tasks.spec import Column, Task
-from llmctl.types import Adapting, Record, Role, Segment
+from llmctl.types import TOOL_ROLES, Adapting, Record, Role, Segment
 
 ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
+ANSWERS: Final[tuple[Role, ...]] = ("assistant", "calls")
+"""Roles of what the assistant writes."""
 
 
 class Chat(Task):
     """`{messages: [{role, content, weight?}]}`: each assistant turn is a target, conditioned on all turns before it,
-    unless its weight is 0."""
+    unless its weight is 0. Its calls of tools are targets too: see `tool_turns.py`."""
 
     name = "chat"
     columns = (Column("messages", list),)
     families = ("decoder",)
     metrics = ("perplexity",)
     answer_role = "assistant"
-    also = ("system", "tools")
+    also = (*SYSTEMS, "tools", "functions")
 
     def adapt(self, record: Record, adapting: Adapting) -> Record:
-        """Reads ShareGPT, Alpaca, `prompt, completion` and OpenAI's content parts too."""
+        """Reads ShareGPT, Alpaca, columns of a question and its answer and OpenAI's content parts too."""
         where = f"{record.origin}:" if record.origin else ""
         return replace(record, fields=layouts.conversation(record.fields, adapting, where))
 
@@ -36,7 +39,7 @@ class Chat(Task):
     def prompt(self, record: Record) -> list[Segment]:
         """The conversation without the assistant turns at its end, which the model is to generate."""
         found = self.segments(record)
-        while found and found[-1].role == "assistant":
+        while found and found[-1].role in ANSWERS:
             found.pop()
         return [Segment(turn.role, turn.text) for turn in found]
 
@@ -46,7 +49,7 @@ class Chat(Task):
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         super().check(record, columns)
-        if columns is None and not any(turn.role == "assistant" for turn in self.segments(record)):
+        if columns is None and not any(turn.role in ANSWERS for turn in self.segments(record)):
             raise DataError("no assistant turn: nothing to train on", where=f"{record.origin}:messages")
 
     def record_of(self, prompt: str) -> Mapping[str, Any]:
@@ -63,11 +66,11 @@ def turns(record: Record, field: str) -> list[Segment]:
         where = f"{record.origin}:{field}[{number}]"
         role = message.get("role") if isinstance(message, Mapping) else None
         content = message.get("content") if isinstance(message, Mapping) else None
-        if role not in ROLES:
+        if role not in ROLES and role not in TOOL_ROLES:
             raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
         if not isinstance(content, str):
             raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
-        found.append(Segment(role, content, in_loss=role == "assistant" and message.get("weight") != 0))
+        found.append(Segment(role, content, in_loss=role in ANSWERS and message.get("weight") != 0))
     if not found:
         raise DataError("the conversation has no messages", where=f"{record.origin}:{field}")
     return found

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.errors import DataError
-from llmctl.tasks.layouts import UNLEARNED, Fields, conversation
+from llmctl.tasks.dialogues import Fields
+from llmctl.tasks.layouts import UNLEARNED, conversation
 from llmctl.types import Adapting
 
 ANSWERS: Final = ("chosen", "rejected")
@@ -102,7 +103,7 @@ def _messages(value: Any, adapting: Adapting, where: str) -> Messages | None:
 
 def _turns(messages: list[Any], adapting: Adapting, where: str) -> Messages:
     """Messages in the names of the task `chat`."""
-    counted = Adapting(tool_calls=adapting.tool_calls)
+    counted = Adapting(tool_calls="drop" if adapting.tool_calls == "drop" else "fail")
     turns = conversation({"messages": messages}, counted, f"{where}:")["messages"]
     for counts in (counted.changed, counted.turns):
         del counts[UNLEARNED]  # the question that the two answers are to

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmctl.errors import DataError
-from llmctl.tasks import layouts
+from llmctl.tasks import answers
 from llmctl.tasks.spec import Column, Task
 from llmctl.types import Adapting, Record, Segment
 
@@ -19,12 +19,13 @@ class QuestionAnswering(Task):
     columns = (Column("question"), Column("answers", list), Column("context", required=False))
     families = ("encoder-decoder", "decoder")
     metrics = ("exact_match", "f1")
-    also = ("answer", "is_impossible")
+    also = ("answer", "is_impossible", "evidences")
     instruction = "Answer the question in a few words."
 
     def adapt(self, record: Record, adapting: Adapting) -> Record:
-        """Reads SQuAD, Alpaca, `prompt, completion` and a single answer as text too."""
-        return replace(record, fields=layouts.question(record.fields, adapting))
+        """Reads SQuAD, HotpotQA, WebQA, Alpaca, `prompt, completion` and a single answer as text too."""
+        where = f"{record.origin}:" if record.origin else ""
+        return replace(record, fields=answers.question(record.fields, adapting, where))
 
     def segments(self, record: Record) -> list[Segment]:
         return [*self.prompt(record), Segment("target", record.fields["answers"][0], in_loss=True)]

@@ -15,7 +15,9 @@ import pytest
 
 from llmctl.cli.main import run
 from llmctl.data.storing.text import read_text
+from llmctl.data.storing.tokens import TokenStore
 from llmctl.store.prepared import open_prepared
+from tests.tool_templates import HERMES, LLAMA, tokenizer_with
 
 FILES = Path(__file__).parent / "data"
 SPLITS = ("train", "validation", "test")
@@ -402,7 +404,7 @@ def test_columns_of_a_recipe_may_be_a_mapping(prepare: Prepare) -> None:
 
 
 @pytest.mark.parametrize("name", ["ch_callkept.jsonl", "tools.jsonl", "ch_fc.jsonl"])
-def test_tool_calls_are_refused_or_left_out_and_counted(prepare: Prepare, name: str) -> None:
+def test_tool_calls_without_a_chat_template_are_refused_or_left_out_and_counted(prepare: Prepare, name: str) -> None:
     answer = prepare(name, "chat")
     assert (answer.code, "--set tool_calls=drop" in answer.problem) == (3, True)
     answer = prepare(name, "chat", "--set", "tool_calls=drop")
@@ -410,9 +412,43 @@ def test_tool_calls_are_refused_or_left_out_and_counted(prepare: Prepare, name: 
     assert all(turn["role"] in ("system", "user", "assistant") for row in rows() for turn in row["messages"])
 
 
-def test_turns_of_weight_0_are_not_in_the_loss(prepare: Prepare) -> None:
-    from llmctl.data.storing.tokens import TokenStore
+@pytest.mark.parametrize("name", ["ch_callkept.jsonl", "tools.jsonl", "ch_fc.jsonl"])
+def test_tool_calls_go_through_a_chat_template_that_knows_them(prepare: Prepare, name: str) -> None:
+    tokenizer = tokenizer_with(HERMES, Path("tokenizer"))
+    answer = prepare(name, "chat", "--tokenizer", "tokenizer", *NO_SPLIT)
+    assert answer.code == 0
+    read = answer.document["records"]["read"]
+    assert (answer.document["records"]["kept"], answer.document["layouts"]) == (read, {"tools and their calls": read})
+    given = [json.loads(line) for line in (FILES / name).read_text(encoding="utf-8").splitlines()]
+    for row in given:
+        for message in row["messages"]:
+            if call := message.pop("function_call", None):
+                message["tool_calls"] = [{"function": call}]
+            for each in message.get("tool_calls", []):
+                each["function"]["arguments"] = json.loads(each["function"]["arguments"])
+    store = TokenStore.open(Path("out/tokens"), "train")
+    found = [[int(token) for part in store.record(number) for token in part.ids] for number in range(len(store))]
+    rendered = [tokenizer.apply_chat_template(row["messages"], tools=row.get("tools"), tokenize=False) for row in given]
+    assert found == [tokenizer.encode(text, add_special_tokens=False) for text in rendered]
 
+
+def test_conversations_that_a_template_does_not_render_are_bad_records(prepare: Prepare) -> None:
+    """Llama's template takes one call at once."""
+    tokenizer_with(LLAMA, Path("tokenizer"), eos="<|eot|>")
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked, said = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}
+    rows_ = [[asked, {"role": "assistant", "tool_calls": [call] * count}, said] for count in (1, 2)]
+    Path("a.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows_))
+    answer = prepare("a.jsonl", "chat", "--tokenizer", "tokenizer")
+    assert (answer.code, "single tool-calls" in answer.problem) == (3, True)
+    assert "a.jsonl:2" in answer.talk
+    answer = prepare("a.jsonl", "chat", "--tokenizer", "tokenizer", "--on-bad-record", "skip")
+    assert (answer.code, answer.document["records"]["dropped"]) == (0, {"bad_record": 1})
+    answer = prepare("a.jsonl", "chat", "--tokenizer", "tokenizer", "--set", "tool_calls=drop", out="without")
+    assert (answer.code, answer.document["changed"]["turns and calls of tools: left out"]) == (0, 2)
+
+
+def test_turns_of_weight_0_are_not_in_the_loss(prepare: Prepare) -> None:
     turns = [("user", "hello", None), ("assistant", "no", 0), ("user", "again", None), ("assistant", "yes", 1)]
     messages = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
     Path("a.jsonl").write_text(json.dumps({"messages": messages}) + "\n")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmctl.data.spec import Clean
+from llmctl.types import TOOL_JSON
 
 MARKS_TOGETHER: Final = 512
 """Runs of combining marks from this length on are not normalised, because ordering a run takes quadratic time.
@@ -85,6 +86,8 @@ class Cleaner:
         if isinstance(value, list):
             return [self.value(each) for each in value]
         if isinstance(value, Mapping):
+            if value.get("role") in TOOL_JSON:
+                return value
             return {
                 **value,
                 **{name: self.text(value[name]) for name in ("content",) if isinstance(value.get(name), str)},

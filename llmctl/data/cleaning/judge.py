@@ -13,7 +13,7 @@ from llmctl.data.cleaning.words import words_of
 from llmctl.data.reading.formats import Bad
 from llmctl.data.spec import Clean, CleanRules, Splits
 from llmctl.data.tokenizing.encode import Segmenting
-from llmctl.types import Record, Segment
+from llmctl.types import TOOL_JSON, Record, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Judge:
         short = answers = in_loss = False
         for part in segments:
             text, role = part.text, part.role
-            # A conversation may start with an empty system message.
-            if role != "system":
+            # A conversation may start with an empty system message, and a tool may answer nothing.
+            if role not in ("system", "tool"):
                 if not text or text.isspace():
                     return "empty"
                 short |= len(text) < self._min_chars and role != "label"
@@ -145,7 +145,9 @@ class Judge:
         if self._task.answer_role != "assistant":
             return content_hash(fields, self._asked)
         first = next((number for number, part in enumerate(segments, 1) if part.role == "user"), len(segments))
-        return content_hash({"": [part.text for part in segments[:first] if part.role != "system"]}, [""])
+        return content_hash(
+            {"": [part.text for part in segments[:first] if part.role not in ("system", "tools")]}, [""]
+        )
 
     def _clean(self, name: str, value: Any) -> Any:
         if name == self._label:
@@ -165,8 +167,8 @@ class Judge:
 
 
 def _written(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments that are texts: filters judge no recording."""
-    return [segment for segment in segments if segment.audio is None]
+    """The segments that are texts: filters judge no recording and no JSON."""
+    return [segment for segment in segments if segment.audio is None and segment.role not in TOOL_JSON]
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -27,22 +27,31 @@ _NAMES: Final = {
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+    "development": "validation",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "heldout": "test",
+    "holdout": "test",
 }
-"""Words in the names of files and folders, and the splits that they name."""
+"""Words in the names of files and folders, and the splits that they name; `eval` as on the Hugging Face Hub."""
+_CHINESE: Final = {"训练": "train", "验证": "validation", "开发集": "validation", "测试": "test"}
 _WORDS: Final = re.compile("[^a-z]+")
+_CAPITAL: Final = re.compile("(?<=[a-z])(?=[A-Z])")
 
 
 def split_named(name: str) -> str | None:
-    """The split that a file name such as `train-00000-of-00002.parquet` or `my_dev.jsonl` contains; None for none or
-    several."""
-    found = {_NAMES[word] for word in _WORDS.split(name.lower()) if word in _NAMES}
+    """The split that a name such as `train-00000-of-00002.parquet`, `my_dev.jsonl`, `TestData` or `训练集.csv` contains; None
+    for none or several."""
+    words = _WORDS.split(_CAPITAL.sub(" ", name).lower())
+    found = {split for word in words if (split := _NAMES.get(word) or _NAMES.get(word.removesuffix("set")))}
+    found |= {split for word, split in _CHINESE.items() if word in name}
     return found.pop() if len(found) == 1 else None
 
 
 def splits_of_files(files: Sequence[PurePath | None]) -> list[str | None]:
-    """The split that each file's name indicates, else its nearest folder of that very name. A folder that holds all
+    """The split that each file's name indicates, else that of its nearest folder. A folder that holds all
     the files says nothing, because every one of them is in it. Pass paths as the user sees them, and None for no file."""
     known = [path for path in files if path is not None]
     shared = _shared(known) if len(known) > 1 else len(known[0].parts) if known else 0
@@ -51,7 +60,7 @@ def splits_of_files(files: Sequence[PurePath | None]) -> list[str | None]:
 
 def _folder_split(path: PurePath, shared: int) -> str | None:
     folders = reversed(path.parts[shared:-1])
-    return next((_NAMES[name.lower()] for name in folders if name.lower() in _NAMES), None)
+    return next(filter(None, map(split_named, folders)), None)
 
 
 def _shared(paths: Iterable[PurePath]) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from llmctl.data.spec import STOPWORDS, Clean, CleanRules
 from llmctl.errors import DataError, MissingPackage, UsageError
+from llmctl.types import TOOL_JSON
 
 HAN: Final = "\u4e00-\u9fd5"
 """The characters that jieba 0.42.1 knows."""
@@ -100,7 +101,7 @@ class WordRules:
             return self.text(value, answer=answer)
         if isinstance(value, list):
             return [self._value(each, answer=answer) for each in value]
-        if isinstance(value, Mapping) and isinstance(value.get("content"), str):
+        if isinstance(value, Mapping) and isinstance(value.get("content"), str) and value.get("role") not in TOOL_JSON:
             spoken = answer or value.get("role") == "assistant"
             return {**value, "content": self.text(value["content"], answer=spoken)}
         return value

@@ -1,7 +1,7 @@
 """How the segments of a record become a model's token sequences: plain text with control tokens around it.
 
 User text is always encoded as text: it can contain the name of a control token and never becomes one. Control tokens
-are inserted by id, only here and in `prompt_format.py`. The name of the prompt format is stored in the model folder, so
+are inserted by id, only here, in `prompt_format.py` and in `chat_template.py`. The name of the prompt format is stored in the model folder, so
 that inference and evaluation use the format of training:
 
     document   decoder           [bos] text … [eos]
@@ -31,8 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.examples.prompt_format import CHAT_TEMPLATES, NO_IDS, Delimiters, Ids, PromptFormatter, is_chat
+from llmctl.data.examples.truncation import beginnings, first_exchange, prompt_parts, recent, shortened
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
 from llmctl.data.tokenizing.plain import control_tokens, plain_ids
+from llmctl.data.tokenizing.tool_rendering import rendered, uses_tools
+from llmctl.errors import DataError
 from llmctl.types import BLANKS, MODALITY, Family, Opening, Role, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]
@@ -139,21 +142,46 @@ class Layout:
         return plain_ids(self._backend, text, self._control)
 
     def tokens(self, segments: Sequence[Segment]) -> list[Tokens]:
-        return [Tokens(segment.role, self.encode(segment.text), segment.in_loss) for segment in segments]
+        return [Tokens(each.role, self._ids(each), each.in_loss) for each in self.rendered(segments)]
+
+    def _ids(self, segment: Segment) -> list[int]:
+        return self._formatter.template.ids(segment.text) if segment.role == "template" else self.encode(segment.text)
+
+    def rendered(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """A conversation with tools as the chat template renders it; others as they are. Raises `DataError` where the
+        prompt format or the template does not express it."""
+        if not uses_tools(segment.role for segment in segments):
+            return segments
+        if self.prompt_format != "template":
+            raise DataError(
+                f"the conversation uses tools, which the prompt format `{self.prompt_format}` does not express",
+                hint="use a model with a chat template that knows tools, or leave the tools out",
+            )
+        return rendered(self._formatter.template, segments)
+
+    def ends_answer(self, segment: Segment) -> bool:
+        """Whether the segment is the control token that a chat template ends an answer with."""
+        return segment.role == "template" and segment.text in self._formatter.template.names
+
+    def shown(self, text: str) -> str:
+        """What a reader sees of a text that a chat template writes: special tokens are left out."""
+        ids = self._formatter.template.ids(text)
+        found: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return found
 
     # -- training examples ------------------------------------------------------------------------------------
 
     def sample(self, parts: Sequence[Tokens], label: int = -1) -> Sample:
         """A record's segments as a training example, truncated to the context."""
         if self.family == "encoder":
-            ids = self._text(_prompt_parts(parts))
+            ids = self._text(prompt_parts(parts))
             return Sample(ids, np.zeros(len(ids), bool), NO_IDS, label)
         if self.family == "encoder-decoder":
-            return Sample(self._source(_prompt_parts(parts)), NO_IDS.astype(bool), self._target(parts))
+            return Sample(self._source(prompt_parts(parts)), NO_IDS.astype(bool), self._target(parts))
         if self.prompt_format == "transcript":
             return Sample(NO_IDS, NO_IDS.astype(bool), self._target(parts))
         cut = self.long_answers == "cut" and not self.answer_fits(parts)
-        ids, loss_mask = self._sequence(_first_exchange(parts) if cut else self._within(parts, self.context))
+        ids, loss_mask = self._sequence(first_exchange(parts) if cut else self._within(parts, self.context))
         if self.context is not None and len(ids) > self.context:
             # The answer alone is too long. Keep the start; if no token of it is in the loss, keep the end.
             start_in_loss = bool(loss_mask[: self.context].any())
@@ -180,8 +208,8 @@ class Layout:
             return True
         if self.family in ("encoder-decoder", "speech-seq2seq"):
             return len(self._full_target(parts)) <= self.context
-        parts = _first_exchange(parts)
-        question = sum(len(part.ids) for part in _prompt_parts(parts))
+        parts = first_exchange(parts)
+        question = sum(len(part.ids) for part in prompt_parts(parts))
         return self.context - (self._length(parts) - question) >= min(question, max(1, self.context // ROOM))
 
     def usable(self, parts: Sequence[Tokens]) -> bool:
@@ -192,7 +220,10 @@ class Layout:
 
     def turns_left_out(self, parts: Sequence[Tokens]) -> int:
         """The number of turns at the end of a conversation that `sample` leaves out."""
-        return len(parts) - len(self._within(parts, self.context)) if self.family == "decoder" else 0
+        if self.family != "decoder":
+            return 0
+        kept = len(self._within(parts, self.context))
+        return sum(part.role != "template" for part in parts[kept:])
 
     def near_limit(
         self, lengths: NDArray[np.int64], texts: NDArray[np.int64], first: Sequence[Tokens]
@@ -201,6 +232,8 @@ class Layout:
         if self.context is None:
             return np.zeros(0, np.int64)
         # No text has more control tokens around it than one record has in all.
+        if any(part.role == "template" for part in first):
+            first = [Tokens("user", (), False), Tokens("assistant", (), True)]
         around = self.length(first) - sum(len(part.ids) for part in first)
         return np.flatnonzero(lengths + max(4, around) * texts > self.context)
 
@@ -214,7 +247,7 @@ class Layout:
             return self._length(parts)
         if self.prompt_format == "transcript":
             return len(self._full_target(parts))
-        prompt = _prompt_parts(parts)
+        prompt = prompt_parts(parts)
         around = len(prompt) - 1 + (2 if self.family == "encoder" else 1)
         source = sum(len(part.ids) for part in prompt) + around
         return source if self.family == "encoder" else max(source, len(self._full_target(parts)))
@@ -286,7 +319,7 @@ class Layout:
         between = np.array([self._formatter.separator], np.int64) if len(prompt) > 1 else NO_IDS
         if self.context is not None:
             room = self.context - around - len(between) * (len(prompt) - 1)
-            prompt = _shortened(prompt, room, keep_end=self.keep_end)
+            prompt = shortened(prompt, room, keep_end=self.keep_end)
         pieces = [ids for part in prompt for ids in (between, np.asarray(part.ids, np.int64))]
         return np.concatenate(pieces[1:]) if pieces else NO_IDS
 
@@ -332,51 +365,11 @@ class Layout:
         if limit is None or self._length(parts, add_generation_prompt=add_generation_prompt) <= limit:
             return parts
         if is_chat(part.role for part in parts):
-            shorter = _recent(parts) if add_generation_prompt else _beginnings(parts)
+            shorter = recent(parts) if add_generation_prompt else beginnings(parts)
             fitting = (
                 each for each in shorter if self._length(each, add_generation_prompt=add_generation_prompt) <= limit
             )
             parts = next(fitting, shorter[-1] if shorter else parts)
-        prompt = sum(len(part.ids) for part in _prompt_parts(parts))
+        prompt = sum(len(part.ids) for part in prompt_parts(parts))
         room = limit - (self._length(parts, add_generation_prompt=add_generation_prompt) - prompt)
-        return _shortened(parts, room, keep_end=self.keep_end)
-
-
-def _prompt_parts(parts: Sequence[Tokens]) -> list[Tokens]:
-    return [part for part in parts if not part.in_loss]
-
-
-def _beginnings(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-    """The conversation up to its last answer, up to the second to last, …"""
-    ends = [number + 1 for number, part in enumerate(parts) if part.in_loss]
-    return [parts[:end] for end in reversed(ends)]
-
-
-def _first_exchange(parts: Sequence[Tokens]) -> Sequence[Tokens]:
-    """A conversation up to its first answer; any other record as it is."""
-    shorter = _beginnings(parts) if is_chat(part.role for part in parts) else []
-    return shorter[-1] if shorter else parts
-
-
-def _recent(parts: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-    """The conversation in full, without its oldest exchange, without its oldest two, …; system messages stay."""
-    begin = next((number for number, part in enumerate(parts) if part.role != "system"), len(parts))
-    starts = [number for number, part in enumerate(parts) if part.role == "user" and number >= begin]
-    return [[*parts[:begin], *parts[start:]] for start in starts]
-
-
-def _shortened(parts: Sequence[Tokens], room: int, *, keep_end: bool) -> list[Tokens]:
-    """Truncate the prompt texts to `room` tokens in total, with one maximum length for all of them."""
-    lengths = [len(part.ids) for part in parts if not part.in_loss]
-    low, high = 0, max(lengths, default=0)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sum(min(length, middle) for length in lengths) <= room:
-            low = middle
-        else:
-            high = middle - 1
-    return [part if part.in_loss else part._replace(ids=_cut(part.ids, low, keep_end)) for part in parts]
-
-
-def _cut(ids: Any, length: int, keep_end: bool) -> Any:
-    return ids[max(0, len(ids) - length) :] if keep_end else ids[:length]
+        return shortened(parts, room, keep_end=self.keep_end)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.data.spec import CHAT_ROLES, PromptFormat
-from llmctl.data.tokenizing.plain import control_tokens, encoded
+from llmctl.data.tokenizing.chat_template import MARK, ChatTemplate
 from llmctl.errors import IntegrityError, UsageError
-from llmctl.store import limited
 from llmctl.types import Role
 
 Ids = NDArray[np.int64]
@@ -40,14 +39,6 @@ CHAT_TEMPLATES: Final[Mapping[str, str]] = {
 }
 """llmctl's own conversation formats as chat templates that other tools can render."""
 
-TEMPLATE_SECONDS: Final = 0.5
-TEMPLATE_MEGABYTES: Final = 64
-TEMPLATE_CHARACTERS: Final = 1_000_000
-"""Limits of CPU time, memory and text for rendering a chat template, which is third-party code."""
-
-_MARK: Final = "\ue000{}\ue001"
-"""A private-use placeholder for a message's content while the chat template is rendered."""
-
 
 class Delimiters(NamedTuple):
     """The tokens around N segments: `before` each (N), `ends` of each (N, in the loss with it), `after` the last."""
@@ -66,10 +57,6 @@ def is_chat(roles: Iterable[Role]) -> bool:
     return any(role in CHAT_ROLES for role in roles)
 
 
-class TemplateFault(IntegrityError):
-    """A chat template fails on a conversation of these roles, or takes too long."""
-
-
 class PromptFormatter:
     """Finds the delimiters of one tokenizer and prompt format, and caches them."""
 
@@ -78,12 +65,15 @@ class PromptFormatter:
     ) -> None:
         """`encode` maps plain text to ids and never produces a control token."""
         self.tokenizer, self.prompt_format, self.instruction = tokenizer, prompt_format, instruction
+        self.template = ChatTemplate(tokenizer)
         self._backend, self._encode = tokenizer.backend_tokenizer, encode
         self._cache: dict[tuple[SegmentKinds, bool], Delimiters] = {}
         self._cached_segments = 0
 
     def delimiters(self, parts: SegmentKinds, add_generation_prompt: bool) -> Delimiters:
         """The delimiters of segments of these kinds; with `add_generation_prompt` up to where the answer begins."""
+        if any(role == "template" for role, _ in parts):
+            return Delimiters((NO_IDS,) * len(parts), (NO_IDS,) * len(parts), NO_IDS)
         found = self._cache.get((parts, add_generation_prompt))
         if found is None:
             make = {"document": self._document, "control": self._control, "template": self._template}
@@ -126,7 +116,7 @@ class PromptFormatter:
     @functools.cached_property
     def answer_end(self) -> Ids:
         """The tokens that end an answer; they are in the loss."""
-        return self._template_end[1] if self.prompt_format == "template" else np.array([self.eos])
+        return self._template_end if self.prompt_format == "template" else np.array([self.eos])
 
     def _id(self, token: str) -> int:
         found: int | None = self._backend.token_to_id(token)
@@ -196,76 +186,29 @@ class PromptFormatter:
             first.append(not roles or role in CHAT_ROLES or in_loss or roles[-1] != speaker)
             if first[-1]:
                 roles.append(speaker)
-        rest = render_template(self.tokenizer, tuple(roles), add_generation_prompt)
+        rest = self.template.around(tuple(roles), add_generation_prompt)
         instruction_ids = self._encode(self.instruction + BLANK_LINE) if self.instruction else []
         before, ends = [], []
         message = 0
         for number, ((role, in_loss), opens) in enumerate(zip(parts, first, strict=True)):
             if opens:
-                shown, _, rest = rest.partition(_MARK.format(message))
+                shown, _, rest = rest.partition(MARK.format(message))
                 message += 1
                 instruction = instruction_ids if number == 0 and role not in CHAT_ROLES else []
                 before.append(_ids(*self._template_ids(shown), *instruction))
             else:
                 before.append(_ids(*self._encode(BLANK_LINE)))
-            text, end = self._template_end if in_loss else ("", NO_IDS)
-            ends.append(end if rest.startswith(text) else NO_IDS)
-            rest = rest.removeprefix(text)
+            ended = in_loss and rest.startswith(self.template.end)
+            ends.append(self._template_end if ended else NO_IDS)
+            rest = rest.removeprefix(self.template.end) if ended else rest
         return Delimiters(tuple(before), tuple(ends), self._template_ids(rest))
 
     @functools.cached_property
-    def _template_end(self) -> tuple[str, Ids]:
-        """The control token that ends an assistant turn in the template, with any whitespace before it: text and ids."""
-        _, _, rest = render_template(self.tokenizer, ("user", "assistant"), False).partition(_MARK.format(1))
-        blanks = rest[: len(rest) - len(rest.lstrip())]
-        names = control_tokens(self._backend, self.tokenizer.chat_template).values()
-        found = [name for name in (*names, self.tokenizer.eos_token or "") if name and rest.lstrip().startswith(name)]
-        if not found:
-            return "", NO_IDS
-        end = blanks + max(found, key=len)
-        return end, self._template_ids(end)
+    def _template_end(self) -> Ids:
+        return self._template_ids(self.template.end)
 
     def _template_ids(self, text: str) -> Ids:
-        """Encode text of the template itself, in which names of control tokens become control tokens."""
-        if not text:
-            return NO_IDS
-        return _ids(*encoded(self._template_backend, text).ids)
-
-    @functools.cached_property
-    def _template_backend(self) -> Any:
-        """The tokenizer for the template itself; a copy, since other threads encode with the shared one."""
-        found = type(self._backend).from_str(self._backend.to_str())
-        found.encode_special_tokens = False
-        return found
-
-
-def render_template(tokenizer: Any, roles: tuple[str, ...], add_generation_prompt: bool) -> str:
-    """Render the chat template with a placeholder for each message's content. Raises `TemplateFault` if that fails."""
-    messages: list[Mapping[str, str]] = [
-        {"role": role, "content": _MARK.format(number)} for number, role in enumerate(roles)
-    ]
-
-    def render() -> str:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        if len(text) > TEMPLATE_CHARACTERS:
-            raise ValueError(f"it renders {len(text):,} characters around {len(roles)} messages")
-        return text
-
-    import jinja2  # noqa: F401 - imported here so that the time limit does not include the import
-
-    where, hint = tokenizer.name_or_path or None, "fix chat_template.jinja"
-    try:
-        text = limited.call(render, seconds=TEMPLATE_SECONDS, megabytes=TEMPLATE_MEGABYTES)
-    except limited.LimitExceeded as error:
-        raise TemplateFault(f"the model's chat template {error}", where=where, hint=hint) from error
-    except RuntimeError as error:
-        raise TemplateFault(f"the model's chat template fails: {error}", where=where, hint=hint) from error
-    for number in range(len(roles)):
-        if text.count(_MARK.format(number)) != 1:
-            raise TemplateFault(
-                f"the model's chat template does not render message {number + 1} exactly once", where=where, hint=hint
-            )
-    return text
+        return _ids(*self.template.ids(text)) if text else NO_IDS
 
 
 def _ids(*ids: int) -> Ids:

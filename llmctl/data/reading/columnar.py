@@ -46,7 +46,7 @@ def parquet(
 
 
 def arrow(path: Path, name: str) -> Iterator[RawRecord | Bad]:
-    """Rows of an Arrow stream, as `datasets.save_to_disk` writes it. Raises `DataError` for a damaged file."""
+    """Rows of an Arrow stream, as `datasets` writes it, or of an Arrow file (Feather). Raises `DataError` for a damaged one."""
     import pyarrow as pa
 
     try:
@@ -54,11 +54,18 @@ def arrow(path: Path, name: str) -> Iterator[RawRecord | Bad]:
     except (OSError, ValueError):
         facts = {}
     try:
-        with path.open("rb") as file, pa.ipc.open_stream(file) as reader:
-            yield from _rows(reader, name, class_names(facts if isinstance(facts, dict) else {}))
+        with _placed(path, name) as place, pa.OSFile(str(place)) if isinstance(place, Path) else place as file:
+            indexed = file.read(6) == b"ARROW1"
+            file.seek(0)
+            with pa.ipc.open_file(file) if indexed else pa.ipc.open_stream(file) as reader:
+                labels = class_names(_huggingface(reader.schema.metadata or {}))
+                labels |= class_names(facts if isinstance(facts, dict) else {})
+                batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if indexed else reader
+                yield from _rows(batches, name, labels)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         problem = str(error).splitlines()[0]
-        raise DataError(f"not a valid Arrow stream: {problem}", where=name, hint=AGAIN) from error
+        kind = "Arrow" if path.suffix == ".arrow" else "Feather"
+        raise DataError(f"not a valid {kind} file: {problem}", where=name, hint=AGAIN) from error
 
 
 def _rows(batches: Any, name: str, labels: Mapping[str, list[str]]) -> Iterator[RawRecord]:

@@ -78,6 +78,8 @@ KINDS: Final = (
 """First bytes of files that are no text, and what such a file is."""
 TEXTUAL: Final = (b"%PDF-", b"%!PS", b"{\\rtf", b"PK\x03\x04")
 """Those of `KINDS` that need no more evidence."""
+PEEKED_BYTES: Final = 4096
+"""Bytes at the start of a file by which its kind is found."""
 MARK_BYTES: Final = 8
 """The longest of them, and of byte-order marks: what a pipe gives first may be shorter."""
 
@@ -224,6 +226,12 @@ class Text:
                     text = text[1:]
             yield text
         yield self._decode(decoder, b"", final=True)
+
+    def begins(self, test: Callable[[str], bool]) -> bool:
+        """Whether the first block passes a test; the bytes stay to be read."""
+        first = next(self._source, b"")
+        self._source = itertools.chain([first], self._source)
+        return test(codecs.getincrementaldecoder(self.encoding)("replace").decode(first[:PEEKED_BYTES]))
 
     def lines(self, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
         """(line number, line), counted from 1. Raises `EnvironmentFault` for a line longer than the limit."""

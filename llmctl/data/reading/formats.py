@@ -1,27 +1,25 @@
-"""Streams the records of JSON and plain text; `tables.py` and `columnar.py` read the other formats.
+"""Streams the records of JSON; `documents.py`, `tables.py` and `columnar.py` read the other formats.
 
 Yields `Bad` for a bad row, so that the caller can continue; raises for a bad file.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from llmctl.config import DocumentUnit
 from llmctl.data.reading.decode import Text
+from llmctl.data.reading.shapes import unfolded
 from llmctl.errors import DataError
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 TRUNCATED: Final = "looks truncated: "
-_FIRST_LIST: Final = re.compile(
-    r'\{\s*(?:"[^"\\]*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"([^"\\]*)"\s*:\s*\[\s*\{'
-)
-"""An object whose first member that is not a scalar is a list of objects."""
+_LIST_OF_OBJECTS: Final = re.compile(r"\[\s*\{")
+_CMRC: Final = {"query_text": "question", "query_id": "id"}
+"""Names of fields in CMRC 2018, and those of SQuAD."""
 LONGEST_TOKEN: Final = 12
 """Characters of the longest JSON token that can be cut in the middle: an escaped surrogate pair."""
 
@@ -40,8 +38,18 @@ class Bad(NamedTuple):
     raw: Any
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# JSON
+class Wanted(NamedTuple):
+    """By what a record is known in JSON."""
+
+    columns: Collection[str] = ()
+    """Columns that a record needs."""
+    fields: Collection[str] = ()
+    """Other fields that a record may have, also lists."""
+    fields_of: Callable[[str], Mapping[str, Any]] | None = None
+    """Makes the fields of a record from a text, for tasks that need no more."""
+
+
+_NOTHING: Final = Wanted()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,13 +112,23 @@ def _refuse_surrogates(value: Any, text: str, where: str) -> None:
         raise DataError(f"lone surrogate \\u{code:04x}, half of a character", where=where) from error
 
 
-def _row(value: Any, where: str) -> RawRecord | Bad:
+def _row(value: Any, where: str, wanted: Wanted = _NOTHING) -> RawRecord | Bad:
     if isinstance(value, dict):
         return RawRecord(where, value)
+    if isinstance(value, str) and wanted.fields_of is not None:
+        return RawRecord(where, wanted.fields_of(value))
     return Bad(DataError(f"the record is {type(value).__name__}, expected a JSON object", where=where), value)
 
 
-def jsonl(text: Text, *, whole: bool = True) -> Iterator[RawRecord | Bad]:
+def is_one_value(head: str) -> bool:
+    """Whether a file called JSONL begins as JSON that is not written in lines: with an array, or an object of many lines."""
+    first = head.lstrip("\ufeff \t\r\n")
+    return first.startswith("[") or first.partition("\n")[0].strip() == "{"
+
+
+def jsonl(
+    text: Text, *, whole: bool = True, say: Callable[[str], None] = lambda note: None
+) -> Iterator[RawRecord | Bad]:
     """One JSON object per line; blank lines are skipped. `whole`: the text has the last line of its file."""
     for number, line, last in _with_last(text.lines()):
         where = f"{text.name}:{number}"
@@ -122,7 +140,7 @@ def jsonl(text: Text, *, whole: bool = True) -> Iterator[RawRecord | Bad]:
         except DataError as error:
             yield Bad(error, line)
         else:
-            yield _row(value, where)
+            yield from _rows(value, where, text.name, say, _NOTHING)
 
 
 def _with_last(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, bool]]:
@@ -138,29 +156,38 @@ def _with_last(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, boo
 
 
 def json_file(
-    text: Text, records: str | None = None, fields: Collection[str] = (), say: Callable[[str], None] = lambda note: None
+    text: Text, records: str | None = None, wanted: Wanted = _NOTHING, say: Callable[[str], None] = lambda note: None
 ) -> Iterator[RawRecord | Bad]:
-    """An array of objects, concatenated objects, or one object that holds a list of records; reads one at a time.
+    """An array of objects, concatenated objects, or one object that holds records; reads one at a time where it can.
 
-    `records`: the key of that list; None: the first list of objects, unless its key is one of the `fields` of a record.
-    An article in the layout of SQuAD gives a record for each of its questions.
+    `records`: the key of the list of records in an object; None: its first list of objects, unless a record is `wanted` that
+    looks like this. An article in the layout of SQuAD gives a record for each of its questions.
     """
     values = _JsonValues(text)
-    if values.at("{") and (key := records or values.first_list(fields)):
+    if values.at("{") and (key := records or values.first_list(wanted)):
         if records is None:
             say(f"{text.name}: the records are the list {key!r}")
-        yield from _held(values, key, text.name, say, only=records is None)
+        yield from _held(values, key, text.name, say, wanted, only=records is None)
         return
     if records is not None:
         raise DataError(f"not an object with the key {records!r}", where=text.name, hint="remove the setting records")
     listed = values.skip("[")
-    yield from _items(values, listed, text.name, say)
+    if not listed and values.at("{"):
+        where, value = values.value()
+        found = unfolded(value, wanted.columns, {*wanted.columns, *wanted.fields}) if values.at_end() else None
+        if found is not None:
+            say(f"{text.name}: the records are in {found.what}")
+            for number, fields in enumerate(found.records, 1):
+                yield RawRecord(f"{text.name}:{where.rpartition(':')[2]}[{number}]", fields)
+            return
+        yield from _rows(value, where, text.name, say, wanted)
+    yield from _items(values, listed, text.name, say, wanted)
     if listed and not values.at_end():
         raise DataError("not valid JSON: text after the end of the array", where=values.where)
 
 
 def _held(
-    values: _JsonValues, key: str, name: str, say: Callable[[str], None], *, only: bool
+    values: _JsonValues, key: str, name: str, say: Callable[[str], None], wanted: Wanted, *, only: bool
 ) -> Iterator[RawRecord | Bad]:
     """The records in the list `key` of an object; its other members are read and ignored. `only`: another list of objects
     is an error, because nobody chose this one."""
@@ -172,7 +199,7 @@ def _held(
             raise DataError("not valid JSON: expected a key and :", where=where)
         names.append(member)
         if member == key and values.skip("["):
-            yield from _items(values, True, name, say)
+            yield from _items(values, True, name, say, wanted)
         else:
             _, value = values.value()
             if only and isinstance(value, list) and value and isinstance(value[0], dict):
@@ -189,22 +216,32 @@ def _held(
         raise DataError("not valid JSON: text after the end of the object", where=values.where)
 
 
-def _items(values: _JsonValues, listed: bool, name: str, say: Callable[[str], None]) -> Iterator[RawRecord | Bad]:
+def _items(
+    values: _JsonValues, listed: bool, name: str, say: Callable[[str], None], wanted: Wanted
+) -> Iterator[RawRecord | Bad]:
     """Values up to the end of the array, or of the file."""
     while not values.at_end():
         if listed and values.skip("]"):
             return
         where, value = values.value()
-        if isinstance(value, dict) and isinstance(value.get("paragraphs"), list):
-            say(f"{name}: read as SQuAD, one record for each question")
-            yield from _questions(value["paragraphs"], where)
-        else:
-            yield _row(value, where)
+        yield from _rows(value, where, name, say, wanted)
         if listed and not values.skip(",") and not values.at("]"):
             problem = TRUNCATED + "the array has no end" if values.at_end() else "not valid JSON: expected , or ]"
             raise DataError(problem, where=values.where)
     if listed:
         raise DataError(TRUNCATED + "the array has no end", where=values.where, hint="copy or download the file again")
+
+
+def _rows(value: Any, where: str, name: str, say: Callable[[str], None], wanted: Wanted) -> Iterator[RawRecord | Bad]:
+    """The record that a JSON value is; of an article in the layout of SQuAD or CMRC one for each question."""
+    paragraphs = value.get("paragraphs") if isinstance(value, dict) else None
+    if isinstance(value, dict) and isinstance(value.get("qas"), list):
+        paragraphs = [value]
+    if isinstance(paragraphs, list) and any(isinstance(each, dict) and "qas" in each for each in paragraphs):
+        say(f"{name}: read as SQuAD, one record for each question")
+        yield from _questions(paragraphs, where)
+    else:
+        yield _row(value, where, wanted)
 
 
 def _questions(paragraphs: list[Any], where: str) -> Iterator[RawRecord | Bad]:
@@ -213,10 +250,20 @@ def _questions(paragraphs: list[Any], where: str) -> Iterator[RawRecord | Bad]:
         if not isinstance(asked, list):
             yield Bad(DataError("the paragraph has no list 'qas'", where=where), paragraph)
             continue
+        context = next((paragraph[name] for name in ("context", "context_text") if name in paragraph), None)
         for each in asked:
             row = _row(each, where)
-            context = {"context": paragraph["context"]} if "context" in paragraph else {}
-            yield row if isinstance(row, Bad) else RawRecord(where, {**row.fields, **context})
+            if isinstance(row, Bad):
+                yield row
+                continue
+            fields = {_CMRC.get(name, name): content for name, content in row.fields.items()}
+            yield RawRecord(where, fields | ({} if context is None else {"context": context}))
+
+
+def _visible(text: str, start: int) -> int:
+    """The first place from `start` on that is not blank."""
+    found = _WHITESPACE.match(text, start)
+    return found.end() if found else start
 
 
 class _JsonValues:
@@ -269,11 +316,29 @@ class _JsonValues:
         self._position += found
         return found
 
-    def first_list(self, fields: Collection[str]) -> str | None:
-        """The key of the first list of objects after scalar members of the object here; None if it has none, or if the
-        key is one of `fields`."""
-        found = _FIRST_LIST.match(self._buffer, self._position)
-        return None if found is None or found[1] in fields else found[1]
+    def first_list(self, wanted: Wanted) -> str | None:
+        """The key of the first list of objects in the object here; None if it has none, or if it is a record itself: it has a
+        wanted column or list, or another object follows. Looks no further than the buffer."""
+        found: str | None = None
+        place = self._position + 1
+        try:
+            while self._buffer[place := _visible(self._buffer, place)] != "}":
+                key, place = _DECODER.raw_decode(self._buffer, place)
+                place = _visible(self._buffer, place)
+                if self._buffer[place] != ":" or key in wanted.columns:
+                    return None
+                place = _visible(self._buffer, place + 1)
+                if self._buffer[place] == "[" and key in wanted.fields:
+                    return None
+                if found is None and _LIST_OF_OBJECTS.match(self._buffer, place):
+                    found = key
+                _, place = _DECODER.raw_decode(self._buffer, place)
+                place = _visible(self._buffer, place)
+                place += self._buffer[place] == ","
+            place = _visible(self._buffer, place + 1)
+        except (ValueError, IndexError, RecursionError):
+            return found  # the buffer ends here
+        return None if self._buffer[place : place + 1] == "{" else found
 
     def value(self) -> tuple[str, Any]:
         self.at_end()  # skips whitespace
@@ -295,57 +360,3 @@ class _JsonValues:
             _refuse_surrogates(value, self._buffer[self._position : end], where)
             self._position = end
             return where, value
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Plain text
-
-
-def plain(
-    text: Text, document: DocumentUnit, fields_of: Callable[[str], Mapping[str, Any]]
-) -> Iterator[RawRecord | Bad]:
-    """Documents of a plain text file: the file itself, its paragraphs (separated by blank lines) or its non-blank lines."""
-    documents: Iterator[tuple[int, str]]
-    if document == "file":
-        content = text.all()
-        documents = iter([(1, content)] if content.strip() else [])
-    elif document == "line":
-        documents = ((number, line) for number, line in text.lines() if line and not line.isspace())
-    else:
-        documents = _paragraphs(text)
-    for number, each in documents:
-        fault = text.fault(number, each)
-        yield Bad(fault, each) if fault else RawRecord(f"{text.name}:{number}", fields_of(each))
-
-
-def _paragraphs(text: Text) -> Iterator[tuple[int, str]]:
-    begin, size = 1, 0
-    held: list[str] = []
-    for number, line in text.lines():
-        if line and not line.isspace():
-            begin = begin if held else number
-            held.append(line)
-            size += len(line)
-            if size > text.limits.record_characters:
-                raise text.too_long("paragraph", f"{text.name}:{begin}")
-        elif held:
-            yield begin, "\n".join(held)
-            held, size = [], 0
-    if held:
-        yield begin, "\n".join(held)
-
-
-def aligned(source: Text, target: Text) -> Iterator[RawRecord | Bad]:
-    """Pair line n of one file with line n of the other. Raises `DataError` with both counts if they differ."""
-    sources, targets = source.lines(), target.lines()
-    for both, (left, right) in enumerate(itertools.zip_longest(sources, targets)):
-        if left is None or right is None:
-            more = 1 + sum(1 for _ in (targets if left is None else sources))
-            counts = (both, both + more) if left is None else (both + more, both)
-            raise DataError(
-                f"{source.name} has {counts[0]:,} lines, {target.name} has {counts[1]:,}; aligned files need equal counts",
-                where=f"{(source if left is None else target).name}:{both + 1}",
-            )
-        fault = source.fault(*left) or target.fault(*right)
-        fields = {"source": left[1], "target": right[1]}
-        yield Bad(fault, fields) if fault else RawRecord(f"{source.name}:{left[0]}", fields)

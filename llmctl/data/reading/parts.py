@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from llmctl.config import DocumentUnit
-from llmctl.data.reading.decode import COMPRESSED, LIMITS, compression_of
+from llmctl.data.reading.decode import COMPRESSED, LIMITS, PEEKED_BYTES, compression_of
+from llmctl.data.reading.formats import is_one_value
 from llmctl.data.reading.sources import InputSource
 from llmctl.data.workers import SMALL_BYTES, Executor
 
@@ -93,7 +94,9 @@ def _by_lines(source: InputSource, document: DocumentUnit, encoding: str | None)
     if not source.path.is_file():
         return False
     with source.path.open("rb") as file:
-        head = file.read(4096)
+        head = file.read(PEEKED_BYTES)
+    if source.format == "jsonl" and is_one_value(head.decode("utf-8", "replace")):
+        return False
     utf16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or head.count(0) * 3 > len(head)
     return head[:2] not in COMPRESSED and not utf16
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl.config import DocumentUnit
-from llmctl.data.reading import columnar, formats, tables
+from llmctl.data.reading import columnar, documents, formats, tables
 from llmctl.data.reading.decode import LIMITS, Limits, Text, blocks
 from llmctl.data.reading.formats import Bad, RawRecord
 from llmctl.data.reading.sources import Format, InputSource, find_sources, shown
@@ -188,7 +188,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         assert source.path is not None
         assert source.target is not None
         pair = [_text(blocks(path, shown(path), context.limits), shown(path), context) for path in source.paths]
-        yield from formats.aligned(pair[0], pair[1])
+        yield from documents.aligned(pair[0], pair[1])
         context.boms += sum(text.had_bom for text in pair)
         return
     if source.format == "recording":
@@ -213,12 +213,13 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         yield from tmx(stream, source.name, context.limits, tuple(context.rename.values()), context.say)
         return
     text = Text(stream, source.name, context.encoding, context.limits, first_line=source.first_line)
+    if kind == "jsonl" and source.first_line == 1 and source.stop is None and text.begins(formats.is_one_value):
+        context.say(f"{source.name}: read as JSON, because it is not written in lines")
+        kind = "json"
     if kind == "jsonl":
-        yield from formats.jsonl(text, whole=source.stop is None)
+        yield from formats.jsonl(text, whole=source.stop is None, say=context.say)
     elif kind == "json":
-        yield from formats.json_file(
-            text, context.records, {*context.wanted, *context.also, *RECORD_LISTS}, context.say
-        )
+        yield from formats.json_file(text, context.records, _wanted(context), context.say)
     elif kind in ("csv", "tsv"):
         yield from tables.table(
             text,
@@ -230,10 +231,17 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         )
     else:
         context.whole_files += context.document == "file"
-        yield from formats.plain(text, context.document, plain_fields(source, context.fields_of))
+        yield from documents.plain(text, context.document, plain_fields(source, context.fields_of))
     context.boms += text.had_bom
     if text.encoding != (context.encoding or "utf-8"):
         context.say(f"{source.name}: read as {text.encoding.upper()}, as its byte-order mark says")
+
+
+def _wanted(context: ReadContext) -> formats.Wanted:
+    """By what a record is known in JSON: the columns of the user, where they have other names."""
+    named = [context.rename.get(name, name) for name in context.wanted]
+    nested = {name.partition(".")[0] for name in context.rename.values()}
+    return formats.Wanted(named, {*nested, *context.also, *RECORD_LISTS}, context.fields_of)
 
 
 def _recording(source: InputSource, context: ReadContext) -> RawRecord | Bad:

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,14 @@ ENDINGS: Final[dict[str, Format]] = {
     ".txt": "text",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".jsonlines": "jsonl",
     ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".tmx": "tmx",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
 AUDIO: Final = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
 """Endings of recordings."""
@@ -37,6 +41,10 @@ TRANSCRIPTS: Final = (".txt", ".json")
 SAVED_STATE: Final = "state.json"
 SAVED_SPLITS: Final = "dataset_dict.json"
 """Files by which folders of `datasets.save_to_disk` are known."""
+DESCRIPTIONS: Final = (SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")
+"""Files of `datasets` and of the Hugging Face Hub that describe data."""
+ABOUT: Final = ("readme", "license", "licence", "notice", "citation", "changelog")
+"""Names of texts about data; in a folder they are no data."""
 FOREIGN: Final = {
     ".conll": "CoNLL columns",
     ".conllu": "CoNLL-U columns",
@@ -52,7 +60,6 @@ FOREIGN: Final = {
     ".xml": "XML",
     ".zip": "a zip archive",
     ".tar": "a tar archive",
-    ".arrow": "an Arrow file; name the folder that datasets.save_to_disk wrote",
 }
 """Kinds of files that are not read, by ending."""
 _LANGUAGE: Final = re.compile(r"\.[a-z]{2,3}([-_][A-Za-z]{2,4})?")
@@ -182,28 +189,46 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
     listed = list(paths)
     if any(path.suffix.lower() in AUDIO for path in listed):
         tables = [path for path in listed if path.name.lower() in TABLES]
-        if not tables and (recordings := _with_transcripts(listed)):
-            return recordings
+        if not tables and (spoken := _with_transcripts(listed)):
+            return spoken
         listed = tables or listed
     saved = {path.parent for path in listed if path.name == SAVED_STATE}
     """Folders that `datasets.save_to_disk` wrote: their records are in Arrow files, and their JSON files hold none."""
     files: list[tuple[Path, Format]] = []
     for path in listed:
-        if path.parent in saved or path.name == SAVED_SPLITS:
+        if path.parent in saved:
             if path.suffix == ".arrow":
                 files.append((path, "arrow"))
-        elif path.is_file() and format_of(path) != "unknown":
+        elif path.is_file() and format_of(path) != "unknown" and not _describes(path):
             files.append((path, format_of(path)))
-    unread = [path for path in listed if path.suffix.lower() in AUDIO]
-    if not files and unread:
-        name = unread[0].with_suffix(".txt").name
+    recordings = [path for path in listed if path.suffix.lower() in AUDIO]
+    if not files and recordings:
+        name = recordings[0].with_suffix(".txt").name
         raise UsageError(
-            f"recordings without a text: {shown(unread[0])}",
+            f"recordings without a text: {shown(recordings[0])}",
             hint=f"put texts beside them, such as {name}, or a table that names them, {TABLES[0]}",
         )
     if not files:
         raise UsageError(problem, hint=f"known endings: {_endings()}")
     return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
+
+
+def _describes(path: Path) -> bool:
+    """Whether a file in a folder describes the data there."""
+    about = format_of(path) == "text" and path.name.partition(".")[0].lower() in ABOUT
+    return about or path.name in DESCRIPTIONS
+
+
+def unread(inputs: Sequence[str], sources: Sequence[InputSource]) -> Counter[str]:
+    """Files in the given folders that are not read, by ending; recordings are read by the names in a table."""
+    read = {path for source in sources for path in source.paths}
+    files = (path for word in inputs if Path(word).is_dir() for path in _inside(Path(word)) if path not in read)
+    skipped = (*DESCRIPTIONS, SAVED_STATE)
+    return Counter(
+        path.suffix.lower() or path.name
+        for path in files
+        if path.name not in skipped and path.suffix.lower() not in AUDIO
+    )
 
 
 def _with_transcripts(paths: Sequence[Path]) -> list[InputSource]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llmctl.data.tokenizing.chat_template import ChatTemplate, open_chat_template
 from llmctl.data.tokenizing.plain import control_tokens, settle
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store.border import border
@@ -27,6 +30,8 @@ class Codes:
     """The largest id plus one."""
     control: frozenset[int] = frozenset()
     """Ids that text must never be encoded to."""
+    chat_template: Callable[[], ChatTemplate] | None = None
+    """Opens the chat template, if there is one."""
 
     @property
     def kind(self) -> Any:
@@ -48,7 +53,8 @@ def codes_of(tokenizer: Any) -> Codes:
         )
     begins = [each for each in (tokenizer.bos_token_id, tokenizer.cls_token_id) if each is not None]
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    return _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
+    found = _codes(tokenizer.backend_tokenizer, begins[0] if begins else None, ends[0], template)
+    return replace(found, chat_template=lambda: ChatTemplate(tokenizer)) if tokenizer.chat_template else found
 
 
 def open_codes(folder: Path) -> Codes:
@@ -72,7 +78,8 @@ def open_codes(folder: Path) -> Codes:
         raise IntegrityError("the eos_token is not in tokenizer.json", where=str(folder / "tokenizer_config.json"))
     stored = folder / "chat_template.jinja"
     template = stored.read_text(encoding="utf-8") if stored.is_file() else settings.get("chat_template")
-    return _codes(backend, begin, end, template if isinstance(template, str) else "")
+    found = _codes(backend, begin, end, template if isinstance(template, str) else "")
+    return replace(found, chat_template=functools.partial(open_chat_template, folder)) if template else found
 
 
 def _codes(backend: Any, bos: int | None, eos: int, template: str) -> Codes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,11 @@ from llmctl.data.spec import IN_LOSS
 from llmctl.data.storing.lengths import NOTHING, added, lengths_in
 from llmctl.data.storing.text import read_group, row_groups
 from llmctl.data.storing.tokens import ROLES, Piece, Recordings, write_store
+from llmctl.data.tokenizing.chat_template import ChatTemplate
 from llmctl.data.tokenizing.codes import Codes, open_codes
 from llmctl.data.tokenizing.plain import encoded_batch, plain_ids
 from llmctl.data.tokenizing.pretokens import CHUNK_CHARACTERS, Ids, Lengths, Words, pieces
+from llmctl.data.tokenizing.tool_rendering import placed, rendered, uses_tools
 from llmctl.data.workers import Executor
 from llmctl.errors import DataError
 from llmctl.store.prepared import LengthStats
@@ -70,6 +73,11 @@ class TokenEncoder:
         self._table = _character_table(tokenizer, facts)
         self._bytes = _byte_table(tokenizer, facts)
         self._words = (words or Words(tokenizer)) if _splits_like_gpt2(facts) else None
+
+    @functools.cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The tokenizer's chat template; opening it imports transformers."""
+        return self.codes.chat_template() if self.codes.chat_template is not None else None
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Lengths]:
         """(N,) ids of all texts, concatenated, and (T,) the number of ids of each text."""
@@ -176,9 +184,9 @@ def _look_up(table: Ids, texts: Sequence[NDArray[Any]]) -> tuple[Ids, Lengths]:
 
 def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEncoder, rules: Rules) -> Piece:
     """Encode records as arrays. Raises `DataError` for a label that is not in `rules.labels`."""
-    segments = [task.segments(record) for record in records]
+    segments = [_rendered(task.segments(record), record, encoder) for record in records]
     flat = list(chain.from_iterable(segments))
-    ids, lengths = encoder.encode(["" if segment.audio else segment.text for segment in flat])
+    ids, lengths = _encoded(flat, encoder)
     if rules.max_length is not None and len(lengths) and lengths.max() > rules.max_length:
         firsts = np.cumsum([0, *(len(each) for each in segments[:-1])])
         kept = np.maximum.reduceat(lengths, firsts) <= rules.max_length
@@ -197,6 +205,30 @@ def encode_records(records: Sequence[Record], task: Segmenting, encoder: TokenEn
         np.ones(len(records), bool),
         _recordings(flat) if task.modality == "audio" else None,
     )
+
+
+def _rendered(segments: list[Segment], record: Record, encoder: TokenEncoder) -> list[Segment]:
+    """A conversation with tools as the chat template renders it. Raises `DataError` where none does."""
+    if not uses_tools(segment.role for segment in segments):
+        return segments
+    where = record.origin or record.id
+    if encoder.chat_template is None:
+        raise DataError("the conversation uses tools, and the tokenizer has no chat template", where=where)
+    with placed(where):
+        return rendered(encoder.chat_template, segments)
+
+
+def _encoded(segments: Sequence[Segment], encoder: TokenEncoder) -> tuple[Ids, Lengths]:
+    """(N,) the ids of all segments, concatenated, and (S,) the number of ids of each."""
+    written = [number for number, each in enumerate(segments) if each.role == "template"]
+    texts = ["" if each.audio or each.role == "template" else each.text for each in segments]
+    ids, lengths = encoder.encode(texts)
+    if not written or encoder.chat_template is None:
+        return ids, lengths
+    rows = np.split(ids, np.cumsum(lengths)[:-1])
+    for number in written:
+        rows[number] = np.array(encoder.chat_template.ids(segments[number].text), np.uint32)
+    return np.concatenate(rows), np.array([len(row) for row in rows], np.int64)
 
 
 def _recordings(segments: Sequence[Segment]) -> Recordings:

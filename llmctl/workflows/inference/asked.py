@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from llmctl.errors import DataError
 from llmctl.tasks.spec import Task
-from llmctl.types import Record
+from llmctl.types import TOOL_ROLES, Adapting, Record
 
 OWN: Final = ("prompt", "finish_reason")
 """Fields that together show that `generate` wrote a row."""
+_TOOL_TURNS: Final = (*TOOL_ROLES, "function")
 
 
 def asked(row: Record, task: Task) -> Record:
@@ -19,12 +20,8 @@ def asked(row: Record, task: Task) -> Record:
     `generate` wrote it: what it calls `text` is an answer."""
     fields = row.fields
     if isinstance(fields.get("messages"), list):
-        if offered := next((name for name in ("tools", "functions") if fields.get(name)), None):
-            raise DataError(
-                "the conversation offers tools, which the prompt formats do not express",
-                where=f"{row.origin}:{offered}",
-                hint=f"leave the field {offered} out",
-            )
+        if uses_tools(fields):
+            return task.adapt(row, Adapting())
         row = replace(row, fields={**fields, "messages": [_message(each) for each in fields["messages"]]})
         fields = row.fields
     columns = task.prompt_columns()
@@ -35,6 +32,15 @@ def asked(row: Record, task: Task) -> Record:
     if not isinstance(fields["prompt"], str):
         raise DataError(f"the prompt is {type(fields['prompt']).__name__}, expected text", where=f"{row.origin}:prompt")
     return replace(row, fields=task.record_of(fields["prompt"]))
+
+
+def uses_tools(fields: Mapping[str, Any]) -> bool:
+    """Whether a conversation offers tools, calls them or has their answers."""
+    return any(fields.get(name) for name in ("tools", "functions")) or any(
+        each.get("role") in _TOOL_TURNS or each.get("tool_calls") or each.get("function_call")
+        for each in fields["messages"]
+        if isinstance(each, Mapping)
+    )
 
 
 def _message(message: Any) -> Any:

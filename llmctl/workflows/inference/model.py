@@ -13,7 +13,9 @@ from llmctl.errors import UsageError
 from llmctl.models import families
 from llmctl.models.resolve import open_weights
 from llmctl.settings import server_of
+from llmctl.store.model_config import GENERATION
 from llmctl.store.models import ModelFolder
+from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
 from llmctl.types import MODALITY, EventSink, Family, null_sink
 
@@ -46,6 +48,16 @@ class ModelHandle:
     def instruct(self) -> str:
         """The instruction for its prompts."""
         return resolve_instruction(self.task, self.labels, self.instruction, self.stored_instruction)
+
+    def languages(self) -> tuple[str | None, bool]:
+        """The code of the language that a Whisper model writes, None where its folder does not say; and whether it knows
+        several. Of several it writes the one that its generation_config.json names, else English."""
+        path = self.folder.architecture / GENERATION
+        settings = read_json(path) if path.is_file() else {}
+        several = settings.get("is_multilingual")
+        if not isinstance(several, bool):
+            return None, False
+        return (str(settings.get("language") or "en").strip("<|>"), True) if several else ("en", False)
 
     def choosing(self, labels: Sequence[str] = (), *, calibrate: bool = False) -> ModelHandle:
         """The same model, choosing from these labels; default: its own.

@@ -9,16 +9,17 @@ from llmctl.data.cleaning.clean import Cleaner
 from llmctl.data.cleaning.words import words_of
 from llmctl.data.examples.layout import ROOM, Layout, layout_for, transcript_start
 from llmctl.data.examples.pairs import sides
+from llmctl.data.examples.truncation import recent
 from llmctl.data.spec import CleanRules
 from llmctl.data.tokenizing.plain import unknown_id
 from llmctl.data.tokenizing.tokenizers import load_tokenizer
+from llmctl.data.tokenizing.tool_rendering import placed, uses_tools, written
 from llmctl.errors import DataError, PromptTooLong, UsageError
 from llmctl.models import families
 from llmctl.models.pretrained import config_of
-from llmctl.store.model_config import GENERATION
-from llmctl.store.safety import read_json
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
+from llmctl.workflows.inference.filling import filling
 from llmctl.workflows.inference.model import ModelHandle
 from llmctl.workflows.inference.served import ServerLayout, in_words
 from llmctl.workflows.inference.windows import count, runs, spans
@@ -28,16 +29,6 @@ WINDOW_WITHOUT_CONTEXT: Final = 2048
 
 Truncate = Literal["right", "left", "refuse"]
 """What happens to a prompt that is longer than the context."""
-
-CHARACTERS_PER_TOKEN: Final = (8, 16, 32, 64, 100)
-"""A text of more than so many characters for each token of the context is encoded in part first: whether that part fills
-the context already. The last is more than any text has on average: a longer one cannot fit."""
-
-ENCODED_WHOLE: Final = 20_000
-"""Characters of a text that is encoded whole for any context, within milliseconds: its length in tokens can be reported."""
-
-BORDER: Final = 64
-"""Tokens at the cut of a part that may not be those of the whole text."""
 
 LONGEST_WITHOUT_CONTEXT: Final = 32_768
 """Tokens of a prompt for a model of unlimited context; more would take minutes, and gigabytes in an encoder."""
@@ -113,8 +104,9 @@ class RequestBuilder:
         """
         if self.hearing is not None:
             return Fitted(self._recording(record, self.hearing))
-        segments, cut = self._bounded(self._prompt_segments(record), record)
-        parts = self._uncut.tokens([Segment(segment.role, segment.text) for segment in segments])
+        asked = [Segment(segment.role, segment.text) for segment in self._prompt_segments(record)]
+        segments, cut = self._bounded(self._rendered(asked, record), record)
+        parts = self._uncut.tokens(segments)
         self._warn_unknown(record, segments, parts)
         ids, context = self._uncut.prompt_of(parts), self._most
         room = (self._room or 1) if self.layout.family == "decoder" else 0
@@ -128,11 +120,42 @@ class RequestBuilder:
                 start = len(self._uncut.prompt([Segment(segments[0].role, "")]))
                 kept = max(1, context - (self._room or max(1, context // ROOM)) - start)
                 ids = (*ids[:start], *ids[-kept:])
+            elif uses_tools(segment.role for segment in asked):
+                ids = self._recent(asked, record, context - room)
             else:
                 ids = self.layout.prompt_of(parts, room=self._room)
             cut = {"truncated_tokens": whole - len(ids), **cut}
         opening = self._uncut.opening(segments) if self.task.packed and not cut else None
         return Fitted(Request(record.id, ids, opening=opening), cut)
+
+    def _rendered(self, segments: list[Segment], record: Record) -> list[Segment]:
+        """A conversation with tools as the chat template renders it. Raises `DataError` where none does."""
+        with placed(record.origin or record.id):
+            return list(self._uncut.rendered(segments))
+
+    def _recent(self, asked: list[Segment], record: Record, most: int) -> tuple[int, ...]:
+        """The ids of a conversation with tools without its oldest exchanges, so that at most `most` are left if possible."""
+        ids: tuple[int, ...] = ()
+        for shorter in recent(asked):
+            parts = self._uncut.tokens(self._rendered(list(shorter), record))
+            ids = self.layout.prompt_of(parts, room=self._room)
+            if len(self._uncut.prompt_of(parts)) <= most:
+                break
+        return ids
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        """Every correct answer; one that calls tools as the chat template writes it."""
+        found = self.task.references(record)
+        if self.task.answer_role != "assistant":
+            return found
+        segments = self.task.segments(record)
+        if segments[-1].role != "calls" or not segments[-1].in_loss:
+            return found
+        answer = self._rendered(segments, record)
+        while not answer[-1].in_loss or self._uncut.ends_answer(answer[-1]):
+            answer.pop()
+        begin = max((place + 1 for place, each in enumerate(answer) if not each.in_loss), default=0)
+        return ("".join(map(written, answer[begin:])).strip(),)
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""
@@ -165,27 +188,7 @@ class RequestBuilder:
         return part, {"truncated_characters": whole - sum(len(segment.text) for segment in part)}
 
     def _filling(self, segments: list[Segment]) -> list[Segment] | None:
-        """The part of long texts that fills the context already; None where all of them may fit."""
-        context, whole = self._most, sum(len(segment.text) for segment in segments)
-        for characters in CHARACTERS_PER_TOKEN:
-            if whole <= max(ENCODED_WHOLE, characters * context):
-                return None
-            part = self._part(segments, characters * context)
-            tokens = (len(self.layout.encode(segment.text)) for segment in part)
-            if characters == CHARACTERS_PER_TOKEN[-1] or sum(tokens) > context + BORDER:
-                return part
-        return None
-
-    def _part(self, segments: list[Segment], room: int) -> list[Segment]:
-        """So many characters of the segments, of the last ones first."""
-        kept = []
-        for segment in reversed(segments):  # the question is the last one
-            text = segment.text
-            if len(text) > room:
-                text = text[:room] if self.truncate == "right" else text[len(text) - room :]
-            room -= len(text)
-            kept.append(Segment(segment.role, text, segment.in_loss))
-        return kept[::-1]
+        return filling(segments, self.layout.encode, self._most, keep_end=self.truncate != "right")
 
     def label_requests(self, request: Request) -> list[Request]:
         """The request with each label as its answer, in the order of the labels."""
@@ -197,7 +200,8 @@ class RequestBuilder:
 
     def length(self, record: Record) -> int:
         """Tokens of the record as a prompt, before any truncation; of one that is much too long, of a part of it."""
-        segments = self._prompt_segments(record)
+        asked = [Segment(segment.role, segment.text) for segment in self._prompt_segments(record)]
+        segments = self._rendered(asked, record)
         return len(self._uncut.prompt(self._filling(segments) or segments))
 
     def _prompt_segments(self, record: Record) -> list[Segment]:
@@ -251,8 +255,10 @@ class RequestBuilder:
         Raises `DataError` for a record that lacks a field, or whose target does not fit the context.
         """
         self.task.check(record)
-        segments = self.task.segments(self._cleaned(record, self._clean))
-        size = sum(len(segment.text.encode()) for segment in segments if segment.in_loss)
+        segments = self._rendered(self.task.segments(self._cleaned(record, self._clean)), record)
+        size = sum(
+            len(written(each).encode()) for each in segments if each.in_loss and not self._uncut.ends_answer(each)
+        )
         parts = self._uncut.tokens(segments)
         self._warn_unknown(record, segments, parts)
         sample = self._uncut.sample(parts)
@@ -323,6 +329,11 @@ class ServerRequestBuilder(RequestBuilder):
 
     def fitted(self, record: Record) -> Fitted:
         segments = self._prompt_segments(record)
+        if uses_tools(segment.role for segment in segments):
+            raise DataError(
+                "the conversation uses tools, which requests to a server do not hand on",
+                where=record.origin or record.id,
+            )
         return Fitted(Request(record.id, (), wording=in_words(self.task, self.layout.instruction, record, segments)))
 
     def length(self, record: Record) -> int:
@@ -338,17 +349,6 @@ class ServerRequestBuilder(RequestBuilder):
     def window(self, window: int | None, stride: int | None) -> tuple[int, int]:
         """0 for what the server decides."""
         return window or 0, stride or 0
-
-
-def languages_of(handle: ModelHandle) -> tuple[str | None, bool]:
-    """The code of the language that a Whisper model writes, None where its folder does not say; and whether it knows
-    several. Of several it writes the one that its generation_config.json names, else English."""
-    path = handle.folder.architecture / GENERATION
-    settings = read_json(path) if path.is_file() else {}
-    several = settings.get("is_multilingual")
-    if not isinstance(several, bool):
-        return None, False
-    return (str(settings.get("language") or "en").strip("<|>"), True) if several else ("en", False)
 
 
 def open_request_builder(
@@ -384,7 +384,7 @@ def open_request_builder(
     )
     layout.keep_end = truncate == "left"
     if handle.family == "speech-seq2seq":
-        language, several = languages_of(handle)
+        language, several = handle.languages()
         layout.transcript_start = transcript_start(tokenizer, language if several else None, timestamps=timestamps)
     return RequestBuilder(
         handle.task,

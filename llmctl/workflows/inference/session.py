@@ -53,7 +53,7 @@ class Predictor:
 
     def references(self, record: Record) -> tuple[str, ...]:
         """Every correct answer, as a person writes it: prepared records may be cut into words."""
-        found = self.task.references(record)
+        found = self.request_builder.references(record)
         return tuple(map(joined, found)) if self.request_builder.segmented and not self.task.labelled else found
 
     def each(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from llmctl.data.cleaning.split import splits_of_files
 from llmctl.data.cleaning.words import check_segmenter, rules_of
 from llmctl.data.reading.formats import Bad
 from llmctl.data.reading.read import parse_columns, plain_fields, scan
-from llmctl.data.reading.sources import STDIN, InputSource, find_sources, shown
+from llmctl.data.reading.sources import STDIN, InputSource, find_sources, shown, unread
 from llmctl.data.spec import CHAT_ROLES, TOKENIZERS, CleanRules
 from llmctl.errors import ConfigError, DataError, ErrorCollector, Fault, MissingField, UsageError
 from llmctl.models import hub, resolve
@@ -27,6 +27,7 @@ from llmctl.store import atomic
 from llmctl.store.prepared import MANIFEST, is_prepared
 from llmctl.tasks.spec import Task
 from llmctl.workflows.preprocess.context import read_context_of, with_hint
+from llmctl.workflows.preprocess.findings import listed
 from llmctl.workflows.preprocess.gates import check_gates
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
@@ -51,6 +52,15 @@ class PreprocessPlan:
     input_bytes: int
     clean: CleanRules
     """With the content of the files that the settings name."""
+
+    @property
+    def template(self) -> Path | None:
+        """The folder of the existing tokenizer if its chat template knows tools."""
+        if self.tokenizer is None:
+            return None
+        from llmctl.store.tokenizers import template_knows_tools
+
+        return self.tokenizer if template_knows_tools(self.tokenizer) else None
 
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
@@ -109,7 +119,19 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     folder, notes = tokenizer
     if "zh" in config.clean.stopwords and config.clean.segment == "none":
         notes.append("stop words are removed between blanks, and Chinese has none: --segment jieba cuts it into words")
+    notes += _notes(config, sources)
     return PreprocessPlan(config, task, sources, folder, tuple(notes), _unpacked_bytes(sources), clean)
+
+
+def _notes(config: PreprocessConfig, sources: Sequence[InputSource]) -> Iterator[str]:
+    """What is not read of the given folders, and files without a split where names assign it."""
+    if left := unread(config.inputs, sources):
+        yield f"files that are not read: {listed(left)}"
+    splits = split_files(config, sources)
+    others = [source.name for source, split in zip(sources, splits, strict=True) if split is None]
+    if others and any(splits):
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        yield f"{others[0]}{more}: not named after one split, so the records are assigned by content"
 
 
 def _check_filters(config: PreprocessConfig, task: Task | None) -> None:
@@ -239,6 +261,8 @@ def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[In
             # Line by line, so that only the beginning of a plain text file is read.
             context = read_context_of(config, task)
             context.document = "line"
+            if config.tool_calls == "template" and config.tokenizer not in TOKENIZERS:
+                context.adapting.tool_calls = "template"  # whether its chat template knows tools shows when it is read
             with contextlib.closing(scan([source], context)) as items:
                 first = next(items, None)
                 if isinstance(first, Bad):

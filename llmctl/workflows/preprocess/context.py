@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from llmctl.data.reading.read import OpenAudio, ReadContext, parse_columns
+from pathlib import Path
+
+from llmctl.data.reading.read import Check, OpenAudio, ReadContext, parse_columns
 from llmctl.errors import DataError, MissingField
 from llmctl.tasks.spec import Task
-from llmctl.types import Adapting
+from llmctl.types import Adapting, Record
 from llmctl.workflows.preprocess.spec import PreprocessConfig
 
 
 def read_context_of(
-    config: PreprocessConfig, task: Task, recordings: dict[str, list[int] | None] | None = None
+    config: PreprocessConfig,
+    task: Task,
+    template: Path | None = None,
+    recordings: dict[str, list[int] | None] | None = None,
 ) -> ReadContext:
-    """`recordings`: gets the state of each file that a record names."""
+    """`template`: the folder of a tokenizer whose chat template knows tools. `recordings`: gets the state of each file that
+    a record names."""
+    rendered = config.tool_calls == "template" and template is not None
     return ReadContext(
-        check=task.check,
+        check=_rendering(task, template) if rendered and template is not None else task.check,
         rename=parse_columns(config.columns),
         wanted=[column.name for column in task.columns],
         also=task.also,
         adapt=task.adapt,
-        adapting=Adapting(tool_calls=config.tool_calls),
+        adapting=Adapting(tool_calls="fail" if config.tool_calls == "template" and not rendered else config.tool_calls),
         open_audio=_open_audio(task, recordings),
         delimiter=config.delimiter,
         quoting=config.quoting,
@@ -28,6 +35,25 @@ def read_context_of(
         document=config.document,
         encoding=config.encoding,
     )
+
+
+def _rendering(task: Task, folder: Path) -> Check:
+    """The check of the task, and of conversations with tools whether the chat template renders them."""
+    from llmctl.data.tokenizing.chat_template import ChatTemplate, open_chat_template
+    from llmctl.data.tokenizing.tool_rendering import placed, rendered, uses_tools
+
+    opened: list[ChatTemplate] = []
+
+    def check(record: Record) -> None:
+        task.check(record)
+        segments = task.segments(record)
+        if uses_tools(segment.role for segment in segments):
+            if not opened:
+                opened.append(open_chat_template(folder))
+            with placed(record.origin):
+                rendered(opened[0], segments)
+
+    return check
 
 
 def _open_audio(task: Task, seen: dict[str, list[int] | None] | None) -> OpenAudio | None:

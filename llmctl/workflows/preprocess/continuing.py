@@ -28,6 +28,7 @@ from llmctl.store import atomic, integrity
 from llmctl.store.locks import NAME as LOCK
 from llmctl.store.locks import locked
 from llmctl.store.prepared import MANIFEST, is_prepared
+from llmctl.store.tokenizers import template_source
 from llmctl.types import Event, EventSink
 from llmctl.workflows.preprocess.outcome import ADAPTING, COUNTS, SCRATCH, TEXT, ReadResult, place_of
 from llmctl.workflows.preprocess.spec import PreprocessConfig
@@ -60,6 +61,7 @@ def key_of(config: PreprocessConfig, plan: PreprocessPlan) -> str | None:
         "config": config.model_dump(mode="json", exclude={"workers", "executor"}),
         "clean": plan.clean.model_dump(mode="json"),
         "task": [plan.task.name, plan.task.version],
+        "template": template_source(plan.template) if plan.template is not None else "",
         "inputs": [[str(path), integrity.state(path)] for path in paths],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

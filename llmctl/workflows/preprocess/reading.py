@@ -30,13 +30,15 @@ PROGRESS_EVERY: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """A part to read. `scratch`: the folder of what is removed when the prepared folder is made."""
+    """A part to read. `scratch`: the folder of what is removed when the prepared folder is made. `template`: that of a
+    tokenizer whose chat template knows tools."""
 
     config: PreprocessConfig
     task: Task
     part: Part
     clean: CleanRules
     scratch: Path
+    template: Path | None = None
 
     def place(self, kind: str) -> Path:
         """The path of a scratch file of the part."""
@@ -65,7 +67,7 @@ def read_part(job: ReadJob, done: Callable[[int], None] = lambda records: None) 
         done(found_before.read)
         return found_before
     result = ReadResult()
-    context = read_context_of(config, task, result.recordings)
+    context = read_context_of(config, task, job.template, result.recordings)
     judge = judge_of(config, task, job.clean, _filters(job))
     bad = BadRecords(config.on_bad_record, job.place("rejects"), result.dropped)
     text = TextWriter(job.scratch / TEXT, {column.name: column.kind for column in task.columns}, part=job.part.number)

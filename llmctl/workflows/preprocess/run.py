@@ -236,7 +236,7 @@ def _read_parts(
     from llmctl.workflows.preprocess.reading import ReadJob, read_part
 
     parts = cut(plan.sources, by_file, document=config.document, encoding=config.encoding, executor=executor)
-    jobs = (ReadJob(config, plan.task, part, plan.clean, folder / SCRATCH) for part in parts)
+    jobs = (ReadJob(config, plan.task, part, plan.clean, folder / SCRATCH, plan.template) for part in parts)
     result, progress = ReadResult(), _Progress(emit, "read")
     # Standard input is that of this process.
     here = len(parts) == 1 or any(source.path is None for source in plan.sources)

@@ -33,7 +33,7 @@ def sample(plan: PreprocessPlan, records: int) -> dict[str, Any]:
     read = 0
     for number, (source, split) in enumerate(zip(plan.sources, split_files(config, plan.sources), strict=True)):
         share = records // len(plan.sources) + (number < records % len(plan.sources))
-        for item in islice(scan([source], read_context_of(config, task)), share):
+        for item in islice(scan([source], read_context_of(config, task, plan.template)), share):
             read += 1
             try:
                 judged = judge.judge(item, split)

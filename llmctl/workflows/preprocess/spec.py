@@ -50,8 +50,10 @@ class PreprocessConfig(Spec):
         "auto", "whether double quotes enclose cells; auto: in CSV yes, in TSV if they do so consistently"
     )
     records: str | None = key(None, "key of the list of records in a JSON object; default: found")
-    tool_calls: Literal["fail", "drop"] = key(
-        "fail", "turns and calls of tools in conversations: a bad record; or left out and counted"
+    tool_calls: Literal["template", "fail", "drop"] = key(
+        "template",
+        "turns and calls of tools in conversations: through the tokenizer's chat template, a bad record where it knows none;"
+        " always a bad record; or left out and counted",
     )
     on_bad_record: Literal["fail", "skip", "reject"] = flag(
         "fail", "at a bad record: stop; drop it; or write it to rejects.jsonl and exit with code 10", panel="Input"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -15,7 +15,6 @@ from llmctl.workflows.serve.refusals import Refusal
 B = TypeVar("B", bound="Body")
 
 MOST_CHOICES: Final = 128
-MOST_MESSAGES: Final = 4096
 MOST_STOPS: Final = 16
 MOST_BEAMS: Final = 16
 MOST_TOP: Final = 20
@@ -28,11 +27,8 @@ _WITHOUT_EFFECT: Final[Mapping[str, tuple[Any, ...]]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
-    "tools": ([],),
     "functions": ([],),
-    "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "best_of": (1,),
@@ -145,60 +141,6 @@ class Streamed(Asking):
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        """Parts of text as one text; fields of an answer that is sent back, as far as they hold nothing."""
-        if not isinstance(value, Mapping):
-            return value
-        found = {name: each for name, each in value.items() if each not in (None, [])}
-        if found.get("role") in ("tool", "function") or "tool_calls" in found or "function_call" in found:
-            raise FieldFault("role" if "content" in found else "tool_calls", "is of a tool: this server knows no tools")
-        parts = value.get("content")
-        if not isinstance(parts, list):
-            return found
-        for number, part in enumerate(parts):
-            if not (isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-                raise FieldFault(f"content[{number}]", "is no text part: this server reads text only")
-            if extra := sorted(set(part) - {"type", "text"}):
-                raise FieldFault(f"content[{number}].{extra[0]}", "is not supported")
-        return {**found, "content": "".join(part["text"] for part in parts)}
-
-    def record(self) -> dict[str, str]:
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
-
-
-class ChatBody(Streamed):
-    """`POST /v1/chat/completions`."""
-
-    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
-    logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise FieldFault("top_logprobs", "needs logprobs: set it to true")
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise FieldFault("max_tokens", "differs from max_completion_tokens: give one of them")
-        if self.messages[-1].role == "assistant":
-            raise FieldFault("messages", "ends with an answer: the last message must be one to answer")
-        return self
-
-    @property
-    def longest(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def top(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 Prompt = str | list[int]

@@ -5,25 +5,26 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from llmctl.data.cleaning.words import JoinedStream
 from llmctl.engines.spec import Answered, NewText
 from llmctl.types import AnswerToken, Completion, Request
 from llmctl.workflows.inference.conversation import PartialAnswer
 from llmctl.workflows.inference.session import Predictor
-from llmctl.workflows.serve.bodies import ChatBody, CompletionBody, Prompt, Streamed
-from llmctl.workflows.serve.guard import HEADERS, JSONAnswer, encoded
+from llmctl.workflows.serve.bodies import CompletionBody, Prompt, Streamed
+from llmctl.workflows.serve.calls import CallSyntax, HeldCalls
+from llmctl.workflows.serve.chat_body import ChatBody
+from llmctl.workflows.serve.events import EventStream, chained, events
+from llmctl.workflows.serve.guard import JSONAnswer
 from llmctl.workflows.serve.refusals import Refusal
 from llmctl.workflows.serve.service import LANGUAGE_MODELING, Service, Usage, identifier
 from llmctl.workflows.serve.tokens import TextPosition, TokenTexts, chat_logprobs, completion_logprobs
-
-DONE: Final = b"data: [DONE]\n\n"
 
 
 @dataclass(slots=True)
@@ -80,6 +81,12 @@ class Interface(ABC):
     def opening(self, index: int, growing: Growing, asked: Asked) -> dict[str, Any] | None:
         """The first chunk of an answer, before there is any text of it."""
 
+    def ending(self, index: int, growing: Growing, whole: str, completion: Completion) -> Iterator[dict[str, Any]]:
+        """The last chunks of a complete answer."""
+        if rest := growing.rest(whole):
+            yield self.piece(index, growing, rest, None)
+        yield self.piece(index, growing, "", _reason(completion))
+
     @abstractmethod
     def piece(self, index: int, growing: Growing, text: str, reason: str | None) -> dict[str, Any]:
         """A later chunk, which takes the tokens that no chunk has had yet. `reason`: set in the last one."""
@@ -88,13 +95,33 @@ class Interface(ABC):
 class ChatInterface(Interface):
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
+    def __init__(self, body: ChatBody, texts: TokenTexts, calls: CallSyntax | None) -> None:
+        """`calls`: how the model writes calls; None where it is offered no tools."""
+        super().__init__(body, texts)
+        self.calls = calls
+
     def choice(self, index: int, text: str, completion: Completion, asked: Asked) -> dict[str, Any]:
+        content, calls = self.calls.split(text) if self.calls else (text, [])
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
+            message |= {"content": content or None, "tool_calls": calls}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(completion.token_logprobs),
-            "finish_reason": _reason(completion),
+            "finish_reason": _reason(completion, calls),
         }
+
+    def ending(self, index: int, growing: Growing, whole: str, completion: Completion) -> Iterator[dict[str, Any]]:
+        content, calls = self.calls.split(whole) if self.calls else (whole, [])
+        if calls:
+            if rest := growing.rest(content):
+                yield self.piece(index, growing, rest, None)
+            found = {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}
+            yield {"index": index, "delta": found, "logprobs": None, "finish_reason": None}
+            yield self.piece(index, growing, "", _reason(completion, calls))
+        else:
+            yield from super().ending(index, growing, whole, completion)
 
     def opening(self, index: int, growing: Growing, asked: Asked) -> dict[str, Any]:
         delta = {"role": "assistant", "content": ""}
@@ -141,9 +168,9 @@ class CompletionInterface(Interface):
         return completion_logprobs(tokens, self.texts, position) if self.body.top is not None else None
 
 
-def _reason(completion: Completion) -> str:
+def _reason(completion: Completion, calls: Sequence[Any] = ()) -> str:
     """OpenAI's word: a chosen label is complete."""
-    return "length" if completion.finish_reason == "length" else "stop"
+    return "length" if completion.finish_reason == "length" else "tool_calls" if calls else "stop"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -168,11 +195,14 @@ class OpenAIEndpoints:
                 param="model",
                 code="model_not_found",
             )
-        fields = {"messages": [message.record() for message in body.messages]}
-        predictor, asked = await service.request_for(service.task.name, fields, param="messages")
-        return await self._answer(
-            request, predictor, body, [Asked(asked)], ChatInterface(body, service.texts), "messages"
-        )
+        fields: dict[str, Any] = {"messages": [message.record() for message in body.messages]}
+        calls = None
+        if field := body.of_tools():
+            fields |= {"tools": body.offered}
+            calls = await service.call_syntax(field)
+        predictor, asked = await service.request_for(service.task.name, fields, param=field or "messages")
+        interface = ChatInterface(body, service.texts, calls)
+        return await self._answer(request, predictor, body, [Asked(asked)], interface, "messages")
 
     async def completions(self, request: HttpRequest) -> Response:
         service = self.service
@@ -246,10 +276,10 @@ class OpenAIEndpoints:
             choices, usage = await self.service.while_connected(request, whole)
             return JSONAnswer({**head, "object": interface.kind, "choices": choices, "usage": usage.document()})
         stream = self._stream(answers, predictor, body, prompts, interface, started)
-        chunks = _events(stream, {**head, "object": interface.chunk_kind}, include_usage=body.include_usage)
+        chunks = events(stream, {**head, "object": interface.chunk_kind}, include_usage=body.include_usage)
         # The first event is awaited here, so that a refusal still has its status.
         first = await self.service.while_connected(request, anext(chunks))
-        return EventStream(_chained(first, chunks))
+        return EventStream(chained(first, chunks))
 
     async def _whole(
         self,
@@ -279,7 +309,8 @@ class OpenAIEndpoints:
         started: float,
     ) -> AsyncGenerator[dict[str, Any] | Usage]:
         """The choice of each chunk, then the usage."""
-        growing = [_growing(predictor) for _ in range(len(prompts) * body.n)]
+        calls = interface.calls if isinstance(interface, ChatInterface) else None
+        growing = [_growing(predictor, calls) for _ in range(len(prompts) * body.n)]
         tokens, is_first = 0, True
         async with contextlib.aclosing(answers):
             opened = False
@@ -300,10 +331,9 @@ class OpenAIEndpoints:
                         yield interface.piece(number, grown, text, None)
                     continue
                 tokens += event.completion.tokens
-                rest = grown.rest(predictor.read(event.completion.text))
-                if rest:
-                    yield interface.piece(number, grown, rest, None)
-                yield interface.piece(number, grown, "", _reason(event.completion))
+                whole = predictor.read(event.completion.text)
+                for piece in interface.ending(number, grown, whole, event.completion):
+                    yield piece
         yield self._counted(prompts, tokens)
 
     def _counted(self, prompts: Sequence[Asked], tokens: int) -> Usage:
@@ -312,12 +342,13 @@ class OpenAIEndpoints:
         return usage
 
 
-def _growing(predictor: Predictor) -> Growing:
-    """Blanks around an answer are no part of it, except where a text is continued; nor are those between the words of
+def _growing(predictor: Predictor, calls: CallSyntax | None) -> Growing:
+    """Calls of tools come at the end of an answer. Blanks around an answer are no part of it, except where a text is continued; nor are those between the words of
     Chinese that training cut."""
     grown = Growing(None, TextPosition(segmented=predictor.request_builder.segmented))
     if not predictor.task.packed:
-        grown.partial = PartialAnswer(grown.pieces.append)
+        show = grown.pieces.append
+        grown.partial = PartialAnswer(HeldCalls(calls, show) if calls else show)
     if predictor.request_builder.segmented:
         grown.partial = JoinedStream(grown.partial or grown.pieces.append)
     return grown
@@ -327,48 +358,3 @@ async def _nothing(answers: int) -> AsyncGenerator[tuple[int, NewText | Answered
     """Answers of no token, as `max_tokens: 0` asks for."""
     for number in range(answers):
         yield number, Answered(0, Completion("", "", "length", 0), last=True)
-
-
-async def _events(
-    stream: AsyncGenerator[dict[str, Any] | Usage], head: dict[str, Any], *, include_usage: bool
-) -> AsyncGenerator[bytes]:
-    """Server-sent events. An error after the first of them is an event too, and the last one."""
-    usage = {"usage": None} if include_usage else {}
-    started = False
-    async with contextlib.aclosing(stream):
-        try:
-            async for each in stream:
-                started = True
-                if not isinstance(each, Usage):
-                    yield _event({**head, "choices": [each], **usage})
-                elif include_usage:
-                    yield _event({**head, "choices": [], "usage": each.document()})
-        except Refusal as refusal:
-            if not started:
-                raise
-            yield _event(refusal.document())
-            return
-    yield DONE
-
-
-def _event(document: dict[str, Any]) -> bytes:
-    return b"data: " + encoded(document) + b"\n\n"
-
-
-async def _chained(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with contextlib.aclosing(rest):
-        yield first
-        async for each in rest:
-            yield each
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events, as they come. When the client goes away, the iteration ends and its rows are freed."""
-
-    def __init__(self, chunks: AsyncGenerator[bytes]) -> None:
-        super().__init__(chunks, media_type="text/event-stream", headers=HEADERS | {"x-accel-buffering": "no"})
-        self._chunks = chunks
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async with contextlib.aclosing(self._chunks):
-            await super().__call__(scope, receive, send)

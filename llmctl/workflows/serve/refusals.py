@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmctl.data.examples.prompt_format import TemplateFault
+from llmctl.data.tokenizing.chat_template import TemplateFault
 from llmctl.errors import DataError, DiskFull, LlmctlError, PromptTooLong, UsageError
 from llmctl.types import Event
 

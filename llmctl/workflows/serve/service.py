@@ -18,10 +18,12 @@ from llmctl.data.reading.read import content_id
 from llmctl.engines.spec import Answered, Engine, EngineEvent, Failed, NewText, Sampling
 from llmctl.errors import LlmctlError
 from llmctl.types import AnswerToken, Completion, EventSink, Record, Request
+from llmctl.workflows.inference.asked import asked
 from llmctl.workflows.inference.requests import RequestBuilder, ScoringRequests, open_request_builder
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve import refusals
 from llmctl.workflows.serve.bodies import Asking, B, Streamed, parse, shown
+from llmctl.workflows.serve.calls import CallSyntax, syntax_of
 from llmctl.workflows.serve.checks import ServePlan
 from llmctl.workflows.serve.counters import Counters
 from llmctl.workflows.serve.guard import ClientGone, body_of
@@ -63,6 +65,8 @@ class Service:
         self._predictors = {plan.model.task.name: Predictor(request_builder, engine)}
         self._opening = threading.Lock()
         self._laying_out = threading.Lock()
+        self._syntaxes: list[CallSyntax | None] = []
+        """How the model writes calls of tools, once that was asked for."""
 
     # -- what is asked ----------------------------------------------------------------------------------------
 
@@ -128,12 +132,29 @@ class Service:
         with self._laying_out:
             return predictor.request_builder.loglikelihood_requests(record, window, stride)
 
+    async def call_syntax(self, field: str) -> CallSyntax:
+        """How the model writes calls of tools. Raises `Refusal` for this field where its chat template knows none."""
+
+        def found() -> CallSyntax | None:
+            layout = self.predictor(self.task.name).request_builder.layout
+            with self._laying_out:
+                if not self._syntaxes:
+                    self._syntaxes.append(syntax_of(layout))
+                return self._syntaxes[0]
+
+        syntax = await run_in_threadpool(found)
+        if syntax is None:
+            problem = f"{field} is not supported by this model: its chat template knows no tools"
+            raise Refusal(400, problem, param=field, code="unsupported_parameter")
+        return syntax
+
     async def request_for(self, task: str, fields: dict[str, Any], *, param: str) -> tuple[Predictor, Request]:
         """The request that asks a record, laid out as in training. Raises `Refusal`."""
 
         def made() -> tuple[Predictor, Request]:
             predictor = self.predictor(task)
-            return predictor, self.lay_out(predictor, Record(content_id(fields), fields))
+            record = asked(Record("", fields), predictor.task)
+            return predictor, self.lay_out(predictor, Record(content_id(record.fields), record.fields, param))
 
         try:
             return await run_in_threadpool(made)

@@ -19,7 +19,6 @@ from llmctl.engines.spec import Answered
 from llmctl.errors import LlmctlError
 from llmctl.types import Audio, Completion, Record, Request
 from llmctl.workflows.inference import subtitles
-from llmctl.workflows.inference.requests import languages_of
 from llmctl.workflows.inference.session import Predictor
 from llmctl.workflows.serve import uploads
 from llmctl.workflows.serve.bodies import Asking, Body, FieldFault, checked, shown
@@ -69,7 +68,7 @@ class TranscriptionEndpoint:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._language, self._knows_several = languages_of(service.plan.model)
+        self._language, self._knows_several = service.plan.model.languages()
 
     async def answer(self, request: HttpRequest) -> Response:
         service, config = self.service, self.service.config

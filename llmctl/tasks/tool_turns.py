@@ -1,0 +1,108 @@
+"""Tools in conversations: what is on offer, calls of the assistant, and answers, as turns that hold text alone.
+
+{role: tools, content}   JSON: the list of definitions, each as in OpenAI's interface; the first turn
+{role: calls, content}   JSON: the list of calls [{id, name, arguments}] that the assistant makes, after its text if any
+{role: tool, content}    the answer to a call, in the order of the calls
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmctl.errors import DataError
+
+Turn = dict[str, Any]
+
+
+def offered(fields: dict[str, Any], where: str) -> list[Turn]:
+    """Remove the tools on offer from the fields of a record; returns them as a turn, if there are any."""
+    for name in ("tools", "functions"):
+        if found := fields.get(name):
+            del fields[name]
+            return [{"role": "tools", "content": _written(_parsed(found, f"{where}{name}"))}]
+    return []
+
+
+def turn_of(turn: Mapping[str, Any], role: str, content: Any, where: str) -> Turn:
+    """A turn of a tool, or the calls of a turn of the assistant. Raises `DataError` for what is no call."""
+    if role == "tools":
+        return {"role": role, "content": _written(_parsed(content, where))}
+    if role == "tool":
+        text = content if isinstance(content, str) else "" if content is None else _json(content)
+        return {"role": role, "content": text, "tool_call_id": turn.get("tool_call_id")}
+    found = turn.get("tool_calls") or turn.get("function_call") or content
+    calls = [_call(each, where) for each in _several(_parsed(found, where))]
+    return {"role": "calls", "content": _json(calls)}
+
+
+def in_order_of_calls(turns: list[Any]) -> int:
+    """Name the calls that have no id, and put the answers of tools in the order of their calls, in place. Returns the number
+    of answers that moved. Afterwards the answers have no ids: their order says what they answer."""
+    moved = number = 0
+    for place, turn in enumerate(turns):
+        if not isinstance(turn, Mapping) or turn.get("role") != "calls":
+            continue
+        calls = json.loads(turn["content"])
+        for call in calls:
+            call["id"] = call["id"] or f"call{number:05d}"  # nine letters and digits, as Mistral's templates ask for
+            number += 1
+        turns[place] = {**turn, "content": _json(calls)}
+        end = place + 1 + sum(1 for _ in _answers(turns, place + 1))
+        answers = turns[place + 1 : end]
+        ids, asked = [each["tool_call_id"] for each in answers], [call["id"] for call in calls]
+        if ids != asked and len(set(ids)) == len(ids) and set(ids) == set(asked):
+            turns[place + 1 : end] = sorted(answers, key=lambda each: asked.index(each["tool_call_id"]))
+            moved += sum(one != other for one, other in zip(ids, asked, strict=True))
+    for turn in turns:
+        if isinstance(turn, dict):
+            turn.pop("tool_call_id", None)
+    return moved
+
+
+def _answers(turns: list[Any], place: int) -> Iterator[Any]:
+    for turn in turns[place:]:
+        if not isinstance(turn, Mapping) or turn.get("role") != "tool":
+            return
+        yield turn
+
+
+def _call(value: Any, where: str) -> dict[str, Any]:
+    outer = value if isinstance(value, Mapping) else {}
+    inner = outer.get("function", outer)
+    inner = inner if isinstance(inner, Mapping) else {}
+    name = inner.get("name")
+    if not isinstance(name, str) or not name:
+        raise DataError("the call of a tool has no name", where=where, hint='write {"name": ..., "arguments": {...}}')
+    arguments = inner.get("arguments", inner.get("parameters"))
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise DataError(f"the arguments of the call of {name!r} are no JSON", where=where) from None
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise DataError(f"the arguments of the call of {name!r} are no object", where=where)
+    id = outer.get("id")
+    return {"id": id if isinstance(id, str) else "", "name": name, "arguments": arguments or {}}
+
+
+def _parsed(value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise DataError("the calls or definitions of tools are no JSON", where=where) from None
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _written(definitions: Any) -> str:
+    return _json(_several(definitions))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,370 @@
+"""Layouts of public data sets, and JSON in every wrapping: what `preprocess` reads of each, and what it counts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llmctl.cli.main import run
+from llmctl.data.storing.text import read_text
+from llmctl.store.prepared import open_prepared
+
+SPLITS = ("train", "validation", "test")
+
+
+class Found(NamedTuple):
+    code: int
+    document: dict[str, Any]
+    talk: str
+
+    @property
+    def problem(self) -> str:
+        error = self.document["error"]
+        return f"{error['message']}\n{error['hint']}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The fields of the records that are kept, sorted."""
+        prepared = open_prepared(Path("out"))
+        found = [record for split in SPLITS for record in read_text(prepared.text(split))]
+        return [dict(record.fields) for record in sorted(found, key=lambda record: json.dumps(record.fields))]
+
+    def turns(self) -> list[tuple[str, str]]:
+        """Roles and contents of the only conversation."""
+        (fields,) = self.rows()
+        return [(turn["role"], turn["content"]) for turn in fields["messages"]]
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Counts of the manifest, which are those of the document."""
+        manifest = json.loads(Path("out/manifest.json").read_text(encoding="utf-8"))
+        assert manifest.get(name, {}) == self.document.get(name, {})
+        counts: dict[str, int] = manifest.get(name, {})
+        return counts
+
+
+Prepare = Callable[..., Found]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prepare:
+    """Write the files and run `preprocess` on them, or on `inputs`, with everything in the train split."""
+    monkeypatch.chdir(tmp_path)
+
+    def prepared(
+        files: Mapping[str, Any], task: str, *words: str, inputs: tuple[str, ...] = (), whole: bool = True
+    ) -> Found:
+        for name, content in files.items():
+            path = Path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, list):
+                content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        nothing = ("--set", "splits.validation=0", "--set", "splits.test=0") if whole else ()
+        words = ("--task", task, "--tokenizer", "byte", "--out", "out", "--json", *nothing, *words)
+        code = run(["preprocess", *(inputs or files), *words])
+        said = capsys.readouterr()
+        return Found(code, json.loads(said.out), said.err)
+
+    return prepared
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    place = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), place)
+    return place.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Conversations
+
+ASKED = [("user", "q1"), ("assistant", "a1")]
+TWICE = [*ASKED, ("user", "q2"), ("assistant", "a2")]
+MOSS = {
+    "turn_1": {"Human": "<|Human|>: q1<eoh>\n", "Commands": "<|Commands|>: None<eoc>\n", "MOSS": "<|MOSS|>: a1<eom>\n"},
+    "turn_2": {"Human": "<|Human|>: q2<eoh>\n", "MOSS": "<|MOSS|>: a2<eom>\n"},
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "turns"),
+    [
+        pytest.param({"instruction": "q1", "context": "", "response": "a1"}, ASKED, id="Dolly"),
+        pytest.param(
+            {"instruction": "q1", "context": "c", "response": "a1"}, [("user", "q1\n\nc"), ASKED[1]], id="Dolly-context"
+        ),
+        pytest.param({"kind": "NLI", "input": "q1", "target": "a1"}, ASKED, id="Firefly"),
+        pytest.param(
+            {"conversation": [{"human": "q1", "assistant": "a1"}, {"human": "q2", "assistant": "a2"}]},
+            TWICE,
+            id="Firefly-turns",
+        ),
+        pytest.param({"conversation": [{"input": "q1", "output": "a1"}]}, ASKED, id="Capybara"),
+        pytest.param({"id": "0", "data": ["q1", "a1", "q2", "a2"]}, TWICE, id="UltraChat"),
+        pytest.param({"conversations": ["q1", "a1"], "source": "wiki"}, ASKED, id="LIMA"),
+        pytest.param({"dialog": ["q1", "a1", "q2", "a2"]}, TWICE, id="DailyDialog"),
+        pytest.param({"meta_instruction": "s", "chat": MOSS}, [("system", "s"), *TWICE], id="MOSS"),
+        pytest.param(
+            {"system_prompt": "s", "question": "q1", "response": "a1"}, [("system", "s"), *ASKED], id="OpenOrca"
+        ),
+        pytest.param(
+            {"messages": [{"role": "prompter", "text": "q1"}, {"role": "assistant", "text": "a1"}]},
+            ASKED,
+            id="OpenAssistant",
+        ),
+        pytest.param(
+            {"conversations": [{"from": "Human", "value": "q1"}, {"from": "GPT", "value": "a1"}]}, ASKED, id="case"
+        ),
+        pytest.param(
+            {"dialogue": [{"speaker": "user", "text": "q1"}, {"speaker": "ai", "text": "a1"}]}, ASKED, id="speaker"
+        ),
+        pytest.param({"conversation": [{"user": "q1"}, {"assistant": "a1"}]}, ASKED, id="one-key"),
+        pytest.param({"conversation": [["q1", "a1"], ["q2", "a2"]]}, TWICE, id="lists-of-two"),
+        pytest.param({"prompt": "q2", "response": "a2", "history": [["q1", "a1"]]}, TWICE, id="ChatGLM"),
+        pytest.param(
+            {
+                "instruction": "q2",
+                "input": "",
+                "output": "a2",
+                "history": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}],
+            },
+            TWICE,
+            id="history-of-messages",
+        ),
+        pytest.param({"inputs": "q1", "targets": "a1"}, ASKED, id="FLAN"),
+        pytest.param({"user": "q1", "assistant": "a1"}, ASKED, id="columns-by-role"),
+    ],
+)
+def test_conversations_of_public_data_sets(
+    prepare: Prepare, record: dict[str, Any], turns: list[tuple[str, str]]
+) -> None:
+    assert prepare({"a.jsonl": [record]}, "chat").turns() == turns
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        json.dumps([{"from": "human", "value": "q1"}, {"from": "gpt", "value": "a1"}]),
+        str([{"from": "human", "value": "q1"}, {"from": "gpt", "value": "a1"}]),
+    ],
+)
+def test_a_conversation_in_a_cell_of_a_table(prepare: Prepare, cell: str) -> None:
+    """As JSON, or as pandas writes a list into CSV."""
+    quoted = cell.replace('"', '""')
+    assert prepare({"a.csv": f'conversations\n"{quoted}"\n'}, "chat").turns() == ASKED
+
+
+def test_numbers_and_lists_in_an_instruction_are_text_and_counted(prepare: Prepare) -> None:
+    rows = [{"instruction": "q1", "input": ["a", "b"], "output": "x"}, {"instruction": "q2", "input": 21, "output": 42}]
+    found = prepare({"a.json": json.dumps(rows)}, "chat")
+    asked = [fields["messages"][0]["content"] for fields in found.rows()]
+    assert sorted(asked) == ["q1\n\na\nb", "q2\n\n21"]
+    assert found.counts("changed") == {"values that are no text: written as text": 2}
+
+
+def test_what_of_a_conversation_is_not_read_is_counted(prepare: Prepare) -> None:
+    """A system message beside one in the turns, an input that is no text, and what MOSS says to itself."""
+    rows = [
+        {"system": "A", "messages": [{"role": "system", "content": "B"}, {"role": "user", "content": "q"},
+                                     {"role": "assistant", "content": "a"}]},
+        {"instruction": "q", "input": {"deep": 1}, "output": "a"},
+        {"chat": MOSS},
+    ]  # fmt: skip
+    found = prepare({"a.jsonl": rows}, "chat")
+    assert found.counts("unused") == {"system": 1, "input": 1, "messages.Commands": 1}
+
+
+def test_a_system_message_in_a_column_of_parquet(prepare: Prepare) -> None:
+    rows = [
+        {"system_prompt": "s", "messages": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}]}
+    ]
+    assert prepare({"a.parquet": parquet(rows)}, "chat").turns() == [("system", "s"), *ASKED]
+
+
+def test_a_turn_of_three_texts_is_refused(prepare: Prepare) -> None:
+    rows = [{"instruction": "q", "output": "a", "history": [["q1", "a1", "?"]]}]
+    assert "the role is None" in prepare({"a.jsonl": rows}, "chat").problem
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Questions and answers
+
+
+@pytest.mark.parametrize(
+    ("record", "answers", "context"),
+    [
+        pytest.param(
+            {"question": "q", "answer": "a", "context": [["T", ["One.", "Two."]], ["U", ["Three."]]]},
+            ["a"],
+            "T\nOne. Two.\nU\nThree.",
+            id="HotpotQA",
+        ),
+        pytest.param(
+            {"question": "q", "answer": "a", "context": {"title": ["T"], "sentences": [["One.", " Two."]]}},
+            ["a"],
+            "T\nOne. Two.",
+            id="HotpotQA-columns",
+        ),
+        pytest.param({"question": "q", "answers": ["a"], "context": ["p1", "p2"]}, ["a"], "p1\np2", id="paragraphs"),
+        pytest.param(
+            {"question": "q", "answer": {"value": "a", "aliases": ["a", "b"]}}, ["a", "b"], None, id="TriviaQA"
+        ),
+        pytest.param({"question": "q", "answers": {"text": "a", "answer_start": 1}}, ["a"], None, id="SQuAD-one"),
+        pytest.param({"question": "q", "answer": 42}, ["42"], None, id="number"),
+        pytest.param({"question": "q", "answer": True}, ["true"], None, id="BoolQ"),
+        pytest.param({"question": "q", "answers": [42, "b"]}, ["42", "b"], None, id="numbers"),
+        pytest.param({"question": "q", "answers": None, "answer": "a"}, ["a"], None, id="null-and-one"),
+        pytest.param({"question": "q", "answers": ["a", None, ""]}, ["a"], None, id="null-inside"),
+        pytest.param({"question": "q", "answer": "[2, 3, 5]"}, ["[2, 3, 5]"], None, id="answer-in-brackets"),
+        pytest.param({"instruction": "q", "context": "c", "response": "a"}, ["a"], "c", id="Dolly"),
+        pytest.param(
+            {"question": "q", "evidences": {"1": {"answer": ["a"], "evidence": "e1"}, "2": {"answer": ["no_answer"]}}},
+            ["a"],
+            "e1",
+            id="WebQA",
+        ),
+    ],
+)
+def test_questions_of_public_data_sets(
+    prepare: Prepare, record: dict[str, Any], answers: list[str], context: str | None
+) -> None:
+    (fields,) = prepare({"a.jsonl": [record]}, "qa").rows()
+    assert (fields["question"], fields["answers"], fields["context"]) == ("q", answers, context)
+
+
+@pytest.mark.parametrize("cell", ["['a', 'b']", '["a", "b"]', "{'text': ['a', 'b'], 'answer_start': [0, 1]}"])
+def test_answers_in_a_cell_of_a_table(prepare: Prepare, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    (fields,) = prepare({"a.csv": f'question,answers\nq,"{quoted}"\n'}, "qa").rows()
+    assert fields["answers"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("cell", ["['a' 'b']", "{'text': array(['a'], dtype=object)}"])
+def test_a_printed_array_is_never_learned_as_an_answer(prepare: Prepare, cell: str) -> None:
+    found = prepare({"a.csv": f'question,answers\nq,"{cell}"\n'}, "qa")
+    assert found.code == 3
+    assert "an array as Python prints it" in found.problem
+    assert "JSONL or Parquet" in found.problem
+
+
+ARTICLE = {"context_text": "c", "title": "t", "qas": [{"query_id": "Q1", "query_text": "q", "answers": ["a"]}]}
+SQUAD = {
+    "title": "t",
+    "paragraphs": [{"context": "c", "qas": [{"id": "Q1", "question": "q", "answers": [{"text": "a"}]}]}],
+}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"a.json": json.dumps([ARTICLE])}, {"a.jsonl": [ARTICLE]}, {"a.jsonl": [SQUAD]}, {"a.json": json.dumps(SQUAD)}],
+)
+def test_articles_with_questions_in_lists_and_in_lines(prepare: Prepare, files: dict[str, Any]) -> None:
+    """CMRC 2018, and SQuAD with an article on each line."""
+    assert prepare(files, "qa").rows() == [{"question": "q", "answers": ["a"], "context": "c"}]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# JSON
+
+ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("a.json", {"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}, id="pandas"),
+        pytest.param("a.json", {"0": ROWS[0], "1": ROWS[1]}, id="pandas-index"),
+        pytest.param(
+            "a.json",
+            {"columns": ["text", "label"], "index": [0, 1], "data": [["a", "x"], ["b", "y"]]},
+            id="pandas-split",
+        ),
+        pytest.param("a.json", {"schema": {"fields": [{"name": "text"}]}, "data": ROWS}, id="pandas-table"),
+        pytest.param("a.json", {"text": ["a", "b"], "label": ["x", "y"]}, id="lists"),
+        pytest.param("a.json", {"doc-1": ROWS[0], "doc-2": ROWS[1]}, id="by-id"),
+        pytest.param("a.json", {"info": {"by": "me"}, "tags": ["t"], "items": ROWS}, id="after-other-members"),
+        pytest.param("a.jsonl", ROWS, id="array-called-jsonl"),
+    ],
+)
+def test_records_in_an_object_of_any_form(prepare: Prepare, name: str, content: Any) -> None:
+    found = prepare({name: json.dumps(content, indent=1)}, "classification")
+    assert found.rows() == ROWS
+    assert f"{name}: " in found.talk
+
+
+def test_json_lines_called_json_whose_records_have_lists_of_objects(prepare: Prepare) -> None:
+    """As DuReader's: the list is a part of the record."""
+    rows = [{"spans": [{"from": 1}], **row} for row in ROWS]
+    found = prepare({"a.json": rows}, "classification")
+    assert found.rows() == ROWS
+    assert found.counts("unused") == {"spans": 2}
+
+
+def test_an_object_of_several_lines_called_jsonl(prepare: Prepare) -> None:
+    text = "".join(json.dumps(row, indent=2) + "\n" for row in ROWS)
+    assert prepare({"a.jsonl": text}, "classification").rows() == ROWS
+
+
+def test_an_array_of_texts_is_a_corpus(prepare: Prepare) -> None:
+    assert prepare({"a.json": '["one text", "two text"]'}, "lm").rows() == [{"text": "one text"}, {"text": "two text"}]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Folders and splits
+
+
+def texts(start: int, count: int) -> list[dict[str, str]]:
+    return [{"text": f"text {number}", "label": "xy"[number % 2]} for number in range(start, start + count)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("trainset.jsonl", "devset.jsonl", "testset.jsonl"),
+        ("TrainData.jsonl", "ValData.jsonl", "TestData.jsonl"),
+        ("训练集.jsonl", "验证集.jsonl", "测试集.jsonl"),
+        ("train.jsonl", "development.jsonl", "eval.jsonl"),
+        ("train_data/a.jsonl", "dev-data/a.jsonl", "test_data/a.jsonl"),
+        ("en/training-2024/a.jsonl", "en/valid.v2/a.jsonl", "en/test.v2/a.jsonl"),
+    ],
+)
+def test_names_of_splits_in_other_spellings(prepare: Prepare, names: tuple[str, ...]) -> None:
+    rows = (texts(0, 6), texts(10, 3), texts(20, 4))
+    files = {f"given/{name}": each for name, each in zip(names, rows, strict=True)}
+    found = prepare(files, "classification", inputs=("given",), whole=False)
+    assert found.document["splits"] == {"train": 6, "validation": 3, "test": 4}
+
+
+def test_a_file_beside_named_splits_that_is_not_named_so_is_said(prepare: Prepare) -> None:
+    files = {"train.jsonl": texts(0, 6), "test.jsonl": texts(10, 4), "more.jsonl": texts(20, 8)}
+    assert "more.jsonl: not named after one split" in prepare(files, "classification", whole=False).talk
+
+
+def test_a_folder_of_the_hub_with_its_descriptions(prepare: Prepare) -> None:
+    """Its JSON about the data is no data, and what else is not read is said."""
+    files = {
+        "hub/data/train-00000-of-00001-0a1b.parquet": parquet(texts(0, 6)),
+        "hub/data/test-00000-of-00001-0a1b.parquet": parquet(texts(10, 4)),
+        "hub/dataset_infos.json": '{"default": {"features": {}}}',
+        "hub/README.md": "# Card",
+        "hub/LICENSE.txt": "MIT",
+        "hub/more.jsonl.bz2": b"BZh91AY",
+    }
+    found = prepare(files, "classification", inputs=("hub",), whole=False)
+    assert found.document["splits"] == {"train": 6, "validation": 0, "test": 4}
+    assert "files that are not read: .bz2 1, .md 1, .txt 1" in found.talk
+
+
+@pytest.mark.parametrize(("name", "indexed"), [("a.arrow", False), ("a.arrow", True), ("a.feather", True)])
+def test_a_single_arrow_file(prepare: Prepare, name: str, indexed: bool) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    place = io.BytesIO()
+    with (pa.ipc.new_file if indexed else pa.ipc.new_stream)(place, table.schema) as writer:
+        writer.write_table(table)
+    assert prepare({name: place.getvalue()}, "classification").rows() == ROWS
+    assert prepare({name: place.getvalue()[:60]}, "classification", "--force").code == 3
