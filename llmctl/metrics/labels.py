@@ -18,11 +18,13 @@ this many suggest free text rather than labels."""
 
 
 def _of_one_label(answers: Sequence[Answer]) -> list[str]:
-    """A warning where no answer could show whether labels are told apart."""
+    """A warning where one label is all there is to predict."""
     labels = {label.strip() for answer in answers for label in answer.references}
     if len(labels) != 1 or len(answers) == 1:
         return []
-    return [f"every reference has the label {labels.pop()!r}: the scores do not show whether labels are told apart"]
+    return [
+        f"every reference has the label {labels.pop()!r}: the scores do not show whether the model distinguishes labels"
+    ]
 
 
 class Accuracy:

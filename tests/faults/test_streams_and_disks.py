@@ -132,7 +132,7 @@ def test_what_libraries_say_of_a_full_disk_names_the_output(error: Exception, tm
         raise ZeroDivisionError
 
 
-def test_events_that_cannot_be_written_are_reported_once_and_a_server_goes_on(
+def test_events_that_cannot_be_written_are_reported_once_and_a_server_keeps_answering(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     reporter = ProgressReporter(events="/dev/full")

@@ -142,8 +142,8 @@ def test_a_device_is_written_into_and_never_replaced(here: Path, inside: Inside)
         ("a b\n", "\n", "ter", "every reference is blank: the scores say nothing"),
         ("\nb\n\n", "a\nb\nc\n", "chrf", "2 of 3 predictions are blank, and their references are not"),
         ("a\n\n", "a\n\n", "exact_match", None),
-        ("x\nx\n", "x\nx\n", "accuracy", "every reference has the label 'x': the scores do not show whether labels"),
-        ("x\nx\n", "x\nx\n", "macro_f1", "every reference has the label 'x': the scores do not show whether labels"),
+        ("x\nx\n", "x\nx\n", "accuracy", "every reference has the label 'x': the scores do not show whether the model"),
+        ("x\nx\n", "x\nx\n", "macro_f1", "every reference has the label 'x': the scores do not show whether the model"),
     ],
 )  # fmt: skip
 def test_numbers_that_look_like_success_come_with_a_warning(

@@ -54,7 +54,7 @@ def serve(plan: ServePlan, emit: EventSink) -> Output:
 
 
 def undisturbed(emit: EventSink) -> EventSink:
-    """`emit` for a server, which goes on answering when the file of its events cannot be written."""
+    """`emit` for a server, which keeps answering when the file of its events cannot be written."""
 
     def emitted(event: Event) -> None:
         try:
