@@ -327,7 +327,7 @@ _HANDLERS: Final = ((signal.SIGINT, _end), (signal.SIGTERM, _end))
 def _ignore_signals() -> None:
     """Let nothing interrupt the report of an interruption, or the end of the process."""
     if _in_main_thread():
-        for number, _ in _HANDLERS:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 

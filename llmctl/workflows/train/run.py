@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmctl import environment, processes
-from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, untranslated
+from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, naming, untranslated
 from llmctl.readable import quoted
 from llmctl.store import locks, runs
 from llmctl.training import refusal as refusals
@@ -140,7 +140,7 @@ def _lead(plan: TrainPlan, emit: EventSink, *, force: bool, train: Train) -> Tra
             parents=plan.origin.parents,
             settings=plan.origin.settings,
         )
-        with _log(out, emit) as log:
+        with naming(out), _log(out, emit) as log:
             try:
                 fields = train(plan, log)
             except (KeyboardInterrupt, Terminated) as ended:
@@ -293,7 +293,7 @@ class StopSignal:
 
 def _one_process(plan: TrainPlan, emit: EventSink) -> dict[str, Any]:
     """Train as one of the processes of the run."""
-    with StopSignal() as stop:
+    with naming(plan.config.out), StopSignal() as stop:
         from llmctl.training import machine
 
         sharded = plan.config.parallel == "fsdp" and int(os.environ.get("WORLD_SIZE", "1")) > 1
