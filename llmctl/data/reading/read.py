@@ -128,7 +128,7 @@ def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Reco
         empty = True
         for row in _rows(source, context):
             empty = False
-            yield row if isinstance(row, Bad) else _record(row, context, source)
+            yield row if isinstance(row, Bad) else record_of(row, context, source)
         if empty and source.named:
             more = " below a header" if source.format in ("csv", "tsv") else ""
             raise DataError("no records", where=source.name, hint=f"the file is empty or has only blank lines{more}")
@@ -146,7 +146,8 @@ def content_id(fields: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _record(row: RawRecord, context: ReadContext, source: InputSource) -> Record | Bad:
+def record_of(row: RawRecord, context: ReadContext, source: InputSource) -> Record | Bad:
+    """The record of a row, with an empty id if it has none; bad if it does not fit the task."""
     fields = row.fields
     if context.rename:
         # If a named column is missing, do not fall back to a column with the field's own name.
@@ -161,7 +162,7 @@ def _record(row: RawRecord, context: ReadContext, source: InputSource) -> Record
         if context.adapt is not None:
             record = context.adapt(record, context.adapting)
         if context.open_audio is not None:
-            record = context.open_audio(record, source.path.parent if source.path else None)
+            record = context.open_audio(record, source.path.parent if source.path and source.path.is_file() else None)
         if context.check is not None:
             context.check(record)
     except DataError as error:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llmctl.data.reading import formats
 from llmctl.data.reading.decode import Text, blocks
 from llmctl.data.reading.formats import Bad
-from llmctl.data.reading.read import Adapt, OpenAudio, ReadContext, scan
+from llmctl.data.reading.read import Adapt, OpenAudio, ReadContext, record_of, scan
 from llmctl.data.reading.sources import InputSource, find_sources
 from llmctl.types import Record
 
@@ -34,14 +34,14 @@ def ordered_rows(
     """
     for source in find_sources([input], unknown="text"):
         if source.format in ("text", "unknown"):
-            yield from _plain(source)
+            yield from _plain(source, ReadContext(adapt=adapt, open_audio=open_audio))
         else:
             yield from scan(
                 [replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio, expected=expected)
             )
 
 
-def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:
+def _plain(source: InputSource, context: ReadContext) -> Iterator[Record | TextLine | Bad]:
     stream = blocks(source.path, source.name)
     if source.path is None or not source.path.is_file():
         held = _until_text(stream)
@@ -50,7 +50,7 @@ def _plain(source: InputSource) -> Iterator[Record | TextLine | Bad]:
         if start.startswith((b"{", b"[{")):
             text = Text(stream, source.name)
             for row in formats.json_file(text) if start.startswith(b"[") else formats.jsonl(text):
-                yield row if isinstance(row, Bad) else Record(_id(row.fields.get("id")), row.fields, row.origin)
+                yield row if isinstance(row, Bad) else record_of(row, context, source)
             return
     text = Text(stream, source.name)
     for number, line in text.lines():
@@ -66,7 +66,3 @@ def _until_text(stream: Iterator[bytes]) -> list[bytes]:
         if block.removeprefix(BOM_UTF8).strip() not in (b"", b"["):
             break
     return held
-
-
-def _id(value: object) -> str:
-    return "" if value is None else str(value)
