@@ -14,6 +14,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, _end)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
     from llmctl.cli.main import main
 
     main()
@@ -28,6 +30,11 @@ def _end(number: int, frame: Any) -> None:
         _write(1, f'{{"schema": "llmctl.{verb}/1", "status": "error", "error": {error}}}\n'.encode())
     _write(2, f"error: {kind}\n".encode())
     os._exit(code)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """A terminal that closes ends the command as SIGTERM does: what is half made is removed, or saved to be resumed."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _write(descriptor: int, text: bytes) -> None:

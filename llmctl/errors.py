@@ -7,7 +7,8 @@
     │   ├── PromptTooLong      3   … a prompt exceeds the context
     │   └── MissingField       3   … a record lacks a field
     ├── EnvironmentFault       4   missing package, disk, memory, permission
-    │   └── MissingPackage     4   … with the command that installs it
+    │   ├── MissingPackage     4   … with the command that installs it
+    │   └── DiskFull           4   … a file cannot grow
     ├── IntegrityError         5   a corrupted or edited file, or one that would run code
     ├── DivergedError          6   the loss is not finite
     ├── BusyError              7   another process uses the folder
@@ -21,11 +22,13 @@ The message states the problem, `where` its location (`file:line:field`), `hint`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
@@ -150,8 +153,13 @@ class SeveralErrors(LlmctlError):
         return self.message
 
 
+MOST_FAULTS: Final = 20
+"""Faults that are listed; the others are counted."""
+
+
 def _lines(faults: Sequence[Fault]) -> str:
-    return "\n".join(one_line(str(fault)) for fault in faults)
+    shown = [one_line(str(fault)) for fault in faults[:MOST_FAULTS]]
+    return "\n".join([*shown, *([f"and {len(faults) - len(shown):,} more"] if len(faults) > len(shown) else [])])
 
 
 class ErrorCollector:
@@ -222,12 +230,10 @@ class PromptTooLong(DataError):
 class MissingField(DataError):
     """A record lacks a field."""
 
-    def __init__(
-        self, field: str, message: str, *, where: str | None = None, hint: str | None = None, meant: str | None = None
-    ) -> None:
-        """`meant`: a field that is there and differs in case alone."""
+    def __init__(self, message: str, *, columns: str, where: str | None = None, hint: str | None = None) -> None:
+        """`columns`: what names the columns of all missing fields, `text=Text,label=YOUR_COLUMN`."""
         super().__init__(message, where=where, hint=hint)
-        self.field, self.meant = field, meant
+        self.columns = columns
 
 
 class EnvironmentFault(LlmctlError):
@@ -240,6 +246,25 @@ class MissingPackage(EnvironmentFault):
 
     def __init__(self, package: str, *, needed_for: str, install: str) -> None:
         super().__init__(f"{needed_for} needs the package {package!r}, which is not installed", hint=install)
+
+
+class DiskFull(EnvironmentFault):
+    """A file cannot grow: the disk, a quota or a limit on file sizes is reached. Libraries seldom say which file."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the output that the block writes in an error that says only that the disk is full."""
+    try:
+        yield
+    except Exception as error:
+        known = error if isinstance(error, LlmctlError) else untranslated(error)
+        if not isinstance(known, DiskFull) or known.where is not None:
+            raise
+        known.where = str(path)
+        if known is error:
+            raise
+        raise known from error
 
 
 class IntegrityError(LlmctlError):
@@ -283,8 +308,12 @@ _ENVIRONMENT_HINTS: Final = {
     errno.EMFILE: "raise the limit on open files: ulimit -n",
     errno.ENFILE: "close other programs: the system's limit on open files is reached",
 }
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NATIVE_ERRNO: Final = re.compile(r"\((?:os error|Errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 """How Rust (safetensors, tokenizers) and Arrow write the number of an operating-system error in their messages."""
+
+PANIC: Final = "PanicException"
+"""The type, derived from `BaseException`, that pyo3 raises for a panic in Rust."""
 
 _CUT_SHORT: Final = re.compile(r"\d+ requested and \d+ written")
 """What NumPy says where a disk is full, without the number of the error."""
@@ -298,9 +327,12 @@ def errno_of(error: BaseException) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def untranslated(error: Exception) -> LlmctlError:
+def untranslated(error: BaseException) -> LlmctlError:
     """Convert any other exception at the end of a process: an operating-system error, or a bug."""
     number = errno_of(error)
+    if number in _FULL:
+        named = str(error.filename) if isinstance(error, OSError) and error.filename else None
+        return DiskFull(os.strerror(number), where=named, hint=_ENVIRONMENT_HINTS[number])
     if number in _ENVIRONMENT_HINTS:
         place = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return EnvironmentFault(f"{os.strerror(number)}{place}", hint=_ENVIRONMENT_HINTS[number])
@@ -310,12 +342,17 @@ def untranslated(error: Exception) -> LlmctlError:
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):
         return UsageError("a path contains a NUL character", hint="choose another name")
     if isinstance(error, OSError) and _CUT_SHORT.search(str(error)):
-        return EnvironmentFault(
+        return DiskFull(
             "a file could not be written in full: the disk is full, or a limit on file sizes is reached",
             hint="free some disk space, or raise the limit (ulimit -f), then run the command again",
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")
+    if type(error).__name__ == PANIC:
+        return IntegrityError(
+            f"a library fails on a file or a text: {str(error).strip() or PANIC}",
+            hint="check the tokenizer's files; --debug shows where",
+        )
     if package := _imported(error):
         first = next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)
         return EnvironmentFault(
@@ -325,7 +362,7 @@ def untranslated(error: Exception) -> LlmctlError:
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")
 
 
-def _imported(error: Exception) -> str | None:
+def _imported(error: BaseException) -> str | None:
     """The package of others that was being imported when the error was raised."""
     package, frame = None, error.__traceback__
     while frame is not None:

@@ -39,6 +39,7 @@ def _child_of(parent: int) -> _EndWithParent:
     end_with(parent)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it handles Ctrl-C itself, it ends without a traceback
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes: the parent stops its children itself
     return _EndWithParent()
 
 

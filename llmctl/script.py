@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 Script = Literal["latin", "chinese", "japanese", "korean", "unspaced", "other"]
-"""`unspaced`: Thai, Lao, Khmer, Burmese and others that put no spaces between words."""
+"""`unspaced`: Thai, Lao, Khmer, Burmese, Tibetan and others that put no spaces between words."""
 
 # Unicode 16 blocks, letters only. Sources: Scripts.txt (Han, Hiragana, Katakana, Hangul, Latin).
 _HAN: Final = "\u2e80-\u2fdf\u3005\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
@@ -19,6 +19,7 @@ _UNSPACED: Final = tuple(
     chr(code)
     for first, last in (
         (0x0E00, 0x0EFF),  # Thai, Lao
+        (0x0F00, 0x0FFF),  # Tibetan
         (0x1000, 0x109F),  # Myanmar
         (0x1780, 0x17FF),  # Khmer
         (0x1950, 0x19DF),  # Tai Le, New Tai Lue

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from llmctl.cli.terminal import columns, fancy, plain, width
-from llmctl.errors import UsageError
+from llmctl.errors import EnvironmentFault, UsageError, naming
 from llmctl.readable import from_here, progress_text
 from llmctl.types import Event
 
@@ -152,6 +154,7 @@ class ProgressReporter:
     def __init__(self, *, quiet: bool = False, verbose: bool = False, events: str | None = None) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._events: IO[str] | None = None
+        self._events_path = Path(events or "-")
         if events:
             self._events = sys.stderr if events == "-" else _appending(events)
         self._fancy = fancy(sys.stderr) and not quiet and events != "-"
@@ -167,10 +170,7 @@ class ProgressReporter:
             print(event.fields["text"], end="", file=sys.stderr, flush=True)
             return
         if self._events is not None:
-            self._events.write(
-                json.dumps({"event": event.name, **event.fields}, ensure_ascii=False, default=str) + "\n"
-            )
-            self._events.flush()
+            self._record(event, self._events)
             if self._events is sys.stderr:
                 return
         if event.name == "warning":
@@ -208,6 +208,18 @@ class ProgressReporter:
         if self._events is not None and self._events is not sys.stderr:
             self._events.close()
             self._events = None
+
+    def _record(self, event: Event, file: IO[str]) -> None:
+        """Write an event to the file of `--events`; after a failure, no more."""
+        try:
+            with naming(self._events_path):
+                file.write(json.dumps({"event": event.name, **event.fields}, ensure_ascii=False, default=str) + "\n")
+                file.flush()
+        except (OSError, EnvironmentFault):
+            self._events = None
+            with contextlib.suppress(OSError):  # what is left in its buffer cannot be written either
+                file.close()
+            raise
 
     def _line(self, text: str) -> None:
         if self._is_starting:

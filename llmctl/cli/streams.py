@@ -1,4 +1,4 @@
-"""Standard streams that the caller closed: cron and systemd start programs without some of them."""
+"""Standard streams that are closed or cannot be used: cron, systemd and scripts start programs with such."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ class _Closed(io.RawIOBase):
         raise EnvironmentFault("cannot write to standard output: it is closed")
 
 
+class _Messages(io.FileIO):
+    """Standard error: a message that cannot be written, on a full disk or to a reader that is gone, fails no command."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
 def open_closed() -> None:
     """Open /dev/null for each closed descriptor, so that no file that is opened later takes its number.
 
-    Progress and errors go nowhere if standard error is closed. Results have to go somewhere: writing one to a closed
-    standard output is an error.
+    Progress and errors go nowhere if standard error is closed or cannot be written to. Results have to go somewhere:
+    writing one to a closed standard output is an error. A standard input that cannot be read is a closed one.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -32,8 +42,15 @@ def open_closed() -> None:
         except OSError:
             # The lowest free number, so it is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    try:
+        os.read(0, 0)
+    except OSError:  # opened for writing alone
+        sys.stdin = None
     if sys.stderr is None:
         sys.stderr = nowhere()
+    else:
+        messages = io.BufferedWriter(_Messages(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(messages, encoding="utf-8", line_buffering=True)
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Closed()), encoding="utf-8")
 

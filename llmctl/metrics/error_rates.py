@@ -89,7 +89,8 @@ class WordErrorRate(_ErrorRate):
         script = reference_script(answers)
         if script not in UNSPACED:
             return []
-        return [f"wer: the references are {script} and have no spaces between words; use cer"]
+        kind = "" if script == "unspaced" else f"are {script} and "
+        return [f"wer: the references {kind}have no spaces between words; use cer"]
 
 
 class CharacterErrorRate(_ErrorRate):

@@ -17,6 +17,16 @@ _MOST_STRAYS: Final = 1000
 this many suggest free text rather than labels."""
 
 
+def _of_one_label(answers: Sequence[Answer]) -> list[str]:
+    """A warning where one label is all there is to predict."""
+    labels = {label.strip() for answer in answers for label in answer.references}
+    if len(labels) != 1 or len(answers) == 1:
+        return []
+    return [
+        f"every reference has the label {labels.pop()!r}: the scores do not show whether the model distinguishes labels"
+    ]
+
+
 class Accuracy:
     """Fraction of predictions equal to a reference. A row is [correct, 1]."""
 
@@ -26,6 +36,9 @@ class Accuracy:
     def prepare(self, answers: Sequence[Answer]) -> FittedAccuracy:
         """Count the references. Raises `DataError` if an answer has none."""
         return FittedAccuracy(count_references(answers))
+
+    def warnings(self, answers: Sequence[Answer]) -> list[str]:
+        return _of_one_label(answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,9 @@ class MacroF1:
             known={label: index for index, label in enumerate(known)},
             index={label: index for index, label in enumerate([*known, *strays])},
         )
+
+    def warnings(self, answers: Sequence[Answer]) -> list[str]:
+        return _of_one_label(answers)
 
 
 @dataclass(frozen=True, slots=True)

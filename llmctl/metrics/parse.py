@@ -28,6 +28,9 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {"0-1": (0, 1), "0-100": (0,
 def parse_metric(text: str) -> tuple[MetricSpec, Spec]:
     """`NAME[:KEY=VALUE,…]`, values as in YAML. Raises `UsageError` or `ConfigError` with the nearest spelling."""
     name, colon, settings = text.strip().partition(":")
+    if "," in name:
+        each = " ".join(f"--metric {word.strip()}" for word in text.split(","))
+        raise UsageError(f"{text!r} names several metrics", hint=f"name each by itself: {each}")
     spec = _find(name.strip())
     block: dict[str, Any] = {}
     for setting in settings.split(",") if colon else ():

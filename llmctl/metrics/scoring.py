@@ -96,7 +96,7 @@ def score_built(
     if not answers:
         raise DataError("no rows to score", hint="check whether the predictions or this split of the data are empty")
     scores: list[Score] = []
-    warnings: list[str] = []
+    warnings = [] if any(built.spec.output_type != "text" for built in metrics) else _of_blanks(answers)
     measured: dict[str, Measured] = {}
     for built in metrics:
         each = measure(built.metric, answers)
@@ -106,7 +106,20 @@ def score_built(
         scores += _scores(built.spec, each, interval, seed, (facts or {}).get(built.spec.output_type, {}))
     if len(answers) < ROWS_FOR_INTERVAL and interval.resamples:
         warnings.append("one row is too few for a confidence interval or a paired test: there is none")
-    return Scored(tuple(scores), measured, tuple(warnings))
+    return Scored(tuple(scores), measured, tuple(dict.fromkeys(warnings)))
+
+
+def _of_blanks(answers: Sequence[Answer]) -> list[str]:
+    """A warning about blank texts, which most metrics score as if they were answers."""
+    predicted = [bool(answer.prediction.strip()) for answer in answers]
+    referred = [any(text.strip() for text in answer.references) for answer in answers]
+    if not any(referred):
+        also = "" if any(predicted) else " and every prediction"
+        return [f"every reference{also} is blank: the scores say nothing"]
+    if missing := sum(there and not found for found, there in zip(predicted, referred, strict=True)):
+        what = "is blank, and its reference is" if missing == 1 else "are blank, and their references are"
+        return [f"{missing:,} of {len(answers):,} predictions {what} not"]
+    return []
 
 
 def _no_warnings(answers: Sequence[Answer]) -> list[str]:

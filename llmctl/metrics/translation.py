@@ -116,7 +116,7 @@ class Bleu(Sacrebleu):
         if self.options.effective_order:
             return []
         longest = max(len(library._preprocess_segment(answer.prediction).split()) for answer in answers)
-        if longest >= library.max_ngram_order:
+        if longest == 0 or longest >= library.max_ngram_order:  # blank predictions have a warning of their own
             return []
         return [
             f"bleu: no prediction is longer than {longest} tokens, and BLEU counts runs of {library.max_ngram_order}; "

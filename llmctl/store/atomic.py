@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from llmctl.errors import BusyError, EnvironmentFault, UsageError
+from llmctl.errors import BusyError, EnvironmentFault, UsageError, naming
 
 TEMPORARY: Final = ".llmctl-"
 TOKEN_BYTES: Final = 4
@@ -50,7 +50,7 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     if not force and path.exists():
         raise UsageError(f"{path} exists", hint="--force overwrites it")
     if is_stream(path):
-        with path.open("ab") as stream:
+        with naming(path), path.open("ab") as stream:
             yield stream
         return
     temporary = temporary_beside(path)
@@ -60,7 +60,7 @@ def atomic_file(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
             opened = temporary.open("xb")
         except OSError as error:
             raise _cannot_write(path, error) from error
-        with opened as file:
+        with naming(path), opened as file:
             _hold(file.fileno())
             yield file
             file.flush()
@@ -128,10 +128,11 @@ def atomic_folder(
         _hold(descriptor)
     kept = False
     try:
-        yield temporary
-        for each in sorted(temporary.rglob("*")):
-            sync(each)
-        sync(temporary)
+        with naming(path):
+            yield temporary
+            for each in sorted(temporary.rglob("*")):
+                sync(each)
+            sync(temporary)
         put_in_place(temporary, path)
     except BaseException as error:
         kept = stays is not None  # also if a second signal comes meanwhile

@@ -161,7 +161,7 @@ def _launch_config(processes: Processes) -> Any:
         monitor_interval=0.1,
         start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # by default torch leaves a temporary folder behind
-        signals_to_handle="SIGHUP,SIGQUIT",
+        signals_to_handle="SIGQUIT",
     )
 
 

@@ -6,7 +6,9 @@ import base64
 import contextlib
 import io
 import json
+import resource
 import socket
+import tempfile
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -238,6 +240,26 @@ def test_uploads_leave_no_file(
     with pytest.raises(openai.BadRequestError):
         create(file=("a.wav", b"words"), model="ctc")
     until(lambda: not list(tmp_path.iterdir()))
+
+
+def test_a_recording_that_does_not_fit_on_the_disk_is_refused_and_the_next_is_heard(
+    hearing: Callable[[str], Running], folder: Path
+) -> None:
+    server = hearing("ctc")
+    clip = (folder / "clips" / "0.flac").read_bytes()
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.flac"\r\n\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    body = head + clip + b"\r\n--x--\r\n"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))  # fails as a full disk does
+    try:
+        status, document, _ = server.ask(PATH, body, headers=headers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (status, document["error"]["code"]) == (503, "disk_full")
+    said = f"a request failed: {tempfile.gettempdir()}: File too large"
+    assert said in [event.fields.get("text") for event in server.events]
+    assert server.ask(PATH, body, headers=headers)[0] == 200
 
 
 def test_a_client_that_goes_away_frees_its_place_and_a_short_recording_overtakes_a_long_one(folder: Path) -> None:

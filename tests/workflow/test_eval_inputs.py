@@ -12,6 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from llmctl.data.reading import recordings
+from llmctl.data.reading.rows import ordered_rows
+from llmctl.types import Audio, Record
+
 Inside = Callable[..., dict[str, Any]]
 
 HYPOTHESES = "the cat sat on the mat\nhello world again here\n"
@@ -129,3 +133,63 @@ def test_an_earlier_scores_json_is_a_baseline(here: Path, inside: Inside) -> Non
 def test_a_device_is_written_into_and_never_replaced(here: Path, inside: Inside) -> None:
     inside("eval", "--predictions", "hyp.txt", "--references", "ref.txt", "--metric", "bleu", "--junit", "/dev/null")
     assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "metric", "warned"),
+    [
+        ("\n \n", "\n\n", "exact_match", "every reference and every prediction is blank: the scores say nothing"),
+        ("a b\n", "\n", "ter", "every reference is blank: the scores say nothing"),
+        ("\nb\n\n", "a\nb\nc\n", "chrf", "2 of 3 predictions are blank, and their references are not"),
+        ("a\n\n", "a\n\n", "exact_match", None),
+        ("x\nx\n", "x\nx\n", "accuracy", "every reference has the label 'x': the scores do not show whether the model"),
+        ("x\nx\n", "x\nx\n", "macro_f1", "every reference has the label 'x': the scores do not show whether the model"),
+    ],
+)  # fmt: skip
+def test_numbers_that_look_like_success_come_with_a_warning(
+    here: Path, inside: Inside, predictions: str, references: str, metric: str, warned: str | None
+) -> None:
+    Path("h.txt").write_text(predictions)
+    Path("r.txt").write_text(references)
+    words = ("--metric", metric, "--set=interval.resamples=0", "--events", "events")
+    inside("eval", "--predictions", "h.txt", "--references", "r.txt", *words)
+    events = [json.loads(line) for line in Path("events").read_text().splitlines()]
+    warnings = [each["text"] for each in events if each["event"] == "warning"]
+    assert len(warnings) == (warned is not None)
+    assert all(text.startswith(str(warned)) for text in warnings)
+
+
+def test_rows_with_other_ids_are_not_matched_by_order(here: Path, inside: Inside) -> None:
+    Path("h.jsonl").write_text('{"id":"1","text":"x"}\n{"id":"2","text":"y"}\n')
+    Path("r.jsonl").write_text('{"id":"2","text":"y"}\n{"text":"x"}\n')
+    words = ("eval", "--predictions", "h.jsonl", "--metric", "exact_match", "--references")
+    message = inside(*words, "r.jsonl", code=3)["error"]["message"]
+    assert message == "h.jsonl:1: the row has the id '1' and r.jsonl:1 has '2', and other rows have no id"
+    Path("r.jsonl").write_text('{"text":"x"}\n{"id":"2","text":"y"}\n')
+    assert inside(*words, "r.jsonl")["scores"][0]["value"] == 1
+
+
+def test_several_metrics_in_one_option_are_answered_with_several_options(here: Path, inside: Inside) -> None:
+    words = ("eval", "--predictions", "hyp.txt", "--references", "ref.txt", "--metric", "bleu,chrf")
+    error = inside(*words, code=2)["error"]
+    assert "'bleu,chrf' names several metrics" in error["message"]
+    assert "--metric bleu --metric chrf" in error["message"] + str(error["hint"])
+
+
+@pytest.mark.parametrize("metric", ["bleu", "rouge", "f1", "cer"])
+def test_tibetan_is_scored_by_characters(here: Path, inside: Inside, metric: str) -> None:
+    """A tsheg separates syllables, and no blank words."""
+    Path("h.txt").write_text("བོད་སྐད་ཡག་པོ་མེད།\n")
+    Path("r.txt").write_text("བོད་སྐད་ཡག་པོ་འདུག\n")
+    [score, *_] = inside("eval", "--predictions", "h.txt", "--references", "r.txt", "--metric", metric)["scores"]
+    assert "tok:char" in score["signature"]
+    assert 0.2 < score["value"] / (100 if metric == "bleu" else 1) < 1
+
+
+def test_recordings_named_in_a_pipe_are_found_from_this_folder(here: Path) -> None:
+    os.mkfifo("rows")
+    Path("a.wav").touch()
+    threading.Thread(target=lambda: Path("rows").write_text('{"audio":"a.wav"}\n'), daemon=True).start()
+    [row] = ordered_rows("rows", open_audio=recordings.referenced(["audio"]))
+    assert isinstance(row, Record)
+    assert row.fields["audio"] == Audio("a.wav")

@@ -159,6 +159,13 @@ def _aligned(
 ) -> Sequence[Line]:
     """References in the order of the predictions."""
     if any(line.id is None for line in (*predictions, *references)):
+        for line, other in zip(predictions, references, strict=True):
+            if None not in (line.id, other.id) and line.id != other.id:
+                raise DataError(
+                    f"the row has the id {line.id!r} and {other.origin} has {other.id!r}, and other rows have no id",
+                    where=line.origin,
+                    hint="give each row an id, or remove the ids to match rows by order",
+                )
         return references
     if [line.id for line in predictions] == [line.id for line in references]:
         return references  # the same order, so ids that occur twice are no obstacle

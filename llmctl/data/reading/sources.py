@@ -57,6 +57,20 @@ FOREIGN: Final = {
     ".xls": "an Excel workbook",
     ".xlsx": "an Excel workbook",
     ".html": "an HTML page",
+    ".md": "Markdown; as plain text, give it the ending .txt",
+    ".rst": "reStructuredText; as plain text, give it the ending .txt",
+    ".py": "Python code; as plain text, give it the ending .txt",
+    ".js": "JavaScript code; as plain text, give it the ending .txt",
+    ".yml": "YAML",
+    ".yaml": "YAML",
+    ".bz2": "a bzip2 archive",
+    ".xz": "an xz archive",
+    ".tgz": "a tar archive",
+    ".pkl": "a Python pickle, which may run code",
+    ".npy": "a NumPy array",
+    ".npz": "NumPy arrays",
+    ".db": "a database",
+    ".log": "a log; as plain text, give it the ending .txt",
     ".xml": "XML",
     ".zip": "a zip archive",
     ".tar": "a tar archive",
@@ -120,6 +134,8 @@ def find_sources(
         del words[: 2 if pair else 1]
     if source_file is not None and target_file is not None:
         for path in (source_file, target_file):
+            if path.exists() and not path.is_file():
+                raise UsageError(f"{path} is not a file", hint="aligned files are read more than once: name two files")
             if not path.is_file():
                 raise _missing(str(path))
         found.append(InputSource(shown(source_file), source_file, "pair", target=target_file))
@@ -264,6 +280,11 @@ def _file(path: Path, unknown: Format | None) -> InputSource:
     if found == "unknown":
         if unknown is not None:
             return InputSource(shown(path), path, unknown)
+        if not path.is_file():
+            raise UsageError(
+                f"{path} is a pipe, and its name has no ending that says its format",
+                hint="write a file, or let preprocess read standard input: COMMAND | llmctl preprocess - …",
+            )
         kind = FOREIGN.get(path.suffix.lower())
         what = f": it seems to be {kind}" if kind else ""
         hint = f"{'convert it; ' if kind else ''}known endings: {_endings()}"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from llmctl.errors import BusyError, EnvironmentFault, Stopped, UsageError
+from llmctl.errors import BusyError, EnvironmentFault, Stopped, UsageError, naming
 from llmctl.store import atomic
 from llmctl.workflows.generate.prompts import PromptRow, row_id
 from llmctl.workflows.generate.spec import GenerateConfig
@@ -97,7 +97,7 @@ def open_rows(output: Path, key: str, *, resume: bool, samples: int) -> Iterator
         raise EnvironmentFault(
             f"cannot write {output}: {error.strerror or error}", hint="name another output, or change its permissions"
         ) from error
-    with file:
+    with naming(output), file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -98,7 +98,7 @@ class Guard:
         except Exception as error:
             found = error if isinstance(error, LlmctlError) else untranslated(error)
             self.emit(refusals.event(found))
-            await self._answer(refusals.failed(), scope, receive, send, sent)
+            await self._answer(refusals.failed(found), scope, receive, send, sent)
 
     @staticmethod
     async def _answer(refusal: Refusal, scope: Scope, receive: Receive, send: Any, sent: list[int]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl.data.tokenizing.chat_template import TemplateFault
-from llmctl.errors import DataError, LlmctlError, PromptTooLong, UsageError
+from llmctl.errors import DataError, DiskFull, LlmctlError, PromptTooLong, UsageError
 from llmctl.types import Event
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -47,10 +47,12 @@ def refusal_of(error: LlmctlError, *, param: str | None = None, bad_record: int 
         return Refusal(bad_record, error.message, param=where or param)
     if isinstance(error, UsageError | TemplateFault):
         return Refusal(400, error.message, param=param)
-    return failed()
+    return failed(error)
 
 
-def failed() -> Refusal:
+def failed(error: LlmctlError | None = None) -> Refusal:
+    if isinstance(error, DiskFull):
+        return Refusal(503, "the server's disk is full; the server's log names the place", code="disk_full")
     return Refusal(500, "the model failed on this request; the server's log has the reason", code="model_failed")
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from llmctl.errors import EnvironmentFault
 from llmctl.types import Event, EventSink
 from llmctl.verbs import Output
 from llmctl.workflows.inference.requests import open_request_builder
@@ -41,6 +42,7 @@ def serve(plan: ServePlan, emit: EventSink) -> Output:
 
     Raises what `open_server` raises.
     """
+    emit = undisturbed(emit)
     stop = Stop(emit)
     server = open_server(plan, emit)
     stop.catch()
@@ -49,6 +51,18 @@ def serve(plan: ServePlan, emit: EventSink) -> Output:
         lambda: [server.url],
         then=lambda: _run(server, stop),
     )
+
+
+def undisturbed(emit: EventSink) -> EventSink:
+    """`emit` for a server, which keeps answering when the file of its events cannot be written."""
+
+    def emitted(event: Event) -> None:
+        try:
+            emit(event)
+        except (OSError, EnvironmentFault) as error:
+            emit(Event("warning", {"text": f"events are no longer written: {error}"}))
+
+    return emitted
 
 
 def open_server(plan: ServePlan, emit: EventSink) -> Server:

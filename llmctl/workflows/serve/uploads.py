@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HttpRequest
 
+from llmctl.errors import naming
 from llmctl.types import Audio
 from llmctl.workflows.serve.bodies import shown
 from llmctl.workflows.serve.guard import received
@@ -41,7 +42,8 @@ async def form(request: HttpRequest, *, most: int, seconds: float) -> AsyncGener
     body = received(request, most=most + AROUND, seconds=seconds)
     parser = MultiPartParser(request.headers, body, max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD)
     try:
-        found = await parser.parse()
+        with naming(Path(tempfile.gettempdir())):
+            found = await parser.parse()
     except MultiPartException as error:
         raise Refusal(400, f"the form cannot be read: {error.message}", code="invalid_form") from error
     async with contextlib.AsyncExitStack() as stack:
@@ -71,7 +73,7 @@ def stored(upload: UploadFile) -> Iterator[Audio]:
     """The file under a name of its own, which it loses at the end."""
     with tempfile.TemporaryDirectory(prefix="llmctl-upload-") as folder:
         path = Path(folder) / "recording"
-        with path.open("wb") as file:
+        with naming(path.parent.parent), path.open("wb") as file:
             shutil.copyfileobj(upload.file, file)
         yield Audio(str(path))
 
