@@ -39,6 +39,8 @@ def turn_of(turn: Mapping[str, Any], role: str, content: Any, where: str) -> Tur
         return {"role": role, "content": text, "tool_call_id": given if isinstance(given, str) else None}
     found = turn.get("tool_calls") or turn.get("function_call") or content
     calls = [_call(each, where) for each in _several(_parsed(found, where))]
+    if not calls:
+        raise DataError("the turn has no call", where=where)
     return {"role": "calls", "content": _checked(calls, where)}
 
 

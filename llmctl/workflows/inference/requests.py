@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
@@ -122,7 +124,7 @@ class RequestBuilder:
                 kept = max(1, context - (self._room or max(1, context // ROOM)) - start)
                 ids = (*ids[:start], *ids[-kept:])
             elif uses_tools(segment.role for segment in asked):
-                ids = self._recent(asked, record, context - room)
+                ids = self._recent(asked, context - room)
             else:
                 ids = self.layout.prompt_of(parts, room=self._room)
             cut = {"truncated_tokens": whole - len(ids), **cut}
@@ -131,32 +133,26 @@ class RequestBuilder:
 
     def _rendered(self, segments: list[Segment], record: Record) -> list[Segment]:
         """A conversation with tools as the chat template renders it. Raises `DataError` where none does."""
-        offers = any(segment.role == "tools" for segment in segments)
-        with placed(f"{record.origin or record.id}:tools" if offers else record.origin or record.id):
+        place = ":tools" if any(segment.role == "tools" for segment in segments) else ""
+        with placed(f"{record.origin or record.id}{place}"):
             return list(self._uncut.rendered(segments))
 
-    def _recent(self, asked: list[Segment], record: Record, most: int) -> tuple[int, ...]:
-        """The ids of a conversation with tools without its oldest exchanges, so that at most `most` are left if possible."""
-        ids: tuple[int, ...] = ()
-        for shorter in recent(asked) or [asked]:
-            parts = self._uncut.tokens(self._rendered(list(shorter), record))
-            ids = self.layout.prompt_of(parts, room=self._room)
-            if len(self._uncut.prompt_of(parts)) <= most:
-                break
-        return ids
+    def _recent(self, asked: list[Segment], most: int) -> tuple[int, ...]:
+        """A conversation with tools without its oldest exchanges, as ids, of which at most `most` are left if possible."""
+        tokens = [functools.partial(self._uncut.tokens, each) for each in recent(asked) or [asked]]
+        long = range(len(tokens) - 1)
+        place = bisect.bisect_left(long, True, key=lambda each: len(self._uncut.prompt_of(tokens[each]())) <= most)
+        return self.layout.prompt_of(tokens[place](), room=self._room)
 
     def references(self, record: Record) -> tuple[str, ...]:
         """Every correct answer; one that calls tools as a model writes it, without special tokens."""
-        found = self.task.references(record)
-        if self.task.answer_role != "assistant":
-            return found
-        segments = self.task.segments(record)
-        if segments[-1].role != "calls" or not segments[-1].in_loss:
-            return found
-        place = len(segments) - (2 if len(segments) > 1 and segments[-2].role == "assistant" else 1)
-        last = [replace(each, in_loss=number >= place) for number, each in enumerate(segments)]
-        parts = self._uncut.tokens(self._rendered(last, record))
-        ids = [token for part in parts if part.in_loss for token in part.ids]
+        segments = self.task.segments(record) if self.task.answer_role == "assistant" else []
+        if not segments or segments[-1].role != "calls" or not segments[-1].in_loss:
+            return self.task.references(record)
+        size = 2 if len(segments) > 1 and segments[-2].role == "assistant" else 1
+        earlier = [replace(each, in_loss=False) for each in segments[:-size]]
+        answer = self._uncut.tokens(self._rendered([*earlier, *segments[-size:]], record))
+        ids = [token for part in answer if part.in_loss for token in part.ids]
         return (self.layout.tokenizer.decode(ids, skip_special_tokens=True).strip(),)
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
