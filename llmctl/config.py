@@ -292,6 +292,7 @@ _PROBLEMS: Final[Mapping[str, str]] = {
     "dict_type": "must be a mapping of keys",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
+    "path_type": "must be a path",
 }
 
 

@@ -153,8 +153,13 @@ class SeveralErrors(LlmctlError):
         return self.message
 
 
+MOST_FAULTS: Final = 20
+"""Faults that are listed; the others are counted."""
+
+
 def _lines(faults: Sequence[Fault]) -> str:
-    return "\n".join(one_line(str(fault)) for fault in faults)
+    shown = [one_line(str(fault)) for fault in faults[:MOST_FAULTS]]
+    return "\n".join([*shown, *([f"and {len(faults) - len(shown):,} more"] if len(faults) > len(shown) else [])])
 
 
 class ErrorCollector:
@@ -309,6 +314,9 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NATIVE_ERRNO: Final = re.compile(r"\((?:os error|Errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 """How Rust (safetensors, tokenizers) and Arrow write the number of an operating-system error in their messages."""
 
+PANIC: Final = "PanicException"
+"""The type, derived from `BaseException`, that pyo3 raises for a panic in Rust."""
+
 _CUT_SHORT: Final = re.compile(r"\d+ requested and \d+ written")
 """What NumPy says where a disk is full, without the number of the error."""
 
@@ -321,7 +329,7 @@ def errno_of(error: BaseException) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def untranslated(error: Exception) -> LlmctlError:
+def untranslated(error: BaseException) -> LlmctlError:
     """Convert any other exception at the end of a process: an operating-system error, or a bug."""
     number = errno_of(error)
     if number in _FULL:
@@ -342,6 +350,11 @@ def untranslated(error: Exception) -> LlmctlError:
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return EnvironmentFault("not enough memory", hint="use a smaller batch or model, or shorter blocks")
+    if type(error).__name__ == PANIC:
+        return IntegrityError(
+            f"a library fails on a file or a text: {str(error).strip() or PANIC}",
+            hint="check the tokenizer's files; --debug shows where",
+        )
     if package := _imported(error):
         first = next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)
         return EnvironmentFault(
@@ -351,7 +364,7 @@ def untranslated(error: Exception) -> LlmctlError:
     return LlmctlError(f"{type(error).__name__}: {error}", hint="this is a bug in llmctl; --debug shows where")
 
 
-def _imported(error: Exception) -> str | None:
+def _imported(error: BaseException) -> str | None:
     """The package of others that was being imported when the error was raised."""
     package, frame = None, error.__traceback__
     while frame is not None:

@@ -11,11 +11,16 @@ from llmctl.errors import ConfigError, EnvironmentFault, Fault, IntegrityError, 
 from llmctl.registry import find_verb, near_path, near_verb, verbs
 
 RECIPE_VERSION: Final = 1
+LONGEST_NUMBER: Final = 300
+"""Most digits of a whole number; Python refuses to print those of more than 4,300."""
 
 
 def _yaml_loader() -> Any:
     """Make a safe loader that rejects duplicate keys and alias bombs, and reads 1e-3 as a number, as YAML 1.2 does."""
     import yaml
+
+    def refused(problem: str, node: Any) -> yaml.constructor.ConstructorError:
+        return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     class Loader(yaml.SafeLoader):
         aliases = 0
@@ -31,13 +36,22 @@ def _yaml_loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: set[Any] = set()
             for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    raise refused("merge keys (<<) are not read: write these settings out", key_node)
                 name = self.construct_object(key_node, deep=True)
                 if isinstance(name, str | int | float | bool) and name in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {name!r}", key_node.start_mark)
+                    raise refused(f"duplicate key {name!r}", key_node)
                 if isinstance(name, str | int | float | bool):
                     seen.add(name)
             return super().construct_mapping(node, deep=deep)
 
+        def construct_yaml_int(self, node: Any) -> Any:
+            value = super().construct_yaml_int(node)
+            if abs(value) >= 10**LONGEST_NUMBER:
+                raise refused(f"a number of more than {LONGEST_NUMBER} digits", node)
+            return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )

@@ -25,7 +25,7 @@ from llmctl import __version__, environment
 from llmctl.catalog import VERBS, VerbRow
 from llmctl.cli import streams
 from llmctl.cli.session import DOCUMENTS
-from llmctl.errors import EnvironmentFault, Failure, LlmctlError, Terminated, untranslated
+from llmctl.errors import PANIC, EnvironmentFault, Failure, LlmctlError, Terminated, untranslated
 from llmctl.other_tools import advice_on
 from llmctl.registry import find_verb, near, near_verb, verbs
 
@@ -43,6 +43,9 @@ EXIT_CODES: Final = (
     (130, "interrupted where there was nothing to resume (143 by SIGTERM)"),
     (141, "the reader of our output went away: silent (or 0)"),
 )
+
+LONGEST_LINE: Final = 2000
+"""Characters of a line of an error that are shown: it may quote a name or value of a megabyte."""
 
 
 def build(words: Sequence[str]) -> typer.Typer:
@@ -163,7 +166,9 @@ def _guarded(words: Sequence[str]) -> int:
         message, hint = _usage(words, error)
         _print_error(words, "usage", message, hint, 2)
         return 2
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         if _RECEIVED:  # a library that was being imported made its own error of the signal's exception
             _ignore_signals()
             code, kind = (143, "terminated") if _RECEIVED[0] == signal.SIGTERM else (130, "interrupted")
@@ -175,7 +180,7 @@ def _guarded(words: Sequence[str]) -> int:
             signal.signal(number, handler)
 
 
-def _foreign(words: Sequence[str], error: Exception, *, debug: bool) -> int:
+def _foreign(words: Sequence[str], error: BaseException, *, debug: bool) -> int:
     """Report any other exception: an operating-system error, or a bug."""
     if debug:
         traceback.print_exc()
@@ -262,6 +267,9 @@ def _print_error(
     """Print an error to standard error; with `--json` also a document with the error and any partial results."""
     from llmctl.cli.render import error_lines
 
+    message = "\n".join(
+        line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…" for line in message.split("\n")
+    )
     if "--json" in words:
         from llmctl.cli.session import write_document
 

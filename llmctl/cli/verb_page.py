@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Iterable
@@ -10,11 +11,13 @@ from typing import Any
 
 import typer
 
+from llmctl import config as configuration
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import ProgressReporter, draw
 from llmctl.cli.session import Session
 from llmctl.cli.terminal import plain
+from llmctl.errors import ConfigError, Fault, LlmctlError
 from llmctl.verbs import Context, Table, Verb, recorded_settings
 
 RESUME, DRY_RUN = "resume", "dry-run"
@@ -37,7 +40,12 @@ def _run(verb: Verb[Any], session: Session) -> None:
     on = {name for name in verb.switches if session.extra[name.replace("-", "_")]}
     if RESUME in on and verb.resumes:
         session = _with_recorded_settings(verb, session)
-    config = session.config(verb.spec)
+    try:
+        config = session.config(verb.spec)
+    except ConfigError as error:
+        if missing := _missing(verb, session, error):
+            raise ConfigError([*error.faults, *missing]) from error
+        raise
     live = _Live(session.reporter) if sys.stdout.isatty() and not session.json else None
     context = Context(
         session.emit,
@@ -103,6 +111,27 @@ def show(lines: Iterable[str | Table]) -> None:
             draw(line)
         else:
             print(plain(line) if terminal else line)
+
+
+def _missing(verb: Verb[Any], session: Session, error: ConfigError) -> list[Fault]:
+    """The inputs that do not exist, beside settings that are wrong: both are reported at once.
+
+    Without the wrong settings the others may still make a configuration, which says what is read.
+    """
+    with contextlib.suppress(LlmctlError):
+        block = session.block()
+        for fault in error.faults:
+            *outer, last = fault.path.split(".")
+            place = block
+            for key in outer:
+                if not isinstance(place.get(key), dict):  # a list, or a name in place of a block
+                    last = key
+                    break
+                place = place[key]
+            place.pop(last, None)
+        read = verb.reads(configuration.validate(verb.spec, block))
+        return [Fault("", f"no such file or folder: {path}") for path in read if not path.exists()]
+    return []
 
 
 def _with_recorded_settings(verb: Verb[Any], session: Session) -> Session:

@@ -14,6 +14,7 @@ from llmctl.engines.loaded import LoadedModel
 from llmctl.engines.plain import PlainScheduler
 from llmctl.engines.spec import Engine, EngineEvent, EngineSession, Job, Sampling
 from llmctl.errors import UsageError
+from llmctl.store.border import running
 from llmctl.types import AnswerToken, Family, Likelihood, Precision, Request
 
 
@@ -73,7 +74,8 @@ class TorchSession(EngineSession):
         loaded = engine.loaded
         self._healing, self._plain = loaded.healing, PlainScheduler(loaded, rows)
         constraints = Constraints(getattr(loaded.model, "generation_config", None))
-        decoding = decoding_for(loaded) if constraints.known else None
+        with running(loaded.model):
+            decoding = decoding_for(loaded) if constraints.known else None
         self._continuous = ContinuousScheduler(loaded, decoding, constraints, rows) if decoding is not None else None
 
     def _advance(self, submitted: Sequence[Job], cancelled: set[int]) -> list[EngineEvent]:

@@ -25,7 +25,13 @@ Likelihoods = Callable[[LoadedModel, Sequence[Request]], list[Likelihood]]
 
 
 def check_fits(loaded: LoadedModel, request: Request) -> None:
-    """Raise `PromptTooLong` if the prompt leaves no room in the context."""
+    """Raise `PromptTooLong` if the prompt leaves no room in the context, `DataError` if it has no token to go on from."""
+    if loaded.family == "decoder" and not request.input_ids:
+        raise DataError(
+            "the prompt has no tokens, and the model's tokenizer no token that begins a text",
+            where=request.id,
+            hint="give a prompt that is not empty",
+        )
     length, context = len(request.input_ids), loaded.context
     if context is not None and length > context - (loaded.family == "decoder"):
         raise PromptTooLong(length, context, where=request.id)

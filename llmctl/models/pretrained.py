@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ def load(
         _set_labels(config, labels, folder)
     opener = AutoModelForMaskedLM if masked and family == "encoder" else _AUTO[family]
     with quiet():
-        with border("the model cannot be opened", folder / "config.json"):
+        with _naming_key(folder, opener.from_config), border("the model cannot be opened", folder / "config.json"):
             _check_size(opener, config, folder)
         with border("the model cannot be opened", folder):
             model, info = opener.from_pretrained(
@@ -192,9 +193,35 @@ def config_of(folder: Path) -> PreTrainedConfig:
             where=f"{folder / 'config.json'}:model_type",
             hint="pip install --upgrade transformers, if the model is newer",
         )
-    with quiet(), border("the model cannot be opened", folder / "config.json"):
+    with quiet(), _naming_key(folder), border("the model cannot be opened", folder / "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return config
+
+
+@contextlib.contextmanager
+def _naming_key(folder: Path, build: Callable[[PreTrainedConfig], Any] | None = None) -> Iterator[None]:
+    """Add the key to an error about config.json: the one without which the config is opened, and the model built by `build`."""
+    path = folder / "config.json"
+    try:
+        yield
+    except IntegrityError as error:
+        settings = read_json(path)
+        for key in settings if error.where == str(path) else ():
+            if _is_opened({name: each for name, each in settings.items() if name != key}, build):
+                raise IntegrityError(error.message, where=f"{path}:{key}", hint=error.hint) from error
+        raise
+
+
+def _is_opened(settings: Mapping[str, Any], build: Callable[[PreTrainedConfig], Any] | None) -> bool:
+    """Whether settings make a config, and the config a model."""
+    try:
+        with torch.device("meta"), no_init_weights():
+            config = CONFIG_MAPPING[settings["model_type"]].from_dict(dict(settings))
+            if build is not None:
+                build(config)
+    except Exception:
+        return False
+    return True
 
 
 def _check_size(opener: Any, config: PreTrainedConfig, folder: Path) -> None:

@@ -21,6 +21,7 @@ from llmctl.config import Spec, key
 from llmctl.errors import ConfigError, Fault, IntegrityError, MissingPackage, UsageError
 from llmctl.registry import near
 from llmctl.store import atomic
+from llmctl.store.weights import shapes
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -115,6 +116,17 @@ def parse(document: Mapping[str, Any], path: Path) -> LoraFile:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
         raise IntegrityError(f"{name}: {first['msg'].lower()}", where=str(path)) from error
+
+
+def check_rank(adapter: LoraFile, path: Path) -> None:
+    """Raise `IntegrityError` if the weights beside `path` have no matrix of the rank: building it could fill the memory."""
+    most = max((size for each in shapes(path.parent).values() for size in each), default=0)
+    if adapter.rank > most:
+        raise IntegrityError(
+            f"is {adapter.rank:,}, but no weight has more than {most:,} rows",
+            where=f"{path}:r",
+            hint="copy the folder again",
+        )
 
 
 def write(folder: Path, adapter: LoraFile, *, base: Path, task_type: str | None) -> None:

@@ -17,11 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llmctl.errors import EnvironmentFault, IntegrityError, LlmctlError, untranslated
+from llmctl.errors import PANIC, EnvironmentFault, IntegrityError, LlmctlError, untranslated
 from llmctl.store.safety import read_json
 
-PANIC: Final = "PanicException"
-"""The type, derived from `BaseException`, that pyo3 raises for a panic in Rust."""
 LONGEST: Final = 300
 """Characters of a library's message that are shown."""
 
@@ -105,16 +103,16 @@ def _place(message: str, where: Path | str) -> str:
             settings = read_json(path)
         except IntegrityError:
             return str(path)
-        if key := _named(message, settings):
+        if key := _named(message.replace(str(folder), ""), settings):
             return f"{path}:{key}"
     return str(where)
 
 
 def _named(message: str, settings: Mapping[str, Any]) -> str | None:
-    """The key that a message names as a word; else the key whose text value it holds, such as an unknown dtype."""
-    words = set(re.findall(r"\w+", message))
+    """The key that a message names as a word; else the key whose text value it quotes, such as an unknown dtype."""
+    words, quoted = set(re.findall(r"\w+", message)), set(re.findall(r"['\"`](.+?)['\"`]", message))
     keys = [key for key in settings if "_" in key and key in words]
-    values = [key for key, value in settings.items() if isinstance(value, str) and value in words and len(value) > 3]
+    values = [key for key, value in settings.items() if isinstance(value, str) and value in quoted and len(value) > 3]
     found = sorted(keys, key=len) or sorted(values, key=len)
     return found[-1] if found else None
 

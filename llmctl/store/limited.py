@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import threading
@@ -136,6 +137,7 @@ class Child:
 
     def _answer_each(self, calls: IO[bytes], answering: int) -> None:
         for line in calls:
+            random.seed(0)  # a template may draw: the same text each time
             signal.setitimer(signal.ITIMER_PROF, self._seconds)
             found: dict[str, Any]
             try:

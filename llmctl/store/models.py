@@ -112,6 +112,8 @@ def open_model(path: Path, *, verify: bool = False) -> ModelFolder:
         check_weights(folder, adapters.WEIGHTS if adapter else "*.safetensors")
     if adapter is None:
         check_config(described)
+    else:
+        adapters.check_rank(adapter, config)
     card = read_card(folder, verify=verify)
     if (described / GENERATION).is_file():
         read_json(described / GENERATION)  # transformers would silently ignore a damaged one

@@ -17,6 +17,7 @@ from llmctl import registry
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store import integrity, runs
+from llmctl.store.safety import LARGEST_TABLE, check_size
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -101,6 +102,8 @@ class Manifest(Spec):
     folder: they are in `config`."""
     files: dict[str, integrity.FileHash] = {}
     """Every file but this one, for `Prepared.check_files`; empty if version 0.1 wrote the folder."""
+    sha256: str | None = None
+    """Hash of the other keys, see `hash_of`; None if an older version wrote the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +129,14 @@ class Prepared:
     @property
     def content(self) -> str:
         """One hash of the content. Leaves out `seconds` and who did the work, so that preparing the same data again
-        gives the same hash, and `lengths`, `files` and `clean`, which older folders lack."""
-        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "clean"})
+        gives the same hash, and `lengths`, `files`, `clean` and `sha256`, which older folders lack."""
+        facts = self.manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "clean", "sha256"})
         if "executor" in facts["config"]:  # version 0.1 had none; runs of it keep the hash with the workers
             facts["config"] |= {"executor": "local", "workers": 0}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def check_files(self, *, verify: bool = False, only: Collection[Path] = ()) -> None:
-        """Raise `IntegrityError` where the text, tokens or tokenizer are not those that `preprocess` wrote.
+        """Raise `IntegrityError` where manifest, text, tokens or tokenizer are not those that `preprocess` wrote.
 
         `verify`: hash all of them, see `integrity.check`. `only`: just these files. Version 0.1 kept no hashes; nothing
         is checked then. README.md and rejects.jsonl are for readers and may change.
@@ -148,6 +151,9 @@ class Prepared:
             return
         added = [] if only else sorted({*_files_of(self.path)} - files.keys())
         hint = f"restore it from a copy, or prepare the data again: preprocess --force --out {self.path}"
+        if self.manifest.sha256 not in (None, hash_of(self.manifest)):
+            where = str(self.path / MANIFEST)
+            raise IntegrityError("edited since preprocess wrote it (its hash differs)", where=where, hint=hint)
         if added:
             raise IntegrityError(f"{', '.join(added[:5])}: not written by preprocess", where=str(self.path), hint=hint)
         integrity.check(self.path, files, self.path / MANIFEST, verify=verify, hint=hint)
@@ -157,6 +163,12 @@ class Prepared:
         names = [name for name in self.manifest.files if re.fullmatch(rf"text/{split}-\d{{5,}}\.parquet", name)]
         names = sorted(names, key=lambda name: (len(name), name)) or [f"text/{split}-00000.parquet"]
         return [self.path / name for name in names]
+
+
+def hash_of(manifest: Manifest) -> str:
+    """The hash of what a manifest says about the data, which is the same after it was written and read."""
+    facts = manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "sha256"})
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _files_of(folder: Path) -> Iterator[str]:
@@ -203,6 +215,7 @@ def open_prepared(path: Path) -> Prepared:
         raise UsageError(f"{path} is not a prepared folder: it has no {MANIFEST}", hint=hint)
     where = str(path / MANIFEST)
     try:
+        check_size(path / MANIFEST, LARGEST_TABLE)
         value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.get("version") != VERSION:
             raise IntegrityError(

@@ -24,6 +24,7 @@ from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.readable import quoted
 from llmctl.store import atomic, locks
+from llmctl.store.safety import read_json
 
 RUN: Final = "run.json"
 METRICS: Final = "metrics.jsonl"
@@ -130,8 +131,8 @@ def read(folder: Path) -> RunRecord:
         )
         raise UsageError(f"{folder} is not a run folder: it has no {RUN}", hint=resumable)
     try:
-        return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
+        return RunRecord.model_validate(read_json(path))
+    except (ValueError, IntegrityError) as error:
         raise IntegrityError(
             "not written by llmctl, or edited since",
             where=str(path),

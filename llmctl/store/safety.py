@@ -11,6 +11,12 @@ from llmctl.errors import EnvironmentFault, IntegrityError
 
 PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 """File endings of weights that can run code when opened, or that llmctl does not read."""
+LARGEST_SETTINGS: Final = 16_000_000
+"""Largest file of settings, in bytes; published ones have some kilobytes."""
+LARGEST_TABLE: Final = 100_000_000
+"""Largest tokenizer, weight index or other list, in bytes; published ones have up to 40 MB."""
+_TEXTS: Final = (".json", ".jinja", ".txt", ".model", ".spm")
+"""File endings of what libraries read as a whole, in a model or tokenizer folder."""
 
 
 def check_folder(folder: Path) -> None:
@@ -29,8 +35,11 @@ def check_folder(folder: Path) -> None:
             raise IntegrityError(
                 "a Python file in a model folder; llmctl never runs it", where=str(each), hint="remove the file"
             )
+        check_regular(each)
         if each.is_file() and not os.access(each, os.R_OK):
             raise no_permission(each)
+        if each.suffix in _TEXTS:
+            check_size(each, LARGEST_SETTINGS if each.suffix == ".jinja" else LARGEST_TABLE)
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise IntegrityError(
@@ -38,11 +47,41 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def check_regular(path: Path) -> None:
+    """Raise `IntegrityError` for a pipe, socket or device, whose reader waits or never ends."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise IntegrityError("neither a file nor a folder", where=str(path), hint="remove it, or copy the folder again")
+
+
+def check_size(path: Path, most: int) -> None:
+    """Raise `IntegrityError` for a file of more than `most` bytes, which would fill the memory."""
+    if path.is_file() and (size := path.stat().st_size) > most:
+        raise IntegrityError(
+            f"has {size:,} bytes; at most {most:,} are read", where=str(path), hint="copy the file again"
+        )
+
+
+def check_text(path: Path) -> None:
+    """Raise `IntegrityError` for a file that is there and no text in UTF-8."""
+    try:
+        if path.is_file():
+            path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"not UTF-8: {error}", where=str(path), hint="copy the file again") from error
+
+
 def check_weights(folder: Path, wanted: str = "*.safetensors") -> None:
     """Raise `IntegrityError` if no file matches `wanted` (pickled weights are never used instead), or if a shard index
     names a file that is not in the folder."""
     for index in sorted(folder.glob("*.safetensors.index.json")):
         _check_index(index)
+    shards = sorted(each.name for each in folder.glob("*-of-*.safetensors"))
+    if shards and not any(folder.glob("*.safetensors.index.json")) and not (folder / "model.safetensors").is_file():
+        raise IntegrityError(
+            f"the index of the weights in parts is missing ({', '.join(shards[:3])})",
+            where=str(folder / "model.safetensors.index.json"),
+            hint="copy it into the folder",
+        )
     if any(folder.glob(wanted)):
         return
     pickled = sorted(each.name for each in folder.iterdir() if each.name.endswith(PICKLED))
@@ -57,7 +96,7 @@ def check_weights(folder: Path, wanted: str = "*.safetensors") -> None:
 
 def _check_index(path: Path) -> None:
     """Raise `IntegrityError` if a shard index names anything but files in its own folder."""
-    shards = read_json(path).get("weight_map")
+    shards = read_json(path, LARGEST_TABLE).get("weight_map")
     if not isinstance(shards, dict):
         raise IntegrityError("not a weight index: it has no weight_map", where=str(path))
     for name in sorted({str(each) for each in shards.values()}):
@@ -71,9 +110,12 @@ def _home(root: Path) -> Path:
     return root.parent.parent if in_cache else root
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `IntegrityError` for anything else, `EnvironmentFault` without the permission."""
+def read_json(path: Path, most: int = LARGEST_SETTINGS) -> dict[str, Any]:
+    """Read a JSON object of at most `most` bytes. Raises `IntegrityError` for anything else, `EnvironmentFault` without
+    the permission."""
     try:
+        check_regular(path)
+        check_size(path, most)
         return parse_object(path.read_bytes(), path)
     except PermissionError as error:
         raise no_permission(path) from error

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from llmctl.errors import IntegrityError
 from llmctl.store.patterns import check_pattern
-from llmctl.store.safety import read_json
+from llmctl.store.safety import LARGEST_TABLE, read_json
 
 MOST_GROWTH: Final = 64
 """Largest factor by which the replacements of a tokenizer together may lengthen a text, in characters."""
@@ -27,7 +27,7 @@ def check_tokenizer_file(path: Path) -> None:
     if not path.is_file():
         return
     try:
-        document = read_json(path)
+        document = read_json(path, LARGEST_TABLE)
     except IntegrityError as error:
         raise IntegrityError(f"the tokenizer cannot be opened: {error.message}", where=error.where) from error
     for step in _STEPS:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from llmctl.errors import UsageError
 from llmctl.registry import near_hub
 from llmctl.store.model_config import check_config
-from llmctl.store.safety import check_folder, read_json
+from llmctl.store.safety import LARGEST_TABLE, check_folder, check_text, read_json
 from llmctl.store.tokenizer_file import check_tokenizer_file
 
 TOKENIZER_FILES: Final = (
@@ -54,6 +54,10 @@ def check_tokenizer(folder: Path) -> None:
         raise UsageError(f"no tokenizer in {folder}", hint="a tokenizer folder has a tokenizer.json")
     check_folder(folder)
     check_config(folder, with_weights=False)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).is_file():
+            read_json(folder / name, LARGEST_TABLE)
+    check_text(folder / "chat_template.jinja")
     check_tokenizer_file(folder / "tokenizer.json")
 
 
@@ -101,7 +105,7 @@ def uses_instruction(folder: Path) -> bool:
     settings, own = folder / "tokenizer_config.json", folder / "tokenizer.json"
     if (folder / "chat_template.jinja").is_file() or (settings.is_file() and read_json(settings).get("chat_template")):
         return True
-    added = read_json(own).get("added_tokens", []) if own.is_file() else []
+    added = read_json(own, LARGEST_TABLE).get("added_tokens", []) if own.is_file() else []
     return not any(token.get("content") == "<|sep|>" for token in added)
 
 

@@ -11,6 +11,8 @@ from llmctl.store.safety import parse_object
 
 LONGEST_HEADER: Final = 100_000_000
 """Largest header of a safetensors file, in bytes; the limit is part of the format."""
+MOST_TENSORS: Final = 100_000
+"""Most tensors of a model; published ones with hundreds of experts have up to 70,000."""
 
 
 class Weight(NamedTuple):
@@ -48,6 +50,8 @@ def headers(folder: Path) -> dict[str, Weight]:
             for name, each in header.items()
             if _has_shape(each)
         }
+        if len(found) > MOST_TENSORS:
+            raise IntegrityError(f"more than {MOST_TENSORS:,} tensors", where=str(path), hint="copy the folder again")
     return found
 
 

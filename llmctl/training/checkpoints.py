@@ -21,15 +21,18 @@ import shutil
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from llmctl.errors import IntegrityError
 from llmctl.store import atomic
 from llmctl.store.runs import CHECKPOINTS, Origin
+from llmctl.store.safety import read_json
 from llmctl.training import meeting, optimizers, shards
 from llmctl.training.loop import Position
 from llmctl.training.parallel import Strategy
@@ -68,6 +71,17 @@ class TrainingState:
     """Learning rate of the last step."""
     keyed: bool = False
     """Whether the order of examples is that of keyed permutations (`data/examples/batches.py`); older checkpoints say nothing."""
+
+
+class _Others(TypedDict, total=False):
+    """What `state.json` holds besides the state; version 0.1 wrote neither."""
+
+    history: dict[str, Any]
+    origin: dict[Literal["settings", "parents"], dict[str, Any]]
+
+
+_STATES: Final = TypeAdapter(TrainingState)
+_OTHERS: Final = TypeAdapter(_Others)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -167,10 +181,8 @@ def step_of(path: Path) -> int:
 def fault(path: Path) -> str | None:
     """Why a checkpoint is not intact, or None if it is. Hashes every file."""
     try:
-        hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-    except PermissionError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        hashes = read_json(path / MANIFEST)["sha256"]
+    except (IntegrityError, KeyError):
         return f"{MANIFEST} is missing or broken"
     if not isinstance(hashes, dict):
         return f"{MANIFEST} is missing or broken"
@@ -182,7 +194,10 @@ def fault(path: Path) -> str | None:
             return f"{name} is missing"
         if atomic.sha256(file) != hashes[name]:
             return f"{name} has changed since it was written (its hash differs)"
-    step = read_state(path).position.step
+    try:
+        step = read_state(path).position.step
+    except IntegrityError as error:
+        return f"{STATE} is not as llmctl writes it: {error.message}"
     return None if step == step_of(path) else f"it holds step {step}: the folder was renamed from step-{step:08d}"
 
 
@@ -205,26 +220,28 @@ def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
     return None, refused
 
 
-def _state(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return value
-
-
 def read_state(path: Path) -> TrainingState:
-    value = _state(path)
-    best = BestCheckpoint(**value["best"]) if value.get("best") else None
-    made = {"position": Position(**value["position"]), "best": best, "window": tuple(value.get("window", ()))}
-    return TrainingState(**{name: each for name, each in value.items() if name not in ("history", "origin")} | made)
+    """The state of a checkpoint. Raises `IntegrityError` for one that llmctl did not write."""
+    value = read_json(path / STATE)
+    try:
+        _OTHERS.validate_python({name: value[name] for name in ("history", "origin") if name in value})
+        own = {name: each for name, each in value.items() if name not in ("history", "origin")}
+        state: TrainingState = _STATES.validate_python(own)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise IntegrityError(f"{key}: {first['msg'].lower()}", where=str(path / STATE)) from error
+    return state
 
 
 def read_history(path: Path) -> dict[str, Any]:
     """The checkpoint's mark of `metrics.jsonl` (`History.mark`); empty if version 0.1 wrote it."""
-    return dict(_state(path).get("history", {}))
+    return dict(read_json(path / STATE).get("history", {}))
 
 
 def read_origin(path: Path) -> Origin:
     """What the run was started with, as of this checkpoint; empty if version 0.1 wrote it."""
-    return Origin(**_state(path).get("origin", {}))
+    return Origin(**read_json(path / STATE).get("origin", {}))
 
 
 def load_weights(path: Path, model: nn.Module, *, together: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.conftest import HELD, Strike
+from tests.attacks.conftest import HELD, Strike, edit
 from tests.attacks.mutations import DAMAGES
 
 Copy = Callable[[str], Path]
@@ -132,6 +133,9 @@ RECIPES: dict[str, str] = {
     "NUL in a path": 'preprocess: {inputs: ["a\\0b"], out: "o\\0o"}',
     "a long path": f"preprocess: {{inputs: [x], out: {'o' * 300}}}",
     "a path that is a number": "train: {data: 5, model: 5, out: 5}",
+    "a number of 12,000 digits": "train: {seed: 0x" + "f" * 10_000 + "}",
+    "merge keys": "a: &a {lr: 1}\ntrain: {<<: *a}",
+    "a megabyte as a name": "train: {model: " + "m" * 1_000_000 + "}",
     "two documents": "train: {lr: 1}\n---\ntrain: {lr: 2}",
 }
 
@@ -142,7 +146,7 @@ def test_a_recipe(strike: Strike, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text(RECIPES[name])
     words = ("run", "r.yaml") if verb == "run" else ("train", "--config", "r.yaml")
-    strike(*words, codes={2, 3, 5})
+    assert len(strike(*words, codes={2, 3, 5})) < 20_000
     assert sorted(each.name for each in tmp_path.iterdir()) == ["r.yaml"]
 
 
@@ -192,6 +196,32 @@ def test_a_damaged_file_of_a_run(strike: Strike, run: Path, tmp_path: Path, name
     DAMAGES[damage](copy / name)
     strike("train", "--resume", copy, "--max-steps", "5")
     strike("runs", "show", copy)
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "log.txt"])
+def test_a_pipe_in_a_run_is_not_waited_for(strike: Strike, run: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    assert name in strike("train", "--resume", copy, "--max-steps", "5", codes={5})
+
+
+STATES = ["position", "best", "waited", "validation", "train_loss", "window", "lr", "keyed", "history", "origin"]
+
+
+@pytest.mark.parametrize("value", ["x", [{}]])
+@pytest.mark.parametrize("key", STATES)
+def test_a_state_that_llmctl_did_not_write_is_no_checkpoint(
+    strike: Strike, run: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    """Its hash is that of the manifest: somebody changed both."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    newest = max((copy / "checkpoints").iterdir())
+    edit(newest / "state.json", key, value)
+    edit(newest / "MANIFEST.json", "sha256", json.loads((newest / "MANIFEST.json").read_text())["sha256"] | {
+        "state.json": hashlib.sha256((newest / "state.json").read_bytes()).hexdigest()})  # fmt: skip
+    said = strike("train", "--resume", copy, "--max-steps", "5", codes={0})
+    assert f"{newest.name}: state.json is not as llmctl writes it: {key}" in said
 
 
 # -- GGUF -----------------------------------------------------------------------------------------------------------

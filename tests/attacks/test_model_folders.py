@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,11 @@ DECODER = [
     "torch_dtype",
     "layer_types",
     "return_dict",
+    "sliding_window",
+    "output_hidden_states",
+    "per_layer_config",
+    "text_config",
+    "base_model_tp_plan",
 ]
 ENCODER = [
     "hidden_act",
@@ -150,6 +156,11 @@ def test_the_same_folder_whole_answers(strike: Strike, copy: Copy) -> None:
         ("quantization_config", {"load_in_4bit": True}, "config.json:quantization_config"),
         ("_attn_implementation", "a/b", "names code to download"),
         ("text_config", {"num_hidden_layers": 10**9}, "config.json:text_config.num_hidden_layers"),
+        ("text_config", 5, "config.json:text_config"),
+        ("dtype", 5, "config.json:dtype"),
+        ("intermediate_size", -5, "config.json:intermediate_size"),
+        ("attribute_map", 5, "config.json:attribute_map"),
+        ("base_model_tp_plan", "x", "config.json:base_model_tp_plan"),
     ],
 )
 def test_file_and_key_are_named(strike: Strike, copy: Copy, key: str, value: Any, said: str) -> None:
@@ -193,6 +204,44 @@ def header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     change(entries)
     text = json.dumps(entries).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size :])
+
+
+FILES = ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja",
+         "llmctl.json", "extra.txt"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(strike: Strike, copy: Copy, name: str) -> None:
+    folder = copy("carded")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert f"{name}: neither a file nor a folder" in strike("generate", "--model", folder, *ASK, codes={5})
+
+
+@pytest.mark.parametrize("name", ["config.json", *FILES[1:-1]])
+def test_settings_of_gigabytes_are_not_read(strike: Strike, copy: Copy, name: str) -> None:
+    folder = copy("carded")
+    os.truncate(folder / name, 3 << 30)
+    assert f"{name}: has 3,221,225,472 bytes" in strike("generate", "--model", folder, *ASK, codes={5})
+
+
+def test_more_tensors_than_any_model_has(strike: Strike, copy: Copy) -> None:
+    folder = copy("llama")
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header(folder / "model.safetensors", lambda entries: entries.update({f"w{n}": empty for n in range(100_001)}))
+    assert "more than 100,000 tensors" in strike("generate", "--model", folder, *ASK, codes={5})
+
+
+def test_weights_in_parts_without_their_index(strike: Strike, copy: Copy) -> None:
+    folder = copy("llama")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    assert "model.safetensors.index.json: the index" in strike("generate", "--model", folder, *ASK, codes={5})
+
+
+def test_an_instruction_of_a_card_that_no_context_holds(strike: Strike, copy: Copy) -> None:
+    folder = copy("carded")
+    edit(folder / "llmctl.json", "instruction", "x" * 10_000_000)
+    assert "instruction" in strike("generate", "--model", folder, *ASK, codes={2})
 
 
 def each(field: str, value: Any) -> Callable[[dict[str, Any]], None]:

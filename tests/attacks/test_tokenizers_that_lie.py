@@ -241,6 +241,62 @@ def test_bpe_dropout_of_a_published_tokenizer_is_off(strike: Strike, copy: Copy,
         assert [backend.encode(text).ids for _ in range(5)] == [whole] * 5
 
 
+VOCABULARIES: dict[str, Callable[[int], int]] = {
+    "the same id": lambda number: 7,
+    "ids beyond the model's": lambda number: number + 10**6,
+    "ids of 2^32": lambda number: 2**32 - 1 - number,
+    "gaps": lambda number: number * 3,
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_ids_that_are_not_those_of_the_model(strike: Strike, copy: Copy, name: str) -> None:
+    folder = copy("llama")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    changed = {token: VOCABULARIES[name](number) for token, number in vocabulary.items()}
+    edit(folder / "tokenizer.json", "model.vocab", changed)
+    said = strike("generate", "--model", folder, *ASK, "hello", codes={2, 5})
+    assert "tokenizer" in said
+    assert "config.json" not in said
+
+
+def test_a_tokenizer_that_drops_all_text(strike: Strike, copy: Copy) -> None:
+    folder = copy("llama")
+    nothing = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
+    edit(folder / "tokenizer.json", "post_processor", nothing)
+    assert "the prompt has no tokens" in strike("generate", "--model", folder, *ASK, "hello", codes={3})
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("tokenizer_config.json", "padding_side", "up"),
+        ("tokenizer_config.json", "truncation_side", 5),
+        ("tokenizer_config.json", "added_tokens_decoder", {"x": {"content": "a"}}),
+        ("tokenizer_config.json", "extra_special_tokens", {"x": 5}),
+        ("special_tokens_map.json", "", b"\x80"),
+        ("added_tokens.json", "", b"\x80"),
+        ("chat_template.jinja", "", b"\xff"),
+    ],
+)
+def test_the_file_at_fault_is_named(strike: Strike, copy: Copy, name: str, key: str, value: Any) -> None:
+    folder = copy("llama")
+    if key:
+        edit(folder / name, key, value)
+    else:
+        (folder / name).write_bytes(value)
+    assert f"{folder / name}: " in strike("generate", "--model", folder, *ASK, "hello", codes={5})
+
+
+def test_a_panic_that_no_border_caught_is_no_bug() -> None:
+    from llmctl.errors import IntegrityError, untranslated
+
+    class PanicException(BaseException):
+        """As pyo3 names its own."""
+
+    assert isinstance(untranslated(PanicException("index out of range")), IntegrityError)
+
+
 @pytest.mark.parametrize("verb", ["generate", "preprocess"])
 def test_a_tokenizer_fails_alike_in_every_verb(strike: Strike, copy: Copy, tmp_path: Path, verb: str) -> None:
     folder = copy("llama")
@@ -296,3 +352,12 @@ def test_a_template_that_loops_grows_or_fails(strike: Strike, copy: Copy, name: 
     shown = strike("generate", "--model", folder, *ASK, "hello", codes={0, 5} if name == "empty" else {5})
     assert said in shown
     assert len(shown) < 3000
+
+
+def test_a_template_that_draws_asks_the_same_each_time(strike: Strike, copy: Copy) -> None:
+    folder = copy("llama")
+    template = "{{ range(100000)|random }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    first, second = (strike("generate", "--model", folder, *ASK, "hello", codes={0}) for _ in range(2))
+    answers = [json.JSONDecoder().raw_decode(each)[0]["completions"] for each in (first, second)]
+    assert answers[0] == answers[1]

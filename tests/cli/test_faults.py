@@ -95,7 +95,12 @@ def test_what_is_wrong_is_said(here: Path, inside: Inside, words: tuple[str, ...
             ("eval", "--model", "./nodir", "--data", "nodata", "--metric", "blue", "--require", "bleu"),
             2,
             "config",
-            ["metric.0: no metric named 'blue'; did you mean 'bleu'?", "require.0: 'bleu' is not a gate"],
+            [
+                "metric.0: no metric named 'blue'; did you mean 'bleu'?",
+                "require.0: 'bleu' is not a gate",
+                "no such file or folder: nodir",
+                "no such file or folder: nodata",
+            ],
         ),
         (
             ("eval", "--model", "./nodir", "--data", "nodata", "--out", "full", "--junit", "good.jsonl"),
@@ -176,6 +181,35 @@ def test_faults_are_told_all_at_once(
     done = llmctl(*words, cwd=here)
     assert (done.returncode, done.stderr.splitlines()) == (code, [f"error: {told[0]}", *told[1:]])
     assert sorted(each.name for each in Path("full").iterdir()) == ["kept.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ("train", "--data", "./no1", "--model", "./no2", "--lr", "-1", "--out", "out"),
+            [
+                "optimizer.lr: must be greater than 0.0, not -1",
+                "no such file or folder: no1",
+                "no such file or folder: no2",
+            ],
+        ),
+        (
+            ("eval", "--model", "./no1", "--data", "./no2", "--metric", "belu"),
+            ["metric.0: no metric named 'belu'", "no such file or folder: no1", "no such file or folder: no2"],
+        ),
+        (
+            ("generate", "--model", "./no1", "--prompt", "a", "--temperature", "-1"),
+            ["temperature: must be at least 0.0, not -1", "no such file or folder: no1"],
+        ),
+        (("generate", "--model", ".", "--prompt", "a", "--temperature", "-1"), ["temperature: must be at least 0.0"]),
+    ],
+)
+def test_a_wrong_setting_does_not_hide_a_missing_input(
+    here: Path, inside: Inside, words: tuple[str, ...], lines: list[str]
+) -> None:
+    found = inside(*words, code=2)["error"]["message"].split("\n")
+    assert [line[: len(start)] for line, start in zip(found, lines, strict=True)] == lines
 
 
 def test_a_fault_alone_is_told_as_it_is(here: Path, inside: Inside) -> None:

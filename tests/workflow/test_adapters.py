@@ -274,6 +274,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "another arithmetic": {"use_dora": True},
     "a pattern": {"target_modules": "(a+)+$"},
     "nonsense": {"r": "many"},
+    "a rank that fills the memory": {"r": 10**9},
 }
 
 

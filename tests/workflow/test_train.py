@@ -383,6 +383,18 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("change", [{"block_size": 33}, {"clean": {"a": 1}}, {"labels": ["a"]}, {"split_by": "x"}])
+def test_a_manifest_that_no_longer_says_how_the_data_was_made_is_refused(
+    inside: Inside, sonnets: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(sonnets, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | change))
+    document = inside(*command("lstm", copy, tmp_path / "run"), code=5)
+    assert "manifest.json: edited since" in document["error"]["message"]
+
+
 def test_a_manifest_edited_by_hand_is_refused(inside: Inside, sonnets: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(sonnets, copy)

@@ -35,7 +35,7 @@ from llmctl.data.examples.truncation import beginnings, first_exchange, prompt_p
 from llmctl.data.spec import INSTRUCTION_FORMATS, PromptFormat
 from llmctl.data.tokenizing.plain import control_tokens, plain_ids
 from llmctl.data.tokenizing.tool_rendering import rendered, uses_tools
-from llmctl.errors import DataError
+from llmctl.errors import DataError, UsageError
 from llmctl.types import BLANKS, MODALITY, Family, Opening, Role, Segment, Tokens
 
 __all__ = ["Ids", "Layout", "PromptFormat", "Sample", "layout_for", "prompt_format_for"]
@@ -48,6 +48,8 @@ MOST_BLANKS: Final = 32
 """Blanks at the end of a prompt that are taken back from it."""
 ROOM: Final = 4
 """1/ROOM of the context is reserved for the answer if a prompt must be truncated and no answer length is specified."""
+LONGEST_INSTRUCTION: Final = 100
+"""Characters of an instruction for each token of the context; a longer one cannot fit and would take minutes to encode."""
 
 
 class Sample(NamedTuple):
@@ -122,6 +124,9 @@ class Layout:
 
         `instruction`: the instruction in the prompt; only the formats `template` and `plain` use one.
         """
+        if len(instruction) > LONGEST_INSTRUCTION * (context or 0) > 0:
+            problem = f"has {len(instruction):,} characters, the model's context {context:,} tokens"
+            raise UsageError(problem, where="instruction", hint="shorten it")
         self.tokenizer, self.family, self.prompt_format, self.context = tokenizer, family, prompt_format, context
         self.long_answers = long_answers
         self.keep_end = False

@@ -17,6 +17,7 @@ from typing import Any, Final
 from llmctl.data.tokenizing.plain import control_tokens, encoded, plain_ids
 from llmctl.errors import IntegrityError
 from llmctl.store import limited
+from llmctl.store.border import border
 
 TEMPLATE_SECONDS: Final = 0.5
 TEMPLATE_MEGABYTES: Final = 64
@@ -86,7 +87,8 @@ class ChatTemplate:
     @functools.cached_property
     def _own_backend(self) -> Any:
         """The tokenizer for the template itself; a copy, since other threads encode with the shared one."""
-        found = type(self._backend).from_str(self._backend.to_str())
+        with border("the tokenizer cannot be used", self._tokenizer.name_or_path, silent=True):
+            found = type(self._backend).from_str(self._backend.to_str())
         found.encode_special_tokens = False
         return found
 

@@ -94,6 +94,14 @@ def unknown_id(backend: Any) -> int | None:
     return found
 
 
+def largest_id(backend: Any) -> int:
+    """The largest id of a `tokenizers.Tokenizer`; -1 if it has none."""
+    last: int = backend.get_vocab_size() - 1
+    if backend.id_to_token(last) is not None:
+        return last  # ids without gaps, as almost always
+    return max(backend.get_vocab().values(), default=-1)
+
+
 def plain_ids(backend: Any, text: str, control: frozenset[int]) -> list[int]:
     """Encode a text to ids outside of `control`: where the tokenizer finds a control token, split the text inside it.
 

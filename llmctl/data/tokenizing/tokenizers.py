@@ -19,7 +19,7 @@ from llmctl.data.tokenizing import ctc_tokenizer
 from llmctl.data.tokenizing.alphabet import BYTES, EVERY_CHARACTER
 from llmctl.data.tokenizing.plain import settle
 from llmctl.data.tokenizing.pretokens import pieces
-from llmctl.errors import ConfigError, DataError, Fault, UsageError
+from llmctl.errors import ConfigError, DataError, Fault, IntegrityError, UsageError
 from llmctl.store import atomic
 from llmctl.store.border import border, quiet
 from llmctl.store.safety import read_json
@@ -337,10 +337,14 @@ def load_tokenizer(folder: Path) -> Any:
             found = ctc_tokenizer.open_ctc_tokenizer(folder)
             settle(found.backend_tokenizer)
         return found
-    with border("the tokenizer cannot be opened", place, silent=True):
-        with quiet():
+    try:
+        with border("the tokenizer cannot be opened", place, silent=True), quiet():
             tokenizer = _opener_of(folder).from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        backend = getattr(tokenizer, "backend_tokenizer", None)
+    except IntegrityError as error:
+        if error.where == str(own) and _opens_alone(own):  # the fault is in the settings beside it
+            raise IntegrityError(error.message, where=str(folder / "tokenizer_config.json"), hint=error.hint) from error
+        raise
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UsageError(
             f"the tokenizer of {folder} is not a fast tokenizer",
@@ -349,6 +353,17 @@ def load_tokenizer(folder: Path) -> Any:
     with border("the tokenizer cannot be used", place, silent=True):
         settle(backend)
     return tokenizer
+
+
+def _opens_alone(path: Path) -> bool:
+    from tokenizers import Tokenizer
+
+    try:
+        with border("", path, silent=True):
+            Tokenizer.from_file(str(path))
+    except IntegrityError:
+        return False
+    return True
 
 
 def _opener_of(folder: Path) -> Any:

@@ -22,6 +22,7 @@ from llmctl.types import MODALITY, EventSink, Family, null_sink
 PADDING_SHARE: Final = 0.05
 PADDING_LEAST: Final = 128
 """Models pad their vocabulary beyond the tokenizer's last entry, by at most the larger of these: share and entries."""
+OWN_TOKENIZER: Final = "copy the model's own tokenizer files into its folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class ModelHandle:
             return self
         return replace(self, labels=tuple(labels) or self.labels)
 
-    def check_vocabulary(self, tokenizer_size: int) -> None:
+    def check_vocabulary(self, tokenizer_size: int, largest_id: int) -> None:
         """Raise `UsageError` with both sizes where the tokenizer does not match the weights."""
         size = self.folder.config.get("vocab_size")
         if not isinstance(size, int):
@@ -95,7 +96,13 @@ class ModelHandle:
             raise UsageError(
                 f"the tokenizer has {tokenizer_size:,} entries, the model {size:,}: they do not match",
                 where=str(self.folder.path),
-                hint="copy the model's own tokenizer files into its folder",
+                hint=OWN_TOKENIZER,
+            )
+        if largest_id >= size:
+            raise UsageError(
+                f"the tokenizer has the id {largest_id:,}, the model the ids 0 to {size - 1:,}: they do not match",
+                where=str(self.folder.path),
+                hint=OWN_TOKENIZER,
             )
 
 

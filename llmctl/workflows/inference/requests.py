@@ -11,7 +11,7 @@ from llmctl.data.examples.layout import ROOM, Layout, layout_for, transcript_sta
 from llmctl.data.examples.pairs import sides
 from llmctl.data.examples.truncation import recent
 from llmctl.data.spec import CleanRules
-from llmctl.data.tokenizing.plain import unknown_id
+from llmctl.data.tokenizing.plain import largest_id, unknown_id
 from llmctl.data.tokenizing.tokenizers import load_tokenizer
 from llmctl.data.tokenizing.tool_rendering import placed, uses_tools, written
 from llmctl.errors import DataError, PromptTooLong, UsageError
@@ -368,7 +368,7 @@ def open_request_builder(
         return ServerRequestBuilder(handle, emit=emit)
     config = config_of(handle.folder.architecture)
     tokenizer = load_tokenizer(handle.folder.path)
-    handle.check_vocabulary(len(tokenizer))
+    handle.check_vocabulary(len(tokenizer), largest_id(tokenizer.backend_tokenizer))
     # Recurrent models and relative positions have no such setting: they take sequences of any length.
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
     card = handle.folder.card

@@ -19,7 +19,7 @@ from llmctl.errors import DataError, GateError
 from llmctl.gates import GateResult
 from llmctl.store import atomic, integrity
 from llmctl.store.locks import locked
-from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, data_card
+from llmctl.store.prepared import MANIFEST, Counts, InputFile, LengthStats, Manifest, data_card, hash_of
 from llmctl.types import Event, EventSink
 from llmctl.workflows.preprocess import continuing
 from llmctl.workflows.preprocess.bad_records import REJECTS
@@ -154,6 +154,7 @@ def preprocess(
         atomic.write_text(folder / "README.md", data_card(manifest))
         readme = integrity.hashes(folder, [folder / "README.md"])
         manifest = manifest.model_copy(update={"files": dict(sorted((files | readme).items()))})
+        manifest = manifest.model_copy(update={"sha256": hash_of(manifest)})
         atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return PreprocessResult(manifest, config.out, gates)
 

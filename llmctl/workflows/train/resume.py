@@ -12,6 +12,7 @@ from llmctl.config import Spec, combine, merge, validate
 from llmctl.errors import ConfigError, Fault, IntegrityError, UsageError
 from llmctl.settings import differing
 from llmctl.store import runs
+from llmctl.store.safety import check_regular
 from llmctl.types import Event, EventSink
 from llmctl.workflows.train.spec import TrainConfig
 
@@ -109,8 +110,10 @@ def _is_path(config: TrainConfig) -> bool:
 def check_resumable(out: Path, emit: EventSink) -> None:
     """Warn of a lost record, which is written again.
 
-    Raises `IntegrityError` if all checkpoints of a run are gone: starting from the beginning would replace its model.
+    Raises `IntegrityError` if a file of the run is a pipe or device, or if all checkpoints of a run are gone: starting from the beginning would replace its model.
     """
+    for name in (runs.RUN, runs.CONFIG, runs.METRICS, "log.txt"):
+        check_regular(out / name)
     record = None
     try:
         record = runs.read(out)

@@ -6,11 +6,12 @@ import contextlib
 import functools
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llmctl import environment, processes
 from llmctl.errors import EnvironmentFault, LlmctlError, Stopped, Terminated, naming, untranslated
@@ -28,6 +29,8 @@ from llmctl.workflows.train.spec import TrainConfig
 __all__ = ["TrainResult", "preflight", "train"]
 
 Train = Callable[[TrainPlan, EventSink], dict[str, Any] | None]
+SILENT_SECONDS: Final = 10.0
+"""How long a process waits for process 0 without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,15 @@ def _join(given: World, emit: EventSink) -> bool:
 
     seconds = MEETING_SECONDS if given.launcher else UNSURE_SECONDS
     by = f"started by {given.launcher}" if given.launcher else "by RANK and WORLD_SIZE"
-    if not given.follows:
-        text = f"process 0 of {given.size}, {by}: waiting for the others at {given.address}:{given.port}, up to {seconds} s"
-        emit(Event("note", {"text": text}))
+    others = "process 0" if given.follows else "the others"
+    text = f"process {given.rank} of {given.size}, {by}: waiting for {others} at {given.address}:{given.port}, up to {seconds} s"
+    note = Event("note", {"text": text})
+    later = threading.Timer(SILENT_SECONDS, emit, [note])
+    later.daemon = True
+    if given.follows:  # process 0 speaks for all of them, if it is there
+        later.start()
+    else:
+        emit(note)
     given.announce()
     for name in [each for each in os.environ if each.startswith("ACCELERATE_")]:
         del os.environ[name]
@@ -86,6 +95,8 @@ def _join(given: World, emit: EventSink) -> bool:
         if given.launcher or given.follows:
             raise
         return False
+    finally:
+        later.cancel()
     return True
 
 
