@@ -230,12 +230,10 @@ class PromptTooLong(DataError):
 class MissingField(DataError):
     """A record lacks a field."""
 
-    def __init__(
-        self, field: str, message: str, *, where: str | None = None, hint: str | None = None, meant: str | None = None
-    ) -> None:
-        """`meant`: a field that is there and differs in case alone."""
+    def __init__(self, message: str, *, columns: str, where: str | None = None, hint: str | None = None) -> None:
+        """`columns`: what names the columns of all missing fields, `text=Text,label=YOUR_COLUMN`."""
         super().__init__(message, where=where, hint=hint)
-        self.field, self.meant = field, meant
+        self.columns = columns
 
 
 class EnvironmentFault(LlmctlError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from llmctl.errors import DataError
+from llmctl.errors import DataError, MissingField
 from llmctl.tasks import layouts
 from llmctl.tasks.dialogues import SYSTEMS
 from llmctl.tasks.spec import Column, Task
@@ -26,7 +26,7 @@ class Chat(Task):
     families = ("decoder",)
     metrics = ("perplexity",)
     answer_role = "assistant"
-    also = (*SYSTEMS, "tools", "functions")
+    also = (*SYSTEMS, "tools", "functions", "prompt", "completion")
 
     def adapt(self, record: Record, adapting: Adapting) -> Record:
         """Reads ShareGPT, Alpaca, columns of a question and its answer and OpenAI's content parts too."""
@@ -48,7 +48,11 @@ class Chat(Task):
         return (last.text,) if last.role == "assistant" else ()
 
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
-        super().check(record, columns)
+        try:
+            super().check(record, columns)
+        except MissingField as error:
+            error.columns += ", or of a question and its answer: --columns prompt=YOUR_COLUMN,completion=YOUR_COLUMN"
+            raise
         if columns is None and not any(turn.role in ANSWERS for turn in self.segments(record)):
             raise DataError("no assistant turn: nothing to train on", where=f"{record.origin}:messages")
 

@@ -12,7 +12,7 @@ from llmctl.types import Adapting
 
 ANSWERED_BY: Final[dict[str, tuple[str, ...]]] = {
     "instruction": ("output", "response", "completion", "answer"),
-    "prompt": ("completion", "response", "output", "answer"),
+    "prompt": ("completion", "response", "output", "answer", "text"),
     "query": ("response", "answer", "output"),
     "question": ("answer", "response", "output"),
     "problem": ("solution", "answer"),
@@ -32,6 +32,8 @@ AS_TEXT: Final = "values that are no text: written as text"
 NO_ROLES: Final = "turns without roles: the user's and the assistant's by turns"
 _ROLE: Final = ("role", "from", "speaker", "author")
 _CONTENT: Final = ("content", "value", "text", "utterance")
+_LEARNED: Final = ("train", "loss")
+"""Flags of a turn that say whether it is learned."""
 _MOSS: Final = re.compile(r"^\s*<\|[^|>]+\|>: ?|<eo[a-z]>\s*$")
 _ARRAY: Final = re.compile(r"array\(|['\"]\s+['\"]")
 """What Python prints of a NumPy array, which does not separate texts by commas."""
@@ -139,7 +141,12 @@ def _messages(turn: Any, adapting: Adapting) -> list[Any]:
     """The messages of one turn, or of a question and its answer."""
     if isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str | None) for each in turn):
         return _two(*turn)
-    if not isinstance(turn, Mapping) or ("role" in turn and "content" in turn):
+    if not isinstance(turn, Mapping):
+        return [turn]
+    flag = next((name for name in _LEARNED if isinstance(turn.get(name), bool)), None)
+    if flag is not None and turn.get("weight") is None:
+        turn = {**{name: value for name, value in turn.items() if name != flag}, "weight": int(turn[flag])}
+    if "role" in turn and "content" in turn:
         return [turn]
     if "role" in turn or "from" in turn:
         return [_named(turn)]

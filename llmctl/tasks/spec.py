@@ -114,6 +114,17 @@ class Task(ABC):
         optional = [*(column.name for column in self.columns if not column.required), "id"]
         return f"required fields: {', '.join(needed)}; optional: {', '.join(optional)}"
 
+    def _named_columns(self, record: Record, columns: Sequence[Column] | None) -> str:
+        """The value of `--columns` for the required fields that a record lacks: a column that differs in case alone, or one
+        to be named."""
+        folded = {name.casefold(): name for name in record.fields}
+        missing = [
+            column.name
+            for column in (self.columns if columns is None else columns)
+            if column.required and record.fields.get(column.name) is None
+        ]
+        return ",".join(f"{name}={folded.get(name, 'YOUR_COLUMN')}" for name in missing)
+
     def check(self, record: Record, columns: Sequence[Column] | None = None) -> None:
         """Raise `DataError` naming the first field that is missing or of the wrong type."""
         for column in self.columns if columns is None else columns:
@@ -124,11 +135,10 @@ class Task(ABC):
                     raise DataError(f"the field {column.name!r} is null", where=where)
                 if column.required:
                     raise MissingField(
-                        column.name,
                         f"the field {column.name!r} is missing; fields found: {found_fields(record.fields)}",
                         where=where,
                         hint=self._fields_text(columns),
-                        meant=next((each for each in record.fields if each.casefold() == column.name), None),
+                        columns=self._named_columns(record, columns),
                     )
             elif not isinstance(value, column.kind):
                 raise DataError(

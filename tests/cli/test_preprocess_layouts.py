@@ -137,6 +137,7 @@ MOSS = {
             id="history-of-messages",
         ),
         pytest.param({"inputs": "q1", "targets": "a1"}, ASKED, id="FLAN"),
+        pytest.param({"id": "1", "prompt": "q1", "text": "a1", "finish_reason": "stop"}, ASKED, id="generate --output"),
         pytest.param({"user": "q1", "assistant": "a1"}, ASKED, id="columns-by-role"),
     ],
 )
@@ -368,3 +369,153 @@ def test_a_single_arrow_file(prepare: Prepare, name: str, indexed: bool) -> None
         writer.write_table(table)
     assert prepare({name: place.getvalue()}, "classification").rows() == ROWS
     assert prepare({name: place.getvalue()[:60]}, "classification", "--force").code == 3
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Text that is none, and what helps
+
+
+def test_texts_that_show_nothing_are_empty(prepare: Prepare) -> None:
+    rows = [{"text": "\u200b\u200b"}, {"text": "\ufeff"}, {"text": "می‌خواهم"}, {"text": "👩‍👧"}]
+    found = prepare({"a.jsonl": rows}, "lm")
+    assert found.document["records"]["dropped"] == {"empty": 2}
+    assert [fields["text"] for fields in found.rows()] == ["می‌خواهم", "👩‍👧"]
+
+
+def test_labels_that_look_alike_are_named(prepare: Prepare) -> None:
+    labels = ["good", "good\u200b", "ｇｏｏｄ", "caf\u00e9", "cafe\u0301", "bad"]
+    found = prepare(
+        {"a.jsonl": [{"text": f"t{n}", "label": label} for n, label in enumerate(labels)]}, "classification"
+    )
+    assert found.talk.count("differ in case or blanks alone") == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json", "a.parquet", "a.arrow"])
+def test_a_pointer_of_git_lfs_is_never_learned(prepare: Prepare, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    found = prepare({name: pointer}, "lm")
+    assert found.code == 3
+    assert "git lfs pull" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [
+        ("a.csv", "text,label\n你好世界,好评\n", "gb18030"),
+        ("a.jsonl", '{"text": "今天天气很好。", "label": "好"}\n', "gbk"),
+    ],
+)
+def test_chinese_in_gb_18030_is_named(prepare: Prepare, name: str, text: str, encoding: str) -> None:
+    found = prepare({name: text.encode(encoding)}, "classification")
+    assert "it looks like Chinese in GB 18030" in found.problem
+    assert found.problem.endswith("--encoding gb18030")
+    assert prepare({name: text.encode(encoding)}, "classification", "--encoding", "gb18030").code == 0
+
+
+def test_western_text_is_not_called_chinese(prepare: Prepare) -> None:
+    assert "Chinese" not in prepare({"a.txt": "créée à l'été, naïve façade".encode("latin-1")}, "lm").problem
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("Text,Label", "--columns text=Text,label=Label"),
+        ("文本,标签", "--columns text=YOUR_COLUMN,label=YOUR_COLUMN"),
+        ("text,stars", "--columns label=YOUR_COLUMN"),
+    ],
+)
+def test_all_columns_to_name_are_said_at_once(prepare: Prepare, header: str, columns: str) -> None:
+    assert prepare({"a.csv": f"{header}\na,b\n"}, "classification").problem.endswith(columns)
+
+
+def test_the_columns_of_a_question_and_its_answer_can_be_named(prepare: Prepare) -> None:
+    rows = [{"frage": "q1", "antwort": "a1"}]
+    assert "--columns prompt=YOUR_COLUMN,completion=YOUR_COLUMN" in prepare({"a.jsonl": rows}, "chat").problem
+    assert prepare({"a.jsonl": rows}, "chat", "--columns", "prompt=frage,completion=antwort").turns() == ASKED
+
+
+def test_a_file_without_answers_is_for_generate(prepare: Prepare) -> None:
+    files = {"train.jsonl": texts(0, 6), "test.jsonl": [{"text": f"t{n}", "label": None} for n in range(4)]}
+    problem = prepare(files, "classification").problem
+    assert "the field 'label' is null" in problem
+    assert "generate --input" in problem
+
+
+def test_markdown_is_not_taken_for_a_language(prepare: Prepare) -> None:
+    problem = prepare({"a.md": "# Title"}, "lm").problem
+    assert "Markdown" in problem
+    assert "aligned" not in problem
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def test_a_table_of_one_column_needs_no_quotes(prepare: Prepare) -> None:
+    found = prepare({"a.csv": 'text\nHello, world\n"Quoted; as ""usual"""\n'}, "lm")
+    assert found.rows() == [{"text": "Hello, world"}, {"text": 'Quoted; as "usual"'}]
+
+
+def test_empty_cells_at_the_end_of_a_row_hold_nothing(prepare: Prepare) -> None:
+    found = prepare({"a.csv": "text,label\na,x,,\nb,y\nc,z,more\n"}, "classification", "--on-bad-record", "skip")
+    assert found.rows() == ROWS
+    assert found.document["records"]["dropped"] == {"bad_record": 1}
+
+
+def test_eval_and_generate_read_files_as_preprocess_does(prepare: Prepare, capsys: pytest.CaptureFixture[str]) -> None:
+    """A delimiter that only the column names show, and a table as pandas writes it."""
+    rows = [
+        {"text": f"{word}, it was; {n}", "label": label}
+        for n in range(4)
+        for word, label in (("good", "x"), ("bad", "y"))
+    ]
+    table = '"no, really";label;text\n' + "".join(f'-;{row["label"]};"{row["text"]}"\n' for row in rows)
+    columns = {name: {str(n): row[name] for n, row in enumerate(rows)} for name in ("text", "label")}
+    files = {"a.csv": table, "a.json": json.dumps(columns)}
+    prepare(files, "classification")
+    assert run(["train", "--data", "out", "--model", "lstm-classifier:nano", "--max-steps", "1", "--out", "run"]) == 0
+    for name in files:
+        assert run(["eval", "--model", "run", "--data", name, "--json"]) == 0
+        assert run(["generate", "--model", "run", "--input", name, "--output", f"{name}.jsonl"]) == 0
+        answers = [json.loads(line) for line in Path(f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [answer["prompt"] for answer in answers] == [row["text"] for row in rows]
+
+
+def test_a_turn_that_is_not_to_be_learned(prepare: Prepare) -> None:
+    turns = [{"role": role, "content": text} for role, text in TWICE]
+    found = prepare({"a.jsonl": [{"messages": [turns[0], {**turns[1], "train": False}, *turns[2:]]}]}, "chat")
+    assert found.counts("turns") == {"weight 0: turns not in the loss": 1}
+
+
+@pytest.mark.parametrize(
+    ("files", "columns"),
+    [
+        ({"a.jsonl": [{"pair": ["Hello", "你好"]}]}, "source=pair.0,target=pair.1"),
+        ({"a.csv": 't\n"{""en"": ""Hello"", ""zh"": ""你好""}"\n'}, "source=t.en,target=t.zh"),
+        ({"a.jsonl": [{"t": [{"en": "Hello", "zh": "你好"}]}]}, "source=t.0.en,target=t.0.zh"),
+    ],
+)
+def test_dots_lead_through_lists_and_cells(prepare: Prepare, files: dict[str, Any], columns: str) -> None:
+    assert prepare(files, "translation", "--columns", columns).rows() == [{"source": "Hello", "target": "你好"}]
+
+
+def test_an_array_of_objects_comes_through_a_pipe(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a text."""
+    piped = io.TextIOWrapper(io.BytesIO(json.dumps(ROWS, indent=1).encode()))
+    monkeypatch.setattr("sys.stdin", piped)
+    assert prepare({}, "lm", inputs=("-",)).rows() == [{"text": "a"}, {"text": "b"}]
+
+
+def test_numbers_of_rows_as_ids_of_several_files_can_be_left_out(prepare: Prepare) -> None:
+    table = "id,text,label\n0,{}1,x\n1,{}2,y\n"
+    files = {"train.csv": table.format("a", "a"), "test.csv": table.format("b", "b")}
+    assert "--columns id=none" in prepare(files, "classification", whole=False).problem
+    found = prepare(files, "classification", "--columns", "id=none", whole=False)
+    assert found.document["splits"] == {"train": 2, "validation": 0, "test": 2}
+
+
+def test_a_prepared_folder_as_input_is_named(prepare: Prepare) -> None:
+    prepare({"a.jsonl": ROWS}, "classification")
+    Path("out").rename("data")
+    assert "data/text" in prepare({}, "classification", inputs=("data",)).problem
+    assert prepare({}, "classification", inputs=("data/text",)).rows() == ROWS

@@ -109,6 +109,11 @@ class Cleaner:
         )
 
 
+def is_invisible(text: str) -> bool:
+    """Whether a text shows nothing: it has only blanks, control characters, and marks of format such as U+200B."""
+    return all(each.isspace() or unicodedata.category(each) in ("Cc", "Cf") for each in text)
+
+
 def _already_clean(text: str) -> bool:
     """Whether this is ASCII text that no rule but lower-casing changes except at its ends.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from llmctl.data.cleaning.clean import Cleaner
+from llmctl.data.cleaning.clean import Cleaner, is_invisible
 from llmctl.data.cleaning.filters.spec import Filter, Reading, Verdict
 from llmctl.data.cleaning.split import content_hash, split_of
 from llmctl.data.cleaning.words import words_of
@@ -132,7 +132,7 @@ class Judge:
             text, role = part.text, part.role
             # A conversation may start with an empty system message, and a tool may answer nothing.
             if role not in ("system", "tool"):
-                if not text or text.isspace():
+                if not text or text.isspace() or (not text[0].isalnum() and is_invisible(text)):
                     return "empty"
                 short |= len(text) < self._min_chars and role != "label"
             if role == self._task.answer_role:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from llmctl.data.reading.decode import blocks, compression_of
+from llmctl.data.reading.decode import LFS, blocks, compression_of, refuse_foreign
 from llmctl.data.reading.formats import Bad, RawRecord
 from llmctl.errors import DataError
 
@@ -105,8 +105,11 @@ def _huggingface(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _placed(path: Path, name: str) -> Iterator[Path | IO[bytes]]:
-    """The file, or a decompressed temporary copy, because Parquet is read from its end."""
+    """The file, or a decompressed temporary copy, because Parquet is read from its end. Raises `DataError` for a pointer."""
     if not compression_of(path.name):
+        with path.open("rb") as file:
+            if (head := file.read(len(LFS))) == LFS:
+                refuse_foreign(head, name)
         yield path
         return
     with tempfile.TemporaryFile() as unpacked:

@@ -38,6 +38,7 @@ ENCODINGS: Final = "latin1, cp1252, gb18030, utf-16, …"
 """Examples of encoding names that both Python and iconv accept."""
 
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
+_BEYOND_ASCII: Final = re.compile(rb"[\x80-\xff]+")
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 
 
@@ -49,6 +50,8 @@ def compression_of(name: str) -> str:
 
 COMPRESSED: Final = {b"\x1f\x8b": "gz", b"\x28\xb5": "zst"}
 """The first bytes of compressed files, whatever their names end in."""
+LFS: Final = b"version https://git-lfs.github.com/spec/"
+"""The first bytes of a file that `git clone` leaves where Git LFS is not installed."""
 KINDS: Final = (
     (b"%PDF-", "a PDF document"),
     (b"%!PS", "a PostScript document"),
@@ -73,10 +76,11 @@ KINDS: Final = (
     (b"\x7fELF", "a program"),
     (b"GGUF", "a GGUF model"),
     (b"\x93NUMPY", "a NumPy array"),
+    (LFS, "a pointer of Git LFS, not the file itself"),
     (b"\x89HDF", "an HDF5 file"),
 )
 """First bytes of files that are no text, and what such a file is."""
-TEXTUAL: Final = (b"%PDF-", b"%!PS", b"{\\rtf", b"PK\x03\x04")
+TEXTUAL: Final = (b"%PDF-", b"%!PS", b"{\\rtf", b"PK\x03\x04", LFS)
 """Those of `KINDS` that need no more evidence."""
 PEEKED_BYTES: Final = 4096
 """Bytes at the start of a file by which its kind is found."""
@@ -89,7 +93,9 @@ def refuse_foreign(block: bytes, name: str) -> None:
     kind = next((what for mark, what in KINDS if block.startswith(mark)), None)
     # A text may begin with the letters of some marks, but it has no NUL so early.
     if kind is not None and (block.startswith(TEXTUAL) or 0 in block[:1024]):
-        raise DataError(f"not text: it is {kind}", where=name, hint="convert it to text, JSONL, CSV or Parquet")
+        fetch = "fetch it: git lfs install && git lfs pull"
+        hint = fetch if block.startswith(LFS) else "convert it to text, JSONL, CSV or Parquet"
+        raise DataError(f"not text: it is {kind}", where=name, hint=hint)
 
 
 def blocks(
@@ -282,10 +288,12 @@ class Text:
             return None
         before = text[: found.start()]
         line, column = number + before.count("\n"), found.start() - before.rfind("\n")
+        chinese = codecs.lookup(self.encoding).name == "utf-8" and _is_chinese(text.encode("utf-8", "surrogateescape"))
+        seems = "; it looks like Chinese in GB 18030" if chinese else ""
         return DataError(
-            f"the byte \\x{ord(found[0]) - 0xDC00:02x} is not valid {self.encoding}",
+            f"the byte \\x{ord(found[0]) - 0xDC00:02x} is not valid {self.encoding}{seems}",
             where=f"{self.name}:{line}:{column}",
-            hint=self._encoding_hint(),
+            hint=self._encoding_hint("gb18030" if chinese else None),
         )
 
     def _decode(self, decoder: Any, block: bytes, *, final: bool) -> str:
@@ -336,6 +344,18 @@ class Text:
             f"{unpack}iconv -f {found or 'ENCODING'} -t utf-8{'' if unpack else ' FILE'} > NEW{Path(ending).suffix}"
         )
         return f"convert it: {command}" + ("" if found else f"; ENCODING is {ENCODINGS}")
+
+
+def _is_chinese(line: bytes) -> bool:
+    """Whether the bytes beyond ASCII come in pairs that are mostly Chinese characters of GB 2312."""
+    runs = _BEYOND_ASCII.findall(line)
+    if any(len(run) % 2 for run in runs):
+        return False
+    try:
+        text = b"".join(runs).decode("gb2312")
+    except UnicodeDecodeError:
+        return False
+    return sum("\u4e00" <= each <= "\u9fff" for each in text) * 2 >= len(text) > 0
 
 
 def _cut(text: str, keep_ends: bool) -> tuple[list[str], str]:

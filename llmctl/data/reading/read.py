@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from llmctl.config import DocumentUnit
 from llmctl.data.reading import columnar, documents, formats, tables
-from llmctl.data.reading.decode import LIMITS, Limits, Text, blocks
+from llmctl.data.reading.decode import LIMITS, PEEKED_BYTES, Limits, Text, blocks
 from llmctl.data.reading.formats import Bad, RawRecord
 from llmctl.data.reading.sources import Format, InputSource, find_sources, shown
 from llmctl.data.reading.tmx import tmx
@@ -43,6 +43,8 @@ class ReadContext:
     """Field of the task -> the user's column."""
     wanted: Collection[str] = ()
     """Required columns, if known; other columns of a Parquet file are not read."""
+    expected: Collection[str] = ()
+    """Columns that show how a table or an object is to be read, where all its columns are read; default: `wanted`."""
     also: Collection[str] = ()
     """Further columns that `adapt` reads."""
     adapt: Adapt | None = None
@@ -72,6 +74,11 @@ class ReadContext:
         """Fields that are read."""
         return frozenset((*self.wanted, "id"))
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a file that show how it is to be read."""
+        return [self.rename.get(name, name) for name in self.wanted or self.expected]
+
     def say(self, note: str) -> None:
         self.notes[note] = None
 
@@ -84,6 +91,7 @@ def read_records(
     adapt: Adapt | None = None,
     open_audio: OpenAudio | None = None,
     fields_of: FieldsOf | None = None,
+    expected: Collection[str] = (),
     document: DocumentUnit = "line",
     encoding: str | None = None,
     limits: Limits = LIMITS,
@@ -92,7 +100,7 @@ def read_records(
 
     `check` rejects records without the required fields: `lambda record: task.check(record, task.prompt_columns())`.
     `columns` is the value of `--columns`. `fields_of` turns a plain text document into fields (`task.record_of`);
-    without it, text files are refused. Missing ids are derived from a hash of the fields.
+    without it, text files are refused. `expected`: columns by which delimiters and objects of records are found. Missing ids are derived from a hash of the fields.
     """
     context = ReadContext(
         check=check,
@@ -100,6 +108,7 @@ def read_records(
         adapt=adapt,
         open_audio=open_audio,
         fields_of=fields_of,
+        expected=expected,
         document=document,
         encoding=encoding,
         limits=limits,
@@ -121,7 +130,8 @@ def scan(sources: Sequence[InputSource], context: ReadContext) -> Generator[Reco
             empty = False
             yield row if isinstance(row, Bad) else record_of(row, context, source)
         if empty and source.named:
-            raise DataError("no records", where=source.name, hint="the file is empty or has only blank lines")
+            more = " below a header" if source.format in ("csv", "tsv") else ""
+            raise DataError("no records", where=source.name, hint=f"the file is empty or has only blank lines{more}")
 
 
 def parse_columns(columns: str | None) -> dict[str, str]:
@@ -172,14 +182,23 @@ _ABSENT: Final = object()
 
 
 def _column(fields: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or with dots of a nested one (`translation.en`); `_ABSENT` if there is none."""
+    """The value of a column, or with dots of a nested one (`translation.en`, `pair.0`), also in JSON in a cell; `_ABSENT` if
+    there is none."""
     if column in fields:
         return fields[column]
     value: Any = fields
     for part in column.split("."):
-        if not isinstance(value, Mapping) or part not in value:
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            try:
+                value = formats.parse_json(value, "")
+            except DataError:
+                return _ABSENT
+        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
             return _ABSENT
-        value = value[part]
     return value
 
 
@@ -226,7 +245,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
             "," if kind == "csv" else "\t",
             delimiter=context.delimiter,
             quoting=context.quoting,
-            wanted=[context.rename.get(name, name) for name in context.wanted],
+            wanted=context.columns,
             say=context.say,
         )
     else:
@@ -239,9 +258,8 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
 
 def _wanted(context: ReadContext) -> formats.Wanted:
     """By what a record is known in JSON: the columns of the user, where they have other names."""
-    named = [context.rename.get(name, name) for name in context.wanted]
     nested = {name.partition(".")[0] for name in context.rename.values()}
-    return formats.Wanted(named, {*nested, *context.also, *RECORD_LISTS}, context.fields_of)
+    return formats.Wanted(context.columns, {*nested, *context.also, *RECORD_LISTS}, context.fields_of)
 
 
 def _recording(source: InputSource, context: ReadContext) -> RawRecord | Bad:
@@ -288,10 +306,13 @@ def _count_stdin(stream: Iterator[bytes], context: ReadContext) -> Iterator[byte
 
 
 def _detect_format(stream: Iterator[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """JSONL if the first non-blank character is `{`, else text; and the stream from its start."""
+    """JSONL if the first non-blank character is `{`, JSON for an array of objects, else text; and the stream from its start."""
     held: list[bytes] = []
+    start = b""
     for block in stream:
         held.append(block)
-        if bare := block.removeprefix(b"\xef\xbb\xbf").strip():
-            return "jsonl" if bare.startswith(b"{") else "text", itertools.chain(held, stream)
+        start += b"".join(block.removeprefix(b"\xef\xbb\xbf")[:PEEKED_BYTES].split())
+        if start and start != b"[":
+            kind: Format = "jsonl" if start.startswith(b"{") else "json" if start.startswith(b"[{") else "text"
+            return kind, itertools.chain(held, stream)
     return "text", iter(held)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,19 +24,21 @@ class TextLine(NamedTuple):
 
 
 def ordered_rows(
-    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None
+    input: str, *, adapt: Adapt | None = None, open_audio: OpenAudio | None = None, expected: Collection[str] = ()
 ) -> Iterator[Record | TextLine | Bad]:
     """Every row of an input, in order, bad ones included.
 
     Plain text (`.txt` or an unknown suffix): each line, empty ones included, so that lines stay aligned. Other formats:
-    each record, whatever its columns. Standard input and pipes are JSONL if their first non-blank character is `{`, else
-    lines. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
+    each record, whatever its columns. Standard input and pipes are JSONL if their first non-blank character is `{`, JSON if
+    they are an array of objects, else lines. `expected`: see `ReadContext`. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
     """
     for source in find_sources([input], unknown="text"):
         if source.format in ("text", "unknown"):
             yield from _plain(source, ReadContext(adapt=adapt, open_audio=open_audio))
         else:
-            yield from scan([replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio))
+            yield from scan(
+                [replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio, expected=expected)
+            )
 
 
 def _plain(source: InputSource, context: ReadContext) -> Iterator[Record | TextLine | Bad]:
@@ -44,8 +46,10 @@ def _plain(source: InputSource, context: ReadContext) -> Iterator[Record | TextL
     if source.path is None or not source.path.is_file():
         held = _until_text(stream)
         stream = itertools.chain(held, stream)
-        if b"".join(held).removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
-            for row in formats.jsonl(Text(stream, source.name)):
+        start = b"".join(b"".join(held).removeprefix(BOM_UTF8).split())
+        if start.startswith((b"{", b"[{")):
+            text = Text(stream, source.name)
+            for row in formats.json_file(text) if start.startswith(b"[") else formats.jsonl(text):
                 yield row if isinstance(row, Bad) else record_of(row, context, source)
             return
     text = Text(stream, source.name)
@@ -55,10 +59,10 @@ def _plain(source: InputSource, context: ReadContext) -> Iterator[Record | TextL
 
 
 def _until_text(stream: Iterator[bytes]) -> list[bytes]:
-    """Blocks up to the first that contains more than whitespace."""
+    """Blocks up to the first that contains more than whitespace, and than the start of an array."""
     held: list[bytes] = []
     for block in stream:
         held.append(block)
-        if block.removeprefix(BOM_UTF8).strip():
+        if block.removeprefix(BOM_UTF8).strip() not in (b"", b"["):
             break
     return held

@@ -16,6 +16,8 @@ Delimiter = Literal["auto", "comma", "semicolon", "tab", "pipe"]
 Quoting = Literal["auto", "quoted", "none"]
 
 DELIMITERS: Final[dict[str, str]] = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+NONE: Final = "\x1f"
+"""The delimiter of a table of one column: a character that texts do not have."""
 SAMPLE_CHARACTERS: Final = 1 << 18
 """Characters at the start of a TSV file from which its quoting is found."""
 MOST_VALUES: Final = 64
@@ -77,7 +79,7 @@ def table(
     csv.field_size_limit(text.limits.record_characters)
     lines = _Lines(text)
     found = _delimiter(lines, default, delimiter, wanted)
-    if found != default:
+    if found not in (default, NONE):
         named = next(name for name, mark in DELIMITERS.items() if mark == found)
         say(f"{text.name}: the delimiter is a {named}")
     quoted = quoting != "none" if default == "," or quoting != "auto" else _is_quoted(*lines.sample(), found)
@@ -106,6 +108,8 @@ def _rows(text: Text, lines: _Lines, delimiter: str, *, quoted: bool, strict: bo
         number = lines.taken[0][0]
         where = f"{text.name}:{number}"
         fault = next(filter(None, (text.fault(*line) for line in lines.taken)), None) if text.faulty else None
+        if cells and header is not None and not any(cells[len(header) :]):
+            cells = cells[: len(header)]  # a spreadsheet may end rows in empty cells
         if not (problem or fault) and cells and header is not None and len(cells) != len(header):
             problem = f"the row has {len(cells)} cells, the header has {len(header)}"
         hint = None
@@ -172,7 +176,9 @@ def _delimiter(lines: _Lines, default: str, asked: Delimiter, wanted: Collection
         return len(names & set(wanted)), mark == default and mark in head, head.count(mark)
 
     best = max(DELIMITERS.values(), key=fitness)
-    return best if best in head else default
+    if best in head:
+        return best
+    return NONE if head.strip().strip('"') in wanted else default
 
 
 def _is_quoted(sample: list[str], complete: bool, delimiter: str) -> bool:

@@ -282,6 +282,7 @@ def _all_records(config: EvalConfig, task: Task) -> Iterator[Record]:
         adapt=functools.partial(_adapt, task),
         open_audio=references_audio(task),
         fields_of=fields_of,
+        expected=[column.name for column in task.columns],
     )
 
 

@@ -48,7 +48,8 @@ def input_rows(input: str, task: Task) -> Iterator[PromptRow]:
     """
     seen = Seen()
     empty = True
-    for row in ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task)):
+    expected = [*(column.name for column in task.columns), "prompt"]
+    for row in ordered_rows(input, adapt=task.adapt, open_audio=references_audio(task), expected=expected):
         empty = False
         if isinstance(row, Bad):
             yield row.error

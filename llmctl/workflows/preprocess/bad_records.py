@@ -55,7 +55,7 @@ def same_id(record: Record) -> DataError:
     return DataError(
         f"another record with different content has the id {record.id!r}",
         where=f"{record.origin}:id",
-        hint="make ids unique, drop the column (ids are then derived from the content), or use "
+        hint="make ids unique, leave them out (--columns id=none; ids are then derived from the content), or use "
         "--on-bad-record skip to keep the first record of each id",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -97,7 +97,7 @@ def preflight(config: PreprocessConfig, *, force: bool, offline: bool) -> Prepro
     task = collector.check("task", _task, config, sources) if sources or config.task else None
     if task is not None:
         collector.check("columns", _check_columns, config, task)
-        collector.check("inputs", _check_kinds, task, sources)
+        collector.check("inputs", _check_kinds, task, config.inputs, sources)
     if task is not None and config.on_bad_record == "fail" and collector.ok:
         collector.check("inputs", _check_first_records, config, task, sources)
         collector.check("splits.from", split_files, config, sources)
@@ -158,8 +158,14 @@ def _clean_rules(config: PreprocessConfig) -> CleanRules:
     return rules_of(config.clean)
 
 
-def _check_kinds(task: Task, sources: Iterable[InputSource]) -> None:
+def _check_kinds(task: Task, inputs: Iterable[str], sources: Iterable[InputSource]) -> None:
     """Raise `UsageError` for files that cannot contain records of the task."""
+    for word in inputs:
+        if is_prepared(Path(word)):
+            text = Path(word) / "text"
+            raise UsageError(
+                f"{word} is prepared already", hint=f"train --data {word} reads it; its records are in {text}"
+            )
     for source in sources:
         if source.format == "text":
             plain_fields(source, task.record_of if task.packed else None)
@@ -210,7 +216,7 @@ def split_files(config: PreprocessConfig, sources: Sequence[InputSource]) -> lis
 
 
 def _check_columns(config: PreprocessConfig, task: Task) -> None:
-    known = ["id", *(column.name for column in task.columns)]
+    known = ["id", *(column.name for column in task.columns), *task.also]
     faults = [
         Fault("columns", f"{task.name} has no field {name!r}", near(name, known) or f"its fields: {', '.join(known)}")
         for name in parse_columns(config.columns)
@@ -268,11 +274,13 @@ def _check_first_records(config: PreprocessConfig, task: Task, sources: tuple[In
                 if isinstance(first, Bad):
                     more = list(itertools.islice(items, PEEKED_RECORDS))
                     every = bool(more) and all(isinstance(item, Bad) for item in more)
-                    raise _first_error(first.error, source, every=every)
+                    asked = {column.name for column in task.prompt_columns()}
+                    raise _first_error(first.error, source, asked, every=every)
 
 
-def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataError:
-    """The error of the first record of an input; `every`: the next ones are bad too, so that skipping helps nobody."""
+def _first_error(error: DataError, source: InputSource, asked: Container[str], *, every: bool) -> DataError:
+    """The error of the first record of an input; `asked`: fields that are no answer; `every`: the next ones are bad too, so
+    that skipping helps nobody."""
     table = source.format in ("csv", "tsv")
     if isinstance(error, MissingField):
         with_hint(error, first=True)
@@ -280,4 +288,6 @@ def _first_error(error: DataError, source: InputSource, *, every: bool) -> DataE
             error.hint = f"the first line is taken as the header; {error.hint}"
     elif every and error.hint is None:
         error.hint = f"every record looked at is bad: is this a {source.format} file with records of the task?"
+        if error.message.endswith("is null") and (error.where or "").rpartition(":")[2] not in asked:
+            error.hint = "a file without answers is for generate --input: leave it out here"
     return with_hint(error, first=True)

@@ -73,9 +73,7 @@ def with_hint(error: DataError, *, first: bool = False) -> DataError:
     if isinstance(error, MissingField):
         if error.hint is not None and error.hint.startswith("the first line"):
             return error
-        error.hint = f"name the columns: --columns {error.field}={error.meant or 'YOUR_COLUMN'}" + (
-            "" if first else f"; {skip}"
-        )
+        error.hint = f"name the columns: --columns {error.columns}" + ("" if first else f"; {skip}")
     elif error.hint is None:
         error.hint = f"fix it; {skip}"
     return error

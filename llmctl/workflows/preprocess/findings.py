@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from llmctl.data.cleaning.clean import is_invisible
 from llmctl.data.cleaning.split import CONTRADICTORY, IN_SEVERAL_SPLITS, SEVERAL_ANSWERS
 from llmctl.store.prepared import COUNTS_OF_CONTENT
 
@@ -91,8 +93,9 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def similar(labels: Iterable[str]) -> list[list[str]]:
-    """Groups of labels that are equal but for case and blanks."""
+    """Groups of labels that are equal but for case, blanks, width and characters that show nothing."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted(labels):
-        groups["".join(label.casefold().split())].append(label)
+        shown = unicodedata.normalize("NFKC", label).casefold()
+        groups["".join(each for each in shown if not is_invisible(each))].append(label)
     return [group for group in groups.values() if len(group) > 1]
