@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 from typing import Any, Final
 
 SECONDS_BETWEEN_LOOKS: Final = 0.5
@@ -26,6 +27,12 @@ def end_children_with_this_process() -> None:
     """Make every process that `multiprocessing` spawns from now on, and their children, end with their parent."""
     current: Any = multiprocessing.current_process()
     current._config[_KEY] = _EndWithParent()
+    # The process that keeps track of semaphores inherits what is blocked: a terminal that closes would end it too early.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _EndWithParent:
