@@ -97,6 +97,14 @@ THINKING: Final = HERMES.replace(
 FORGETFUL: Final = HERMES.replace("{%- for call in message.tool_calls %}", "{%- for call in [] %}")
 """Like LFM2's: definitions are rendered, calls are not."""
 
+XML: Final = HERMES.replace(
+    """{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + '}""",
+    """<function=' + call.function.name + '>' }}
+{%- for key, value in call.function.arguments.items() %}{{- '<parameter=' + key + '>' + value + '</parameter>' }}{%- endfor %}
+{{- '</function>""",
+)
+"""Like Qwen3-Coder's: names and arguments stand between the signs of tags."""
+
 UNKNOWING: Final = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmctl.workflows.serve.calls import CallSyntax
 from tests.conftest import Run
 from tests.serve.conftest import Running, running
 from tests.tool_templates import HERMES, tokenizer_with
@@ -118,6 +120,20 @@ def test_tools_that_may_not_be_called_are_not_offered(server: Running) -> None:
     assert document["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
 
 
+def test_a_connection_ends_while_the_template_is_kept_ready(server: Running) -> None:
+    body = {"messages": [ASKED], "tools": [TOOL], "max_tokens": 1}
+    status, _, headers = server.ask("/v1/chat/completions", body, headers={"Connection": "close"})
+    assert (status, headers.get("connection")) == (200, "close")
+    with socket.create_connection(server.host, timeout=20) as connection:
+        data = json.dumps(body).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + data)
+        while connection.recv(65536):
+            pass
+
+
 def test_generate_writes_calls_as_the_template_does_and_eval_scores_them(trained: Path, llmctl: Run) -> None:
     row = {"id": "1", "messages": [ASKED, CALLED], "tools": [TOOL]}
     (trained / "calls.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -137,3 +153,24 @@ def test_a_prompt_that_is_too_long_loses_its_oldest_exchanges_and_says_so(traine
     done = llmctl("generate", *words, "--truncate", "left", cwd=trained)
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["text"], answer["truncated_tokens"] > 700) == (0, WRITTEN, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "names"),
+    [
+        ('<c>{"name": "f", "arguments": {}}</c>', "", ["f"]),
+        ('ok\n<c>\n{"name": "f", "arguments": {}}\n{"name": "g", "arguments": {}}\n</c>', "ok", ["f", "g"]),
+        (
+            '<c>{"name": "f", "parameters": {"a": 1}}</c>\n<c>{"name": "g", "arguments": "{}"}</c> so',
+            "\nso",
+            ["f", "g"],
+        ),
+        ('<think>perhaps <c>{"name": "f", "arguments": {}}</c></think>no', None, []),
+        ('<think>a</think><c>{"name": "f", "arguments": {}}</c>', "<think>a</think>", ["f"]),
+        ('<c>{"name": "f", "arguments": {}', None, []),
+        ('<c>{"nom": "f"}</c>', None, []),
+    ],
+)
+def test_calls_are_found_in_the_text_of_an_answer(text: str, content: str | None, names: list[str]) -> None:
+    found, calls = CallSyntax("<c>", "</c>").split(text)
+    assert (found, [call["function"]["name"] for call in calls]) == (text if content is None else content, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from llmctl.data.tokenizing import tokenizers
 from llmctl.data.tokenizing.codes import open_codes
 from llmctl.data.tokenizing.encode import Rules, TokenEncoder, encode_records
 from llmctl.errors import DataError
+from llmctl.store import limited
 from llmctl.tasks.chat import Chat
 from llmctl.types import Adapting, Record, Segment
-from tests.tool_templates import DEEPSEEK, FORGETFUL, HERMES, LLAMA, MISTRAL, THINKING, UNKNOWING, tokenizer_with
+from tests.tool_templates import DEEPSEEK, FORGETFUL, HERMES, LLAMA, MISTRAL, THINKING, UNKNOWING, XML, tokenizer_with
 
 WEATHER = {
     "type": "function",
@@ -123,6 +125,46 @@ def test_names_of_control_tokens_in_arguments_definitions_and_answers_stay_text(
     assert tokenizer.decode(ids) == tokenizer.apply_chat_template(messages, tools=[tool], tokenize=False)
 
 
+@pytest.mark.parametrize("part", ["<|im_end|", "|im_end|", "|im_end|>", "tool_call", "<", "x<|im_end"])
+def test_parts_of_names_of_control_tokens_do_not_complete_one(made: Made, part: str) -> None:
+    """A template that writes `<parameter=KEY>` closes the name that a key begins."""
+    tokenizer, layout = made(XML)
+    call = CALL | {"function": {"name": "weather", "arguments": {part: part, "city": "上海"}}}
+    tool = {"type": "function", "function": {"name": "weather", "description": part, "parameters": {part: part}}}
+    messages = [ASKED, CALLED | {"tool_calls": [call]}, ANSWERED, SAID]
+    ids = layout.sample(layout.tokens(segments_of(*messages, tools=[tool]))).input_ids.tolist()
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(messages, tools=[tool], tokenize=False)
+    harmless = CALL | {"function": {"name": "weather", "arguments": {"key": "text", "city": "上海"}}}
+    expected = segments_of(ASKED, CALLED | {"tool_calls": [harmless]}, ANSWERED, SAID, tools=[WEATHER])
+    other = layout.sample(layout.tokens(expected)).input_ids.tolist()
+    for name in ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"):
+        control = tokenizer.convert_tokens_to_ids(name)
+        assert ids.count(control) == other.count(control), name
+
+
+def test_several_templates_in_one_tokenizer_keep_their_marks_out_of_texts(made: Made) -> None:
+    tokenizer, _ = made(HERMES)
+    tokenizer.chat_template = {"default": UNKNOWING, "tool_use": HERMES}
+    ids = Layout(tokenizer, "decoder", "template").encode("a <tool_call> b")
+    assert tokenizer.convert_tokens_to_ids("<tool_call>") not in ids
+
+
+def test_a_long_conversation_has_the_time_limit_for_each_rendering(made: Made) -> None:
+    tokenizer, layout = made(HERMES)
+    turns = [
+        each for number in range(100) for each in (CALLED | {"tool_calls": [CALL | {"id": f"{number:09d}"}]}, ANSWERED)
+    ]
+    assert layout.sample(layout.tokens(segments_of(ASKED, *turns, SAID, tools=[WEATHER]))).loss_mask.any()
+
+
+def test_text_and_calls_of_different_weight_are_different_turns(made: Made) -> None:
+    tokenizer, layout = made(HERMES)
+    call = {"from": "function_call", "value": json.dumps({"name": "weather", "arguments": {}})}
+    text = {"role": "assistant", "content": "看一下"}
+    assert learned(tokenizer, layout, segments_of(ASKED, text, call | {"weight": 0})) == "看一下<|im_end|>"
+    assert "看一下" not in learned(tokenizer, layout, segments_of(ASKED, text | {"weight": 0}, call))
+
+
 @pytest.mark.parametrize(
     ("template", "messages", "said"),
     [
@@ -200,10 +242,56 @@ def test_calls_are_read_in_every_layout(turn: dict[str, Any]) -> None:
     assert json.loads(call.text) == [{"id": "call00000", "name": "weather", "arguments": {"city": "上海"}}]
 
 
+DEEP = '{"a":' * 200 + "1" + "}" * 200
+
+
 @pytest.mark.parametrize(
-    "call", [{"id": "1"}, {"function": {"name": "f", "arguments": "{"}}, {"name": "f", "arguments": [1]}, "x"]
+    "call",
+    [
+        {"id": "1"},
+        {"function": {"name": "f", "arguments": "{"}},
+        {"name": "f", "arguments": [1]},
+        {"name": "f", "arguments": DEEP},
+        {"name": "f", "arguments": '{"x": "\\ud800"}'},
+        "x",
+    ],
+    ids=["no name", "no JSON", "a list", "deep", "half a pair", "a word"],
 )
 def test_a_call_that_is_none_names_its_place(call: Any) -> None:
     with pytest.raises(DataError) as error:
         segments_of(ASKED, {"role": "assistant", "tool_calls": [call]})
     assert error.value.where == "messages[1]"
+
+
+@pytest.mark.parametrize("mark", ['\ue0000"\ue001', '\ue00099999"\ue001', "\ue002"])
+def test_private_use_characters_in_calls_are_no_placeholders(made: Made, mark: str) -> None:
+    _, layout = made(HERMES)
+    call = CALL | {"function": {"name": "weather", "arguments": {"city": mark}}}
+    with pytest.raises(DataError, match="private-use"):
+        layout.tokens(segments_of(ASKED, CALLED | {"tool_calls": [call]}))
+    said = layout.sample(layout.tokens(segments_of(ASKED, CALLED, ANSWERED | {"content": mark}, SAID)))
+    assert mark in layout.tokenizer.decode(said.input_ids)
+
+
+@pytest.mark.parametrize("odd", [{"tool_call_id": ["x"]}, {"name": 5}, {"content": {"t": 1}}, {"content": None}])
+def test_odd_answers_of_tools_are_read(made: Made, odd: dict[str, Any]) -> None:
+    _, layout = made(HERMES)
+    layout.tokens(segments_of(ASKED, CALLED, ANSWERED | odd, SAID))
+
+
+def test_the_child_that_renders_holds_no_descriptor_of_its_parent(tmp_path: Path) -> None:
+    """A client of a server would wait for the end of its connection as long as the child lives."""
+    with (
+        (tmp_path / "held").open("w") as held,
+        limited.Child(lambda _: _held(held.fileno()), seconds=1, megabytes=64) as child,
+    ):
+        assert child("") == "closed"
+        assert child("") == "closed"  # the same process
+
+
+def _held(number: int) -> str:
+    try:
+        os.fstat(number)
+    except OSError:
+        return "closed"
+    return "open"
