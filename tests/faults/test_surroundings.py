@@ -64,6 +64,15 @@ def test_a_backend_of_matplotlib_that_cannot_be_used_fails_no_training(
 
 
 @pytest.mark.slow
+def test_variables_of_libraries_with_odd_values_fail_no_training_and_are_not_printed(
+    dates: Path, tmp_path: Path, llmctl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    odd = {"SOURCE_DATE_EPOCH": "x", "TRANSFORMERS_VERBOSITY": "\x1b[2J", "HF_HUB_VERBOSITY": "\x1b[2J"}
+    words = ["train", "--data", dates, *SMALL, "--max-steps", "1", "--out", tmp_path / "run"]
+    done = llmctl(*words, env={**os.environ, **odd})
+    assert (done.returncode, "\x1b" in done.stderr) == (0, False), done.stderr
+
+
 def test_workers_end_with_a_parent_that_is_killed(dates: Path, tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     words = ["train", "--data", dates, *SMALL, "--max-steps", "100000", "--processes", "2", "--out", tmp_path / "run"]

@@ -150,7 +150,7 @@ def test_several_templates_in_one_tokenizer_keep_their_marks_out_of_texts(made: 
 
 
 def test_a_long_conversation_has_the_time_limit_for_each_rendering(made: Made) -> None:
-    tokenizer, layout = made(HERMES)
+    _, layout = made(HERMES)
     turns = [
         each for number in range(100) for each in (CALLED | {"tool_calls": [CALL | {"id": f"{number:09d}"}]}, ANSWERED)
     ]
