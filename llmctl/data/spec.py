@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import StrictBool, StrictFloat, StrictInt, create_model, model_validator
+from pydantic import StrictBool, StrictFloat, StrictInt, ValidationError, create_model, model_validator
 
 from llmctl.config import Spec, UsageValueError, flag, key
+from llmctl.errors import IntegrityError
 
 TOKENIZERS: Final = ("bpe", "unigram", "wordpiece", "char", "word", "byte")
 """Kinds of tokenizer that `preprocess` can train; any other tokenizer name is a folder or a model."""
@@ -73,8 +74,17 @@ class CleanRules(Clean):
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Self:
-        """The rules recorded in a manifest or with a model: version 0.1 had no `indentation` and folded it."""
-        return cls.model_validate({"indentation": False, **values})
+        """The rules recorded in a manifest or with a model: version 0.1 had no `indentation` and folded it.
+
+        Raises `IntegrityError` for what are none.
+        """
+        try:
+            return cls.model_validate({"indentation": False, **values})
+        except ValidationError as error:
+            field = ".".join(map(str, error.errors()[0]["loc"]))
+            raise IntegrityError(
+                f"the recorded rules of cleaning are not valid: clean.{field}", hint="preprocess again, with --force"
+            ) from error
 
 
 class Dedup(Spec):

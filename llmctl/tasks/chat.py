@@ -67,12 +67,13 @@ def turns(record: Record, field: str) -> list[Segment]:
     """
     found: list[Segment] = []
     for number, message in enumerate(record.fields[field]):
-        where = f"{record.origin}:{field}[{number}]"
-        role = message.get("role") if isinstance(message, Mapping) else None
-        content = message.get("content") if isinstance(message, Mapping) else None
-        if role not in ROLES and role not in TOOL_ROLES:
-            raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
-        if not isinstance(content, str):
+        known = isinstance(message, (dict, Mapping))  # most are dictionaries, which are recognised faster
+        role = message.get("role") if known else None
+        content = message.get("content") if known else None
+        if (role not in ROLES and role not in TOOL_ROLES) or not isinstance(content, str):
+            where = f"{record.origin}:{field}[{number}]"
+            if role not in ROLES and role not in TOOL_ROLES:
+                raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
             raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
         found.append(Segment(role, content, in_loss=role in ANSWERS and message.get("weight") != 0))
     if not found:

@@ -46,6 +46,10 @@ UNSEEN: Final = ("Cc", "Cf")
 """Categories of characters that show nothing: control characters, which cleaning removes, and marks of format."""
 _TURN: Final = frozenset(("role", "from", "content", "value", "weight", "tool_calls", "function_call"))
 _TOOL_TURN: Final = _TURN | {"tool_call_id", "name"}
+_PLAIN: Final = {"role", "content"}
+_PLAIN_ROLES: Final = ("system", "user", "assistant")
+_BESIDE: Final = (*SYSTEMS, "tools", "functions")
+"""Columns that a conversation is completed from."""
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -56,6 +60,8 @@ def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> F
     """The fields of a record of the task `chat`. Raises `DataError` for content that is no text, and for tools if they are
     to be refused."""
     found = dict(fields)
+    if _is_plain(found):
+        return found
     messages = messages_of(found, adapting)
     if not isinstance(messages, list):
         return found
@@ -73,6 +79,25 @@ def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> F
             adapting.layouts["tools and their calls"] += 1
     found["messages"] = turns
     return found
+
+
+def _is_plain(fields: Fields) -> bool:
+    """Whether a conversation has the task's own layout and nothing to change or to count, as most have."""
+    messages = fields.get("messages")
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and fields.keys().isdisjoint(_BESIDE)
+        and all(
+            isinstance(turn, dict)
+            and turn.keys() == _PLAIN
+            and turn["role"] in _PLAIN_ROLES
+            and isinstance(turn["content"], str)
+            and (turn["content"][:1].isalnum() or not _is_empty(turn))
+            for turn in messages
+        )
+        and messages[-1]["role"] == "assistant"
+    )
 
 
 def _role(turn: Any) -> Any:

@@ -224,6 +224,19 @@ def test_a_state_that_llmctl_did_not_write_is_no_checkpoint(
     assert f"{newest.name}: state.json is not as llmctl writes it: {key}" in said
 
 
+def test_rules_of_cleaning_in_an_older_manifest_are_checked_before_training(
+    strike: Strike, dates: Path, tmp_path: Path
+) -> None:
+    """Manifests had no hash of their own."""
+    copy = Path(shutil.copytree(dates, tmp_path / "data"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["clean"]["unicode"] = "evil"
+    del manifest["sha256"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    said = strike("train", "--data", copy, "--model", "rnn", "--max-steps", "1", "--out", tmp_path / "run", codes={5})
+    assert "clean.unicode" in said
+
+
 # -- GGUF -----------------------------------------------------------------------------------------------------------
 
 

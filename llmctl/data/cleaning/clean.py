@@ -85,13 +85,10 @@ class Cleaner:
             return self.text(value)
         if isinstance(value, list):
             return [self.value(each) for each in value]
-        if isinstance(value, Mapping):
-            if value.get("role") in TOOL_JSON:
-                return value
-            return {
-                **value,
-                **{name: self.text(value[name]) for name in ("content",) if isinstance(value.get(name), str)},
-            }
+        if isinstance(value, (dict, Mapping)):  # dictionaries are recognised faster
+            content = value.get("content")
+            if isinstance(content, str) and value.get("role") not in TOOL_JSON:
+                return {**value, "content": self.text(content)}
         return value
 
     def _normalized(self, text: str) -> str:

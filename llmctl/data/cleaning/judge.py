@@ -159,7 +159,7 @@ class Judge:
             return self.cleaner.text(value)
         cleaned = self.cleaner.value(value)
         if isinstance(cleaned, list):
-            return [_message(each) if isinstance(each, Mapping) else each for each in cleaned]
+            return [_message(each) if isinstance(each, (dict, Mapping)) else each for each in cleaned]
         return cleaned
 
     def _rewritten(self, name: str, value: Any, rewrite: Callable[[str], str]) -> Any:

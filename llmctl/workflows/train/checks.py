@@ -20,6 +20,7 @@ from llmctl.compatibility import (
     no_text_likelihood,
     unreadable,
 )
+from llmctl.data.spec import CleanRules
 from llmctl.errors import (
     ConfigError,
     DataError,
@@ -143,6 +144,7 @@ def _examine(
         return None
     task: Task = registry.load("tasks", prepared.manifest.task)()
     collector.check("data", check_task_version, task, prepared.manifest.task_version, prepared.path / MANIFEST)
+    collector.check("data", CleanRules.recorded, prepared.clean or {})
     architecture, shape, pretrained_folder = model
     family = collector.check("model", _family, config, task, architecture, pretrained_folder)
     if family is None:
