@@ -46,6 +46,8 @@ TOOL_ROLES: Final = ("tools", "calls", "tool")
 """Roles that only a chat template expresses."""
 TOOL_JSON: Final = ("tools", "calls")
 """Those whose texts are JSON."""
+TURNS: Final = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "data")
+"""Columns with the turns of a conversation."""
 
 
 @dataclass(frozen=True, slots=True)

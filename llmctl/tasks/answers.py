@@ -23,11 +23,11 @@ def question(fields: Mapping[str, Any], adapting: Adapting, where: str = "") -> 
         _evidences(found, adapting)
     if found.get("answers") is None and found.get("answer") is not None:
         found.pop("answers", None)
-    if "answers" not in found:
+    if found.get("answers") is None:
         answer = found.get("answer")
         if "question" in found and (isinstance(answer, list | Mapping) or _holds_texts(answer, where)):
             found["answers"] = found.pop("answer")
-        elif pair := pair_of(found, adapting):
+        elif pair := pair_of(found, adapting, where):
             asked, more, text = pair
             found |= {"question": asked, "answers": [text]} | ({"context": more} if more.strip() else {})
     found.pop("is_impossible", None)
@@ -35,7 +35,7 @@ def question(fields: Mapping[str, Any], adapting: Adapting, where: str = "") -> 
     if isinstance(answers, str):
         _refuse_array(answers, where)
         parsed = structured(answers)
-        several = not isinstance(parsed, str)
+        several = isinstance(parsed, list) or _holds_answer(parsed)
         adapting.layouts["answers as JSON in a text" if several else "one answer as text"] += 1
         answers = parsed if several else [answers]
     squad = not {"is_impossible", "evidences"}.isdisjoint(fields)
@@ -53,12 +53,21 @@ def question(fields: Mapping[str, Any], adapting: Adapting, where: str = "") -> 
 
 
 def _holds_texts(answer: Any, where: str) -> bool:
-    """Whether a text is a list of texts, or an object: `[1, 2]` may be an answer itself."""
+    """Whether a text is a list of texts, or an object that holds them: `[1, 2]` and `{"name": "Ann"}` may be answers."""
     if not isinstance(answer, str):
         return False
     _refuse_array(answer, where)
     parsed = structured(answer)
-    return isinstance(parsed, Mapping) or (isinstance(parsed, list) and all(isinstance(each, str) for each in parsed))
+    if isinstance(parsed, list):
+        return bool(parsed) and all(isinstance(each, str) for each in parsed)
+    return _holds_answer(parsed)
+
+
+def _holds_answer(value: Any) -> bool:
+    """Whether an object holds answers in the layout of SQuAD or TriviaQA."""
+    return isinstance(value, Mapping) and (
+        isinstance(value.get("text"), str | list) or isinstance(value.get("value"), str)
+    )
 
 
 def _refuse_array(text: str, where: str) -> None:

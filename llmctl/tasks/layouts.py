@@ -9,37 +9,9 @@ from unicodedata import category
 
 from llmctl.errors import DataError
 from llmctl.tasks import tool_turns
-from llmctl.tasks.dialogues import SYSTEMS, Fields, messages_of
+from llmctl.tasks.dialogues import SPEAKERS, SYSTEMS, Fields, messages_of
 from llmctl.types import TOOL_JSON, TOOL_ROLES, Adapting
 
-SPEAKERS: Final = {
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "ai": "assistant",
-    "moss": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
-    "用户": "user",
-    "助手": "assistant",
-    "系统": "system",
-    "system": "system",
-    "developer": "system",
-    "tool": "tool",
-    "function": "tool",
-    "function_call": "calls",
-    "calls": "calls",
-    "tools": "tools",
-    "observation": "tool",
-    "ipython": "tool",
-}
-"""Roles in ShareGPT, OpenAI and other conversations; those of tools are explained in `tool_turns.py`."""
 JOINED: Final = "content in parts: joined"
 UNLEARNED: Final = "turns after the last answer: not in the loss"
 UNSEEN: Final = ("Cc", "Cf")
@@ -62,7 +34,7 @@ def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> F
     found = dict(fields)
     if _is_plain(found):
         return found
-    messages = messages_of(found, adapting)
+    messages = messages_of(found, adapting, where)
     if not isinstance(messages, list):
         return found
     for name in SYSTEMS:

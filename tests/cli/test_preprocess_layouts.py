@@ -15,6 +15,9 @@ import pytest
 from llmctl.cli.main import run
 from llmctl.data.storing.text import read_text
 from llmctl.store.prepared import open_prepared
+from llmctl.tasks.chat import Chat
+from llmctl.types import Record
+from llmctl.workflows.generate.prompts import input_rows
 
 SPLITS = ("train", "validation", "test")
 
@@ -115,7 +118,7 @@ MOSS = {
         pytest.param(
             {"messages": [{"role": "prompter", "text": "q1"}, {"role": "assistant", "text": "a1"}]},
             ASKED,
-            id="OpenAssistant",
+            id="prompter",
         ),
         pytest.param(
             {"conversations": [{"from": "Human", "value": "q1"}, {"from": "GPT", "value": "a1"}]}, ASKED, id="case"
@@ -192,6 +195,96 @@ def test_a_turn_of_three_texts_is_refused(prepare: Prepare) -> None:
     assert "the role is None" in prepare({"a.jsonl": rows}, "chat").problem
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": "Answer in one word.", "question": "q1", "answer": "a1"},
+        {"prompt": "You are given a question. {question}", "question": "q1", "answer": "a1"},
+        {"instruction": "Answer in one word.", "query": "q1", "response": "a1"},
+        {"prompt": "q1", "completion": "a1", "question": "q", "answer": "a"},
+    ],
+)
+def test_an_instruction_beside_a_question_is_not_the_question(prepare: Prepare, record: dict[str, Any]) -> None:
+    assert prepare({"a.jsonl": [record]}, "chat").turns() == ASKED
+
+
+def test_nulls_of_merged_tables_hide_no_question_and_no_answer(prepare: Prepare) -> None:
+    rows = [
+        {"instruction": f"q{n}", "output": f"a{n}"} if n < 2 else {"prompt": f"q{n}", "response": f"a{n}"}
+        for n in range(4)
+    ]
+    whole = [{name: row.get(name) for name in ("instruction", "output", "prompt", "response")} for row in rows]
+    found = prepare({"a.parquet": parquet(whole)}, "chat")
+    assert [[turn["content"] for turn in fields["messages"]] for fields in found.rows()] == [
+        [f"q{n}", f"a{n}"] for n in range(4)
+    ]
+    rows = [{"prompt": "q1", "completion": None, "response": "a1", "question": None, "answers": None}]
+    assert prepare({"b.jsonl": rows}, "chat", "--force").turns() == ASKED
+    assert prepare({"b.jsonl": rows}, "qa", "--force").rows()[0]["answers"] == ["a1"]
+
+
+def test_turns_of_one_role_each_in_parquet(prepare: Prepare) -> None:
+    """Each turn has a null for the other role."""
+    assert (
+        prepare({"a.parquet": parquet([{"conversation": [{"user": "q1"}, {"assistant": "a1"}]}])}, "chat").turns()
+        == ASKED
+    )
+
+
+@pytest.mark.parametrize("name", ["data", "turns", "dialogue", "chat"])
+@pytest.mark.parametrize("tags", [["tag1", "tag2"], [], [1, 2]])
+def test_a_list_of_tags_is_no_conversation(prepare: Prepare, name: str, tags: list[Any]) -> None:
+    found = prepare({"a.jsonl": [{"prompt": "q1", "completion": "a1", name: tags}]}, "chat")
+    assert found.turns() == ASKED
+    assert found.counts("unused") == {name: 1}
+    Path("p.jsonl").write_text(json.dumps({"prompt": "hi there", name: tags}), encoding="utf-8")
+    (asked,) = input_rows("p.jsonl", Chat())
+    assert isinstance(asked, Record)
+    assert asked.fields == {"messages": [{"role": "user", "content": "hi there"}]}
+
+
+@pytest.mark.parametrize("roles", [("user", "assistant"), ("Human", "GPT")])
+def test_lists_of_a_role_and_its_text(prepare: Prepare, roles: tuple[str, str]) -> None:
+    assert prepare({"a.jsonl": [{"messages": [[roles[0], "q1"], [roles[1], "a1"]]}]}, "chat").turns() == ASKED
+
+
+PLANETS = ["Mars", "Venus", "Earth"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"choices": PLANETS, "answer": 2},
+        {"options": PLANETS, "answer": "c"},
+        {"options": dict(zip("ABC", PLANETS, strict=True)), "answer": "C"},
+        {"choices": {"text": PLANETS, "label": ["1", "2", "3"]}, "answer": "3"},
+    ],
+)
+def test_multiple_choice_trains_the_text_of_the_choice(prepare: Prepare, record: dict[str, Any]) -> None:
+    """As MMLU, RACE, MedQA and ARC write it."""
+    record = {"question": "Which planet?", **record}
+    found = prepare({"a.jsonl": [record]}, "chat")
+    assert found.turns() == [("user", "Which planet?\n\nMars\nVenus\nEarth"), ("assistant", "Earth")]
+    assert found.counts("changed") == {"answers by the number or letter of a choice: its text": 1}
+    (fields,) = prepare({"a.jsonl": [record]}, "qa", "--force").rows()
+    assert (fields["answers"], fields["context"]) == (["Earth"], "Mars\nVenus\nEarth")
+
+
+@pytest.mark.parametrize("answer", [3, "D"])
+def test_an_answer_that_is_none_of_the_choices_is_refused(prepare: Prepare, answer: Any) -> None:
+    found = prepare({"a.jsonl": [{"question": "Which planet?", "choices": PLANETS, "answer": answer}]}, "qa")
+    assert f"a.jsonl:1:answer: the answer {answer!r} is none of the choices" in found.talk
+    assert "number the choices from 0" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer"), [(PLANETS, "Earth"), ([1, 2, 3], 2), (["3", "1"], "1"), ({"temperature": "1"}, "0")]
+)
+def test_an_answer_in_words_stays_where_choices_are_listed(prepare: Prepare, choices: Any, answer: Any) -> None:
+    found = prepare({"a.jsonl": [{"question": "q", "options": choices, "answer": answer}]}, "qa")
+    assert found.rows()[0]["answers"] == [str(answer)]
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Questions and answers
 
@@ -253,6 +346,23 @@ def test_a_printed_array_is_never_learned_as_an_answer(prepare: Prepare, cell: s
     assert "JSONL or Parquet" in found.problem
 
 
+@pytest.mark.parametrize("answer", ['{"name": "Ann"}', "{}", "{'a': 'b'}", "[]"])
+def test_an_answer_in_json_or_python_stays_text(prepare: Prepare, answer: str) -> None:
+    quoted = answer.replace('"', '""')
+    files = {"a.jsonl": [{"question": "q", "answer": answer}], "a.csv": f'question,answer\nq,"{quoted}"\n'}
+    for name, content in files.items():
+        assert prepare({name: content}, "qa", "--force").rows()[0]["answers"] == [answer]
+
+
+@pytest.mark.parametrize("name", ["answer", "answers"])
+@pytest.mark.parametrize(
+    "answer",
+    ['[Laughs] "Yes" "No"', '{ echo "a" "b"; }', "[np.array([1])]", '{"name": "Ann"}', 'array(["a"], dtype=object)'],
+)
+def test_ordinary_text_is_no_printed_array(prepare: Prepare, name: str, answer: str) -> None:
+    assert prepare({"a.jsonl": [{"question": "q", name: answer}]}, "qa").rows()[0]["answers"] == [answer]
+
+
 ARTICLE = {"context_text": "c", "title": "t", "qas": [{"query_id": "Q1", "query_text": "q", "answers": ["a"]}]}
 SQUAD = {
     "title": "t",
@@ -267,6 +377,25 @@ SQUAD = {
 def test_articles_with_questions_in_lists_and_in_lines(prepare: Prepare, files: dict[str, Any]) -> None:
     """CMRC 2018, and SQuAD with an article on each line."""
     assert prepare(files, "qa").rows() == [{"question": "q", "answers": ["a"], "context": "c"}]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("task", "record"),
+    [
+        ("lm", {"text": "whole page", "qas": [{"question": "q", "answers": ["a"]}]}),
+        ("lm", {"text": "whole page", "paragraphs": [{"t": "x", "qas": []}]}),
+        ("chat", {"conversations": ["q1", "a1"], "qas": [{"question": "q"}]}),
+    ],
+)
+def test_a_record_with_questions_beside_what_the_task_reads_is_one(
+    prepare: Prepare, name: str, task: str, record: dict[str, Any]
+) -> None:
+    found = prepare({name: json.dumps(record)}, task)
+    if task == "chat":
+        assert found.turns() == ASKED
+    else:
+        assert found.rows() == [{"text": "whole page"}]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -306,6 +435,27 @@ def test_json_lines_called_json_whose_records_have_lists_of_objects(prepare: Pre
     assert found.counts("unused") == {"spans": 2}
 
 
+TURNS = [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}]
+
+
+@pytest.mark.parametrize("name", ["messages", "conversation", "dialog", "dialogue", "turns", "chat", "data"])
+@pytest.mark.parametrize("more", [{}, {"id": 7}])
+def test_one_conversation_in_a_json_file_is_one_record(prepare: Prepare, name: str, more: dict[str, Any]) -> None:
+    assert prepare({"a.json": json.dumps({**more, name: TURNS}, indent=1)}, "chat").turns() == ASKED
+
+
+@pytest.mark.parametrize("name", ["data", "chat", "dialog"])
+@pytest.mark.parametrize("record", [{"messages": TURNS}, {"prompt": "q1", "completion": "a1"}])
+def test_a_list_of_conversations_is_one_of_records(prepare: Prepare, name: str, record: dict[str, Any]) -> None:
+    assert prepare({"a.json": json.dumps({name: [record]})}, "chat").turns() == ASKED
+
+
+def test_records_larger_than_what_is_read_at_once(prepare: Prepare) -> None:
+    content = {"version": "1", "data": [{"text": "a " * 600_000, "label": "x"}, {"text": "b", "label": "y"}]}
+    found = prepare({"a.json": json.dumps(content)}, "classification")
+    assert [fields["label"] for fields in found.rows()] == ["x", "y"]
+
+
 def test_an_object_of_several_lines_called_jsonl(prepare: Prepare) -> None:
     text = "".join(json.dumps(row, indent=2) + "\n" for row in ROWS)
     assert prepare({"a.jsonl": text}, "classification").rows() == ROWS
@@ -330,6 +480,8 @@ def texts(start: int, count: int) -> list[dict[str, str]]:
         ("TrainData.jsonl", "ValData.jsonl", "TestData.jsonl"),
         ("训练集.jsonl", "验证集.jsonl", "测试集.jsonl"),
         ("train.jsonl", "development.jsonl", "eval.jsonl"),
+        ("train.jsonl", "eval.jsonl", "test.jsonl"),
+        ("myTrainData.jsonl", "ValSplit.jsonl", "Test2024.jsonl"),
         ("train_data/a.jsonl", "dev-data/a.jsonl", "test_data/a.jsonl"),
         ("en/training-2024/a.jsonl", "en/valid.v2/a.jsonl", "en/test.v2/a.jsonl"),
     ],
@@ -339,6 +491,31 @@ def test_names_of_splits_in_other_spellings(prepare: Prepare, names: tuple[str, 
     files = {f"given/{name}": each for name, each in zip(names, rows, strict=True)}
     found = prepare(files, "classification", inputs=("given",), whole=False)
     assert found.document["splits"] == {"train": 6, "validation": 3, "test": 4}
+
+
+def test_eval_beside_train_alone_is_the_validation_split(prepare: Prepare) -> None:
+    found = prepare({"train.jsonl": texts(0, 6), "eval.jsonl": texts(10, 4)}, "classification", whole=False)
+    assert found.document["splits"] == {"train": 6, "validation": 4, "test": 0}
+
+
+def test_capitals_inside_a_name_make_no_split(prepare: Prepare) -> None:
+    files = {name: texts(start, 6) for start, name in enumerate(("train.jsonl", "DevOps.jsonl", "TestKitchen.jsonl"))}
+    assert prepare(files, "classification", "--dry-run", whole=False).document["plan"] is not None
+    assert "not named after one split" not in prepare(files, "classification", whole=False).talk
+
+
+def test_texts_that_a_glob_names_are_read(prepare: Prepare) -> None:
+    names = ("n/a/notice.txt", "n/citation.txt", "n/README.txt")
+    found = prepare({name: name for name in names}, "lm", "--document", "file", inputs=("n/**/*.txt",))
+    assert [fields["text"] for fields in found.rows()] == sorted(names)
+
+
+def test_of_a_folder_only_what_describes_it_is_left_out_and_counted(prepare: Prepare) -> None:
+    files = {"f/notice.txt": "n", "f/README.txt": "r", "f/LICENSE": "l", "f/README.md": "m"}
+    found = prepare(files, "lm", inputs=("f",))
+    assert found.rows() == [{"text": "n"}]
+    assert "files that are not read: .txt 1\n" in found.talk
+    assert prepare({"g/README.txt": "r"}, "lm", "--force", inputs=("g",)).rows() == [{"text": "r"}]
 
 
 def test_a_file_beside_named_splits_that_is_not_named_so_is_said(prepare: Prepare) -> None:
@@ -358,7 +535,7 @@ def test_a_folder_of_the_hub_with_its_descriptions(prepare: Prepare) -> None:
     }
     found = prepare(files, "classification", inputs=("hub",), whole=False)
     assert found.document["splits"] == {"train": 6, "validation": 0, "test": 4}
-    assert "files that are not read: .bz2 1, .md 1, .txt 1" in found.talk
+    assert "files that are not read: .bz2 1, .txt 1" in found.talk
 
 
 @pytest.mark.parametrize(("name", "indexed"), [("a.arrow", False), ("a.arrow", True), ("a.feather", True)])
@@ -512,6 +689,14 @@ def test_numbers_of_rows_as_ids_of_several_files_can_be_left_out(prepare: Prepar
     assert "--columns id=none" in prepare(files, "classification", whole=False).problem
     found = prepare(files, "classification", "--columns", "id=none", whole=False)
     assert found.document["splits"] == {"train": 2, "validation": 0, "test": 2}
+
+
+def test_ids_that_are_left_out_hide_no_other_fault(prepare: Prepare) -> None:
+    problem = prepare(
+        {"a.jsonl": [{"id": 1, "text": "a", "label": None}]}, "classification", "--columns", "id=none"
+    ).problem
+    assert "the field 'label' is null" in problem
+    assert "none" not in problem
 
 
 def test_a_prepared_folder_as_input_is_named(prepare: Prepare) -> None:

@@ -20,6 +20,8 @@ IN_SEVERAL_SPLITS: Final = "in_several_splits"
 EXPECTED: Final = 20
 """A split with this many expected records is empty by chance once in e^20 times."""
 
+_EVAL: Final = "eval"
+"""Validation, or test where other files are named validation."""
 _NAMES: Final = {
     "train": "train",
     "training": "train",
@@ -30,37 +32,43 @@ _NAMES: Final = {
     "development": "validation",
     "test": "test",
     "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
+    "eval": _EVAL,
+    "evaluation": _EVAL,
     "heldout": "test",
     "holdout": "test",
 }
-"""Words in the names of files and folders, and the splits that they name; `eval` as on the Hugging Face Hub."""
+"""Words in the names of files and folders, and the splits that they name."""
 _CHINESE: Final = {"训练": "train", "验证": "validation", "开发集": "validation", "测试": "test"}
-_WORDS: Final = re.compile("[^a-z]+")
-_CAPITAL: Final = re.compile("(?<=[a-z])(?=[A-Z])")
+_WORDS: Final = re.compile("[A-Za-z]+")
+_CAPITALISED: Final = re.compile("(?:^[A-Za-z]|(?<=[a-z])[A-Z])[a-z]+(?=$|(?:Data|Set|Split)(?![a-z]))")
+"""A part of a word like TestData that may name a split; DevOps and TestKitchen name none."""
 
 
-def split_named(name: str) -> str | None:
-    """The split that a name such as `train-00000-of-00002.parquet`, `my_dev.jsonl`, `TestData` or `训练集.csv` contains; None
-    for none or several."""
-    words = _WORDS.split(_CAPITAL.sub(" ", name).lower())
+def _split_named(name: str) -> str | None:
+    """The split that a name such as `train-00000-of-00002.parquet`, `my_dev.jsonl`, `TestData` or `训练集.csv` contains, or
+    `_EVAL`; None for none or several."""
+    words = _WORDS.findall(name)
+    words = [each.lower() for word in words for each in (word, *_CAPITALISED.findall(word))]
     found = {split for word in words if (split := _NAMES.get(word) or _NAMES.get(word.removesuffix("set")))}
     found |= {split for word, split in _CHINESE.items() if word in name}
+    found = found - {_EVAL} or found
     return found.pop() if len(found) == 1 else None
 
 
 def splits_of_files(files: Sequence[PurePath | None]) -> list[str | None]:
     """The split that each file's name indicates, else that of its nearest folder. A folder that holds all
-    the files says nothing, because every one of them is in it. Pass paths as the user sees them, and None for no file."""
+    the files says nothing, because every one of them is in it. `eval` is the validation split, or the test split where
+    another name is validation. Pass paths as the user sees them, and None for no file."""
     known = [path for path in files if path is not None]
     shared = _shared(known) if len(known) > 1 else len(known[0].parts) if known else 0
-    return [None if path is None else split_named(path.name) or _folder_split(path, shared) for path in files]
+    named = [None if path is None else _split_named(path.name) or _folder_split(path, shared) for path in files]
+    held_out = "test" if "validation" in named else "validation"
+    return [held_out if split == _EVAL else split for split in named]
 
 
 def _folder_split(path: PurePath, shared: int) -> str | None:
     folders = reversed(path.parts[shared:-1])
-    return next(filter(None, map(split_named, folders)), None)
+    return next(filter(None, map(_split_named, folders)), None)
 
 
 def _shared(paths: Iterable[PurePath]) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from llmctl.data.reading.decode import Text
 from llmctl.data.reading.shapes import unfolded
 from llmctl.errors import DataError
+from llmctl.types import TURNS
 
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -127,9 +128,10 @@ def is_one_value(head: str) -> bool:
 
 
 def jsonl(
-    text: Text, *, whole: bool = True, say: Callable[[str], None] = lambda note: None
+    text: Text, wanted: Wanted = _NOTHING, *, whole: bool = True, say: Callable[[str], None] = lambda note: None
 ) -> Iterator[RawRecord | Bad]:
     """One JSON object per line; blank lines are skipped. `whole`: the text has the last line of its file."""
+    wanted = wanted._replace(fields_of=None)
     for number, line, last in _with_last(text.lines()):
         where = f"{text.name}:{number}"
         if fault := text.fault(number, line):
@@ -140,7 +142,7 @@ def jsonl(
         except DataError as error:
             yield Bad(error, line)
         else:
-            yield from _rows(value, where, text.name, say, _NOTHING)
+            yield from _rows(value, where, text.name, say, wanted)
 
 
 def _with_last(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, bool]]:
@@ -233,15 +235,24 @@ def _items(
 
 
 def _rows(value: Any, where: str, name: str, say: Callable[[str], None], wanted: Wanted) -> Iterator[RawRecord | Bad]:
-    """The record that a JSON value is; of an article in the layout of SQuAD or CMRC one for each question."""
+    """The record that a JSON value is; of an article in the layout of SQuAD or CMRC one for each question, if they hold a
+    wanted column that the article lacks."""
     paragraphs = value.get("paragraphs") if isinstance(value, dict) else None
     if isinstance(value, dict) and isinstance(value.get("qas"), list):
         paragraphs = [value]
-    if isinstance(paragraphs, list) and any(isinstance(each, dict) and "qas" in each for each in paragraphs):
+    if isinstance(paragraphs, list) and _ask(paragraphs, set(wanted.columns) - value.keys(), wanted):
         say(f"{name}: read as SQuAD, one record for each question")
         yield from _questions(paragraphs, where)
     else:
         yield _row(value, where, wanted)
+
+
+def _ask(paragraphs: list[Any], lacking: set[str], wanted: Wanted) -> bool:
+    """Whether paragraphs have questions, and these a column that is lacking, if any is wanted."""
+    asked = [each["qas"] for each in paragraphs if isinstance(each, dict) and "qas" in each]
+    names = {name for each in asked if isinstance(each, list) for one in each if isinstance(one, dict) for name in one}
+    names |= {"question", *(_CMRC.get(name, name) for name in names)}
+    return bool(asked) and (not wanted.columns or not lacking.isdisjoint(names))
 
 
 def _questions(paragraphs: list[Any], where: str) -> Iterator[RawRecord | Bad]:
@@ -258,6 +269,12 @@ def _questions(paragraphs: list[Any], where: str) -> Iterator[RawRecord | Bad]:
                 continue
             fields = {_CMRC.get(name, name): content for name, content in row.fields.items()}
             yield RawRecord(where, fields | ({} if context is None else {"context": context}))
+
+
+def _is_part(key: str, first: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Whether a list is a part of a record; `first`: its first object, without a wanted column if it is one of turns."""
+    turns = key in TURNS and ("role" in first or "from" in first)
+    return (turns or key in wanted.fields) and first.keys().isdisjoint(wanted.columns)
 
 
 def _visible(text: str, start: int) -> int:
@@ -328,9 +345,10 @@ class _JsonValues:
                 if self._buffer[place] != ":" or key in wanted.columns:
                     return None
                 place = _visible(self._buffer, place + 1)
-                if self._buffer[place] == "[" and key in wanted.fields:
+                objects = _LIST_OF_OBJECTS.match(self._buffer, place)
+                if self._buffer[place] == "[" and _is_part(key, self._object(objects), wanted):
                     return None
-                if found is None and _LIST_OF_OBJECTS.match(self._buffer, place):
+                if found is None and objects:
                     found = key
                 _, place = _DECODER.raw_decode(self._buffer, place)
                 place = _visible(self._buffer, place)
@@ -339,6 +357,13 @@ class _JsonValues:
         except (ValueError, IndexError, RecursionError):
             return found  # the buffer ends here
         return None if self._buffer[place : place + 1] == "{" else found
+
+    def _object(self, objects: re.Match[str] | None) -> Mapping[str, Any]:
+        """The first of these objects; an empty one if the buffer ends in it."""
+        try:
+            return _DECODER.raw_decode(self._buffer, objects.end() - 1)[0] if objects else {}  # type: ignore[no-any-return]
+        except (ValueError, RecursionError):
+            return {}
 
     def value(self) -> tuple[str, Any]:
         self.at_end()  # skips whitespace

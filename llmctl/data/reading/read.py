@@ -20,7 +20,7 @@ from llmctl.data.reading.tmx import tmx
 from llmctl.errors import DataError, UsageError
 from llmctl.readable import field_names, found_fields
 from llmctl.registry import near
-from llmctl.types import Adapting, Record
+from llmctl.types import TURNS, Adapting, Record
 
 Check = Callable[[Record], None]
 """Raises `DataError` for a record without the required fields, as `Task.check` does."""
@@ -28,8 +28,8 @@ Adapt = Callable[[Record, Adapting], Record]
 """Turns a record in another layout into one of the task's own, as `Task.adapt` does."""
 OpenAudio = Callable[[Record, Path | None], Record]
 """Finds the recordings of a record, whose paths are relative to the folder; see `recordings.py`."""
-RECORD_LISTS: Final = ("messages", "conversations", "conversation", "history", "prompt", "completion", "answers")
-"""Keys of lists inside a record, which are not lists of records."""
+RECORD_LISTS: Final = (*(name for name in TURNS if name != "data"), "history", "prompt", "completion", "answers")
+"""Keys of lists inside a record, which are not lists of records; `data` may be either."""
 FieldsOf = Callable[[str], Mapping[str, Any]]
 """Makes the fields of a record from plain text, as `Task.record_of` does."""
 
@@ -166,7 +166,8 @@ def record_of(row: RawRecord, context: ReadContext, source: InputSource) -> Reco
         if context.check is not None:
             context.check(record)
     except DataError as error:
-        absent = [column for column in context.rename.values() if _column(row.fields, column) is _ABSENT]
+        columns = [column for name, column in context.rename.items() if name != "id"]  # `id=none` leaves the ids out
+        absent = [column for column in columns if _column(row.fields, column) is _ABSENT]
         if absent:
             problem = f"the column {absent[0]!r} of --columns is missing; fields found: {found_fields(row.fields)}"
             error = DataError(
@@ -236,7 +237,7 @@ def _rows(source: InputSource, context: ReadContext) -> Iterator[RawRecord | Bad
         context.say(f"{source.name}: read as JSON, because it is not written in lines")
         kind = "json"
     if kind == "jsonl":
-        yield from formats.jsonl(text, whole=source.stop is None, say=context.say)
+        yield from formats.jsonl(text, _wanted(context), whole=source.stop is None, say=context.say)
     elif kind == "json":
         yield from formats.json_file(text, context.records, _wanted(context), context.say)
     elif kind in ("csv", "tsv"):

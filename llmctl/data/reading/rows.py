@@ -33,12 +33,11 @@ def ordered_rows(
     they are an array of objects, else lines. `expected`: see `ReadContext`. Raises `UsageError` for a missing input and `DataError` for a file that cannot be read.
     """
     for source in find_sources([input], unknown="text"):
+        context = ReadContext(adapt=adapt, open_audio=open_audio, expected=expected)
         if source.format in ("text", "unknown"):
-            yield from _plain(source, ReadContext(adapt=adapt, open_audio=open_audio))
+            yield from _plain(source, context)
         else:
-            yield from scan(
-                [replace(source, named=False)], ReadContext(adapt=adapt, open_audio=open_audio, expected=expected)
-            )
+            yield from scan([replace(source, named=False)], context)
 
 
 def _plain(source: InputSource, context: ReadContext) -> Iterator[Record | TextLine | Bad]:
@@ -49,7 +48,9 @@ def _plain(source: InputSource, context: ReadContext) -> Iterator[Record | TextL
         start = b"".join(b"".join(held).removeprefix(BOM_UTF8).split())
         if start.startswith((b"{", b"[{")):
             text = Text(stream, source.name)
-            for row in formats.json_file(text) if start.startswith(b"[") else formats.jsonl(text):
+            wanted = formats.Wanted(context.columns)
+            listed = start.startswith(b"[")
+            for row in formats.json_file(text, wanted=wanted) if listed else formats.jsonl(text, wanted):
                 yield row if isinstance(row, Bad) else record_of(row, context, source)
             return
     text = Text(stream, source.name)

@@ -43,8 +43,8 @@ SAVED_SPLITS: Final = "dataset_dict.json"
 """Files by which folders of `datasets.save_to_disk` are known."""
 DESCRIPTIONS: Final = (SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")
 """Files of `datasets` and of the Hugging Face Hub that describe data."""
-ABOUT: Final = ("readme", "license", "licence", "notice", "citation", "changelog")
-"""Names of texts about data; in a folder they are no data."""
+ABOUT: Final = ("readme", "license", "licence")
+"""Names of texts about data; in a folder they are no data, unless nothing else is there."""
 FOREIGN: Final = {
     ".conll": "CoNLL columns",
     ".conllu": "CoNLL-U columns",
@@ -176,7 +176,11 @@ def _find(word: str, unknown: Format | None) -> list[InputSource]:
         return [InputSource(STDIN_NAME, None, "unknown")]
     path = Path(word)
     if path.is_dir():
-        return _several(_inside(path), f"no file in the folder {word} has a known format")
+        inside = _inside(path)
+        about = [each for each in inside if _is_about(each)]
+        data = [each for each in inside if format_of(each) != "unknown" and each.name not in DESCRIPTIONS]
+        listed = [each for each in inside if each not in about] if len(about) < len(data) else inside
+        return _several(listed, f"no file in the folder {word} has a known format")
     if path.exists():
         return [_file(path, unknown)]
     if glob.has_magic(word):
@@ -213,7 +217,7 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
         if path.parent in saved:
             if path.suffix == ".arrow":
                 files.append((path, "arrow"))
-        elif path.is_file() and format_of(path) != "unknown" and not _describes(path):
+        elif path.is_file() and format_of(path) != "unknown" and path.name not in DESCRIPTIONS:
             files.append((path, format_of(path)))
     recordings = [path for path in listed if path.suffix.lower() in AUDIO]
     if not files and recordings:
@@ -227,21 +231,27 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
     return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
 
 
-def _describes(path: Path) -> bool:
-    """Whether a file in a folder describes the data there."""
-    about = format_of(path) == "text" and path.name.partition(".")[0].lower() in ABOUT
-    return about or path.name in DESCRIPTIONS
+def _is_about(path: Path) -> bool:
+    """Whether a text file describes the data beside it."""
+    return format_of(path) == "text" and _named_about(path)
+
+
+def _named_about(path: Path) -> bool:
+    return path.name.partition(".")[0].lower() in ABOUT
 
 
 def unread(inputs: Sequence[str], sources: Sequence[InputSource]) -> Counter[str]:
-    """Files in the given folders that are not read, by ending; recordings are read by the names in a table."""
+    """Files in the given folders that are not read, by ending; recordings are read by the names in a table, and texts about
+    the data are expected there, unless they end as data does."""
     read = {path for source in sources for path in source.paths}
     files = (path for word in inputs if Path(word).is_dir() for path in _inside(Path(word)) if path not in read)
     skipped = (*DESCRIPTIONS, SAVED_STATE)
     return Counter(
         path.suffix.lower() or path.name
         for path in files
-        if path.name not in skipped and path.suffix.lower() not in AUDIO
+        if path.name not in skipped
+        and path.suffix.lower() not in AUDIO
+        and not (_named_about(path) and format_of(path) == "unknown")
     )
 
 
