@@ -516,6 +516,8 @@ def test_of_a_folder_only_what_describes_it_is_left_out_and_counted(prepare: Pre
     assert found.rows() == [{"text": "n"}]
     assert "files that are not read: .txt 1\n" in found.talk
     assert prepare({"g/README.txt": "r"}, "lm", "--force", inputs=("g",)).rows() == [{"text": "r"}]
+    spoken = prepare({"h/README.txt": "r", "h/a.wav": "RIFF"}, "speech-recognition", inputs=("h",))
+    assert "recordings without a text" in spoken.problem
 
 
 def test_a_file_beside_named_splits_that_is_not_named_so_is_said(prepare: Prepare) -> None:

@@ -361,7 +361,7 @@ class _JsonValues:
     def _object(self, objects: re.Match[str] | None) -> Mapping[str, Any]:
         """The first of these objects; an empty one if the buffer ends in it."""
         try:
-            return _DECODER.raw_decode(self._buffer, objects.end() - 1)[0] if objects else {}  # type: ignore[no-any-return]
+            return _DECODER.raw_decode(self._buffer, objects.end() - 1)[0] if objects else {}
         except (ValueError, RecursionError):
             return {}
 

@@ -177,10 +177,9 @@ def _find(word: str, unknown: Format | None) -> list[InputSource]:
     path = Path(word)
     if path.is_dir():
         inside = _inside(path)
-        about = [each for each in inside if _is_about(each)]
-        data = [each for each in inside if format_of(each) != "unknown" and each.name not in DESCRIPTIONS]
-        listed = [each for each in inside if each not in about] if len(about) < len(data) else inside
-        return _several(listed, f"no file in the folder {word} has a known format")
+        data = [each for each in inside if not _is_about(each)]
+        others = any(_holds_data(each) or each.suffix.lower() in AUDIO for each in data)
+        return _several(data if others else inside, f"no file in the folder {word} has a known format")
     if path.exists():
         return [_file(path, unknown)]
     if glob.has_magic(word):
@@ -217,7 +216,7 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
         if path.parent in saved:
             if path.suffix == ".arrow":
                 files.append((path, "arrow"))
-        elif path.is_file() and format_of(path) != "unknown" and path.name not in DESCRIPTIONS:
+        elif path.is_file() and _holds_data(path):
             files.append((path, format_of(path)))
     recordings = [path for path in listed if path.suffix.lower() in AUDIO]
     if not files and recordings:
@@ -229,6 +228,10 @@ def _several(paths: Iterable[Path], problem: str) -> list[InputSource]:
     if not files:
         raise UsageError(problem, hint=f"known endings: {_endings()}")
     return [InputSource(shown(path), path, kind, named=False) for path, kind in files]
+
+
+def _holds_data(path: Path) -> bool:
+    return format_of(path) != "unknown" and path.name not in DESCRIPTIONS
 
 
 def _is_about(path: Path) -> bool:
