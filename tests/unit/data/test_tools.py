@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,21 @@ def test_the_child_that_renders_holds_no_descriptor_of_its_parent(tmp_path: Path
     ):
         assert child("") == "closed"
         assert child("") == "closed"  # the same process
+
+
+def test_the_answer_to_an_interrupted_call_is_not_taken_for_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with limited.Child(lambda text: f"answer to {text}", seconds=1, megabytes=64) as child:
+        assert child("none") == "answer to none"
+        before = signal.signal(signal.SIGALRM, interrupted)
+        monkeypatch.setattr(limited.select, "select", lambda *each: signal.raise_signal(signal.SIGALRM) or each)
+        with pytest.raises(KeyboardInterrupt):
+            child("one")
+        monkeypatch.undo()
+        signal.signal(signal.SIGALRM, before)
+        assert child("two") == "answer to two"
 
 
 def _held(number: int) -> str:
