@@ -55,6 +55,8 @@ def rendered(template: ChatTemplate, segments: Sequence[Segment]) -> list[Segmen
     An answer is in the loss from where a prompt ends to its end token. Raises `DataError` for a conversation that the
     template does not render, or of which it leaves something out.
     """
+    if not template.knows_tools:
+        raise _refused("knows none")
     conversation = _Conversation.of(segments, Harmless(template.names))
     problem = ""
     for as_text, empty in itertools.product((False, True), (None, "")):
