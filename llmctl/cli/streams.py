@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import sys
@@ -42,10 +43,8 @@ def open_closed() -> None:
         except OSError:
             # The lowest free number, so it is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    try:
-        os.read(0, 0)
-    except OSError:  # opened for writing alone
-        sys.stdin = None
+    if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        sys.stdin = None  # not tried by reading, which would stop a job in the background of a terminal
     if sys.stderr is None:
         sys.stderr = nowhere()
     else:

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from llmctl import config as configuration
+from llmctl import registry
 from llmctl.cli import options
 from llmctl.cli.options import Option, Page
 from llmctl.cli.render import ProgressReporter, draw
@@ -118,7 +119,7 @@ def _missing(verb: Verb[Any], session: Session, error: ConfigError) -> list[Faul
 
     Without the wrong settings the others may still make a configuration, which says what is read.
     """
-    with contextlib.suppress(LlmctlError):
+    with contextlib.suppress(LlmctlError, OSError, ValueError):
         block = session.block()
         for fault in error.faults:
             *outer, last = fault.path.split(".")
@@ -130,7 +131,12 @@ def _missing(verb: Verb[Any], session: Session, error: ConfigError) -> list[Faul
                 place = place[key]
             place.pop(last, None)
         read = verb.reads(configuration.validate(verb.spec, block))
-        return [Fault("", f"no such file or folder: {path}") for path in read if not path.exists()]
+        built_in = registry.table("datasets").lookup
+        return [
+            Fault("", f"no such file or folder: {path}")
+            for path in read
+            if not path.exists() and ":" not in path.parts[0] and str(path) not in built_in
+        ]
     return []
 
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 from llmctl.engines.http import ApiServer
 from llmctl.engines.spec import Answered, Engine, EngineEvent, EngineSession, Failed, Job, NewText, Sampling
 from llmctl.engines.text import first_stop
-from llmctl.errors import EnvironmentFault, LlmctlError, UsageError
-from llmctl.types import Completion, Family, Likelihood, Request, Wording
+from llmctl.errors import DataError, EnvironmentFault, LlmctlError, UsageError
+from llmctl.types import TOOL_ROLES, Completion, Family, Likelihood, Request, Wording
 
 KEY: Final = "OPENAI_API_KEY"
 PROBE: Final = "The capital of France is Paris, and the capital of Italy is Rome."
@@ -61,12 +61,17 @@ class OpenAIEngine(Engine):
         wording = job.request.wording
         assert wording is not None
         body = self._settings(job, sample)
-        if wording.task in self.tasks and wording.task != "chat" and not wording.text:
+        tools = any(role in TOOL_ROLES for role, _ in wording.messages)
+        if wording.task in self.tasks and (wording.task != "chat" or tools) and not wording.text:
             found = self.server.post(f"tasks/{wording.task}", body | {"records": [dict(wording.fields)]})
             row = _first(found, "completions")
             text, reason, tokens = str(row["text"]), str(row["finish_reason"]), int(row["tokens"])
             if job.stream:
                 put(NewText(job.ticket, sample, text))
+        elif tools:
+            raise DataError(
+                "the conversation uses tools, which are handed on to `llmctl serve` alone", where=job.request.id
+            )
         else:
             text, reason, tokens = self._complete(wording, body, job, sample, put, gone)
         finish = "length" if reason == "length" else "stop"

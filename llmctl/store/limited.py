@@ -94,10 +94,14 @@ class Child:
         """The line that the child answers; without its end if a limit ended the child."""
         if not self._process or self._owner != os.getpid():  # a fork of this process does not own the child
             self._fork()
-        with contextlib.suppress(BrokenPipeError):
+        try:
             _write(self._asking, line)
             return self._read()
-        return b""
+        except BrokenPipeError:
+            return b""
+        except BaseException:
+            self.close()  # its answer would be taken for that of the next call
+            raise
 
     def _fork(self) -> None:
         asked, asking = os.pipe()

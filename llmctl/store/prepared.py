@@ -17,7 +17,7 @@ from llmctl import registry
 from llmctl.config import Spec
 from llmctl.errors import IntegrityError, UsageError
 from llmctl.store import integrity, runs
-from llmctl.store.safety import LARGEST_TABLE, check_size
+from llmctl.store.safety import check_size
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -151,7 +151,7 @@ class Prepared:
             return
         added = [] if only else sorted({*_files_of(self.path)} - files.keys())
         hint = f"restore it from a copy, or prepare the data again: preprocess --force --out {self.path}"
-        if self.manifest.sha256 not in (None, hash_of(self.manifest)):
+        if self.manifest.sha256 not in (None, hash_of(self.manifest, was_read=True)):
             where = str(self.path / MANIFEST)
             raise IntegrityError("edited since preprocess wrote it (its hash differs)", where=where, hint=hint)
         if added:
@@ -165,9 +165,10 @@ class Prepared:
         return [self.path / name for name in names]
 
 
-def hash_of(manifest: Manifest) -> str:
-    """The hash of what a manifest says about the data, which is the same after it was written and read."""
-    facts = manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "sha256"})
+def hash_of(manifest: Manifest, *, was_read: bool = False) -> str:
+    """The hash of what a manifest says about the data, which is the same after it was written and read: of one that was
+    read, keys that its file lacks are left out, which later versions may add."""
+    facts = manifest.model_dump(mode="json", exclude={"seconds", "lengths", "files", "sha256"}, exclude_unset=was_read)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -183,6 +184,8 @@ def is_prepared(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
+LARGEST: Final = 400_000_000
+"""Largest manifest in bytes: it names the input files, of which there may be two millions."""
 RECORDS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """File endings of record formats, which do not reveal the task."""
 
@@ -215,7 +218,7 @@ def open_prepared(path: Path) -> Prepared:
         raise UsageError(f"{path} is not a prepared folder: it has no {MANIFEST}", hint=hint)
     where = str(path / MANIFEST)
     try:
-        check_size(path / MANIFEST, LARGEST_TABLE)
+        check_size(path / MANIFEST, LARGEST)
         value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.get("version") != VERSION:
             raise IntegrityError(

@@ -15,8 +15,20 @@ LARGEST_SETTINGS: Final = 16_000_000
 """Largest file of settings, in bytes; published ones have some kilobytes."""
 LARGEST_TABLE: Final = 100_000_000
 """Largest tokenizer, weight index or other list, in bytes; published ones have up to 40 MB."""
-_TEXTS: Final = (".json", ".jinja", ".txt", ".model", ".spm")
-"""File endings of what libraries read as a whole, in a model or tokenizer folder."""
+_OPENED: Final = (
+    *(
+        "config.",
+        "generation_config.",
+        "adapter_config.",
+        "preprocessor_",
+        "processor_",
+        "model.safetensors.",
+        "llmctl.",
+    ),
+    *("run.", "tokenizer", "special_tokens_map.", "added_tokens.", "chat_template.", "vocab.", "merges.", "spiece."),
+    *("sentencepiece", "source.", "target."),
+)
+"""How the names of files begin that libraries read as a whole, in a model or tokenizer folder."""
 
 
 def check_folder(folder: Path) -> None:
@@ -38,7 +50,7 @@ def check_folder(folder: Path) -> None:
         check_regular(each)
         if each.is_file() and not os.access(each, os.R_OK):
             raise no_permission(each)
-        if each.suffix in _TEXTS:
+        if each.suffix == ".jinja" or each.name.startswith(_OPENED):
             check_size(each, LARGEST_SETTINGS if each.suffix == ".jinja" else LARGEST_TABLE)
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):

@@ -73,7 +73,7 @@ def turns(record: Record, field: str) -> list[Segment]:
         if (role not in ROLES and role not in TOOL_ROLES) or not isinstance(content, str):
             where = f"{record.origin}:{field}[{number}]"
             if role not in ROLES and role not in TOOL_ROLES:
-                raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}", where=where)
+                raise DataError(f"the role is {role!r}, expected one of {', '.join(ROLES)}, tool", where=where)
             raise DataError(f"the content is {type(content).__name__}, expected str", where=where)
         found.append(Segment(role, content, in_loss=role in ANSWERS and message.get("weight") != 0))
     if not found:

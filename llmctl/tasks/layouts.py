@@ -13,6 +13,7 @@ from llmctl.tasks.dialogues import SPEAKERS, SYSTEMS, Fields, messages_of
 from llmctl.types import TOOL_JSON, TOOL_ROLES, Adapting
 
 JOINED: Final = "content in parts: joined"
+DROPPED: Final = "turns and calls of tools: left out"
 UNLEARNED: Final = "turns after the last answer: not in the loss"
 UNSEEN: Final = ("Cc", "Cf")
 """Categories of characters that show nothing: control characters, which cleaning removes, and marks of format."""
@@ -46,7 +47,7 @@ def conversation(fields: Mapping[str, Any], adapting: Adapting, where: str) -> F
             messages = [{"role": "system", "content": found.pop(name)}, *messages]
     turns = _turns(messages, adapting, where)
     if adapting.tool_calls == "template":
-        turns = [*tool_turns.offered(found, where), *turns]
+        turns = [*tool_turns.offered(found, adapting, where), *turns]
         if any(_role(turn) in TOOL_ROLES for turn in turns):
             adapting.layouts["tools and their calls"] += 1
     found["messages"] = turns
@@ -94,10 +95,10 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
         calls = role == "calls" or turn.get("tool_calls") or turn.get("function_call")
         if (role in TOOL_ROLES or calls) and adapting.tool_calls == "fail":
             raise DataError(
-                "the conversation uses tools, which the prompt formats do not express",
+                "the conversation uses tools, which only a chat template that knows them expresses",
                 where=place,
-                hint="use a tokenizer whose chat template knows tools, or leave the calls and the turns of tools out;"
-                " preprocess does so: --set tool_calls=drop",
+                hint="preprocess with such a tokenizer and --set tool_calls=template, the default,"
+                " or leave the calls and the turns of tools out: --set tool_calls=drop",
             )
         known = _TOOL_TURN if role == "tool" else _TURN
         unused = {
@@ -109,11 +110,11 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
             changed["weight 0: turns not in the loss"] += 1
         if role in TOOL_ROLES or calls:
             if adapting.tool_calls == "drop":
-                changed["turns and calls of tools: left out"] += 1
+                changed[DROPPED] += 1
             if role not in TOOL_ROLES and isinstance(content, str) and content.strip():
                 turns.append({"role": role, "content": content, **weight})
             if adapting.tool_calls == "template":
-                turns.append({**tool_turns.turn_of(turn, role, content, place), **weight})
+                turns.append({**tool_turns.turn_of(turn, role, content, adapting, place), **weight})
             continue
         turns.append({"role": role, "content": content, **weight})
     changed["answers of tools: put in the order of their calls"] = tool_turns.in_order_of_calls(turns)
@@ -123,6 +124,8 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
         changed["empty turns: left out"] = len(turns) - len(kept)
         changed[UNLEARNED] = len(kept) - 1 - answers[-1]
         turns = kept
+    elif changed[DROPPED]:
+        turns.append({"role": "assistant", "content": ""})  # dropped as `empty`
     adapting.changed.update(name for name, count in changed.items() if count)
     del changed[JOINED]
     adapting.turns.update(+changed)

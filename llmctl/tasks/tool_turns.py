@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from llmctl.errors import DataError
+from llmctl.types import Adapting
 
 Turn = dict[str, Any]
 
@@ -19,26 +20,29 @@ DEEPEST: Final = 64
 """Levels of JSON in calls and definitions."""
 
 
-def offered(fields: dict[str, Any], where: str) -> list[Turn]:
+NULLS: Final = "nulls in calls and definitions of tools: left out"
+"""Columns of Parquet give every object all keys."""
+
+
+def offered(fields: dict[str, Any], adapting: Adapting, where: str) -> list[Turn]:
     """Remove the tools on offer from the fields of a record; returns them as a turn, if there are any."""
     for name in ("tools", "functions"):
-        if found := fields.get(name):
+        if fields.get(name) and (found := _parsed(fields[name], f"{where}{name}")):
             del fields[name]
-            place = f"{where}{name}"
-            return [{"role": "tools", "content": _checked(_several(_parsed(found, place)), place)}]
+            return [{"role": "tools", "content": _definitions(found, adapting, f"{where}{name}")}]
     return []
 
 
-def turn_of(turn: Mapping[str, Any], role: str, content: Any, where: str) -> Turn:
+def turn_of(turn: Mapping[str, Any], role: str, content: Any, adapting: Adapting, where: str) -> Turn:
     """A turn of a tool, or the calls of a turn of the assistant. Raises `DataError` for what is no call."""
     if role == "tools":
-        return {"role": role, "content": _checked(_several(_parsed(content, where)), where)}
+        return {"role": role, "content": _definitions(_parsed(content, where), adapting, where)}
     if role == "tool":
         text = content if isinstance(content, str) else "" if content is None else _checked(content, where)
         given = turn.get("tool_call_id")
         return {"role": role, "content": text, "tool_call_id": given if isinstance(given, str) else None}
     found = turn.get("tool_calls") or turn.get("function_call") or content
-    calls = [_call(each, where) for each in _several(_parsed(found, where))]
+    calls = [_call(each, adapting, where) for each in _several(_parsed(found, where))]
     if not calls:
         raise DataError("the turn has no call", where=where)
     return {"role": "calls", "content": _checked(calls, where)}
@@ -75,9 +79,20 @@ def _answers(turns: list[Any], place: int) -> Iterator[Any]:
         yield turn
 
 
-def _call(value: Any, where: str) -> dict[str, Any]:
+def _definitions(value: Any, adapting: Adapting, where: str) -> str:
+    definitions = _several(value)
+    for each in definitions:
+        inner = each.get("function", each) if isinstance(each, Mapping) else None
+        name = inner.get("name", "") if isinstance(inner, Mapping) else None
+        if not isinstance(name, str) or not ({"type", "function", "name"} & each.keys()):
+            hint = 'write {"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}'
+            raise DataError("a definition of a tool is none", where=where, hint=hint)
+    return _checked(_without_nulls(definitions, adapting), where)
+
+
+def _call(value: Any, adapting: Adapting, where: str) -> dict[str, Any]:
     outer = value if isinstance(value, Mapping) else {}
-    inner = outer.get("function", outer)
+    inner = outer.get("function") or outer
     inner = inner if isinstance(inner, Mapping) else {}
     name = inner.get("name")
     if not isinstance(name, str) or not name:
@@ -88,10 +103,34 @@ def _call(value: Any, where: str) -> dict[str, Any]:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             raise DataError(f"the arguments of the call of {name!r} are no JSON", where=where) from None
+    else:
+        arguments = _without_nulls(arguments, adapting)
     if arguments is not None and not isinstance(arguments, Mapping):
         raise DataError(f"the arguments of the call of {name!r} are no object", where=where)
     id = outer.get("id")
     return {"id": id if isinstance(id, str) else "", "name": name, "arguments": arguments or {}}
+
+
+def _without_nulls(value: Any, adapting: Adapting) -> Any:
+    """The value without keys that hold null, counted once."""
+    if not _has_nulls(value):
+        return value
+    adapting.changed[NULLS] += 1
+    return _full(value)
+
+
+def _has_nulls(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_has_nulls, value))
+    return isinstance(value, Mapping) and any(each is None or _has_nulls(each) for each in value.values())
+
+
+def _full(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_full(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _full(each) for name, each in value.items() if each is not None}
+    return value
 
 
 def _parsed(value: Any, where: str) -> Any:
@@ -108,7 +147,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _checked(value: Any, where: str) -> str:
-    """The value as JSON. Raises `DataError` for one that is nested too deeply, and for half a surrogate pair."""
+    """The value as JSON. Raises `DataError` for one that is nested too deeply, half a surrogate pair, and what is no number."""
     try:
         if _is_deeper(value, DEEPEST):
             raise DataError(f"calls or definitions of tools are nested more than {DEEPEST} deep", where=where)
@@ -116,6 +155,8 @@ def _checked(value: Any, where: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise DataError("calls or definitions of tools have half a surrogate pair", where=where) from None
+    except ValueError:
+        raise DataError("calls or definitions of tools have a number that is infinite or none", where=where) from None
     return text
 
 
@@ -127,4 +168,4 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)

@@ -203,6 +203,11 @@ def test_faults_are_told_all_at_once(
             ["temperature: must be at least 0.0, not -1", "no such file or folder: no1"],
         ),
         (("generate", "--model", ".", "--prompt", "a", "--temperature", "-1"), ["temperature: must be at least 0.0"]),
+        (("eval", "--model", ".", "--data", "sonnets", "--metric", "belu"), ["metric.0: no metric named 'belu'"]),
+        (
+            ("generate", "--model", "http://localhost:1/v1", "--prompt", "a", "--temperature", "-1"),
+            ["temperature: must be at least 0.0"],
+        ),
     ],
 )
 def test_a_wrong_setting_does_not_hide_a_missing_input(

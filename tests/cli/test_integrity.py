@@ -19,6 +19,10 @@ from typing import Any
 
 import pytest
 
+from llmctl.errors import IntegrityError
+from llmctl.store.prepared import Manifest, hash_of
+from llmctl.store.safety import check_folder
+
 Inside = Callable[..., dict[str, Any]]
 TINY = ("--set", "model.hidden=16", "--set", "model.embedding=8", "--batch-size", "8", "--precision", "fp32")
 
@@ -574,3 +578,21 @@ def test_an_output_that_no_file_system_can_hold(inside: Inside, tmp_path: Path, 
     recipe.write_text(f'preprocess: {{inputs: [sonnets], out: "{name}"}}\n')
     error = inside("run", recipe, code=2)["error"]
     assert "preprocess.out" in error["message"]
+
+
+def test_a_key_that_a_later_version_adds_makes_no_older_folder_an_edited_one(dates: Path) -> None:
+    class Later(Manifest):
+        licence: str | None = None
+
+    found = Later.model_validate_json((dates / "manifest.json").read_text(encoding="utf-8"))
+    assert found.sha256 == hash_of(found, was_read=True)
+
+
+def test_large_files_beside_a_model_that_nothing_reads_are_no_fault(tmp_path: Path) -> None:
+    for name in ("predictions.json", "train_log.txt", "tokenizer.json"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(200_000_000)
+        if name != "tokenizer.json":
+            check_folder(tmp_path)
+    with pytest.raises(IntegrityError, match=r"200,000,000 bytes"):
+        check_folder(tmp_path)

@@ -63,6 +63,24 @@ def begun(*words: str | Path, on_hang_up: signal.Handlers = signal.SIG_DFL) -> s
     )
 
 
+def test_a_command_in_the_background_of_a_terminal_is_not_stopped(tmp_path: Path) -> None:
+    """Whoever reads from a terminal in the background is stopped."""
+    import pty
+
+    command = f"cd {tmp_path}; {sys.executable} -m llmctl list metrics > found.txt 2>&1 &"
+    shell, screen = pty.fork()
+    if shell == 0:
+        os.execvp("bash", ["bash", "--norc", "-i"])
+    os.write(screen, f"{command}\n".encode())
+    end = time.monotonic() + 60
+    while not (tmp_path / "found.txt").is_file() or "bleu" not in (tmp_path / "found.txt").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.kill(shell, signal.SIGKILL)
+    os.waitpid(shell, 0)
+    os.close(screen)
+
+
 def test_a_training_whose_terminal_closes_is_saved(dates: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = begun("train", "--data", dates, *SMALL, "--max-steps", "100000", "--set=log_every=1", "--out", run)

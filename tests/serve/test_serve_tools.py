@@ -146,6 +146,15 @@ def test_generate_writes_calls_as_the_template_does_and_eval_scores_them(trained
     assert (scores["exact_match"], scores["perplexity"] < 1.1) == (1.0, True)
 
 
+def test_a_server_of_ours_is_handed_tools_on(server: Running, trained: Path, llmctl: Run) -> None:
+    rows = [{"id": "1", "messages": [ASKED], "tools": [TOOL]}, {"id": "2", "prompt": ASKED["content"], "tools": [TOOL]}]
+    (trained / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = f"openai:run@{server.url}/v1"
+    done = llmctl("generate", "--model", model, "--input", "asked.jsonl", "--max-new-tokens", "120", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == [WRITTEN, WRITTEN]
+
+
 def test_a_prompt_that_is_too_long_loses_its_oldest_exchanges_and_says_so(trained: Path, llmctl: Run) -> None:
     talk = [{"role": "user", "content": "好" * 60}, {"role": "assistant", "content": "好" * 60}]
     (trained / "long.jsonl").write_text(json.dumps({"messages": [*talk, *talk, ASKED], "tools": [TOOL]}) + "\n")
@@ -168,6 +177,7 @@ def test_a_prompt_that_is_too_long_loses_its_oldest_exchanges_and_says_so(traine
         ('<think>perhaps <c>{"name": "f", "arguments": {}}</c></think>no', None, []),
         ('<think>a</think><c>{"name": "f", "arguments": {}}</c>', "<think>a</think>", ["f"]),
         ('<c>{"name": "f", "arguments": {}', None, []),
+        ('<c>{"name": "f", "arguments": {}}</c>\n<c>{"na', '\n<c>{"na', ["f"]),
         ('<c>{"nom": "f"}</c>', None, []),
     ],
 )

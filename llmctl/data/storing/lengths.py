@@ -20,6 +20,7 @@ NOTHING: Final = LengthStats.model_construct(
     records=0, tokens=0, loss_tokens=0, marks=0, longest_prompt=0, longest_target=0, longest=0
 )
 
+_TEMPLATE: Final = get_args(Role).index("template")
 _TURNS: Final = tuple(get_args(Role).index(role) for role in CHAT_ROLES)
 """Indices of the segment roles that are turns of a conversation."""
 
@@ -83,6 +84,8 @@ def lengths_in(
 
     in_loss = (roles & IN_LOSS) != 0  # (S,)
     marks = np.where(np.isin(roles & ~np.uint8(IN_LOSS), _TURNS), 2, 1)  # (S,)
+    rendered = by_record((roles & ~np.uint8(IN_LOSS)) == _TEMPLATE) > 0  # (R,) the template's marks are segments
+    marks = np.where(np.repeat(rendered, counts), 0, marks)
     prompts, answers = by_record((sizes + marks) * ~in_loss), by_record((sizes + marks) * in_loss)  # (R,)
     return LengthStats(
         records=len(counts),

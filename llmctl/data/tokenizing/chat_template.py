@@ -93,6 +93,11 @@ class ChatTemplate:
         found.encode_special_tokens = False
         return found
 
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the template mentions tools; most do not."""
+        return "tool" in template_text(self._tokenizer.chat_template)
+
     # -- rendering --------------------------------------------------------------------------------------------
 
     def around(self, roles: tuple[str, ...], add_generation_prompt: bool) -> str:

@@ -1,7 +1,7 @@
 """Conversations with tools, rendered by a chat template as a whole and cut into segments.
 
 The template sees placeholders in place of the texts of people, the assistant and tools, and the calls and definitions as they
-are, with a `BREAK` in every name of a control token. What it writes around the placeholders is a segment of the role `template`.
+are, but harmless: see `harmless.py`. What it writes around the placeholders is a segment of the role `template`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def rendered(template: ChatTemplate, segments: Sequence[Segment]) -> list[Segmen
     An answer is in the loss from where a prompt ends to its end token. Raises `DataError` for a conversation that the
     template does not render, or of which it leaves something out.
     """
+    if not template.knows_tools:
+        raise _refused("knows none")
     conversation = _Conversation.of(segments, Harmless(template.names))
     problem = ""
     for as_text, empty in itertools.product((False, True), (None, "")):
@@ -227,8 +229,7 @@ class _Bounds:
             return len(answered)
         least = self._own[1] if self._own else begin
         for call in self._message.get("tool_calls", ()):
-            name = call["function"]["name"]
-            least = self._whole.find(name, least) + len(name)
+            least = max(least, self._whole.find(call["function"]["name"], least, self._before))
         ending = next((name for name in self._template.names if answered.endswith(name)), "")
         place = self._whole.find(ending, least, self._before) if ending else -1
         if place < 0:

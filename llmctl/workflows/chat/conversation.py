@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from llmctl.data.reading.read import read_records
 from llmctl.engines.spec import Sampling
 from llmctl.errors import DataError, EnvironmentFault, UsageError
 from llmctl.store import atomic
+from llmctl.tasks.spec import Task
 from llmctl.types import Completion, Event, EventSink, Record, null_sink
 from llmctl.workflows.chat.checks import ASSISTANT, ChatPlan, check_text
 from llmctl.workflows.inference.asked import uses_tools
@@ -167,18 +169,11 @@ class Conversation:
         it is invalid or holds several."""
         _check_ending(path)
         task = self.predictor.task
-        records = read_records([str(path)], check=lambda record: task.check(record, task.prompt_columns()))
-        found = list(itertools.islice(records, 2))
+        found = list(itertools.islice(read_records([str(path)], check=functools.partial(_check, task)), 2))
         if len(found) > 1:
             raise DataError("contains several conversations", where=str(path), hint="put one in a file of its own")
         [record] = found
         task.segments(record)  # raises for invalid roles and contents
-        if uses_tools(record.fields):
-            raise DataError(
-                "the conversation offers tools, calls them or has turns of the role 'tool'",
-                where=str(path),
-                hint="chat runs none; serve answers such conversations",
-            )
         self.messages = [
             message_of(each["role"], each["content"], interrupted=each.get("interrupted") is True)
             for each in record.fields["messages"]
@@ -263,3 +258,14 @@ def _check_ending(path: Path) -> None:
 
 def _write_line(path: Path, record: Mapping[str, Any]) -> None:
     atomic.write_jsonl(path, [record])
+
+
+def _check(task: Task, record: Record) -> None:
+    """Raise `DataError` for a record that is no conversation, or one with tools, which chat does not run."""
+    if isinstance(record.fields.get("messages"), list) and uses_tools(record.fields):
+        raise DataError(
+            "the conversation offers tools, calls them or has turns of the role 'tool'",
+            where=record.origin,
+            hint="chat runs none; serve answers such conversations",
+        )
+    task.check(record, task.prompt_columns())

@@ -31,7 +31,11 @@ def asked(row: Record, task: Task) -> Record:
         return row
     if not isinstance(fields["prompt"], str):
         raise DataError(f"the prompt is {type(fields['prompt']).__name__}, expected text", where=f"{row.origin}:prompt")
-    return replace(row, fields=task.record_of(fields["prompt"]))
+    record = replace(row, fields=task.record_of(fields["prompt"]))
+    offered = {name: fields[name] for name in ("tools", "functions") if fields.get(name)}
+    if offered and task.answer_role == "assistant":
+        return task.adapt(replace(record, fields={**record.fields, **offered}), Adapting())
+    return record
 
 
 def uses_tools(fields: Mapping[str, Any]) -> bool:

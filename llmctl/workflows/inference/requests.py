@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from llmctl.data.cleaning.clean import Cleaner
@@ -23,6 +22,7 @@ from llmctl.models.pretrained import config_of
 from llmctl.tasks.spec import Task
 from llmctl.types import Event, EventSink, Fitted, Hearing, Record, Request, Segment, Tokens, Wording, null_sink
 from llmctl.workflows.inference.filling import filling
+from llmctl.workflows.inference.last_answer import last_answer
 from llmctl.workflows.inference.model import ModelHandle
 from llmctl.workflows.inference.served import ServerLayout, in_words
 from llmctl.workflows.inference.windows import count, runs, spans
@@ -149,11 +149,8 @@ class RequestBuilder:
         segments = self.task.segments(record) if self.task.answer_role == "assistant" else []
         if not segments or segments[-1].role != "calls" or not segments[-1].in_loss:
             return self.task.references(record)
-        size = 2 if len(segments) > 1 and segments[-2].role == "assistant" else 1
-        earlier = [replace(each, in_loss=False) for each in segments[:-size]]
-        answer = self._uncut.tokens(self._rendered([*earlier, *segments[-size:]], record))
-        ids = [token for part in answer if part.in_loss for token in part.ids]
-        return (self.layout.tokenizer.decode(ids, skip_special_tokens=True).strip(),)
+        with placed(record.origin or record.id):
+            return (last_answer(self._uncut, segments),)
 
     def _recording(self, record: Record, hearing: Hearing) -> Request:
         """The request to transcribe a recording, which is opened and read when it is its turn."""
@@ -327,12 +324,15 @@ class ServerRequestBuilder(RequestBuilder):
 
     def fitted(self, record: Record) -> Fitted:
         segments = self._prompt_segments(record)
-        if uses_tools(segment.role for segment in segments):
-            raise DataError(
-                "the conversation uses tools, which requests to a server do not hand on",
-                where=record.origin or record.id,
-            )
         return Fitted(Request(record.id, (), wording=in_words(self.task, self.layout.instruction, record, segments)))
+
+    def references(self, record: Record) -> tuple[str, ...]:
+        found = self.task.references(record)
+        if not found and self.task.answer_role == "assistant":
+            raise DataError(
+                "the answer calls tools: score it with the model's folder", where=record.origin or record.id
+            )
+        return found
 
     def length(self, record: Record) -> int:
         return 0

@@ -32,15 +32,14 @@ class CallSyntax:
             return text, []
         rest, calls = text[begin:], []
         while rest.startswith(self.opening):
-            rest = rest[len(self.opening) :].lstrip()
-            found, rest = _values(rest)
+            found, after = _values(rest[len(self.opening) :].lstrip())
             if not found or None in found:
-                return text, []
+                break
             calls += [each for each in found if each is not None]
-            rest = rest.removeprefix(self.closing).lstrip()
+            rest = after.removeprefix(self.closing).lstrip()
             if not self.opening:
                 break
-        if rest and not self.opening:
+        if not calls or (rest and not self.opening):
             return text, []
         return text[:begin].rstrip() + (f"\n{rest}" if rest else ""), calls
 

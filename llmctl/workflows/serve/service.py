@@ -16,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 
 from llmctl.data.reading.read import content_id
 from llmctl.engines.spec import Answered, Engine, EngineEvent, Failed, NewText, Sampling
-from llmctl.errors import LlmctlError
+from llmctl.errors import LlmctlError, PromptTooLong
 from llmctl.types import AnswerToken, Completion, EventSink, Record, Request
 from llmctl.workflows.inference.asked import asked
 from llmctl.workflows.inference.requests import RequestBuilder, ScoringRequests, open_request_builder
@@ -159,7 +159,8 @@ class Service:
         try:
             return await run_in_threadpool(made)
         except LlmctlError as error:
-            raise self.refusal(error, param=param) from error
+            too_long = isinstance(error, PromptTooLong) and param != "prompt"
+            raise self.refusal(error, param="messages" if too_long else param) from error
 
     def refusal(self, error: LlmctlError, *, param: str | None = None, bad_record: int = 400) -> Refusal:
         """What a client learns of an error; the rest is for the log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,9 +169,9 @@ def test_text_and_calls_of_different_weight_are_different_turns(made: Made) -> N
 @pytest.mark.parametrize(
     ("template", "messages", "said"),
     [
-        (UNKNOWING, (ASKED, CALLED, ANSWERED, SAID), "leaves the call of 'weather' out"),
+        (UNKNOWING, (ASKED, CALLED, ANSWERED, SAID), "knows none"),
         (FORGETFUL, (ASKED, CALLED, ANSWERED, SAID), "leaves the call of 'weather' out"),
-        (UNKNOWING, (ASKED, SAID), "leaves the definition of 'weather' out"),
+        (DEEPSEEK, (ASKED, SAID), "leaves the definition of 'weather' out"),
         (LLAMA, (ASKED, CALLED | {"tool_calls": [CALL, CALL]}), "only supports single tool-calls"),
         (MISTRAL, (ASKED, CALLED | {"tool_calls": [CALL | {"id": "x"}]}), "should be strings of length 9"),
         (MISTRAL, (ASKED, CALLED, ANSWERED, SAID, ASKED, SAID), "differently once others follow: message 2"),
@@ -253,9 +254,10 @@ DEEP = '{"a":' * 200 + "1" + "}" * 200
         {"name": "f", "arguments": [1]},
         {"name": "f", "arguments": DEEP},
         {"name": "f", "arguments": '{"x": "\\ud800"}'},
+        {"name": "f", "arguments": '{"x": 1e999}'},
         "x",
     ],
-    ids=["no name", "no JSON", "a list", "deep", "half a pair", "a word"],
+    ids=["no name", "no JSON", "a list", "deep", "half a pair", "infinite", "a word"],
 )
 def test_a_call_that_is_none_names_its_place(call: Any) -> None:
     with pytest.raises(DataError) as error:
@@ -289,9 +291,49 @@ def test_the_child_that_renders_holds_no_descriptor_of_its_parent(tmp_path: Path
         assert child("") == "closed"  # the same process
 
 
+def test_the_answer_to_an_interrupted_call_is_not_taken_for_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with limited.Child(lambda text: f"answer to {text}", seconds=1, megabytes=64) as child:
+        assert child("none") == "answer to none"
+        before = signal.signal(signal.SIGALRM, interrupted)
+        monkeypatch.setattr(limited.select, "select", lambda *each: signal.raise_signal(signal.SIGALRM) or each)
+        with pytest.raises(KeyboardInterrupt):
+            child("one")
+        monkeypatch.undo()
+        signal.signal(signal.SIGALRM, before)
+        assert child("two") == "answer to two"
+
+
 def _held(number: int) -> str:
     try:
         os.fstat(number)
     except OSError:
         return "closed"
     return "open"
+
+
+def test_nulls_that_parquet_adds_to_objects_are_left_out_and_counted() -> None:
+    adapting = Adapting()
+    call = {"function": {"name": "weather", "arguments": {"city": "上海", "zone": None}}, "name": None, "id": None}
+    tool = {"function": {"name": "weather", "parameters": {"properties": {"city": {"type": "string"}, "zone": None}}}}
+    fields = {"messages": [ASKED, {"role": "assistant", "tool_calls": [call]}], "tools": [tool]}
+    tools, _, calls = Chat().segments(Chat().adapt(Record("", fields), adapting))
+    assert ("null" in tools.text, json.loads(calls.text)[0]["arguments"]) == (False, {"city": "上海"})
+    assert adapting.changed["nulls in calls and definitions of tools: left out"] == 2
+
+
+@pytest.mark.parametrize(
+    "tools", [["weather"], 5, [[]], [{"weather": 1}], [{"type": "function", "function": {"name": 5}}]]
+)
+def test_definitions_that_are_none_name_their_place(tools: Any) -> None:
+    with pytest.raises(DataError, match="a definition of a tool is none") as error:
+        segments_of(ASKED, SAID, tools=tools)
+    assert error.value.where == "tools"
+
+
+def test_a_conversation_of_calls_alone_is_dropped_where_calls_are() -> None:
+    fields = {"messages": [ASKED, CALLED, ANSWERED]}
+    record = Chat().adapt(Record("", fields), Adapting(tool_calls="drop"))
+    assert record.fields["messages"][-1] == {"role": "assistant", "content": ""}  # `empty` in the account
