@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,6 +86,7 @@ class Running:
 
     server: Server
     events: list[Event]
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -125,7 +126,10 @@ class Running:
         return [part.removeprefix("data: ") for part in text.removesuffix("\n\n").split("\n\n")]
 
     def client(self, key: str = "none", **more: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **more)
+        """A client whose connections are closed with the server."""
+        found = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **more)
+        self.clients.append(found)
+        return found
 
     def metric(self, line: str) -> float:
         """The value of a line of `/metrics`."""
@@ -141,9 +145,12 @@ def running(folder: Path, **settings: Any) -> Iterator[Running]:
     server = open_server(preflight(config, offline=True), events.append)
     thread = threading.Thread(target=server.run_until_stopped)
     thread.start()
+    found = Running(server, events)
     try:
-        yield Running(server, events)
+        yield found
     finally:
+        for client in found.clients:
+            client.close()
         server.end()
         thread.join(30)
         assert not thread.is_alive()

@@ -57,18 +57,18 @@ def server(trained: Path) -> Iterator[Running]:
 
 
 def test_the_client_gets_calls_answers_them_and_gets_the_answer(server: Running) -> None:
-    client = server.client()
-    more: dict[str, Any] = {"model": "run", "tools": [TOOL], "temperature": 0, "max_tokens": 120}
-    answer = client.chat.completions.create(messages=[ASKED], **more).choices[0]
-    assert answer.finish_reason == "tool_calls"
-    assert answer.message.content == "我看看。"
-    assert answer.message.tool_calls is not None
-    [call] = answer.message.tool_calls
-    assert (call.type, json.loads(call.function.arguments)) == ("function", {"city": "上海"})  # type: ignore[union-attr]
-    result = {"role": "tool", "tool_call_id": call.id, "content": "晴"}
-    messages: list[Any] = [ASKED, answer.message, result]
-    last = client.chat.completions.create(messages=messages, **more).choices[0]
-    assert (last.message.content, last.message.tool_calls, last.finish_reason) == ("上海晴。", None, "stop")
+    with server.client() as client:
+        more: dict[str, Any] = {"model": "run", "tools": [TOOL], "temperature": 0, "max_tokens": 120}
+        answer = client.chat.completions.create(messages=[ASKED], **more).choices[0]
+        assert answer.finish_reason == "tool_calls"
+        assert answer.message.content == "我看看。"
+        assert answer.message.tool_calls is not None
+        [call] = answer.message.tool_calls
+        assert (call.type, json.loads(call.function.arguments)) == ("function", {"city": "上海"})  # type: ignore[union-attr]
+        result = {"role": "tool", "tool_call_id": call.id, "content": "晴"}
+        messages: list[Any] = [ASKED, answer.message, result]
+        last = client.chat.completions.create(messages=messages, **more).choices[0]
+        assert (last.message.content, last.message.tool_calls, last.finish_reason) == ("上海晴。", None, "stop")
 
 
 def test_a_stream_gives_text_at_once_and_calls_at_its_end(server: Running) -> None:
