@@ -93,6 +93,9 @@ class Workers:
                 ) is None:
                     head.exception()  # waits
                 else:
+                    # When a process dies, Python 3.11 gives every pending future an exception, which fails for a
+                    # cancelled one and leaves the others without.
+                    vars(waiting[free][1])["set_exception"] = lambda error: None
                     done: Future[Result] = Future()
                     done.set_result(function(waiting[free][0]))
                     waiting[free] = (waiting[free][0], done)
