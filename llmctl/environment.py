@@ -38,8 +38,8 @@ def prepare(*, command: bool = False) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     # A value that a library cannot read would end a run when its plot is saved, or be printed as it is.
     for name, value in list(os.environ.items()):
-        levels = value.lower() in _LEVELS if name in _VERBOSITY else True
-        if not levels or (name == "SOURCE_DATE_EPOCH" and not value.isdecimal()):
+        unreadable = name in _VERBOSITY and value.lower() not in _LEVELS
+        if unreadable or (name == "SOURCE_DATE_EPOCH" and not value.isdecimal()):
             del os.environ[name]
 
 

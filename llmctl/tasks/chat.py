@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from llmctl.errors import DataError, MissingField
 from llmctl.tasks import layouts
 from llmctl.tasks.dialogues import SYSTEMS
+from llmctl.tasks.layouts import ANSWERS, ROLES
 from llmctl.tasks.spec import Column, Task
-from llmctl.types import TOOL_ROLES, Adapting, Record, Role, Segment
-
-ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
-ANSWERS: Final[tuple[Role, ...]] = ("assistant", "calls")
-"""Roles of what the assistant writes."""
+from llmctl.types import TOOL_ROLES, Adapting, Record, Segment
 
 
 class Chat(Task):

@@ -10,8 +10,11 @@ from unicodedata import category
 from llmctl.errors import DataError
 from llmctl.tasks import tool_turns
 from llmctl.tasks.dialogues import SPEAKERS, SYSTEMS, Fields, messages_of
-from llmctl.types import TOOL_JSON, TOOL_ROLES, Adapting
+from llmctl.types import TOOL_JSON, TOOL_ROLES, Adapting, Role
 
+ROLES: Final[tuple[Role, ...]] = ("system", "user", "assistant")
+ANSWERS: Final[tuple[Role, ...]] = ("assistant", "calls")
+"""Roles of what the assistant writes."""
 JOINED: Final = "content in parts: joined"
 DROPPED: Final = "turns and calls of tools: left out"
 UNLEARNED: Final = "turns after the last answer: not in the loss"
@@ -20,7 +23,6 @@ UNSEEN: Final = ("Cc", "Cf")
 _TURN: Final = frozenset(("role", "from", "content", "value", "weight", "tool_calls", "function_call"))
 _TOOL_TURN: Final = _TURN | {"tool_call_id", "name"}
 _PLAIN: Final = {"role", "content"}
-_PLAIN_ROLES: Final = ("system", "user", "assistant")
 _BESIDE: Final = (*SYSTEMS, "tools", "functions")
 """Columns that a conversation is completed from."""
 
@@ -64,7 +66,7 @@ def _is_plain(fields: Fields) -> bool:
         and all(
             isinstance(turn, dict)
             and turn.keys() == _PLAIN
-            and turn["role"] in _PLAIN_ROLES
+            and turn["role"] in ROLES
             and isinstance(turn["content"], str)
             and (turn["content"][:1].isalnum() or not _is_empty(turn))
             for turn in messages
@@ -119,7 +121,7 @@ def _turns(messages: list[Any], adapting: Adapting, where: str) -> list[Any]:
         turns.append({"role": role, "content": content, **weight})
     changed["answers of tools: put in the order of their calls"] = tool_turns.in_order_of_calls(turns)
     kept = [turn for turn in turns if not _is_empty(turn)]
-    answers = [number for number, turn in enumerate(kept) if _role(turn) in ("assistant", "calls")]
+    answers = [number for number, turn in enumerate(kept) if _role(turn) in ANSWERS]
     if answers:
         changed["empty turns: left out"] = len(turns) - len(kept)
         changed[UNLEARNED] = len(kept) - 1 - answers[-1]

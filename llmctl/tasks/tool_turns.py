@@ -18,8 +18,6 @@ Turn = dict[str, Any]
 
 DEEPEST: Final = 64
 """Levels of JSON in calls and definitions."""
-
-
 NULLS: Final = "nulls in calls and definitions of tools: left out"
 """Columns of Parquet give every object all keys."""
 
@@ -86,7 +84,7 @@ def _definitions(value: Any, adapting: Adapting, where: str) -> str:
         name = inner.get("name", "") if isinstance(inner, Mapping) else None
         if not isinstance(name, str) or not ({"type", "function", "name"} & each.keys()):
             hint = 'write {"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}'
-            raise DataError("a definition of a tool is none", where=where, hint=hint)
+            raise DataError("the definition of a tool names no function", where=where, hint=hint)
     return _checked(_without_nulls(definitions, adapting), where)
 
 
@@ -102,11 +100,11 @@ def _call(value: Any, adapting: Adapting, where: str) -> dict[str, Any]:
         try:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
-            raise DataError(f"the arguments of the call of {name!r} are no JSON", where=where) from None
+            raise DataError(f"the arguments of the call of {name!r} are not valid JSON", where=where) from None
     else:
         arguments = _without_nulls(arguments, adapting)
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise DataError(f"the arguments of the call of {name!r} are no object", where=where)
+        raise DataError(f"the arguments of the call of {name!r} are not an object", where=where)
     id = outer.get("id")
     return {"id": id if isinstance(id, str) else "", "name": name, "arguments": arguments or {}}
 
@@ -139,7 +137,7 @@ def _parsed(value: Any, where: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise DataError("the calls or definitions of tools are no JSON", where=where) from None
+        raise DataError("the calls or definitions of tools are not valid JSON", where=where) from None
 
 
 def _several(value: Any) -> list[Any]:
@@ -147,16 +145,18 @@ def _several(value: Any) -> list[Any]:
 
 
 def _checked(value: Any, where: str) -> str:
-    """The value as JSON. Raises `DataError` for one that is nested too deeply, half a surrogate pair, and what is no number."""
+    """The value as JSON. Raises `DataError` for one that is nested too deeply, unpaired surrogates, NaN and infinity."""
     try:
         if _is_deeper(value, DEEPEST):
             raise DataError(f"calls or definitions of tools are nested more than {DEEPEST} deep", where=where)
         text = _json(value)
         text.encode()
     except UnicodeEncodeError:
-        raise DataError("calls or definitions of tools have half a surrogate pair", where=where) from None
+        raise DataError("calls or definitions of tools contain an unpaired surrogate", where=where) from None
     except ValueError:
-        raise DataError("calls or definitions of tools have a number that is infinite or none", where=where) from None
+        raise DataError(
+            "calls or definitions of tools contain NaN or infinity, which are not JSON", where=where
+        ) from None
     return text
 
 

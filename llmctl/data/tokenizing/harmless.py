@@ -16,19 +16,9 @@ _RESERVED: Final = ("\ue000", "\ue001", BREAK)
 _VOCABULARY: Final = frozenset(
     (
         *("type", "function", "name", "description", "parameters", "strict", "properties", "required", "items", "enum"),
-        *(
-            "anyOf",
-            "allOf",
-            "oneOf",
-            "default",
-            "format",
-            "title",
-            "minimum",
-            "maximum",
-            "additionalProperties",
-            "return",
-        ),
-        *("string", "object", "array", "number", "integer", "boolean", "null", "arguments", "id", "nullable", "const"),
+        *("anyOf", "allOf", "oneOf", "default", "format", "title", "minimum", "maximum", "additionalProperties"),
+        *("return", "nullable", "const"),
+        *("string", "object", "array", "number", "integer", "boolean", "null", "arguments", "id"),
     )
 )
 """Words of JSON Schema and of OpenAI's interface, which templates compare and look up."""
@@ -63,7 +53,7 @@ class Harmless:
 
     def _text(self, text: str) -> str:
         if any(each in text for each in _RESERVED):
-            raise DataError("a call or definition of a tool has a private-use character from U+E000 to U+E002")
+            raise DataError("a call or definition of a tool contains a private-use character from U+E000 to U+E002")
         for name in self._names:
             if name in text:
                 text = text.replace(name, name[:1] + BREAK + name[1:])

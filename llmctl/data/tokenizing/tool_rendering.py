@@ -56,7 +56,7 @@ def rendered(template: ChatTemplate, segments: Sequence[Segment]) -> list[Segmen
     template does not render, or of which it leaves something out.
     """
     if not template.knows_tools:
-        raise _refused("knows none")
+        raise _refused("does not support them")
     conversation = _Conversation.of(segments, Harmless(template.names))
     problem = ""
     for as_text, empty in itertools.product((False, True), (None, "")):
@@ -272,9 +272,7 @@ def _loaded(text: str) -> list[Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            "the calls or definitions of tools are no valid JSON any more: cleaning changed them"
-        ) from error
+        raise DataError("the calls or definitions of tools are no longer valid JSON: cleaning changed them") from error
     return found if isinstance(found, list) else [found]
 
 

@@ -169,7 +169,7 @@ def test_text_and_calls_of_different_weight_are_different_turns(made: Made) -> N
 @pytest.mark.parametrize(
     ("template", "messages", "said"),
     [
-        (UNKNOWING, (ASKED, CALLED, ANSWERED, SAID), "knows none"),
+        (UNKNOWING, (ASKED, CALLED, ANSWERED, SAID), "does not support them"),
         (FORGETFUL, (ASKED, CALLED, ANSWERED, SAID), "leaves the call of 'weather' out"),
         (DEEPSEEK, (ASKED, SAID), "leaves the definition of 'weather' out"),
         (LLAMA, (ASKED, CALLED | {"tool_calls": [CALL, CALL]}), "only supports single tool-calls"),
@@ -328,7 +328,7 @@ def test_nulls_that_parquet_adds_to_objects_are_left_out_and_counted() -> None:
     "tools", [["weather"], 5, [[]], [{"weather": 1}], [{"type": "function", "function": {"name": 5}}]]
 )
 def test_definitions_that_are_none_name_their_place(tools: Any) -> None:
-    with pytest.raises(DataError, match="a definition of a tool is none") as error:
+    with pytest.raises(DataError, match="the definition of a tool names no function") as error:
         segments_of(ASKED, SAID, tools=tools)
     assert error.value.where == "tools"
 
